@@ -1,0 +1,1 @@
+"""Statistics on runs and points: pure functions, frozen results, no torch."""

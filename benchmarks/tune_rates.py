@@ -1,0 +1,129 @@
+"""Tunes the learning rates that are shipped: per method and size class, on validation, with equal trials.
+
+Every method tries the same rates at the same sizes with the same tuning seed, which no report uses. A grid whose
+best rate is at its edge is extended for both methods. Continues where it stopped (`capacity-studies/tuning-…`).
+
+    python benchmarks/tune_rates.py
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capacity.adapters.budget import Budget
+from capacity.config import Method, RunSpec, TaskSpec
+from capacity.executors.local import run_all
+from capacity.runs.files import write_atomically
+from capacity.runs.fingerprint import current
+from capacity.runs.study import Study
+from capacity.training.pairs import Size, size_from_budget, size_from_choice, trained_spec
+from capacity.training.rates import size_class
+from capacity_cli.progress import RunProgress
+
+MODEL = "abacus-0.9m"
+TASK = TaskSpec(name="abacus", demonstrations="worked")
+METHODS: tuple[Method, ...] = ("grpo", "sft")
+SEED = 1000
+# Budgets that are tried for each size class; a class's rate is the best of the mean over its budgets.
+BUDGETS: dict[str, tuple[str, ...]] = {"1-9": ("4",), "10-99": ("13", "100"), "100-999": ("112",), "full": ("full",)}
+# Rates are 10^(k/2); these are the first k tried.
+FIRST_GRID: dict[str, range] = {
+    "1-9": range(-6, -2),
+    "10-99": range(-6, -2),
+    "100-999": range(-6, -2),
+    "full": range(-8, -5),
+}
+LARGEST_GRID = 6
+ROOT = Path(__file__).parent.parent
+RATES = ROOT / "capacity" / "training" / "rates.json"
+
+
+def rate_of(k: int) -> float:
+    """10^(k/2) to two digits: 0.01, 0.032, 0.1, …"""
+    return float(f"{10 ** (k / 2):.2g}")
+
+
+def size_of(budget: str) -> Size:
+    if budget == "full":
+        return size_from_choice(MODEL, "full")
+    return size_from_budget(MODEL, Budget.parse(budget), "bf16", "tiled", 2)
+
+
+def trial(method: Method, budget: str, k: int) -> RunSpec:
+    return trained_spec(MODEL, TASK, method, size_of(budget), SEED, "bf16", rate=rate_of(k), validation=True)
+
+
+def accuracies(study: Study, method: Method, budgets: Sequence[str], grid: range) -> list[float]:
+    """Mean validation accuracy at each rate; a run that failed counts as 0."""
+    found = []
+    for k in grid:
+        folders = [study.path_of(trial(method, b, k)) for b in budgets]
+        found.append(float(np.mean([study.read(f).result["accuracy"] if f.is_dir() else 0.0 for f in folders])))
+    return found
+
+
+def extended(grid: range, best: Sequence[int]) -> range:
+    """The grid with one more rate at each edge where some method's best rate lies."""
+    first = grid[0] - 1 if 0 in best else grid[0]
+    last = grid[-1] + 1 if len(grid) - 1 in best else grid[-1]
+    return range(first, last + 1)
+
+
+def tune(study: Study) -> list[dict[str, Any]]:
+    fingerprint = current("cpu", "fp32")
+    grids = dict(FIRST_GRID)
+    tried: set[str] = set()
+    while True:
+        specs = [trial(m, b, k) for c, bs in BUDGETS.items() for b in bs for k in grids[c] for m in METHODS]
+        missing = [s for s in specs if study.find(s, fingerprint)[0] != "complete" and s.identity not in tried]
+        if missing:
+            with RunProgress(missing) as progress:
+                run_all(study, missing, fingerprint, min(2, os.cpu_count() or 1), progress.on_event)
+        tried.update(s.identity for s in missing)
+        found = {(c, m): accuracies(study, m, bs, grids[c]) for c, bs in BUDGETS.items() for m in METHODS}
+        best = {key: int(np.argmax(values)) for key, values in found.items()}
+        wider = {c: extended(grids[c], [best[c, m] for m in METHODS]) for c in BUDGETS}
+        wider = {c: g if len(g) <= LARGEST_GRID else grids[c] for c, g in wider.items()}
+        if wider == grids:
+            break
+        grids = wider
+    rows = []
+    for (sizes, method), values in sorted(found.items()):
+        budgets, grid, index = BUDGETS[sizes], grids[sizes], best[sizes, method]
+        solutions = [size_of(b).solution for b in budgets]
+        assert all(size_class(s.adapter, s.trained_parameters) == sizes for s in solutions)
+        rows.append(
+            {
+                "model": MODEL,
+                "task": TASK.name,
+                "demonstrations": TASK.demonstrations,
+                "method": method,
+                "sizes": sizes,
+                "learning_rate": rate_of(grid[index]),
+                "at_edge": index in (0, len(grid) - 1),
+                "tuned_at": [s.trained_parameters for s in solutions],
+                "trials": [{"rate": rate_of(k), "accuracy": round(a, 4)} for k, a in zip(grid, values, strict=True)],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    # A folder for each environment: rates are never chosen from runs of other sources.
+    study = Study(ROOT / "capacity-studies" / f"tuning-{current('cpu', 'fp32').digest}")
+    with study.locked():
+        rows = tune(study)
+    text = json.dumps({"command": "make tune", "split": "validation", "seed": SEED, "rates": rows}, indent=1)
+    write_atomically(RATES, text + "\n")
+    for row in rows:
+        trials = "  ".join(f"{t['rate']:g}: {100 * t['accuracy']:.1f}" for t in row["trials"])
+        edge = "  (at the edge)" if row["at_edge"] else ""
+        print(f"{row['method']:5} {row['sizes']:8} → {row['learning_rate']:g}{edge}   {trials}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Frozen specs: what a run is. Everything here takes part in a run's identity; nothing else does.
+
+A run = model × task × method × adapter × learning rate × seed under one protocol. Its identity is the SHA-256 of
+the canonical JSON of its spec, so workers, paths and devices never change it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from capacity.errors import DataError
+
+SCHEMA_VERSION = 1
+Method = Literal["base", "sft", "grpo"]
+METHODS: tuple[Method, ...] = ("base", "sft", "grpo")
+
+
+class Frozen(BaseModel):
+    """Immutable; unknown fields are errors; numbers must be finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NoAdapter(Frozen):
+    """The untrained model."""
+
+    kind: Literal["none"] = "none"
+
+
+class TinyLora(Frozen):
+    """ΔW = U Σ (Σᵢ vᵢ Pᵢ) Vᵀ with v ∈ Rᵘ tied over each of `groups` groups (arXiv 2602.04118, equation 3).
+
+    `scaling` "paper" puts Σ on the left as the paper does; "split" uses U √Σ R √Σ Vᵀ.
+    """
+
+    kind: Literal["tinylora"] = "tinylora"
+    rank: PositiveInt = 2
+    u: PositiveInt
+    groups: PositiveInt
+    sharing: Literal["tiled", "structured"] = "tiled"
+    scaling: Literal["paper", "split"] = "paper"
+    projection_seed: Annotated[int, Field(ge=0)]
+
+
+class FullUpdate(Frozen):
+    """Every weight of the model is trained."""
+
+    kind: Literal["full"] = "full"
+
+
+Adapter = Annotated[NoAdapter | TinyLora | FullUpdate, Field(discriminator="kind")]
+
+
+class TaskSpec(Frozen):
+    """A task by name, with the demonstrations that `sft` learns from."""
+
+    name: str
+    demonstrations: str
+
+
+class TrainingSpec(Frozen):
+    """How an update is trained. SFT and GRPO of a pair differ in nothing here but the learning rate.
+
+    Each step sees `prompts_per_step` prompts and `samples_per_prompt` sequences of each: own samples (grpo) or
+    demonstrations (sft), of at most `max_new_tokens` tokens. Adam without weight decay; the rate rises linearly
+    for `warmup_steps` and falls linearly to zero at the end.
+    """
+
+    match: Literal["prompts"] = "prompts"
+    steps: PositiveInt
+    prompts_per_step: PositiveInt
+    samples_per_prompt: Annotated[int, Field(ge=2)]
+    max_new_tokens: PositiveInt
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["linear"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)]
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+
+
+class GrpoSpec(Frozen):
+    """GRPO's own settings: advantages by group mean and standard deviation, loss type "grpo", KL weight 0."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    loss: Literal["grpo"] = "grpo"
+    epsilon: float = 0.2
+    scale_rewards: Literal["group"] = "group"
+    advantage_epsilon: float = 1e-4
+    kl_to_base_weight: Literal[0] = 0
+
+
+class EvaluationSpec(Frozen):
+    """The protocol of an evaluation: `samples_per_item` completions of each of `items` items of `split`.
+
+    `temperature` 0 is greedy. Every run draws from the same uniforms (from `seed`), so runs are paired by item.
+    """
+
+    split: Literal["validation", "test"]
+    items: PositiveInt
+    samples_per_item: PositiveInt = 1
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    max_new_tokens: PositiveInt
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class RunSpec(Frozen):
+    """One run. `training` is absent for method "base", which has no adapter; `grpo` belongs to method "grpo"."""
+
+    schema_version: Literal[1] = 1
+    model: str
+    task: TaskSpec
+    method: Method
+    adapter: Adapter
+    storage_dtype: Literal["fp32", "bf16", "fp16"]
+    training: TrainingSpec | None
+    grpo: GrpoSpec | None
+    evaluation: EvaluationSpec
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _parts_belong_to_the_method(self) -> "RunSpec":
+        trains = self.method != "base"
+        if (self.training is not None) != trains or (self.adapter.kind != "none") != trains:
+            raise ValueError(f'method "{self.method}" {"needs" if trains else "has no"} training and adapter')
+        if (self.grpo is not None) != (self.method == "grpo"):
+            raise ValueError('the grpo part belongs to method "grpo", and only there')
+        return self
+
+    def canonical_json(self) -> str:
+        """The spec as JSON with sorted keys and no spaces: what the identity is the hash of."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hex digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    @property
+    def short_id(self) -> str:
+        """The first 16 hex digits of the identity: the name of the run's folder."""
+        return self.identity[:16]
+
+    @property
+    def label(self) -> str:
+        """A short description for progress lines and tables."""
+        match self.adapter:
+            case TinyLora(groups=groups, u=u):
+                size = f" {groups * u}"
+            case FullUpdate():
+                size = " full"
+            case _:
+                size = f" T={self.evaluation.temperature:g}"
+        return f"{self.method}{size} seed {self.seed}"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces, ASCII only; NaN and infinities are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+# Schema version v → the function that turns a stored spec of version v into one of version v + 1.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def load_spec(raw: Any, where: str) -> RunSpec:
+    """A stored spec, migrated to the current schema.
+
+    Args:
+        raw: the decoded JSON, whatever it is.
+        where: the file it came from, for the error.
+
+    Raises:
+        DataError: not a spec, or of a version this program does not know.
+    """
+    if not isinstance(raw, dict):
+        raise DataError(f"{where}: not a spec")
+    version = raw.get("schema_version")
+    while isinstance(version, int) and version != SCHEMA_VERSION and version in MIGRATIONS:
+        raw = MIGRATIONS[version](raw)
+        version = raw.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{where}: spec of schema version {version}, this program reads {SCHEMA_VERSION}")
+    try:
+        return RunSpec.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{where}: not a valid spec: {place}: {first['msg']}") from None

@@ -1,0 +1,1 @@
+"""Models: their aliases and shapes (known offline, without torch), loading, and the embedded abacus model."""

@@ -1,0 +1,131 @@
+"""Files that are whole or absent: fsync, rename, checksums."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from capacity.errors import DataError
+
+CHECKSUMS = "checksums.json"
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON; NaN and infinities are refused."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The decoded JSON of a file.
+
+    Raises:
+        DataError: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The decoded lines of a JSONL file.
+
+    Raises:
+        DataError: missing, or a line that is not JSON (its number is named).
+    """
+    rows = []
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise DataError(f"{path}: line {number} is not JSON") from None
+    return rows
+
+
+def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes one compact JSON object a line."""
+    with path.open("w") as handle:
+        for row in rows:
+            handle.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file by `text`; a reader sees the old or the new one, never a part.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def seal(folder: Path) -> None:
+    """Writes the checksums of all files of a finished folder and makes everything durable."""
+    files = sorted(p for p in folder.iterdir() if p.name != CHECKSUMS)
+    write_json(folder / CHECKSUMS, {p.name: sha256_file(p) for p in files})
+    for path in [*files, folder / CHECKSUMS, folder]:
+        _fsync(path)
+
+
+def publish(folder: Path, destination: Path) -> None:
+    """Moves a sealed folder to its place in one step. If another is there already, that one stays."""
+    try:
+        folder.rename(destination)
+    except OSError:
+        if not destination.is_dir():
+            raise
+        shutil.rmtree(folder)
+    _fsync(destination.parent)
+
+
+def verify(folder: Path) -> None:
+    """Checks every file of a sealed folder against its checksum.
+
+    Raises:
+        DataError: names the first file that is missing, extra or changed.
+    """
+    sums = read_json(folder / CHECKSUMS)
+    if not isinstance(sums, Mapping):
+        raise DataError(f"{folder / CHECKSUMS}: not a table of checksums")
+    present = {p.name for p in folder.iterdir()} - {CHECKSUMS}
+    for name in sorted(present | set(sums)):
+        if name not in sums:
+            raise DataError(f"{folder}: unexpected file {name}: remove it, or remove the folder to run again")
+        if name not in present:
+            raise DataError(f"{folder}: {name} is missing: remove the folder to run it again")
+        try:
+            digest = sha256_file(folder / name)
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read: {error}") from None
+        if digest != sums[name]:
+            raise DataError(f"{folder}: {name} is corrupt (checksum differs): remove the folder to run it again")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""The points table: one row a run, what every analysis starts from."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from capacity.config import EvaluationSpec
+from capacity.runs.study import Run
+
+COLUMNS = (
+    "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter",
+    "trained_parameters", "storage_dtype", "update_bytes", "learning_rate", "seed", "split",
+    "n_items", "n_correct", "accuracy", "samples_per_item",
+)  # fmt: skip
+
+
+def protocol_name(evaluation: EvaluationSpec) -> str:
+    """The evaluation protocol as one word: "T1-k1-n24-s0" (temperature, samples, new tokens, seed)."""
+    return f"T{evaluation.temperature:g}-k{evaluation.samples_per_item}-n{evaluation.max_new_tokens}-s{evaluation.seed}"
+
+
+def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row a run, with the columns of `COLUMNS`.
+
+    `update_bytes` is the payload; `n_correct` counts right samples among `n_items` × `samples_per_item`.
+    """
+    rows = []
+    for run in runs:
+        spec, result = run.spec, run.result
+        rows.append(
+            {
+                "study": study,
+                "model": spec.model,
+                "model_parameters": result["model_parameters"],
+                "family": result["family"],
+                "task": f"{spec.task.name}?demonstrations={spec.task.demonstrations}",
+                "protocol": protocol_name(spec.evaluation),
+                "method": spec.method,
+                "adapter": spec.adapter.kind,
+                "trained_parameters": result["trained_parameters"],
+                "storage_dtype": spec.storage_dtype,
+                "update_bytes": result["update_bytes"],
+                "learning_rate": spec.training.learning_rate if spec.training else None,
+                "seed": spec.seed,
+                "split": spec.evaluation.split,
+                "n_items": result["n_items"],
+                "n_correct": result["n_correct"],
+                "accuracy": result["accuracy"],
+                "samples_per_item": spec.evaluation.samples_per_item,
+            }
+        )
+    return rows
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as CSV text with a header; absent values are empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

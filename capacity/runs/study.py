@@ -1,0 +1,236 @@
+"""A study folder: run folders, a lock, and what failed.
+
+    STUDY/plan.json          what was to be run
+    STUDY/runs/<identity>/   complete runs, immutable, checksummed
+    STUDY/failed/<identity>.json   the diagnosis of runs that failed
+    STUDY/partial/   runs in the making; whatever a crash leaves here is thrown away
+
+Studies merge by copying run folders.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from capacity.config import MIGRATIONS, RunSpec, canonical_json, load_spec
+from capacity.errors import DataError, StudyLockedError
+from capacity.runs import files
+from capacity.runs.fingerprint import Fingerprint
+
+State = Literal["complete", "stale", "missing"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run read from its folder. `result` holds counts and costs, see `capacity.training.run`."""
+
+    folder: Path
+    spec: RunSpec
+    fingerprint: Fingerprint
+    result: dict[str, Any]
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """One row an item: `item`, `correct` (a list of 0 and 1, one a sample), `completions`."""
+        return files.read_json_lines(self.folder / "outcomes.jsonl")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row a training step."""
+        return files.read_json_lines(self.folder / "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that gave no result: its diagnosis."""
+
+    label: str
+    message: str
+    traceback: str
+
+
+class Study:
+    """One study folder. Reading needs no lock; whoever adds runs holds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where complete runs are."""
+        return self.folder / "runs"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the study for writing. The system frees the lock of a process that dies.
+
+        Raises:
+            StudyLockedError: another process works on this study.
+            DataError: the folder cannot be made.
+        """
+        try:
+            for name in ("runs", "failed"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"study folder {self.folder} cannot be made: {error.strerror}") from None
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StudyLockedError(
+                f"study {self.folder} is in use by another process: wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise DataError(f"study folder {self.folder} cannot be locked: {error.strerror}") from None
+        try:
+            shutil.rmtree(self.folder / "partial", ignore_errors=True)
+            (self.folder / "partial").mkdir()
+            yield
+        finally:
+            shutil.rmtree(self.folder / "partial", ignore_errors=True)
+            lock.release()
+
+    def path_of(self, spec: RunSpec) -> Path:
+        """The folder of a run, whether it exists or not."""
+        return self.runs_folder / spec.short_id
+
+    def read(self, folder: Path) -> Run:
+        """A run, after checking every file's checksum.
+
+        Raises:
+            DataError: unreadable or corrupt; the file is named.
+        """
+        files.verify(folder)
+        stored = files.read_json(folder / "spec.json")
+        # A run keeps the name that its spec had when it was made, whatever later schema versions make of it.
+        name = hashlib.sha256(canonical_json(stored).encode()).hexdigest()[:16]
+        if folder.name != name:
+            raise DataError(f"{folder}: its spec has the identity {name}: the folder was renamed or edited")
+        spec = load_spec(stored, str(folder / "spec.json"))
+        try:
+            fingerprint = Fingerprint.model_validate(files.read_json(folder / "fingerprint.json"))
+        except ValueError:
+            raise DataError(f"{folder / 'fingerprint.json'}: not a fingerprint") from None
+        return Run(folder, spec, fingerprint, files.read_json(folder / "result.json"))
+
+    def runs(self) -> list[Run]:
+        """All complete runs, ordered by folder name.
+
+        Raises:
+            DataError: no such study, or a run folder that is unreadable or corrupt.
+        """
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such study folder")
+        if not self.runs_folder.is_dir():
+            raise DataError(f"{self.folder}: not a study folder (it has no runs/)")
+        return [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
+
+    def find(self, spec: RunSpec, fingerprint: Fingerprint) -> tuple[State, Run | None]:
+        """Whether a run is here and was made in this environment.
+
+        Raises:
+            DataError: its folder is unreadable or corrupt.
+        """
+        folder = self.path_of(spec)
+        run = self.read(folder) if folder.is_dir() else self._migrated(spec)
+        if run is None:
+            return "missing", None
+        return ("complete" if run.fingerprint == fingerprint else "stale"), run
+
+    def _migrated(self, spec: RunSpec) -> Run | None:
+        """The run with this spec under the name of an older schema version."""
+        if not MIGRATIONS or not self.runs_folder.is_dir():
+            return None
+        return next((run for run in self.runs() if run.spec == spec), None)
+
+    def write_plan(self, specs: Sequence[RunSpec]) -> None:
+        """Adds what is to be run to `plan.json`, so that a reader can tell what is missing."""
+        planned = {s.identity: s for s in [*self.plan(), *specs]}
+        text = json.dumps([s.model_dump(mode="json") for s in planned.values()], indent=1)
+        files.write_atomically(self.folder / "plan.json", text + "\n")
+
+    def plan(self) -> list[RunSpec]:
+        """What was to be run.
+
+        Raises:
+            DataError: the plan is unreadable.
+        """
+        path = self.folder / "plan.json"
+        if not path.exists():
+            return []
+        stored = files.read_json(path)
+        if not isinstance(stored, list):
+            raise DataError(f"{path}: not a list of specs")
+        return [load_spec(raw, str(path)) for raw in stored]
+
+    def failures(self) -> list[Failure]:
+        """What failed the last time it was tried.
+
+        Raises:
+            DataError: a record is unreadable; it can be removed.
+        """
+        found = []
+        for path in sorted((self.folder / "failed").glob("*.json")):
+            raw = files.read_json(path)
+            if not isinstance(raw, dict) or not {"label", "message", "traceback"} <= set(raw):
+                raise DataError(f"{path}: not the record of a failure: remove it")
+            found.append(Failure(raw["label"], raw["message"], raw["traceback"]))
+        return found
+
+    def add(
+        self,
+        spec: RunSpec,
+        fingerprint: Fingerprint,
+        result: dict[str, Any],
+        metrics: list[dict[str, Any]],
+        outcomes: list[dict[str, Any]],
+        update: bytes | None,
+    ) -> Path:
+        """Writes a complete run: in `partial/`, sealed, then moved to its place in one step."""
+        partial = self.folder / "partial" / spec.short_id
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / "spec.json").write_text(spec.canonical_json() + "\n")
+        (partial / "fingerprint.json").write_text(canonical_json(fingerprint.model_dump(mode="json")) + "\n")
+        files.write_json(partial / "result.json", result)
+        files.write_json_lines(partial / "metrics.jsonl", metrics)
+        files.write_json_lines(partial / "outcomes.jsonl", outcomes)
+        if update is not None:
+            (partial / "update.safetensors").write_bytes(update)
+        files.seal(partial)
+        destination = self.path_of(spec)
+        if destination.is_dir() and self.read(destination).fingerprint != fingerprint:
+            raise DataError(f"{destination}: was made in another environment, and runs are immutable")
+        files.publish(partial, destination)
+        (self.folder / "failed" / f"{spec.short_id}.json").unlink(missing_ok=True)
+        return destination
+
+    def add_failure(self, spec: RunSpec, message: str, traceback: str) -> None:
+        """Keeps the diagnosis of a run that failed; it is tried again the next time."""
+        record = {
+            "label": spec.label,
+            "message": message,
+            "traceback": traceback,
+            "spec": spec.model_dump(mode="json"),
+        }
+        path = self.folder / "failed" / f"{spec.short_id}.json"
+        files.write_atomically(path, json.dumps(record, indent=1) + "\n")
+
+
+def one_fingerprint(runs: Sequence[Run], where: Path, *, allow_mixed: bool = False) -> None:
+    """Refuses runs made in different environments, unless allowed.
+
+    Raises:
+        DataError: says what differs.
+    """
+    for run in runs[1:]:
+        if run.fingerprint != runs[0].fingerprint and not allow_mixed:
+            raise DataError(
+                f"{where}: runs of different environments "
+                f"({runs[0].fingerprint.difference(run.fingerprint)}): use --allow-mixed to mix them all the same"
+            )

@@ -1,0 +1,1 @@
+"""Tasks: prompts, demonstrations, graders, splits and evaluation protocols."""

@@ -1,0 +1,1 @@
+"""Paired training: rollout, advantages and losses as pure functions, behind thin subclasses of TRL's trainers."""

@@ -1,0 +1,19 @@
+"""Third-party messages that mean nothing to the user of a worker process."""
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """Silences progress bars, hints and deprecations of the training libraries in this process."""
+    import datasets
+    import transformers
+
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    warnings.filterwarnings("ignore", module=r"(?!capacity).*")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)

@@ -1,0 +1,29 @@
+"""Options that are one of a few words, with the nearest offered when they are not."""
+
+from typing import cast, get_args
+
+from capacity.adapters.sharing import Sharing
+from capacity.adapters.storage import STORAGE_DTYPES
+from capacity.errors import unknown
+
+
+def sharing_choice(text: str) -> Sharing:
+    """Tiled or structured.
+
+    Raises:
+        SpecError: neither.
+    """
+    if text not in get_args(Sharing):
+        raise unknown("sharing", text, get_args(Sharing))
+    return cast(Sharing, text)
+
+
+def storage_dtype_choice(text: str) -> str:
+    """A storage dtype.
+
+    Raises:
+        SpecError: unknown.
+    """
+    if text not in STORAGE_DTYPES:
+        raise unknown("storage dtype", text, STORAGE_DTYPES)
+    return text

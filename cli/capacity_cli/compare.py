@@ -1,0 +1,183 @@
+"""`capacity compare`: plan the runs, make those that are missing, report."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from capacity.adapters.budget import AdapterKind, Budget, tinylora_solution
+from capacity.config import Method, RunSpec, TaskSpec
+from capacity.errors import CapacityError, DataError, SpecError, unknown
+from capacity.executors.local import run_all
+from capacity.models.aliases import ALIASES, check_trainable, resolve
+from capacity.runs import files
+from capacity.runs.fingerprint import Fingerprint, current
+from capacity.runs.study import Run, State, Study
+from capacity.tasks.catalog import parse_task
+from capacity.training.pairs import Size, compare_specs, parse_methods, size_from_budget, size_from_choice
+from capacity.training.rates import parse_rates, tuned_rate
+from capacity_analysis.comparison import compare_runs
+from capacity_cli.app import Interrupted
+from capacity_cli.choices import sharing_choice, storage_dtype_choice
+from capacity_cli.progress import RunProgress
+from capacity_reports.tables import comparison_view, rows_table
+
+
+def compare_command(
+    model: str,
+    task: str,
+    budget: str | None,
+    methods: str,
+    seeds: int,
+    learning_rates: str | None,
+    adapter: str | None,
+    sharing: str,
+    storage_dtype: str,
+    workers: int | None,
+    out: Path | None,
+    *,
+    dry_run: bool,
+    allow_mixed: bool,
+    as_json: bool,
+) -> None:
+    """Everything between the options and the printed result."""
+    alias, dtype, chosen = resolve(model), storage_dtype_choice(storage_dtype), parse_methods(methods)
+    check_trainable(alias)
+    task_spec = parse_task(task)
+    size = _size(alias, budget, adapter, dtype, sharing)
+    rates = parse_rates(learning_rates, chosen)
+    specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates)
+    fingerprint = current(_device(), "fp32")
+    study = Study(out or _default_out(alias, size, specs, fingerprint))
+    if dry_run:
+        _show_plan(study, specs, fingerprint, as_json=as_json)
+        return
+    _check_libraries()
+    began = time.monotonic()
+    with study.locked():
+        study.write_plan(specs)
+        missing = [s for s, (state, _) in _states(study, specs, fingerprint, allow_mixed) if state == "missing"]
+        failed = _make(study, missing, fingerprint, workers) if missing else 0
+        runs = [run for _, (_, run) in _states(study, specs, fingerprint, allow_mixed) if run is not None]
+        if failed and not any(run.spec.method == "base" for run in runs):
+            raise _failures(failed, specs, study)
+        comparison = compare_runs(runs, specs)
+        wall = time.monotonic() - began
+        remarks = _edge_remarks(alias, task_spec, chosen, size, rates)
+        result = {
+            **comparison.to_json(),
+            "remarks": remarks,
+            "study": str(study.folder),
+            "wall_seconds": round(wall, 1),
+            "failed": failed,
+        }
+        files.write_atomically(study.folder / "comparison.json", json.dumps(result, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        console = Console()
+        console.print(comparison_view(comparison, wall, remarks), highlight=False, soft_wrap=not console.is_terminal)
+        console.print(f"Runs: {study.folder}", highlight=False, soft_wrap=True)
+    if failed:
+        raise _failures(failed, specs, study)
+
+
+def _failures(failed: int, specs: Sequence[RunSpec], study: Study) -> CapacityError:
+    return CapacityError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {study.folder}")
+
+
+def _check_libraries() -> None:
+    absent = [n for n in ("torch", "transformers", "trl", "peft", "datasets", "accelerate") if find_spec(n) is None]
+    if absent:
+        raise CapacityError(f"training needs {', '.join(absent)}: pip install 'sft-rl-capacity[train]'")
+
+
+def _edge_remarks(
+    alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
+) -> list[str]:
+    """Says which shipped rates were the smallest or largest of those tried."""
+    s = size.solution
+    used = [m for m in methods if m not in rates]
+    edge = [m for m in used if tuned_rate(alias, task, m, s.adapter, s.trained_parameters).at_edge]
+    return [f"The tuned rate of {m} lies at the edge of the rates tried: a better one may exist." for m in edge]
+
+
+def _device() -> str:
+    """The device that runs use here: the first GPU if torch sees one."""
+    if find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _size(alias: str, budget: str | None, adapter: str | None, dtype: str, sharing: str) -> Size:
+    how = sharing_choice(sharing)
+    if adapter is not None and adapter not in get_args(AdapterKind):
+        raise unknown("adapter", adapter, get_args(AdapterKind))
+    if adapter in ("lora-xs", "lora"):
+        raise SpecError(f"adapter {adapter} can be planned but not trained yet: choose tinylora or full")
+    if adapter == "full":
+        if budget is not None:
+            raise SpecError("--adapter full has one size: leave --budget out")
+        return size_from_choice(alias, adapter, sharing=how)
+    limit = Budget.parse(budget or "100")
+    size = size_from_budget(alias, limit, dtype, how, rank=2)
+    if adapter is None or size.solution.adapter == "tinylora":
+        return size
+    best = tinylora_solution(len(ALIASES[alias].shape.adapted_modules()), limit.parameters(dtype), rank=2)
+    return size_from_choice(alias, "tinylora", u=best.u, groups=best.groups, sharing=how)
+
+
+def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: Fingerprint) -> Path:
+    """A folder of its own for each question and environment, so the same command continues where it stopped."""
+    identities = "".join(s.identity for s in specs) + fingerprint.digest
+    digest = hashlib.sha256(identities.encode()).hexdigest()[:8]
+    s = size.solution
+    name = "full" if s.adapter == "full" else str(s.trained_parameters)
+    return Path("capacity-studies") / f"compare-{alias}-{name}-{digest}"
+
+
+def _states(
+    study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, allow_mixed: bool
+) -> list[tuple[RunSpec, tuple[State, Run | None]]]:
+    """Each run with its state; stale runs are refused unless allowed."""
+    states = [(spec, study.find(spec, fingerprint)) for spec in specs]
+    stale = [run for _, (state, run) in states if state == "stale" and run is not None]
+    if stale and not allow_mixed:
+        raise DataError(
+            f"{study.folder}: {len(stale)} runs are stale, made in another environment "
+            f"({stale[0].fingerprint.difference(fingerprint)}): choose another --out, or reuse them with --allow-mixed"
+        )
+    return states
+
+
+def _show_plan(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, as_json: bool) -> None:
+    states = [(spec, study.find(spec, fingerprint)[0]) for spec in specs]
+    if as_json:
+        runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in states]
+        print(json.dumps({"study": str(study.folder), "runs": runs}, indent=1))
+        return
+    rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in states]
+    Console().print(rows_table(("run", "what", "rate", "state"), rows))
+    print(f"{len(rows)} runs in {study.folder}")
+
+
+def _make(study: Study, missing: Sequence[RunSpec], fingerprint: Fingerprint, workers: int | None) -> int:
+    """Makes the missing runs; returns how many failed."""
+    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
+    try:
+        with RunProgress(missing) as progress:
+            return run_all(study, missing, fingerprint, count, progress.on_event)
+    except KeyboardInterrupt:
+        done = sum(study.path_of(spec).is_dir() for spec in missing)
+        raise Interrupted(
+            f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
+            "the same command continues"
+        ) from None

@@ -1,0 +1,90 @@
+"""Live progress of runs: bars on a terminal, a line for each run that ends elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from capacity.config import RunSpec
+from capacity.executors.local import Event
+from capacity_reports.tables import seconds
+
+_BASE_STEPS = 4  # an untrained run takes about as long as this many training steps
+
+
+def weight(spec: RunSpec) -> int:
+    """Steps of a run, for shares of progress."""
+    return (spec.training.steps if spec.training else 0) + _BASE_STEPS
+
+
+class RunProgress:
+    """Context manager whose `on_event` takes the events of `run_all`. Writes to stderr only."""
+
+    def __init__(self, specs: Sequence[RunSpec]) -> None:
+        self.total = sum(map(weight, specs))
+        self.count = len(specs)
+        self.ended = 0
+        self.steps: dict[str, int] = {}
+        self.began = time.monotonic()
+        console = Console(stderr=True)
+        self.live = console.is_terminal
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.overall = self.bars.add_task("steps of all runs", total=self.total)
+        self.tasks: dict[str, int] = {}
+
+    def __enter__(self) -> "RunProgress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.bars.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Updates bars, or prints a line when a run ends."""
+        key = event.spec.identity
+        if event.kind == "start":
+            self.steps[key] = 0
+            if key not in self.tasks:
+                self.tasks[key] = self.bars.add_task(event.spec.label, total=weight(event.spec))
+        elif event.kind == "step":
+            self.steps[key] = event.step
+            self.bars.update(self.tasks[key], completed=event.step)  # type: ignore[arg-type]
+        else:
+            self.ended += 1
+            self.steps[key] = weight(event.spec)
+            self.bars.remove_task(self.tasks.pop(key))  # type: ignore[arg-type]
+            self._print_end(event)
+        self.bars.update(self.overall, completed=sum(self.steps.values()))
+
+    def _print_end(self, event: Event) -> None:
+        done = sum(self.steps.values())
+        elapsed = time.monotonic() - self.began
+        left = seconds(elapsed * (self.total - done) / max(done, 1))
+        line = f"[{self.ended}/{self.count}] {event.spec.label}: {event.kind}"
+        if event.message:
+            line += f": {event.message}"
+        if self.ended < self.count:
+            line += f" (about {left} left)"
+        if self.live:
+            self.bars.console.print(line, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,67 @@
+"""`capacity runs`: what a study folder holds."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from capacity.runs.files import write_atomically
+from capacity.runs.fingerprint import current
+from capacity.runs.points import points as points_rows
+from capacity.runs.points import to_csv
+from capacity.runs.study import Study, one_fingerprint
+from capacity_reports.tables import rows_table, seconds
+
+
+def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_json: bool) -> None:
+    """Lists runs and failures; writes the points table if asked."""
+    study = Study(folder)
+    runs = study.runs()
+    failures = study.failures()
+    rows = points_rows(folder.resolve().name, runs)
+    done = {run.spec.identity for run in runs}
+    missing = [spec.label for spec in study.plan() if spec.identity not in done]
+    if points is not None:
+        one_fingerprint(runs, folder, allow_mixed=allow_mixed)
+        write_atomically(points, to_csv(rows))
+    # Without torch runs cannot be made here, so none of them is stale: they come from elsewhere.
+    trains = find_spec("torch") is not None
+    states = [
+        "stale" if trains and run.fingerprint != current(run.fingerprint.device, run.fingerprint.dtype) else "complete"
+        for run in runs
+    ]
+    if as_json:
+        listed = [
+            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row}
+            for run, state, row in zip(runs, states, rows, strict=True)
+        ]
+        print(
+            json.dumps(
+                {"study": str(folder), "runs": listed, "missing": missing, "failures": [vars(f) for f in failures]},
+                indent=1,
+            )
+        )
+        return
+    console = Console()
+    table = [
+        (
+            run.spec.short_id,
+            run.spec.label,
+            f"{run.spec.training.learning_rate:g}" if run.spec.training else "",
+            f"{100 * run.result['accuracy']:.1f} %",
+            seconds(run.result["wall_seconds"]),
+            f"{run.result['worker_peak_memory_bytes'] / 1e9:.2f} GB",
+            state,
+        )
+        for run, state in zip(runs, states, strict=True)
+    ]
+    table.sort(key=lambda row: row[1])
+    console.print(
+        rows_table(("run", "what", "rate", "accuracy", "time", "worker memory", "state"), table), soft_wrap=True
+    )
+    for failure in failures:
+        console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
+    counts = f"{states.count('complete')} complete, {states.count('stale')} stale"
+    counts += f", {len(missing)} missing, {len(failures)} failed"
+    print(counts + (f"; points written to {points}" if points else ""))

@@ -1,0 +1,1 @@
+"""What people read: tables and, built on the same results, pages and figures."""

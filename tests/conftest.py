@@ -1,0 +1,41 @@
+"""Shared pieces of the tests that need torch. The embedded model is loaded once and copied."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the tests' own, so that they neither use nor fill the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CAPACITY_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded() -> tuple[Any, Any]:
+    import torch
+
+    from capacity.models.loading import load
+    from capacity.training.quiet import quiet
+
+    quiet()
+    torch.set_num_threads(1)
+    return load("abacus", "cpu")
+
+
+@pytest.fixture
+def tokenizer(loaded: tuple[Any, Any]) -> Any:
+    return loaded[1]
+
+
+@pytest.fixture
+def model(loaded: tuple[Any, Any]) -> Any:
+    """A fresh copy of the untrained embedded model."""
+    return copy.deepcopy(loaded[0])

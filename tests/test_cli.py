@@ -1,0 +1,421 @@
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import fakes
+import pytest
+
+from capacity.models.aliases import ALIASES
+from capacity.runs.study import Study
+
+CAPACITY = str(Path(sys.executable).parent / "capacity")
+COMMANDS = ("compare", "plan", "runs", "version")
+# What the console script does, for many command lines in one process.
+DRIVER = """
+import contextlib, io, json, sys, traceback
+from capacity_cli.app import main
+answers = []
+for command in json.load(sys.stdin):
+    sys.argv = ["capacity", *command.split()]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    answers.append([code, out.getvalue(), err.getvalue()])
+heavy = {"torch", "transformers", "trl", "peft", "datasets", "safetensors", "tokenizers"}
+json.dump({"answers": answers, "heavy": sorted(heavy & set(sys.modules))}, sys.stdout)
+"""
+
+
+def run(arguments, cwd, stdin=""):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        arguments,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def run_many(commands, cwd):
+    """What each command line of `capacity` prints, and which heavy libraries they imported together."""
+    done = run([sys.executable, "-c", DRIVER], cwd, json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    ended = [subprocess.CompletedProcess(c, *a) for c, a in zip(commands, report["answers"], strict=True)]
+    return dict(zip(commands, ended, strict=True)), report["heavy"]
+
+
+@pytest.fixture
+def capacity(tmp_path):
+    """Runs `capacity` in an empty folder."""
+
+    def call(*arguments):
+        return run([CAPACITY, *arguments], tmp_path)
+
+    return call
+
+
+def assert_one_line(done, code):
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("capacity: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith("\n")
+    assert done.stdout == ""
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_exits_with_zero(capacity, command):
+    done = capacity(command, "--help")
+    assert done.returncode == 0
+    assert f"capacity {command}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_names_every_command(capacity):
+    done = capacity("--help")
+    assert done.returncode == 0
+    assert [c for c in COMMANDS if c not in done.stdout] == []
+
+
+def test_help_takes_less_than_half_a_second_with_a_goal_of_three_tenths(tmp_path):
+    """Wall clock, median of three. The goal is 0.3 s on an idle machine; the one that tests may be shared."""
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        run([CAPACITY, "--help"], tmp_path)
+        seconds.append(time.perf_counter() - began)
+    assert statistics.median(seconds) < 0.5
+
+
+def test_version_is_that_of_the_package(capacity):
+    from capacity import __version__
+
+    assert capacity("version").stdout == f"{__version__}\n"
+
+
+PLANS = [
+    ("--budget 13", {"trained_parameters": 13, "groups": 13, "u": 1, "group_sizes": [3, 3] + [2] * 11}),
+    ("--budget 26B", {"trained_parameters": 13}),
+    ("--budget 26B --storage-dtype fp32", {"trained_parameters": 6}),
+    ("--budget 208bit", {"trained_parameters": 13}),
+    ("--u 4 --groups 25", {"trained_parameters": 100, "groups": 25, "u": 4}),
+    ("--n-tie 7", {"trained_parameters": 4, "groups": 4, "group_sizes": [7] * 4}),
+    ("--groups 7 --sharing structured", {"sharing": "structured", "group_sizes": [4] * 7}),
+    ("--adapter full", {"adapter": "full", "trained_parameters": 859776, "groups": None}),
+    ("--budget 859776", {"adapter": "full", "trained_parameters": 859776}),
+    ("--adapter lora-xs --rank 8", {"adapter": "lora-xs", "trained_parameters": 1792}),
+    ("--model Qwen/Qwen2.5-3B-Instruct", {"model": "qwen2.5-3b", "trained_parameters": 100}),
+]
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
+    commands = [f"plan --json --model {alias}" for alias in ALIASES]
+    commands += [f"plan --json {options}" for options, _ in PLANS]
+    commands += ["plan --budget 13 --modules", "plan --budget 13 --modules --json"]
+    return run_many(commands, tmp_path_factory.mktemp("plans"))
+
+
+def test_plan_imports_no_torch(plans):
+    assert plans[1] == []
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_plan_of_every_alias_gives_the_counts_as_json(plans, alias):
+    done = plans[0][f"plan --json --model {alias}"]
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = json.loads(done.stdout)
+    modules = len(ALIASES[alias].shape.adapted_modules())
+    expected = 84 if modules == 28 else 100
+    assert plan["model"] == alias
+    assert plan["model_parameters"] == ALIASES[alias].shape.parameters
+    assert plan["adapted_modules"] == modules
+    assert plan["trained_parameters"] == expected
+    assert plan["groups"] == min(modules, 100)
+    assert len(plan["group_sizes"]) == plan["groups"]
+    assert sum(plan["group_sizes"]) == modules
+    assert plan["update_bytes"] == {"fp32": 4 * expected, "bf16": 2 * expected, "fp16": 2 * expected}
+
+
+@pytest.mark.parametrize(("options", "expected"), PLANS)
+def test_plan_is_what_the_options_ask_for(plans, options, expected):
+    done = plans[0][f"plan --json {options}"]
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = json.loads(done.stdout)
+    assert {key: plan[key] for key in expected} == expected
+
+
+def test_plan_lists_every_module_with_its_group(plans):
+    plan = json.loads(plans[0]["plan --budget 13 --modules --json"].stdout)
+    expected = ALIASES["abacus-0.9m"].shape.adapted_modules()
+    assert [(m["name"], m["d"], m["k"]) for m in plan["modules"]] == [(m.name, m.d, m.k) for m in expected]
+    groups = [m["group"] for m in plan["modules"]]
+    assert [groups.count(g) for g in range(13)] == plan["group_sizes"]
+
+
+def test_plan_for_people_says_the_same_numbers(plans):
+    done = plans[0]["plan --budget 13 --modules"]
+    assert done.returncode == 0
+    words = done.stdout.split()
+    assert {"abacus-0.9m", "859,776", "13", "model.layers.0.self_attn.q_proj", "384×128"} <= set(words)
+
+
+WRONG = [
+    ("plan --model qwen2.5-3", "did you mean qwen2.5-3b"),
+    ("plan --model zzzz", "unknown model 'zzzz': choose from abacus, "),
+    ("plan --storage-dtype bf61", "unknown storage dtype 'bf61': did you mean bf16"),
+    ("plan --sharing structred", "unknown sharing 'structred': did you mean structured?"),
+    ("plan --adapter lroa", "unknown adapter 'lroa': did you mean lora"),
+    ("plan --adapter zzzz", "unknown adapter 'zzzz': choose from full, lora, lora-xs, tinylora"),
+    ("plan --budget 0", "below one parameter"),
+    ("plan --budget 1bit", "below one parameter in bf16"),
+    ("plan --budget 859777", "above the model, which has 859,776"),
+    ("plan --budget 1GiB", "above the model"),
+    ("plan --budget many", "budget 'many' cannot be read: write 100 (parameters), 26B, 1KiB or 208bit"),
+    ("plan --budget -5", "cannot be read"),
+    ("plan --budget 1KB", "unknown unit 'KB': use bit, B, KiB, MiB or GiB"),
+    ("plan --budget 3 --sharing structured", "each of the 7 module types"),
+    ("plan --groups 3 --sharing structured", "use --groups 7 or more, or --sharing tiled"),
+    ("plan --u 5", "u 5 is outside 1 … 4, the largest useful u"),
+    ("plan --u 9 --groups 13", "u 9 is outside 1 … 8"),
+    ("plan --u 0", "u 0 is outside 1 … 4"),
+    ("plan --groups 29", "29 groups are outside 1 … 28"),
+    ("plan --n-tie 29", "n_tie 29 is outside 1 … 28"),
+    ("plan --groups 4 --n-tie 7", "give one of them"),
+    ("plan --budget 100 --u 2", "give --budget, or --u, not both"),
+    ("plan --budget 100 --adapter lora", "give --budget, or --adapter, not both"),
+    ("plan --adapter full --u 2", "--u belong to adapter tinylora, not to full"),
+    ("plan --adapter lora --rank 129", "rank 129 is outside 1 … 128"),
+    ("plan --budget 13 --rank 0", "rank 0 is outside 1 … 128"),
+    ("plan --budget 13 --rank 129", "rank 129 is outside 1 … 128"),
+    ("compare --model abacsu", "unknown model 'abacsu': did you mean abacus"),
+    ("compare --model qwen2.5-3b", "can be planned (capacity plan) but not trained yet"),
+    ("compare --task abacsu", "unknown task 'abacsu': did you mean abacus?"),
+    ("compare --task abacus?demonstrations=wroked", "did you mean worked?"),
+    ("compare --task abacus?style=own", "the only one is demonstrations=STYLE"),
+    ("compare --methods sft,gpro", "unknown method 'gpro': did you mean grpo?"),
+    ("compare --methods sft,sft", "names sft twice"),
+    ("compare --methods base", "names no method to train"),
+    ("compare --storage-dtype int4", "unknown storage dtype 'int4'"),
+    ("compare --sharing tield", "unknown sharing 'tield': did you mean tiled?"),
+    ("compare --adapter fulll", "unknown adapter 'fulll': did you mean full?"),
+    ("compare --adapter full --budget 100", "--adapter full has one size: leave --budget out"),
+    ("compare --budget 0", "below one parameter"),
+    ("compare --budget 1000", "which can be planned but not trained yet"),
+    ("compare --budget 3 --sharing structured", "each of the 7 module types"),
+    ("compare --learning-rates fast", "'fast' is not a positive number"),
+    ("compare --learning-rates 0", "'0' is not a positive number"),
+    ("compare --learning-rates nan", "'nan' is not a positive number"),
+    ("compare --learning-rates inf", "'inf' is not a positive number"),
+    ("compare --learning-rates sft=", "'' is not a positive number"),
+    ("compare --learning-rates gpro=0.01", "'gpro' is not among the methods sft, grpo"),
+]
+
+
+MISUSED = [
+    ("paln", "paln"),
+    ("plan --bugdet 13", "--bugdet"),
+    ("plan --u many", "--u"),
+    ("compare --seeds 0", "--seeds"),
+    ("compare --workers 0", "--workers"),
+    ("runs", "STUDY"),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wrong")
+    ended, _ = run_many([command for command, _ in WRONG + MISUSED], folder)
+    return ended, folder
+
+
+@pytest.mark.parametrize(("command", "says"), WRONG)
+def test_wrong_input_ends_in_one_line_that_says_the_way_out(wrong, command, says):
+    assert_one_line(wrong[0][command], 2)
+    assert says in wrong[0][command].stderr
+
+
+@pytest.mark.parametrize(("command", "says"), MISUSED)
+def test_wrong_usage_ends_in_one_line_that_names_the_fault(wrong, command, says):
+    assert_one_line(wrong[0][command], 2)
+    assert says.lower() in wrong[0][command].stderr.lower()
+
+
+def test_wrong_input_leaves_no_file(wrong):
+    assert list(wrong[1].iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["plan --u 5", "compare --methods sft,gpro"])
+def test_console_script_ends_as_the_command_does(capacity, wrong, command):
+    done = capacity(*command.split())
+    assert_one_line(done, 2)
+    assert done.stderr == wrong[0][command].stderr
+
+
+def test_runs_of_a_missing_folder_end_in_one_line(capacity):
+    done = capacity("runs", "nowhere")
+    assert_one_line(done, 1)
+    assert "nowhere: no such study folder" in done.stderr
+
+
+LISTINGS = (
+    "runs photos --json",
+    "runs study --json",
+    "runs study",
+    "runs study --points study.csv",
+    "runs study --points nowhere/study.csv",
+    "runs mixed --points refused.csv",
+    "runs mixed --points mixed.csv --allow-mixed",
+    "runs corrupt",
+)
+
+
+@pytest.fixture(scope="module")
+def listings(tmp_path_factory):
+    """What `capacity runs` says of a sound study, one of two environments, a corrupt one and no study."""
+    folder = tmp_path_factory.mktemp("listings")
+    (folder / "photos").mkdir()
+    studies = {name: Study(folder / name) for name in ("study", "mixed", "corrupt")}
+    for study in studies.values():
+        with study.locked():
+            fakes.add(study, fakes.spec("sft"), [1, 0, 1, 1])
+            fakes.add(study, fakes.spec("base"), [1, 0, 0, 0])
+            study.add_failure(fakes.spec("grpo"), "diverged at step 3", "")
+    other = fakes.FINGERPRINT.model_copy(update={"sources": "t"})
+    fakes.add(studies["mixed"], fakes.spec("sft", 1), [1, 0, 1, 1], other)
+    (studies["corrupt"].path_of(fakes.spec("sft")) / "result.json").write_text("{}")
+    return run_many(LISTINGS, folder)[0], folder
+
+
+def test_runs_of_a_folder_that_is_no_study_end_in_one_line(listings):
+    done = listings[0]["runs photos --json"]
+    assert_one_line(done, 1)
+    assert "photos: not a study folder" in done.stderr
+
+
+def test_runs_lists_runs_and_failures_as_json(listings):
+    done = listings[0]["runs study --json"]
+    assert (done.returncode, done.stderr) == (0, "")
+    listing = json.loads(done.stdout)
+    assert {(r["label"], r["accuracy"]) for r in listing["runs"]} == {
+        ("sft 13 seed 0", 0.75),
+        ("base T=1 seed 0", 0.25),
+    }
+    assert [f["message"] for f in listing["failures"]] == ["diverged at step 3"]
+
+
+def test_runs_of_another_environment_are_stale_where_runs_can_be_made(listings):
+    listing = json.loads(listings[0]["runs study --json"].stdout)
+    expected = "stale" if find_spec("torch") else "complete"
+    assert [r["state"] for r in listing["runs"]] == [expected] * 2
+
+
+def test_runs_shows_runs_and_failures_to_people(listings):
+    done = listings[0]["runs study"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sft 13 seed 0" in done.stdout
+    assert "75.0 %" in done.stdout
+    assert "failed: grpo 13 seed 0: diverged at step 3" in done.stdout
+    assert "1 failed" in done.stdout
+
+
+def test_runs_writes_the_points_table(listings):
+    assert listings[0]["runs study --points study.csv"].returncode == 0
+    header, *rows = (listings[1] / "study.csv").read_text().splitlines()
+    assert header.startswith("study,model,model_parameters,")
+    assert len(rows) == 2
+
+
+def test_points_that_cannot_be_written_end_in_one_line(listings):
+    done = listings[0]["runs study --points nowhere/study.csv"]
+    assert_one_line(done, 1)
+    assert "nowhere" in done.stderr
+
+
+def test_points_of_two_environments_are_refused_in_one_line(listings):
+    done = listings[0]["runs mixed --points refused.csv"]
+    assert_one_line(done, 1)
+    assert "(sources): use --allow-mixed" in done.stderr
+    assert not (listings[1] / "refused.csv").exists()
+
+
+def test_points_of_two_environments_are_written_if_allowed(listings):
+    assert listings[0]["runs mixed --points mixed.csv --allow-mixed"].returncode == 0
+    assert len((listings[1] / "mixed.csv").read_text().splitlines()) == 4
+
+
+def test_corrupt_run_ends_in_one_line_that_names_the_file(listings):
+    done = listings[0]["runs corrupt"]
+    assert_one_line(done, 1)
+    assert "result.json is corrupt" in done.stderr
+
+
+LISTED = "compare --dry-run --json --learning-rates 0.01 --out mine"
+PAIRS = "compare --dry-run --json --seeds 2 --learning-rates sft=0.003,grpo=0.01"
+FOR_PEOPLE = "compare --dry-run --learning-rates 0.01 --seeds 1 --budget 13"
+
+
+@pytest.fixture(scope="module")
+def dry_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dry")
+    return run_many([LISTED, PAIRS, FOR_PEOPLE], folder)[0], folder
+
+
+def test_dry_run_lists_the_runs(dry_runs):
+    done = dry_runs[0][LISTED]
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["study"] == "mine"
+    expected = [f"{method} 84 seed {seed}" for method in ("grpo", "sft") for seed in range(3)]
+    expected += [f"base T={t} seed 0" for t in ("0", "0.25", "0.5", "0.75", "1")]
+    assert sorted(r["label"] for r in plan["runs"]) == sorted(expected)
+    assert {r["state"] for r in plan["runs"]} == {"missing"}
+    assert len({r["id"] for r in plan["runs"]}) == len(expected)
+    trained = [r["spec"] for r in plan["runs"] if r["spec"]["training"]]
+    assert {s["training"]["learning_rate"] for s in trained} == {0.01}
+
+
+def test_dry_run_makes_no_folder(dry_runs):
+    assert [done.returncode for done in dry_runs[0].values()] == [0, 0, 0]
+    assert list(dry_runs[1].iterdir()) == []
+
+
+def test_dry_run_pairs_differ_in_method_and_rate_only(dry_runs):
+    done = dry_runs[0][PAIRS]
+    assert done.returncode == 0, done.stderr
+    specs = {(r["spec"]["method"], r["spec"]["seed"]): r["spec"] for r in json.loads(done.stdout)["runs"]}
+    for seed in range(2):
+        sft, grpo = specs["sft", seed], specs["grpo", seed]
+        assert (sft["training"]["learning_rate"], grpo["training"]["learning_rate"]) == (0.003, 0.01)
+        assert sft["grpo"] is None
+        assert grpo["grpo"] is not None
+        for pair in (sft, grpo):
+            pair["training"].pop("learning_rate")
+            pair.pop("grpo")
+            pair.pop("method")
+        assert sft == grpo
+        assert sft["adapter"]["projection_seed"] == seed
+
+
+def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
+    done = dry_runs[0][FOR_PEOPLE]
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" missing") == 7
+    assert "7 runs in capacity-studies/compare-abacus-0.9m-13-" in done.stdout

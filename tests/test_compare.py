@@ -1,0 +1,138 @@
+"""`capacity compare` from options to result, with a protocol small enough for a test."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from capacity.training import protocols
+from capacity_cli.app import main
+
+small = replace(
+    protocols.PROTOCOLS["abacus"],
+    steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=8, temperatures=(0.0, 1.0),
+)
+if __name__ == "__main__":
+    protocols.PROTOCOLS["abacus"] = small
+    if "--as-another-environment" in sys.argv:
+        sys.argv.remove("--as-another-environment")
+        from capacity.runs import fingerprint
+        fingerprint.LIBRARIES = (*fingerprint.LIBRARIES, "pip")
+    main()
+"""
+RATES = ("--learning-rates", "0.001")
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "small_capacity.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def run(script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
+
+
+def written(study: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (study / "runs").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A comparison that was interrupted by Ctrl-C in the middle and then continued."""
+    study = tmp_path_factory.mktemp("studies") / "study"
+    command = [sys.executable, str(script), "compare", "--seeds", "2", "--out", str(study), "--json", *RATES]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    line = first.stderr.readline()
+    assert line.startswith("[1/6] ")
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate()
+    assert first.returncode == 130
+    assert out == ""
+    last = [text for text in err.splitlines() if not text.startswith("[")]
+    assert len(last) == 1
+    assert last[0].startswith("capacity: interrupted: ")
+    assert "the same command continues" in last[0]
+    kept = written(study)
+    assert 1 <= len(kept) < 6
+    listed = run(script, "runs", str(study)).stdout
+    assert f"{len(kept)} complete, 0 stale, {6 - len(kept)} missing, 0 failed" in listed
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert {name: written(study)[name] for name in kept} == kept
+    return study, json.loads(second.stdout)
+
+
+def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: tuple[Path, dict[str, Any]]) -> None:
+    study, result = finished
+    assert len(written(study)) == 6
+    assert result["failed"] == 0
+    assert [r["method"] for r in result["results"]] == ["sft", "grpo"]
+    for row in result["results"]:
+        assert (row["trained_parameters"], row["update_bytes"], row["seeds"], row["n_items"]) == (84, 168, 2, 8)
+        assert row["low"] <= row["accuracy"] <= row["high"]
+        assert row["total_bytes"] == row["update_bytes"] + row["header_bytes"]
+        assert row["wall_seconds"] > 0
+    assert set(result["base_by_temperature"]) == {"0", "1"}
+    assert result["verdict"].startswith("With 84 trained parameters: ")
+    assert json.loads((study / "comparison.json").read_text()) == result
+
+
+def test_a_finished_comparison_makes_nothing_again(script: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    study, result = finished
+    before = written(study)
+    again = run(script, "compare", "--seeds", "2", "--out", str(study), *RATES)
+    assert again.returncode == 0
+    assert written(study) == before
+    assert result["verdict"] in " ".join(again.stdout.split())
+
+
+def test_runs_of_another_environment_are_refused_unless_allowed(
+    script: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    study, _ = finished
+    options = ("compare", "--seeds", "2", "--out", str(study), *RATES, "--as-another-environment")
+    refused = run(script, *options)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert "6 runs are stale, made in another environment (pip none → " in line
+    assert run(script, *options, "--allow-mixed").returncode == 0
+
+
+def test_a_corrupt_run_is_named_and_nothing_else_is_touched(
+    script: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    import shutil
+
+    study = tmp_path / "copy"
+    shutil.copytree(finished[0], study)
+    victim = next(p for p in sorted((study / "runs").iterdir()) if (p / "metrics.jsonl").stat().st_size)
+    (victim / "metrics.jsonl").write_bytes((victim / "metrics.jsonl").read_bytes()[:-20])
+    done = run(script, "compare", "--seeds", "2", "--out", str(study), *RATES)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert str(victim) in line
+    assert "metrics.jsonl is corrupt" in line
+    assert len(written(study)) == 6
+
+
+def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(script: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    done = run(
+        script, "compare", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
+        "--learning-rates", "sft=1e30,grpo=1e-5",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("capacity: 1 of 4 runs failed; the diagnosis of each: capacity runs")
+    result = json.loads(done.stdout)
+    assert result["incomplete"] == {"sft": 1}
+    assert "1 sft run gave no result and is left out" in result["verdict"]
+    assert "failed: sft full seed 0: the loss is nan" in run(script, "runs", str(study)).stdout

@@ -1,0 +1,137 @@
+"""Worker processes: complete studies, failures, killed workers and killed parents."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import small_spec
+
+from capacity.config import RunSpec
+from capacity.executors.local import Event, run_all
+from capacity.runs.fingerprint import current
+from capacity.runs.study import Study
+
+DETERMINISTIC = ("spec.json", "fingerprint.json", "metrics.jsonl", "outcomes.jsonl", "update.safetensors")
+SPECS = [small_spec("grpo"), small_spec("sft"), small_spec("grpo", seed=1), small_spec("sft", seed=1)]
+
+
+def make(folder: Path, specs: list[RunSpec], on_event: Any = lambda _: None, workers: int = 2) -> int:
+    study, fingerprint = Study(folder), current("cpu", "fp32")
+    with study.locked():
+        missing = [s for s in specs if study.find(s, fingerprint)[0] == "missing"]
+        return run_all(study, missing, fingerprint, workers, on_event)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything of a study's runs that must not depend on when and how they were made."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted((folder / "runs").rglob("*"))
+        if path.name in DETERMINISTIC
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "study"
+    assert make(folder, SPECS) == 0
+    return contents(folder)
+
+
+def test_all_runs_are_made_whatever_the_number_of_workers(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    events: list[Event] = []
+    assert make(tmp_path / "s", SPECS, events.append, workers=1) == 0
+    assert contents(tmp_path / "s") == uninterrupted
+    assert [e.kind for e in events].count("done") == 4
+    assert [e.step for e in events if e.kind == "step"] == [1, 2] * 4
+    assert not (tmp_path / "s" / "partial").exists()
+
+
+def test_a_failed_run_is_kept_with_its_diagnosis_and_the_others_are_made(tmp_path: Path) -> None:
+    bad = small_spec("sft", "full", rate=1e30)
+    events: list[Event] = []
+    assert make(tmp_path / "s", [bad, small_spec("sft")], events.append) == 1
+    study = Study(tmp_path / "s")
+    assert len(study.runs()) == 1
+    (failure,) = study.failures()
+    assert "the loss is nan" in failure.message
+    assert "Traceback" in failure.traceback
+    assert [e.message for e in events if e.kind == "failed"] == [failure.message]
+
+
+def test_a_killed_worker_costs_one_attempt_not_the_run(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    killed = []
+
+    def kill_once(event: Event) -> None:
+        if event.kind == "step" and not killed:
+            killed.append(True)
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            workers = [c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
+            os.kill(int(workers[0]), signal.SIGKILL)
+
+    assert make(tmp_path / "s", SPECS, kill_once) == 0
+    assert killed
+    assert contents(tmp_path / "s") == uninterrupted
+
+
+PARENT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_executor import SPECS, make
+if __name__ == "__main__":
+    make(Path({folder!r}), SPECS, lambda e: print(e.kind, flush=True))
+"""
+
+
+def start(folder: Path, tmp_path: Path) -> subprocess.Popen[str]:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), folder=str(folder)))
+    return subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+
+
+def test_after_kill_9_nothing_is_lost_or_made_twice(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    folder = tmp_path / "s"
+    parent = start(folder, tmp_path)
+    assert parent.stdout is not None
+    for line in parent.stdout:
+        if line.strip() == "done":
+            break
+    parent.kill()
+    parent.wait()
+    kept = {p.name: p.stat().st_mtime_ns for p in (folder / "runs").iterdir()}
+    assert 1 <= len(kept) < 4
+    # A run may still become complete in the moment until the orphaned workers notice.
+    time.sleep(1.5)
+    events: list[Event] = []
+    make(folder, SPECS, events.append)
+    assert contents(folder) == uninterrupted
+    assert {n: (folder / "runs" / n).stat().st_mtime_ns for n in kept} == kept
+    assert [e.kind for e in events].count("done") <= 4 - len(kept)
+
+
+def test_a_study_in_use_is_refused_and_free_again_after_kill_9(tmp_path: Path) -> None:
+    from capacity.errors import StudyLockedError
+
+    folder = tmp_path / "s"
+    parent = start(folder, tmp_path)
+    assert parent.stdout is not None
+    assert parent.stdout.readline().strip() == "start"
+    with pytest.raises(StudyLockedError, match="is in use by another process"):
+        make(folder, SPECS)
+    parent.kill()
+    parent.wait()
+    with Study(folder).locked():
+        pass
+
+
+def test_result_of_a_run_is_readable_json(tmp_path: Path) -> None:
+    assert make(tmp_path / "s", [small_spec("base")]) == 0
+    (run,) = Study(tmp_path / "s").runs()
+    assert json.loads((run.folder / "result.json").read_text())["n_items"] == 16
