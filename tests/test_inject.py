@@ -187,7 +187,7 @@ def test_no_adapter_trains_nothing(model) -> None:
 @pytest.mark.parametrize(
     ("adapter", "message"),
     [
-        (tinylora(28, 5), "u 5 is above 4, the largest useful u"),
+        (tinylora(28, 5), "u 5 is outside 1 … 4, the largest useful u"),
         (tinylora(29, 1), "29 groups are outside 1 … 28"),
         (tinylora(5, 1, sharing="structured"), "at least one group for each of the 7 module types"),
         (TinyLora(groups=28, u=1, rank=129, projection_seed=0), "rank 129 is above the smaller side"),

@@ -33,7 +33,7 @@ def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_jso
     ]
     if as_json:
         listed = [
-            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row}
+            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row, "result": run.result}
             for run, state, row in zip(runs, states, rows, strict=True)
         ]
         print(
@@ -51,15 +51,12 @@ def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_jso
             f"{run.spec.training.learning_rate:g}" if run.spec.training else "",
             f"{100 * run.result['accuracy']:.1f} %",
             seconds(run.result["wall_seconds"]),
-            f"{run.result['worker_peak_memory_bytes'] / 1e9:.2f} GB",
             state,
         )
         for run, state in zip(runs, states, strict=True)
     ]
     table.sort(key=lambda row: row[1])
-    console.print(
-        rows_table(("run", "what", "rate", "accuracy", "time", "worker memory", "state"), table), soft_wrap=True
-    )
+    console.print(rows_table(("run", "what", "rate", "accuracy", "time", "state"), table), soft_wrap=True)
     for failure in failures:
         console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
     counts = f"{states.count('complete')} complete, {states.count('stale')} stale"

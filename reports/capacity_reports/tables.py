@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # scipy takes half a second that `plan` need not wait for
 
 
 def percent(interval: "Interval") -> str:
-    """ "61.2 % (58.0–64.3)"."""
-    return f"{100 * interval.estimate:.1f} % ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+    """ "61.2 (58.0–64.3)", in percent."""
+    return f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
 def seconds(value: float) -> str:
@@ -26,20 +26,10 @@ def seconds(value: float) -> str:
 def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequence[str] = ()) -> RenderableType:
     """The table, base at every temperature, remarks, and verdict of one comparison."""
     table = Table(title=f"{comparison.model} on {comparison.task}", title_justify="left", box=None, pad_edge=False)
-    headings = (
-        "method",
-        "trained",
-        "update",
-        "rate",
-        "accuracy (95 %)",
-        "gain",
-        "seeds",
-        "tokens",
-        "run time",
-    )
+    headings = ("method", "trained", "update", "rate", "accuracy % (95 %)", "gain", "run time")
     for name in headings:
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    table.add_row("base", "0", "0 B", "", percent(comparison.base), "", "", "", "")
+    table.add_row("base", "0", "0 B", "", percent(comparison.base), "", "")
     for arm in comparison.arms:
         table.add_row(
             arm.method,
@@ -48,17 +38,20 @@ def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequ
             f"{arm.learning_rate:g}",
             percent(arm.accuracy),
             f"{100 * arm.gain.estimate:+.1f}",
-            str(arm.accuracy.seeds),
-            f"{arm.trained_tokens / 1000:,.0f} k",
             seconds(arm.wall_seconds),
         )
     by_temperature = ", ".join(f"T={t:g} {percent(i)}" for t, i in comparison.base_by_temperature.items())
-    notes = [f"Base by temperature: {by_temperature}."]
+    notes = [f"Base by temperature, %: {by_temperature}."]
     if comparison.arms:
         arm = comparison.arms[0]
+        tokens = ", ".join(f"{a.method} {a.trained_tokens / 1000:,.0f} k" for a in comparison.arms)
         notes.append(
-            f"Each run: {arm.prompts:,} prompts, {arm.sequences:,} sequences, then {arm.accuracy.items:,} test items. "
-            f"Update = {arm.storage_dtype} payload; each file has {arm.header_bytes} B of header besides."
+            f"Each run: {arm.prompts:,} prompts, {arm.sequences:,} sequences (tokens: {tokens}), then "
+            f"{arm.accuracy.items:,} test items; seeds: {arm.accuracy.seeds}."
+        )
+        notes.append(
+            f"Update: {arm.storage_dtype} payload; the header of its file takes {arm.header_bytes} B besides. "
+            "Accuracies, gains and intervals in percentage points."
         )
     notes.extend(remarks)
     notes.append(f"Wall time {seconds(wall_seconds)}.")
