@@ -30,21 +30,23 @@ METHODS: tuple[Method, ...] = ("grpo", "sft")
 SEED = 1000
 # Budgets that are tried for each size class; a class's rate is the best of the mean over its budgets.
 BUDGETS: dict[str, tuple[str, ...]] = {"1-9": ("4",), "10-99": ("13", "100"), "100-999": ("112",), "full": ("full",)}
-# Rates are 10^(k/2); these are the first k tried.
+# Rates are 10^(k/4); these are the first k tried. Full updates are the ceiling of every curve: they get a finer grid.
 FIRST_GRID: dict[str, range] = {
-    "1-9": range(-6, -2),
-    "10-99": range(-6, -2),
-    "100-999": range(-6, -2),
-    "full": range(-8, -5),
+    "1-9": range(-12, -5, 2),
+    "10-99": range(-12, -5, 2),
+    "100-999": range(-12, -5, 2),
+    "full": range(-16, -11),
 }
 LARGEST_GRID = 6
+# Full updates can be unstable from seed to seed: the two best rates of each method are tried with more seeds.
+FINALIST_SEEDS: dict[str, tuple[int, ...]] = {"full": (1001, 1002)}
 ROOT = Path(__file__).parent.parent
 RATES = ROOT / "capacity" / "training" / "rates.json"
 
 
 def rate_of(k: int) -> float:
-    """10^(k/2) to two digits: 0.01, 0.032, 0.1, …"""
-    return float(f"{10 ** (k / 2):.2g}")
+    """10^(k/4) to two digits: 0.01, 0.018, 0.032, 0.056, 0.1, …"""
+    return float(f"{10 ** (k / 4):.2g}")
 
 
 def size_of(budget: str) -> Size:
@@ -53,37 +55,54 @@ def size_of(budget: str) -> Size:
     return size_from_budget(MODEL, Budget.parse(budget), "bf16", "tiled", 2)
 
 
-def trial(method: Method, budget: str, k: int) -> RunSpec:
-    return trained_spec(MODEL, TASK, method, size_of(budget), SEED, "bf16", rate=rate_of(k), validation=True)
+def trial(method: Method, budget: str, k: int, seed: int = SEED) -> RunSpec:
+    return trained_spec(MODEL, TASK, method, size_of(budget), seed, "bf16", rate=rate_of(k), validation=True)
+
+
+def make(study: Study, specs: Sequence[RunSpec]) -> None:
+    """Makes the runs that are missing; those that fail stay missing."""
+    fingerprint = current("cpu", "fp32")
+    missing = [s for s in specs if study.find(s, fingerprint)[0] != "complete"]
+    if missing:
+        with RunProgress(missing) as progress:
+            run_all(study, missing, fingerprint, min(2, os.cpu_count() or 1), progress.on_event)
+
+
+def accuracy(study: Study, spec: RunSpec) -> float:
+    """Validation accuracy of a run; one that failed counts as 0."""
+    folder = study.path_of(spec)
+    return float(study.read(folder).result["accuracy"]) if folder.is_dir() else 0.0
 
 
 def accuracies(study: Study, method: Method, budgets: Sequence[str], grid: range) -> list[float]:
-    """Mean validation accuracy at each rate; a run that failed counts as 0."""
-    found = []
-    for k in grid:
-        folders = [study.path_of(trial(method, b, k)) for b in budgets]
-        found.append(float(np.mean([study.read(f).result["accuracy"] if f.is_dir() else 0.0 for f in folders])))
-    return found
+    """Mean validation accuracy over the budgets, at each rate."""
+    return [float(np.mean([accuracy(study, trial(method, b, k)) for b in budgets])) for k in grid]
+
+
+def decide(study: Study, sizes: str, method: Method, grid: range, values: Sequence[float]) -> tuple[int, list[Any]]:
+    """Index of the best rate, and the trials of a final between the two best where the class has one."""
+    order = sorted(range(len(grid)), key=lambda i: values[i], reverse=True)
+    if sizes not in FINALIST_SEEDS:
+        return order[0], []
+    seeds = (SEED, *FINALIST_SEEDS[sizes])
+    specs = {i: [trial(method, b, grid[i], seed) for b in BUDGETS[sizes] for seed in seeds] for i in order[:2]}
+    make(study, [s for each in specs.values() for s in each])
+    means = {i: float(np.mean([accuracy(study, s) for s in each])) for i, each in specs.items()}
+    final = [{"rate": rate_of(grid[i]), "accuracy": round(m, 4), "seeds": len(seeds)} for i, m in means.items()]
+    return max(means, key=lambda i: means[i]), final
 
 
 def extended(grid: range, best: Sequence[int]) -> range:
     """The grid with one more rate at each edge where some method's best rate lies."""
-    first = grid[0] - 1 if 0 in best else grid[0]
-    last = grid[-1] + 1 if len(grid) - 1 in best else grid[-1]
-    return range(first, last + 1)
+    first = grid[0] - grid.step if 0 in best else grid[0]
+    last = grid[-1] + grid.step if len(grid) - 1 in best else grid[-1]
+    return range(first, last + 1, grid.step)
 
 
 def tune(study: Study) -> list[dict[str, Any]]:
-    fingerprint = current("cpu", "fp32")
     grids = dict(FIRST_GRID)
-    tried: set[str] = set()
     while True:
-        specs = [trial(m, b, k) for c, bs in BUDGETS.items() for b in bs for k in grids[c] for m in METHODS]
-        missing = [s for s in specs if study.find(s, fingerprint)[0] != "complete" and s.identity not in tried]
-        if missing:
-            with RunProgress(missing) as progress:
-                run_all(study, missing, fingerprint, min(2, os.cpu_count() or 1), progress.on_event)
-        tried.update(s.identity for s in missing)
+        make(study, [trial(m, b, k) for c, bs in BUDGETS.items() for b in bs for k in grids[c] for m in METHODS])
         found = {(c, m): accuracies(study, m, bs, grids[c]) for c, bs in BUDGETS.items() for m in METHODS}
         best = {key: int(np.argmax(values)) for key, values in found.items()}
         wider = {c: extended(grids[c], [best[c, m] for m in METHODS]) for c in BUDGETS}
@@ -93,7 +112,8 @@ def tune(study: Study) -> list[dict[str, Any]]:
         grids = wider
     rows = []
     for (sizes, method), values in sorted(found.items()):
-        budgets, grid, index = BUDGETS[sizes], grids[sizes], best[sizes, method]
+        budgets, grid = BUDGETS[sizes], grids[sizes]
+        index, final = decide(study, sizes, method, grid, values)
         solutions = [size_of(b).solution for b in budgets]
         assert all(size_class(s.adapter, s.trained_parameters) == sizes for s in solutions)
         rows.append(
@@ -107,6 +127,7 @@ def tune(study: Study) -> list[dict[str, Any]]:
                 "at_edge": index in (0, len(grid) - 1),
                 "tuned_at": [s.trained_parameters for s in solutions],
                 "trials": [{"rate": rate_of(k), "accuracy": round(a, 4)} for k, a in zip(grid, values, strict=True)],
+                "final": final,
             }
         )
     return rows
