@@ -80,12 +80,12 @@ def accuracies(study: Study, method: Method, budgets: Sequence[str], grid: range
 
 
 def decide(study: Study, sizes: str, method: Method, grid: range, values: Sequence[float]) -> tuple[int, list[Any]]:
-    """Index of the best rate, and the trials of a final between the two best where the class has one."""
+    """Index of the best rate, the smaller of equals, and the trials of the final that a class may have."""
     order = sorted(range(len(grid)), key=lambda i: values[i], reverse=True)
     if sizes not in FINALIST_SEEDS:
         return order[0], []
     seeds = (SEED, *FINALIST_SEEDS[sizes])
-    specs = {i: [trial(method, b, grid[i], seed) for b in BUDGETS[sizes] for seed in seeds] for i in order[:2]}
+    specs = {i: [trial(method, b, grid[i], seed) for b in BUDGETS[sizes] for seed in seeds] for i in sorted(order[:2])}
     make(study, [s for each in specs.values() for s in each])
     means = {i: float(np.mean([accuracy(study, s) for s in each])) for i, each in specs.items()}
     final = [{"rate": rate_of(grid[i]), "accuracy": round(m, 4), "seeds": len(seeds)} for i, m in means.items()]
