@@ -37,6 +37,11 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def interruptible() -> None:
+    """A test run that was started in the background ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
 
@@ -50,7 +55,9 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A comparison that was interrupted by Ctrl-C in the middle and then continued."""
     study = tmp_path_factory.mktemp("studies") / "study"
     command = [sys.executable, str(script), "compare", "--seeds", "2", "--out", str(study), "--json", *RATES]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
     assert first.stderr is not None
     line = first.stderr.readline()
     assert line.startswith("[1/6] ")
