@@ -56,7 +56,11 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     study = tmp_path_factory.mktemp("studies") / "study"
     command = [sys.executable, str(script), "compare", "--seeds", "2", "--out", str(study), "--json", *RATES]
     first = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,  # noqa: PLW1509
     )
     assert first.stderr is not None
     line = first.stderr.readline()
