@@ -34,7 +34,7 @@ sizes: $(READY)
 tune: $(READY)
 	$(BIN)/python benchmarks/tune_rates.py
 
-# Pre-trains the embedded model from scratch (about 25 minutes on one core).
+# Pre-trains the embedded model from scratch (about 20 minutes on one core).
 abacus: $(READY)
 	$(BIN)/python -m capacity.models.pretrain --out capacity/models/data/abacus-0.9m
 
