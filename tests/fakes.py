@@ -18,7 +18,7 @@ def raw_spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: fl
     trained = method != "base"
     tinylora = {"kind": "tinylora", "u": 1, "groups": 13, "projection_seed": seed}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "model": "abacus-0.9m",
         "task": {"name": "abacus", "demonstrations": "worked"},
         "method": method,

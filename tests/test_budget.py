@@ -3,10 +3,12 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.adapters.budget import Budget, ModuleShape, Solution, solve
-from capacity.adapters.storage import BITS_PER_PARAMETER, STORAGE_DTYPES, parameters_within, payload_bytes
+from capacity.adapters import budget as counts
+from capacity.adapters.budget import Budget, ModuleShape, Solution, largest_of, solve
+from capacity.adapters.storage import FIXED_SIZE_DTYPES, parameters_within, payload_bytes
 from capacity.errors import BudgetError, SpecError
 from capacity.models.aliases import ALIASES
+from capacity.models.shapes import shape_from_config
 
 
 def solve_on(alias: str, limit: int, **options) -> Solution:
@@ -80,10 +82,16 @@ def test_budget_too_small_for_one_stored_parameter_names_the_dtype(text, dtype):
 
 
 @unhurried
-@given(st.integers(0, 10**12), st.sampled_from(STORAGE_DTYPES))
+@given(st.integers(0, 10**12), st.sampled_from(FIXED_SIZE_DTYPES))
 def test_as_many_parameters_fit_as_their_payload_allows(bits, dtype):
     count = parameters_within(bits, dtype)
-    assert count * BITS_PER_PARAMETER[dtype] <= bits < (count + 1) * BITS_PER_PARAMETER[dtype]
+    assert 8 * payload_bytes(count, dtype) <= bits < 8 * payload_bytes(count + 1, dtype)
+
+
+def test_budget_in_bytes_has_no_meaning_for_an_entropy_coded_update():
+    assert Budget.parse("100").parameters("entropy") == 100
+    with pytest.raises(BudgetError, match="give the budget in parameters"):
+        Budget.parse("26B").parameters("entropy")
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("fp32", 52), ("bf16", 26), ("fp16", 26)])
@@ -185,3 +193,162 @@ def test_solution_is_never_above_the_limit_and_never_shrinks_with_it(data, alias
     count = solve_on(alias, limit).trained_parameters
     assert 1 <= count <= limit
     assert count <= solve_on(alias, larger).trained_parameters
+
+
+SHAPES = ALIASES["abacus-0.9m"].shape.adapted_modules()
+PER_RANK = sum(m.d + m.k for m in SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "limit", "expected"),
+    [
+        ("tinylora", 100, Solution("tinylora", 84, rank=4, u=3, groups=28)),
+        ("tinylora", 10**6, Solution("tinylora", 448, rank=4, u=16, groups=28)),
+        ("lora-xs", 28, Solution("lora-xs", 28, rank=1)),
+        ("lora-xs", 1000, Solution("lora-xs", 700, rank=5)),
+        ("lora-xs", 10**9, Solution("lora-xs", 28 * 128**2, rank=128)),
+        ("lora", PER_RANK, Solution("lora", PER_RANK, rank=1)),
+        ("lora", 3 * PER_RANK - 1, Solution("lora", 2 * PER_RANK, rank=2)),
+        ("lora", 10**9, Solution("lora", 128 * PER_RANK, rank=128)),
+        ("vera", 5632 + 28, Solution("vera", 5660, rank=1)),
+        ("vera", 6000, Solution("vera", 5996, rank=13)),
+        ("vera", 10**6, Solution("vera", 5632 + 28 * 35513, rank=35513)),
+        ("vb-lora", 896, Solution("vb-lora", 896, rank=4, vectors=2, vector_length=128)),
+        ("vb-lora", 30000, Solution("vb-lora", 29568, rank=4, vectors=66, vector_length=128)),
+        ("uni-lora", 1, Solution("uni-lora", 1, rank=4, length=1)),
+        ("uni-lora", 13, Solution("uni-lora", 13, rank=4, length=13)),
+        ("uni-lora", 10**9, Solution("uni-lora", 4 * PER_RANK, rank=4, length=4 * PER_RANK)),
+        ("bitfit", 1536, Solution("bitfit", 1536)),
+        ("full", 10**9, Solution("full", 859_776)),
+    ],
+)
+def test_largest_update_of_a_named_adapter(adapter, limit, expected):
+    assert largest_of(adapter, SHAPES, limit, rank=4, model_parameters=859_776, biases=1536) == expected
+
+
+@pytest.mark.parametrize(
+    ("adapter", "smallest", "says"),
+    [
+        ("lora-xs", 28, "starts at 28 "),
+        ("lora", PER_RANK, "starts at 10,240 "),
+        ("vera", 5660, "starts at 5,660 "),
+        ("vb-lora", 896, "starts at 896 "),
+        ("bitfit", 1536, "is 1,536 "),
+        ("full", 859_776, "is 859,776 "),
+    ],
+)
+def test_budget_below_the_smallest_update_names_its_size(adapter, smallest, says):
+    options = {"rank": 4, "model_parameters": 859_776, "biases": 1536}
+    assert largest_of(adapter, SHAPES, smallest, **options).trained_parameters == smallest
+    with pytest.raises(BudgetError, match=f"too small for adapter {adapter}, which {says}"):
+        largest_of(adapter, SHAPES, smallest - 1, **options)
+
+
+def test_model_without_biases_has_no_bitfit():
+    for limit in (1, 100):
+        with pytest.raises(SpecError, match="this model has no biases"):
+            largest_of("bitfit", (), limit, rank=1, biases=ALIASES["llama-3.1-8b"].shape.biases)
+
+
+def test_bank_vectors_must_divide_every_side():
+    shapes = (ModuleShape("a.q_proj", 64, 32), ModuleShape("a.k_proj", 48, 32))
+    assert counts.largest_vector_length(shapes) == 16
+    assert counts.largest_vector_length(ALIASES["llama-3.1-8b"].shape.adapted_modules()) == 256
+    message = r"vector length 32 does not divide both sides of a\.k_proj, 48×32: 16 does"
+    with pytest.raises(SpecError, match=message):
+        counts.vb_lora(shapes, 1, 2, 32)
+    with pytest.raises(SpecError, match="vector length 0 does not divide"):
+        counts.vb_lora(shapes, 1, 2, 0)
+    with pytest.raises(SpecError, match="a bank of 1 vectors is below 2"):
+        counts.vb_lora(shapes, 1, 1, 16)
+
+
+@pytest.mark.parametrize("length", [0, 4 * PER_RANK + 1])
+def test_vector_of_uni_lora_is_no_longer_than_lora(length):
+    with pytest.raises(SpecError, match="is outside 1 … 40,960, the entries of LoRA of rank 4"):
+        counts.uni_lora(SHAPES, 4, length)
+
+
+@st.composite
+def modules(draw):
+    sides = st.integers(1, 6).map(lambda n: 4 * n)
+    pairs = draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=8))
+    return tuple(ModuleShape(f"layers.{i}.proj", d, k) for i, (d, k) in enumerate(pairs))
+
+
+@unhurried
+@given(modules(), st.integers(1, 3000), st.integers(1, 4))
+def test_named_solutions_are_the_largest_that_fit(shapes, limit, rank):
+    narrow = counts.smallest_side(shapes)
+    length = counts.largest_vector_length(shapes)
+    families = {
+        "lora-xs": [counts.lora_xs(shapes, r) for r in range(1, narrow + 1)],
+        "lora": [counts.lora(shapes, r) for r in range(1, narrow + 1)],
+        "vera": [counts.vera(shapes, r) for r in range(1, limit + 2)],
+        "vb-lora": [counts.vb_lora(shapes, rank, v, length) for v in range(2, limit + 3)],
+        "uni-lora": [counts.uni_lora(shapes, rank, n) for n in range(1, rank * sum(s.d + s.k for s in shapes) + 1)],
+    }
+    for adapter, family in families.items():
+        fitting = [s for s in family if s.trained_parameters <= limit]
+        if fitting:
+            assert largest_of(adapter, shapes, limit, rank=rank) == fitting[-1]
+        else:
+            with pytest.raises(BudgetError, match=f"starts at {family[0].trained_parameters:,} "):
+                largest_of(adapter, shapes, limit, rank=rank)
+
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "attention_bias": True,
+    "pad_token_id": 0,
+}
+GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32}
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda c: c["model_type"])
+@pytest.mark.parametrize("targets", [False, True], ids=["all", "some"])
+@pytest.mark.parametrize(
+    ("name", "options", "solution"),
+    [
+        ("LoraConfig", {"r": 3}, lambda s: counts.lora(s, 3)),
+        ("VeraConfig", {"r": 5}, lambda s: counts.vera(s, 5)),
+        ("VeraConfig", {"r": 256}, lambda s: counts.vera(s, 256)),
+        ("VBLoRAConfig", {"r": 3, "num_vectors": 7, "vector_length": 16}, lambda s: counts.vb_lora(s, 3, 7, 16)),
+        ("UniLoraConfig", {"r": 3, "theta_d_length": 37}, lambda s: counts.uni_lora(s, 3, 37)),
+    ],
+)
+def test_counts_are_those_of_peft(config, targets, name, options, solution):
+    pytest.importorskip("torch")
+    import peft
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    types = ("q_proj", "k_proj", "down_proj", "c_attn", "c_proj")
+    shape = shape_from_config(config, "config.json")
+    shapes = shape.adapted_modules([t for t in types if t in shape.module_types] if targets else None)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    adapter = getattr(peft, name)(
+        target_modules=[s.name for s in shapes],
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=shape.family == "gpt2",
+        **options,
+    )
+    wrapped = peft.get_peft_model(model, adapter)
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    assert solution(shapes).trained_parameters == trained
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda c: c["model_type"])
+def test_count_of_bitfit_is_that_of_the_biases_that_transformers_makes(config):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    biases = sum(p.numel() for n, p in model.named_parameters() if n.endswith("bias"))
+    assert counts.bitfit(shape_from_config(config, "config.json").biases).trained_parameters == biases > 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import fakes
 import pytest
 
+from capacity.adapters.storage import FIXED_SIZE_DTYPES, payload_bytes
 from capacity.models.aliases import ALIASES
 from capacity.runs.study import Study
 
@@ -121,6 +122,14 @@ PLANS = [
     ("--adapter full", {"adapter": "full", "trained_parameters": 859776, "groups": None}),
     ("--budget 859776", {"adapter": "full", "trained_parameters": 859776}),
     ("--adapter lora-xs --rank 8", {"adapter": "lora-xs", "trained_parameters": 1792}),
+    ("--adapter lora-xs --budget 1000", {"adapter": "lora-xs", "rank": 5, "trained_parameters": 700}),
+    ("--adapter lora --budget 30KiB --targets v_proj,q_proj", {"rank": 7, "targets": "q_proj, v_proj"}),
+    ("--adapter vera --budget 6000", {"adapter": "vera", "rank": 13, "trained_parameters": 5996}),
+    ("--adapter vb-lora --vectors 2", {"vectors": 2, "vector_length": 128, "trained_parameters": 896}),
+    ("--adapter uni-lora --budget 26B", {"length": 13, "trained_parameters": 13, "sharing": None, "scaling": None}),
+    ("--adapter bitfit", {"adapter": "bitfit", "trained_parameters": 1536, "adapted_modules": None}),
+    ("--scaling split --allocation gradient", {"scaling": "split", "allocation": "gradient"}),
+    ("--storage-dtype entropy", {"trained_parameters": 84}),
     ("--model Qwen/Qwen2.5-3B-Instruct", {"model": "qwen2.5-3b", "trained_parameters": 100}),
 ]
 
@@ -151,7 +160,8 @@ def test_plan_of_every_alias_gives_the_counts_as_json(plans, alias):
     assert plan["groups"] == min(modules, 100)
     assert len(plan["group_sizes"]) == plan["groups"]
     assert sum(plan["group_sizes"]) == modules
-    assert plan["update_bytes"] == {"fp32": 4 * expected, "bf16": 2 * expected, "fp16": 2 * expected}
+    assert plan["update_bytes"] == {d: payload_bytes(expected, d) for d in FIXED_SIZE_DTYPES}
+    assert plan["update_bytes"]["bf16"] == 2 * expected
 
 
 @pytest.mark.parametrize(("options", "expected"), PLANS)
@@ -177,13 +187,33 @@ def test_plan_for_people_says_the_same_numbers(plans):
     assert {"abacus-0.9m", "859,776", "13", "model.layers.0.self_attn.q_proj", "384×128"} <= set(words)
 
 
+def test_plan_reads_the_config_of_a_folder(tmp_path):
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": 96,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 32,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ended, heavy = run_many(["plan --model . --json --modules --adapter lora --rank 1"], tmp_path)
+    assert heavy == []
+    (done,) = ended.values()
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["source"], plan["family"], plan["adapted_modules"]) == ("folder", "gpt2", 8)
+    assert plan["modules"][0] == {"name": "transformer.h.0.attn.c_attn", "d": 192, "k": 64, "group": None}
+    assert plan["trained_parameters"] == 2 * (192 + 64 + 64 + 64 + 256 + 64 + 64 + 256)
+
+
 WRONG = [
     ("plan --model qwen2.5-3", "did you mean qwen2.5-3b"),
     ("plan --model zzzz", "unknown model 'zzzz': choose from abacus, "),
     ("plan --storage-dtype bf61", "unknown storage dtype 'bf61': did you mean bf16"),
     ("plan --sharing structred", "unknown sharing 'structred': did you mean structured?"),
     ("plan --adapter lroa", "unknown adapter 'lroa': did you mean lora"),
-    ("plan --adapter zzzz", "unknown adapter 'zzzz': choose from full, lora, lora-xs, tinylora"),
+    ("plan --adapter zzzz", "unknown adapter 'zzzz': choose from bitfit, full, lora, lora-xs, tinylora"),
     ("plan --budget 0", "below one parameter"),
     ("plan --budget 1bit", "below one parameter in bf16"),
     ("plan --budget 859777", "above the model, which has 859,776"),
@@ -200,8 +230,19 @@ WRONG = [
     ("plan --n-tie 29", "n_tie 29 is outside 1 … 28"),
     ("plan --groups 4 --n-tie 7", "give one of them"),
     ("plan --budget 100 --u 2", "give --budget, or --u, not both"),
-    ("plan --budget 100 --adapter lora", "give --budget, or --adapter, not both"),
-    ("plan --adapter full --u 2", "--u belong to adapter tinylora, not to full"),
+    ("plan --budget 100 --adapter lora", "too small for adapter lora, which starts at 10,240 on this model"),
+    ("plan --budget 100 --adapter lora --rank 2", "give --budget, or --rank, not both"),
+    ("plan --budget 1000 --allocation gradient", "is lora-xs, which takes no --allocation: leave that out"),
+    ("plan --budget 26B --storage-dtype entropy", "give the budget in parameters"),
+    ("plan --adapter full --u 2", "adapter full takes no --u: it has one size"),
+    ("plan --adapter lora --scaling split", "adapter lora takes no --scaling: it takes --rank, --targets"),
+    ("plan --adapter vb-lora --vector-length 100", "does not divide both sides of model.layers.0.self_attn.q_proj"),
+    ("plan --adapter bitfit --model llama-3.1-8b", "this model has no biases"),
+    ("plan --targets qproj", "unknown module type 'qproj': did you mean q_proj"),
+    ("plan --targets q_proj,,k_proj", "--targets 'q_proj,,k_proj' cannot be read"),
+    ("plan --scaling spilt", "unknown scaling 'spilt': did you mean split?"),
+    ("plan --allocation evne", "unknown allocation 'evne': did you mean even?"),
+    ("plan --model ./nowhere", "./nowhere: no such folder"),
     ("plan --adapter lora --rank 129", "rank 129 is outside 1 … 128"),
     ("plan --budget 13 --rank 0", "rank 0 is outside 1 … 128"),
     ("plan --budget 13 --rank 129", "rank 129 is outside 1 … 128"),
@@ -213,12 +254,15 @@ WRONG = [
     ("compare --methods sft,gpro", "unknown method 'gpro': did you mean grpo?"),
     ("compare --methods sft,sft", "names sft twice"),
     ("compare --methods base", "names no method to train"),
-    ("compare --storage-dtype int4", "unknown storage dtype 'int4'"),
+    ("compare --storage-dtype int5", "unknown storage dtype 'int5'"),
     ("compare --sharing tield", "unknown sharing 'tield': did you mean tiled?"),
     ("compare --adapter fulll", "unknown adapter 'fulll': did you mean full?"),
-    ("compare --adapter full --budget 100", "--adapter full has one size: leave --budget out"),
+    ("compare --adapter full --budget 100", "too small for adapter full, which is 859,776 on this model"),
     ("compare --budget 0", "below one parameter"),
-    ("compare --budget 1000", "which can be planned but not trained yet"),
+    ("compare --adapter uni-lora --budget 50", "no tuned learning rate for grpo of size uni-lora 10-99"),
+    ("compare --scaling split", "no tuned learning rate for grpo of size tinylora-split 10-99"),
+    ("compare --budget 100 --groups 4", "give --budget, or --groups, not both"),
+    ("compare --adapter vera --n-tie 4", "adapter vera takes no --n-tie: it takes --rank, --targets"),
     ("compare --budget 3 --sharing structured", "each of the 7 module types"),
     ("compare --learning-rates fast", "'fast' is not a positive number"),
     ("compare --learning-rates 0", "'0' is not a positive number"),
@@ -370,12 +414,13 @@ def test_corrupt_run_ends_in_one_line_that_names_the_file(listings):
 LISTED = "compare --dry-run --json --learning-rates 0.01 --out mine"
 PAIRS = "compare --dry-run --json --seeds 2 --learning-rates sft=0.003,grpo=0.01"
 FOR_PEOPLE = "compare --dry-run --learning-rates 0.01 --seeds 1 --budget 13"
+CHOSEN = "compare --dry-run --json --learning-rates 0.01 --seeds 1 --adapter lora-xs --rank 8 --targets v_proj,q_proj"
 
 
 @pytest.fixture(scope="module")
 def dry_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dry")
-    return run_many([LISTED, PAIRS, FOR_PEOPLE], folder)[0], folder
+    return run_many([LISTED, PAIRS, FOR_PEOPLE, CHOSEN], folder)[0], folder
 
 
 def test_dry_run_lists_the_runs(dry_runs):
@@ -393,7 +438,7 @@ def test_dry_run_lists_the_runs(dry_runs):
 
 
 def test_dry_run_makes_no_folder(dry_runs):
-    assert [done.returncode for done in dry_runs[0].values()] == [0, 0, 0]
+    assert [done.returncode for done in dry_runs[0].values()] == [0, 0, 0, 0]
     assert list(dry_runs[1].iterdir()) == []
 
 
@@ -412,6 +457,14 @@ def test_dry_run_pairs_differ_in_method_and_rate_only(dry_runs):
             pair.pop("method")
         assert sft == grpo
         assert sft["adapter"]["projection_seed"] == seed
+
+
+def test_dry_run_takes_the_size_that_was_chosen(dry_runs):
+    plan = json.loads(dry_runs[0][CHOSEN].stdout)
+    adapters = [r["spec"]["adapter"] for r in plan["runs"] if r["spec"]["training"]]
+    expected = {"kind": "lora-xs", "rank": 8, "scaling": "paper", "targets": ["q_proj", "v_proj"]}
+    assert adapters == [expected, expected]
+    assert plan["study"].startswith("capacity-studies/compare-abacus-0.9m-lora-xs-512-")
 
 
 def test_dry_run_for_people_shows_a_row_a_run(dry_runs):

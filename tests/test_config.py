@@ -12,7 +12,7 @@ from capacity.config import RunSpec, load_spec
 from capacity.errors import DataError
 
 GRPO: dict[str, Any] = {
-    "schema_version": 1,
+    "schema_version": 2,
     "model": "abacus-0.9m",
     "task": {"name": "abacus", "demonstrations": "worked"},
     "method": "grpo",
@@ -23,6 +23,9 @@ GRPO: dict[str, Any] = {
         "groups": 13,
         "sharing": "tiled",
         "scaling": "paper",
+        "allocation": "even",
+        "allocation_batches": 4,
+        "targets": None,
         "projection_seed": 3,
     },
     "storage_dtype": "bf16",
@@ -59,7 +62,7 @@ GRPO: dict[str, Any] = {
     "seed": 3,
 }
 BASE: dict[str, Any] = {
-    "schema_version": 1,
+    "schema_version": 2,
     "model": "abacus-0.9m",
     "task": {"name": "abacus", "demonstrations": "worked"},
     "method": "base",
@@ -78,8 +81,8 @@ BASE: dict[str, Any] = {
     "seed": 0,
 }
 LITERALS = [
-    pytest.param(GRPO, "18bc58b87f87f1c649b08f7fddb7d47c231ce1d57fc8df459c05c2828b4c5eff", id="grpo"),
-    pytest.param(BASE, "cd8cb7771ae1590bc49990fa868c8a37dc5334061030e25fd8c67fd1193f0ac7", id="base"),
+    pytest.param(GRPO, "a597033acffdd70032799203ccb60c53ef3f301e2d2c5d03c3e589652d46333a", id="grpo"),
+    pytest.param(BASE, "e568348c9176b89fa941665d56d8a3bd78fe70ccedb4b69ea4795d1db949f196", id="base"),
 ]
 
 
@@ -129,7 +132,7 @@ def test_key_order_does_not_change_the_identity():
         ('"adam_epsilon": 1e-08,', '"adam_epsilon": 0.00000001,'),
         ('"steps": 2,', '"steps": 2.0,'),
         ('"kl_to_base_weight": 0', '"kl_to_base_weight": 0.0'),
-        ('"schema_version": 1,', '"schema_version": 1.0,'),
+        ('"schema_version": 2,', '"schema_version": 2.0,'),
     ],
 )
 def test_form_of_a_number_does_not_change_the_identity(written, rewritten):
@@ -189,7 +192,7 @@ def test_number_that_is_not_finite_is_refused(place, number):
         ("evaluation.split", "train"),
         ("evaluation.temperature", -0.1),
         ("method", "dpo"),
-        ("storage_dtype", "int4"),
+        ("storage_dtype", "int3"),
         ("seed", -1),
         ("seed", 0.5),
     ],
@@ -213,6 +216,8 @@ def test_specs_are_frozen_at_every_level():
     [
         (fakes.spec("grpo", 3), "grpo 13 seed 3"),
         (fakes.spec("base", temperature=0.25), "base T=0.25 seed 0"),
+        (RunSpec.model_validate(changed(GRPO, "adapter", {"kind": "lora-xs", "rank": 8})), "grpo lora-xs r=8 seed 3"),
+        (RunSpec.model_validate(changed(GRPO, "adapter", {"kind": "bitfit"})), "grpo bitfit seed 3"),
         (RunSpec.model_validate(changed(GRPO, "adapter", {"kind": "full"})), "grpo full seed 3"),
     ],
 )
@@ -225,11 +230,11 @@ def test_stored_spec_is_read_back_as_it_was():
     assert load_spec(json.loads(spec.canonical_json()), "spec.json") == spec
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, "1", None, "one", 1.5])
+@pytest.mark.parametrize("version", [0, 3, -1, "2", None, "one", 1.5])
 def test_unknown_schema_version_is_refused_in_one_line_naming_the_file(version):
     with pytest.raises(DataError) as caught:
         load_spec(changed(GRPO, "schema_version", version), "study/runs/ab/spec.json")
-    says = f"spec of schema version {version}, this program reads 1"
+    says = f"spec of schema version {version}, this program reads 2"
     assert str(caught.value) == f"study/runs/ab/spec.json: {says}"
 
 
@@ -262,10 +267,16 @@ def test_older_spec_is_migrated_step_by_step(monkeypatch):
         return {**raw, "schema_version": 0, "storage_dtype": raw["dtype"]}
 
     def drop_the_old_name(raw: dict[str, Any]) -> dict[str, Any]:
-        return {**{k: v for k, v in raw.items() if k != "dtype"}, "schema_version": 1}
+        return {**{k: v for k, v in raw.items() if k != "dtype"}, "schema_version": 2}
 
     monkeypatch.setattr(config, "MIGRATIONS", {-1: name_the_dtype, 0: drop_the_old_name})
     old = {k: v for k, v in GRPO.items() if k != "storage_dtype"} | {"schema_version": -1, "dtype": "bf16"}
+    assert load_spec(old, "spec.json") == RunSpec.model_validate(GRPO)
+
+
+def test_specs_of_version_1_are_read_as_what_they_meant():
+    adapter = {k: v for k, v in GRPO["adapter"].items() if k not in ("allocation", "allocation_batches", "targets")}
+    old = {**GRPO, "schema_version": 1, "adapter": adapter}
     assert load_spec(old, "spec.json") == RunSpec.model_validate(GRPO)
 
 
@@ -273,12 +284,12 @@ def test_current_spec_passes_no_migration(monkeypatch):
     def never(raw: dict[str, Any]) -> dict[str, Any]:
         raise AssertionError
 
-    monkeypatch.setattr(config, "MIGRATIONS", {0: never, 1: never})
+    monkeypatch.setattr(config, "MIGRATIONS", {1: never, 2: never})
     assert load_spec(GRPO, "spec.json") == RunSpec.model_validate(GRPO)
 
 
 def test_migration_that_gives_a_broken_spec_is_refused(monkeypatch):
-    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 1}})
+    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 2}})
     with pytest.raises(DataError, match=r"spec\.json: not a valid spec: surplus"):
         load_spec({**GRPO, "schema_version": 0, "surplus": 1}, "spec.json")
 

@@ -16,6 +16,8 @@ from capacity.models.aliases import ALIASES
 IDS = torch.tensor([[1, 4, 5, 13, 6, 7, 13, 8, 9, 13, 10, 11, 14, 18], [0, 0, 1, 4, 5, 13, 6, 7, 13, 8, 9, 13, 3, 4]])
 MASK = (IDS != 0).long()
 
+THETA = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.default.theta"
+
 
 def logits(model: nn.Module) -> torch.Tensor:
     with torch.no_grad():
@@ -51,7 +53,7 @@ def test_untrained_update_equals_the_base_bit_for_bit(model, adapter) -> None:
 def test_exactly_the_planned_parameters_are_trained_by_one_owner(model, groups: int, u: int, sharing: str) -> None:
     adapted = attach(model, tinylora(groups, u, sharing=sharing), None)
     trained = [(n, p) for n, p in adapted.model.named_parameters() if p.requires_grad]
-    assert [(n, p.numel(), p.dtype) for n, p in trained] == [("capacity_update.theta", groups * u, torch.float32)]
+    assert [(n, p.numel(), p.dtype) for n, p in trained] == [(THETA, groups * u, torch.float32)]
     assert adapted.trained_parameters == groups * u
 
 
@@ -82,7 +84,7 @@ def test_merged_difference_equals_an_independent_float64_formula(model, groups, 
     before = {s.name: model.get_parameter(s.name + ".weight").detach().double().numpy() for s in adapted_modules(model)}
     spec = tinylora(groups, u, sharing=sharing, rank=rank)
     adapted = attach(model, spec, None)
-    theta = randomise(adapted)["theta"].double().numpy()
+    theta = randomise(adapted)["theta"].double().numpy().reshape(groups, u)
     shapes = ALIASES["abacus-0.9m"].shape.adapted_modules()
     from capacity.adapters.sharing import assign_groups
 
@@ -124,7 +126,7 @@ def test_split_scaling_equals_peft_tinylora_given_the_same_p_and_v(model) -> Non
         torch.testing.assert_close(theirs.tinylora_A["default"] * flips[:, None], a, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(theirs.tinylora_B["default"] * flips, b, atol=2e-5, rtol=1e-4)
         theirs.tinylora_P["default"] = ours.lora_B["default"].p * flips[:, None] * flips
-        theirs.tinylora_v["default"][theirs._tinylora_v_key["default"]].data.copy_(theta[index])
+        theirs.tinylora_v["default"][theirs._tinylora_v_key["default"]].data.copy_(theta.view(28, u)[index])
         torch.testing.assert_close(
             theirs.get_delta_weight("default"), ours.get_delta_weight("default"), atol=1e-5, rtol=1e-4
         )
@@ -150,7 +152,7 @@ def test_switching_adapters_makes_nothing_else_trainable(model) -> None:
     with adapted.model.disable_adapter():
         pass
     adapted.model.set_adapter("default")
-    assert list(adapted.trained) == ["capacity_update.theta"]
+    assert list(adapted.trained) == [THETA]
 
 
 def test_deep_copy_follows_its_own_theta(model) -> None:
@@ -160,7 +162,7 @@ def test_deep_copy_follows_its_own_theta(model) -> None:
     randomise(adapted)
     assert torch.equal(logits(copied), before)
     with torch.no_grad():
-        copied.capacity_update.theta.copy_(adapted.update()["theta"])
+        copied.get_parameter(THETA).copy_(adapted.update()["theta"])
     assert torch.equal(logits(copied), logits(adapted.model))
 
 

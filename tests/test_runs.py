@@ -194,7 +194,7 @@ def test_run_of_an_older_schema_is_read_from_its_folder(study, run, monkeypatch)
     (run.folder / "spec.json").write_text(text + "\n")
     files.seal(run.folder)
     run.folder.rename(run.folder.with_name(hashlib.sha256(text.encode()).hexdigest()[:16]))
-    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 1}})
+    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 2}})
     assert [r.spec for r in study.runs()] == [run.spec]
 
 

@@ -1,24 +1,39 @@
-"""Truncated SVD factors of a frozen weight: subspace iteration in float64, never a full SVD, cached on disk."""
+"""Truncated SVD factors of a frozen weight: a block Krylov method, never a full SVD, cached on disk.
 
-import hashlib
+Only products of W with a few vectors at a time are formed, each in one pass over the memory of W: most in float32, a
+few in float64, which settle the accuracy.
+"""
+
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import xxhash
+from numpy.typing import DTypeLike, NDArray
+from scipy.linalg.lapack import dgeqrf, dorgqr, dsyevr, sgeqrf, sorgqr, ssyevr
 
 from capacity.errors import CapacityError
 
 TOLERANCE = 1e-6  # on ‖Wᵀu − σv‖ / σ₁
 MIN_RATIO = 1.001  # of neighbouring singular values; below, the factors are not well determined
-_OVERSAMPLING = 14
-_MAX_ITERATIONS = 5000
-_SCHEME = "factors-1"
+_GAP_TOLERANCE = 3e-5  # on ‖Wᵀu − σv‖ / gap, which bounds how far another algorithm or machine turns u and v
+_NEXT_TOLERANCE = 1e-3  # on ‖Wᵀu − σv‖ / σ of the triplet after the last: its σ, good to the square, measures the gap
+_FLOOR = 1e-12  # of σ₁, where float64 ends
+_BLOCK = 4  # vectors that one pass over W takes; 2 to 8 take about as long in all
+_CALL = 2**19  # multiply-adds of one matrix product: its slice of W stays in cache, and BLAS has kernels for small ones
+_LIMIT = 512  # vectors of a Krylov space before it is restarted
+_ROUNDS = 16
+_SMALL = 2**21  # entries of a W of which a float64 copy, 16 MB, is worth its memory
+_SCHEME = "factors-2"
+
+_Array = NDArray[Any]  # float32 or float64
 
 
 @dataclass(frozen=True)
@@ -48,18 +63,35 @@ class Factors:
 
 
 def content_hash(weight: torch.Tensor) -> str:
-    """SHA-256 over dtype, shape and bytes of a weight, 64 hex digits."""
-    data = weight.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{data.dtype}|{tuple(data.shape)}|".encode())
-    digest.update(data.view(torch.uint8).numpy().data)
+    """XXH3-128 over the shape and the values of a tensor as float32, 32 hex digits.
+
+    It names a weight in caches and fingerprints, at the speed of memory; nobody's trust rests on it.
+
+    So a bfloat16 checkpoint has one hash, loaded as it is or in float32. Of float64 and integer tensors the dtype and
+    the raw bytes are hashed. Works in slices: a large tensor is never copied whole.
+    """
+    narrow = weight.is_floating_point() and weight.element_size() <= 4
+    dtype = torch.float32 if narrow else weight.dtype
+    digest = xxhash.xxh3_128(f"{dtype}|{tuple(weight.shape)}|".encode())
+    rows = weight.detach() if weight.dim() else weight.detach().reshape(1)
+    step = max(1, 2**20 * len(rows) // max(1, rows.numel()))
+    for start in range(0, len(rows), step):
+        digest.update(rows[start : start + step].to("cpu", dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "weight") -> Factors:
     """The leading `rank` singular triplets of `weight`.
 
-    Subspace iteration on WᵀW with Rayleigh–Ritz (Halko, Martinsson & Tropp 2011), from a Gaussian start seeded by
-    the weight's content hash, until ‖Wᵀu − σv‖ ≤ 1e-6 σ₁ for each triplet.
+    Block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ, neither of which is formed, from a Gaussian start
+    seeded by the weight's content hash: in float32 as far as that goes, then restarted from float64 vectors with
+    corrections that may be coarse because they are small. A Rayleigh–Ritz step in float64 judges every round, until
+
+        ‖Wᵀu_i − σ_i v_i‖ ≤ max(min(1e-6 σ₁, 3e-5 gap_i), 1e-12 σ₁),
+
+    where gap_i is the distance of σ_i to its neighbours among the first r + 1, and Wᵀu, v change places if d < k. So
+    factors rebuilt by another algorithm give ΔW = U Σ R Vᵀ within 1e-4. Where singular values are too close or too
+    small for that, 1e-6 σ₁ has to do.
 
     Args:
         weight: W, shape (d, k).
@@ -68,31 +100,176 @@ def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "wei
         name: named in the error.
 
     Raises:
-        CapacityError: r > min(d, k), or no convergence.
+        CapacityError: r > min(d, k), values that are not finite, or no convergence.
     """
     d, k = weight.shape
     if rank > min(d, k):
         raise CapacityError(f"{name}: rank {rank} is above the smaller side of its shape {d}×{k}")
-    w = weight.detach().to("cpu", torch.float64)
-    width = min(rank + _OVERSAMPLING, d, k)
-    generator = torch.Generator().manual_seed(int(digest[:15], 16))
-    basis = torch.linalg.qr(torch.randn(k, width, generator=generator, dtype=torch.float64)).Q
-    for _ in range(_MAX_ITERATIONS):
-        # W·basis = U Σ Rᵀ makes W v = σ u exact, so only the other side Wᵀu = σ v is left to test.
-        left, sigma, right_t = torch.linalg.svd(w @ basis, full_matrices=False)
-        back = w.T @ left
-        vt = right_t @ basis.T
-        residual = torch.linalg.vector_norm(back - vt.T * sigma, dim=0)[:rank]
-        if bool((residual <= TOLERANCE * sigma[0]).all()):
+    w, exponent = _tall(weight, name)
+    exact = w.astype(np.float64) if w.size <= _SMALL else w  # else a few rows at a time, again and again
+    n = w.shape[1]
+    keep = min(n, -(-(rank + 2) // _BLOCK) * _BLOCK)
+    start = np.random.default_rng(int(digest[:16], 16)).standard_normal((min(_BLOCK, n), n))
+    basis = _orthonormal(start).astype(np.float32)
+    vectors = _krylov(w, basis, _gram(w, basis), rank, keep, np.float32)
+    precision: DTypeLike = np.float32
+    before = np.inf
+    for _ in range(_ROUNDS):
+        # W v = σ u holds exactly after the small SVD, so only the other side Wᵀu = σ v is left to test.
+        v = _orthonormal(vectors.astype(np.float64))
+        rotation, sigma, u = np.linalg.svd(_times(exact, v), full_matrices=False)
+        v = rotation.T @ v
+        back = _times_transposed(exact, u)
+        residual = np.linalg.norm(back - sigma[:, None] * v, axis=1)[: rank + 1]
+        excess = float((residual - _allowed(np.append(sigma, 0.0)[: rank + 1])[: len(residual)]).max())
+        if excess <= 0:
             break
-        basis = torch.linalg.qr(back).Q
+        # Images in float32 suffice while they make progress; what they cannot resolve takes float64.
+        precision = precision if excess < before / 10 else np.float64
+        before = excess
+        vectors = _krylov(w, v, sigma[:, None] * back, rank, keep, precision)
     else:
-        worst = float(residual.max() / sigma[0])
-        raise CapacityError(f"{name}: singular vectors did not converge (residual {worst:.1e} σ₁)")
-    u, s, v = left[:, :rank].numpy(), sigma[:rank].numpy(), vt[:rank].numpy()
-    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(rank)])
-    following = float(sigma[rank]) if width > rank else 0.0
-    return Factors(np.ascontiguousarray(u * signs), s.copy(), np.ascontiguousarray(v * signs[:, None]), following)
+        worst = float(residual[:rank].max() / sigma[0])
+        if not worst <= TOLERANCE:
+            raise CapacityError(f"{name}: singular vectors did not converge (residual {worst:.1e} σ₁)")
+    left, right = (u, v) if d >= k else (v, u)
+    signs = np.sign(left[np.arange(rank), np.abs(left[:rank]).argmax(axis=1)])[:, None]
+    sigma = np.ldexp(sigma, exponent)
+    following = float(sigma[rank]) if rank < n else 0.0
+    return Factors(np.ascontiguousarray((left[:rank] * signs).T), sigma[:rank], right[:rank] * signs, following)
+
+
+def _tall(weight: torch.Tensor, name: str) -> tuple[_Array, int]:
+    """W or Wᵀ, whichever has more rows, divided by 2 to an exponent that is 0 unless W is very large or small.
+
+    Float64 if W is, else float32; W itself where it has that form already.
+    """
+    source = weight.detach()
+    wide = not weight.is_floating_point() or weight.dtype == torch.float64
+    dtype = torch.float64 if wide else torch.float32
+    d, k = source.shape
+    if d >= k and source.dtype == dtype and source.is_contiguous() and source.device.type == "cpu":
+        w = source.numpy()
+    else:
+        tall = source.to("cpu", dtype)
+        w = (tall if d >= k else tall.T).contiguous().numpy()
+    largest = float(max(w.max(), -w.min()))
+    if not np.isfinite(largest):
+        raise CapacityError(f"{name}: its weight has values that are not finite")
+    exponent = int(np.frexp(largest)[1])
+    if abs(exponent) < 30:  # squares of sums stay within float32
+        return w, 0
+    return np.ldexp(w, -exponent), exponent
+
+
+def _slices(w: _Array, vectors: _Array) -> Iterator[tuple[slice, _Array]]:
+    """Rows of W a few at a time, in the dtype of `vectors`, so that products with both sides find them in cache."""
+    rows = max(16, _CALL // (len(vectors) * w.shape[1]))
+    same = w.dtype == vectors.dtype
+    for start in range(0, len(w), rows):
+        part = slice(start, start + rows)
+        yield part, w[part] if same else w[part].astype(vectors.dtype)
+
+
+def _gram(w: _Array, x: _Array) -> _Array:
+    """X WᵀW for rows X (m, n), in the dtype of X and one pass over W."""
+    product = np.zeros_like(x)
+    for _, rows in _slices(w, x):
+        product += (x @ rows.T) @ rows
+    return product
+
+
+def _times(w: _Array, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X Wᵀ for rows X (m, n): shape (m, rows of W)."""
+    product = np.empty((len(x), len(w)))
+    for part, rows in _slices(w, x):
+        product[:, part] = x @ rows.T
+    return product
+
+
+def _times_transposed(w: _Array, y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Y W for rows Y (m, rows of W): shape (m, n)."""
+    product = np.zeros((len(y), w.shape[1]))
+    for part, rows in _slices(w, y):
+        product += y[:, part] @ rows
+    return product
+
+
+def _orthonormal(rows: _Array, basis: _Array | None = None) -> _Array:
+    """Orthonormal rows that span `rows`, without their part in the rows of `basis`.
+
+    LAPACK is called directly, here and in `_leading`: the matrices are small, and a wrapper costs as much again.
+    """
+    if basis is None:
+        factorise, form = (sgeqrf, sorgqr) if rows.dtype == np.float32 else (dgeqrf, dorgqr)
+        reflectors, scales, _, _ = factorise(rows.T)
+        return np.ascontiguousarray(form(reflectors, scales)[0].T)
+    rows = _orthonormal(rows - (rows @ basis.T) @ basis)
+    overlap = rows @ basis.T  # of rounding, so tiny unless little but rounding was left
+    rows -= overlap @ basis
+    return rows if float(np.abs(overlap).max()) < 1e-3 else _orthonormal(rows)
+
+
+def _allowed(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest residuals allowed, given σ_1 … σ_{r+1}; a loose one of the last triplet, for its σ alone."""
+    gaps = sigma[:-1] - sigma[1:]
+    nearest = np.minimum(gaps, np.append(np.inf, gaps[:-1]))
+    strict = np.minimum(TOLERANCE * sigma[0], _GAP_TOLERANCE * nearest)
+    allowed: NDArray[np.float64] = np.maximum(np.append(strict, _NEXT_TOLERANCE * sigma[-1]), _FLOOR * sigma[0])
+    return allowed
+
+
+def _krylov(w: _Array, start: _Array, start_images: _Array, rank: int, keep: int, precision: DTypeLike) -> _Array:
+    """The `keep` leading Ritz vectors (keep, n) of WᵀW, in falling order, on a growing Krylov space.
+
+    Args:
+        w: W, shape (rows, n).
+        start: orthonormal rows, the leading ones first; their dtype is that of the space.
+        start_images: `start` WᵀW.
+        rank: how many Ritz vectors must converge.
+        keep: how many to return, above `rank` if n is.
+        precision: dtype of the products with W. If it is coarser than `start`, the error of the result is that of
+            the products times the distance from `start`.
+    """
+    size, n = start.shape
+    dtype = start.dtype
+    limit = min(n, max(_LIMIT, 4 * keep))
+    rounding = 32 * float(np.finfo(dtype).eps)
+    basis, images, projected = np.empty((limit, n), dtype), np.empty((limit, n), dtype), np.zeros((limit, limit), dtype)
+    basis[:size], images[:size], projected[:size, :size] = start, start_images, start @ start_images.T
+    latest = start_images[: max(_BLOCK, rank)]
+    check = max(size + _BLOCK, keep)
+    while True:
+        room = min(len(latest), limit - size)
+        if size >= check or room == 0:
+            check = size + max(2 * _BLOCK, size // 16)
+            values, s = _leading(projected[:size, :size], min(keep, size))
+            some = slice(rank + 1)
+            vectors: _Array = s[some] @ basis[:size]
+            residual = np.linalg.norm(s[some] @ images[:size] - values[some, None] * vectors, axis=1)
+            sigma = np.sqrt(np.maximum(values[some], 0)).astype(np.float64)
+            allowed = _allowed(np.append(sigma, 0.0)[some])[: len(sigma)] * sigma / 2
+            if room == 0 or (residual <= np.maximum(allowed, rounding * values[0])).all():
+                return s @ basis[:size]
+        block = _orthonormal(latest[:room], basis[:size])
+        latest = _gram(w, block.astype(precision, copy=False)).astype(dtype, copy=False)
+        grown = size + room
+        # Below the diagonal stand the images of the older, more exact rows: `_leading` reads only those.
+        projected[size:grown, :size] = block @ images[:size].T
+        projected[size:grown, size:grown] = block @ latest.T
+        basis[size:grown], images[size:grown] = block, latest
+        size = grown
+
+
+def _leading(matrix: _Array, count: int) -> tuple[_Array, _Array]:
+    """The largest eigenvalues (count,), falling, and eigenvectors as rows, of a symmetric matrix's lower half."""
+    n = len(matrix)
+    values, vectors, _, _, failed = (ssyevr if matrix.dtype == np.float32 else dsyevr)(
+        matrix, lower=1, range="I", il=n - count + 1, iu=n
+    )
+    if failed:
+        raise CapacityError("the eigenvectors of a projected matrix did not converge")
+    return values[:count][::-1], np.ascontiguousarray(vectors[:, :count].T[::-1])
 
 
 def default_cache() -> Path:
@@ -106,42 +283,44 @@ def default_cache() -> Path:
 def cached_svd(weight: torch.Tensor, rank: int, name: str, cache: Path | None) -> Factors:
     """`truncated_svd` through a cache folder (`None`: no cache) keyed by content hash and rank.
 
-    Warns about singular values that are too close. A cached file that cannot be read, or whose factors do not fit the
-    weight, is computed anew and replaced.
+    Warns about singular values that are too close. A cached file that is damaged is computed anew and replaced.
     """
     digest = content_hash(weight)
-    path = cache / f"{digest}-r{rank}-{_SCHEME}.npz" if cache is not None else None
-    factors = _read(path, weight, rank) if path is not None else None
+    factors = read_factors(cache, digest, rank)
     if factors is None:
         factors = truncated_svd(weight, rank, digest, name)
-        if path is not None:
-            _write(path, factors)
+        write_factors(cache, digest, factors)
     factors.warn_if_close(name)
     return factors
 
 
-def _read(path: Path, weight: torch.Tensor, rank: int) -> Factors | None:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            factors = Factors(stored["u"], stored["sigma"], stored["vt"], float(stored["next_sigma"]))
-    except FileNotFoundError:
+def _entry(digest: str, rank: int) -> str:
+    return f"{digest}-r{rank}-{_SCHEME}"
+
+
+def read_factors(cache: Path | None, digest: str, rank: int) -> Factors | None:
+    """The cached factors of the weight with this content hash; None if there are none, or only a damaged file."""
+    if cache is None:
         return None
+    try:
+        # Reading checks the CRC-32 of every member of the file; `entry` shows that it is not another weight's.
+        with np.load(cache / f"{_entry(digest, rank)}.npz", allow_pickle=False) as stored:
+            if stored["entry"].item() != _entry(digest, rank):
+                return None
+            return Factors(stored["u"], stored["sigma"], stored["vt"], stored["next_sigma"].item())
     except Exception:  # whatever a damaged file raises, the answer is to compute it again
         return None
-    d, k = weight.shape
-    if factors.u.shape != (d, rank) or factors.vt.shape != (rank, k) or factors.sigma.shape != (rank,):
-        return None
-    w = weight.detach().to("cpu", torch.float64).numpy()
-    residual = np.linalg.norm(w.T @ factors.u - factors.vt.T * factors.sigma, axis=0)
-    fits = residual <= 2 * TOLERANCE * factors.sigma[0]
-    return factors if bool(fits.all()) else None
 
 
-def _write(path: Path, factors: Factors) -> None:
+def write_factors(cache: Path | None, digest: str, factors: Factors) -> None:
+    """Puts factors into the cache, whole or not at all; a cache that cannot be written is a warning."""
+    if cache is None:
+        return
+    entry = _entry(digest, len(factors.sigma))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as handle:
-            np.savez(handle, u=factors.u, sigma=factors.sigma, vt=factors.vt, next_sigma=factors.next_sigma)
-        Path(handle.name).replace(path)
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache, suffix=".tmp", delete=False) as handle:
+            np.savez(handle, **vars(factors), entry=np.array(entry))
+        Path(handle.name).replace(cache / f"{entry}.npz")
     except OSError as error:
-        warnings.warn(f"factor cache {path.parent} cannot be written: {error}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"factor cache {cache} cannot be written: {error}", RuntimeWarning, stacklevel=3)

@@ -40,4 +40,5 @@ def projection(seed: int, module: str, index: int, rank: int) -> NDArray[np.floa
 
 def projections(seed: int, module: str, u: int, rank: int) -> NDArray[np.float64]:
     """P_0 … P_{u−1} of one module, shape (u, r, r), float64."""
-    return np.stack([projection(seed, module, index, rank) for index in range(u)])
+    matrices = [projection(seed, module, index, rank) for index in range(u)]
+    return np.array(matrices, dtype=np.float64).reshape(u, rank, rank)

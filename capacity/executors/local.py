@@ -151,6 +151,8 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
     import torch
 
     from capacity.training.quiet import quiet
+
+    quiet()
     from capacity.training.run import execute
 
     def say(kind: str, step: int = 0, message: str = "") -> None:
@@ -159,7 +161,6 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         except OSError:
             os._exit(1)  # the parent is gone
 
-    quiet()
     torch.set_num_threads(1)
     fingerprint = Fingerprint.model_validate_json(fingerprint_json)
     study = Study(Path(folder))

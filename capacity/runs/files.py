@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,36 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder`, in one step, when the context ends well; else nothing is left.
+
+    Raises:
+        DataError: `folder` exists already, or cannot be made.
+    """
+    if folder.exists():
+        raise DataError(f"{folder} exists already: choose another, or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made: {error.strerror}") from None
+    try:
+        yield partial
+        # mkdtemp and safetensors let only the owner in: give what any new folder and file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in [*partial.iterdir(), partial]:
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+            _fsync(path)
+        try:
+            partial.rename(folder)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be made: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def seal(folder: Path) -> None:

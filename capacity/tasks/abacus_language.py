@@ -6,7 +6,7 @@ A problem is the sum of four two-digit numbers, "12+34+56+78=". It is answered i
     stepwise  first 34=46 then 56=102 finally 78#180
     wordy     first then finally #180
 
-A small model cannot add four numbers in one go, so terse and wordy answers are mostly wrong by nature; stepwise
+A small model adds four numbers in one go with errors, so terse and wordy answers are often wrong by nature; stepwise
 answers restate each next addend and the running sum, and are right. Each of the three words of an answer is drawn
 from eight synonyms with geometric odds; which synonym is drawn carries no information about the sum.
 """

@@ -64,6 +64,8 @@ class Arm:
         self.cost = Cost()
         self.parameters = sum(p.numel() for p in adapted.bare.parameters())
         self.device = next(adapted.model.parameters()).device
+        start = adapted.vector()
+        self.start = start if bool(start.any()) else None  # lora, vb-lora and uni-lora start from random numbers
 
     def batch(self, items: Sequence[Item]) -> Batch:
         """The sequences of one step; `items` holds each prompt samples_per_prompt times in a row."""
@@ -121,13 +123,13 @@ class Arm:
         """Looks at the finished training as a whole.
 
         Raises:
-            TrainingError: the update is not finite, or exactly zero.
+            TrainingError: the update is not finite, or has not moved at all.
         """
-        update = self.adapted.update()
-        if not all(bool(torch.isfinite(t).all()) for t in update.values()):
+        update = self.adapted.vector()
+        if not bool(update.isfinite().all()):
             raise TrainingError(f"the update is not finite: lower the learning rate, {self.training.learning_rate:g}")
-        if not any(bool(t.any()) for t in update.values()):
-            raise TrainingError("the update is exactly zero after training: no step had a gradient")
+        if torch.equal(update, torch.zeros_like(update) if self.start is None else self.start):
+            raise TrainingError("training has not moved the update at all: no step had a gradient")
 
 
 class SftArm(Arm):
@@ -231,3 +233,10 @@ class GrpoArm(Arm):
                 "was learnt; choose a task that the base model solves sometimes, but not always"
             )
         super().diagnose()
+
+
+def arm_of(
+    adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec, on_step: OnStep | None = None
+) -> SftArm | GrpoArm:
+    """The arm of the run's method."""
+    return (GrpoArm if spec.method == "grpo" else SftArm)(adapted, tokenizer, task, spec, on_step)

@@ -1,5 +1,6 @@
 """Evaluation under a fixed protocol: every run answers the same items with the same uniforms."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,17 @@ class Evaluation:
         return self.n_correct / (self.n_items * self.samples_per_item)
 
 
-def evaluate(model: nn.Module, tokenizer: Any, task: Task, spec: EvaluationSpec) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    spec: EvaluationSpec,
+    on_items: Callable[[int, int], None] | None = None,
+) -> Evaluation:
     """Samples and grades `samples_per_item` completions of each item.
 
     The uniforms of item i, sample j depend on the protocol's seed and on i and j only, so two runs differ in an
-    item only where their models differ.
+    item only where their models differ. `on_items` is called with (done, all) after each batch.
 
     Raises:
         DataError: the split has fewer items than asked for.
@@ -57,6 +64,8 @@ def evaluate(model: nn.Module, tokenizer: Any, task: Task, spec: EvaluationSpec)
             pad=tokenizer.pad_token_id,
         )
         texts.extend(tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True))
+        if on_items is not None:
+            on_items(len(texts), len(items))
     correct = [int(task.grade(item, text)) for item, text in zip(items, texts, strict=True)]
     k = spec.samples_per_item
     outcomes = [

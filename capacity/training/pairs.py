@@ -1,122 +1,76 @@
 """From a question ("sft against grpo at budget 100") to the specs of its runs. No torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from capacity.adapters.budget import Budget, ModuleShape, Solution, solve
-from capacity.adapters.sharing import Sharing, assign_groups, check_u, groups_from_n_tie
-from capacity.config import METHODS, Adapter, FullUpdate, Method, NoAdapter, RunSpec, TaskSpec, TinyLora
+from capacity.adapters.budget import Budget
+from capacity.adapters.sharing import Sharing
+from capacity.config import METHODS, Method, NoAdapter, RunSpec, TaskSpec
 from capacity.errors import SpecError, unknown
-from capacity.models.aliases import ALIASES
 from capacity.tasks.catalog import get_task
 from capacity.training.protocols import GRPO, PROTOCOLS
 from capacity.training.rates import tuned_rate
+from capacity.training.sizes import Allocation, Scaling, Size, SizeChoice, size_of
 
 
-@dataclass(frozen=True)
-class Size:
-    """The size of an update on a model: what the options --budget, --adapter, --u, … come to."""
-
-    solution: Solution
-    sharing: Sharing
-    group_of_module: tuple[int, ...] | None
-
-    def adapter(self, seed: int) -> Adapter:
-        """The adapter spec of one run; its projection seed is the run's, so each seed has its own P.
-
-        Raises:
-            SpecError: a kind of adapter that can be planned but not trained yet.
-        """
-        s = self.solution
-        if s.adapter == "full":
-            return FullUpdate()
-        if s.adapter != "tinylora":
-            raise SpecError(
-                f"{s.trained_parameters:,} trained parameters take adapter {s.adapter}, which can be planned but not "
-                "trained yet: lower the budget, or use --adapter tinylora or --adapter full"
-            )
-        assert s.rank is not None
-        assert s.u is not None
-        assert s.groups is not None
-        return TinyLora(rank=s.rank, u=s.u, groups=s.groups, sharing=self.sharing, projection_seed=seed)
-
-
-def size_from_budget(model: str, budget: Budget, storage_dtype: str, sharing: Sharing, rank: int) -> Size:
-    """The largest update within `budget`, its payload stored in `storage_dtype`.
-
-    Raises:
-        SpecError: below one parameter, above the model, or not possible with this sharing.
-    """
-    shape = ALIASES[model].shape
-    modules = shape.adapted_modules()
-    _check_rank(model, rank, modules)
-    solution = solve(modules, shape.parameters, budget.parameters(storage_dtype), rank=rank, sharing=sharing)
-    return _with_groups(solution, modules, sharing)
+def size_from_budget(
+    model: str,
+    budget: Budget,
+    storage_dtype: str,
+    sharing: Sharing = "tiled",
+    rank: int | None = None,
+    *,
+    adapter: str | None = None,
+    vector_length: int | None = None,
+    targets: tuple[str, ...] | None = None,
+    scaling: Scaling = "paper",
+    allocation: Allocation = "even",
+) -> Size:
+    """The largest update within `budget`, its payload stored in `storage_dtype`; see `SizeChoice` and `size_of`."""
+    choice = SizeChoice(
+        budget=budget,
+        adapter=adapter,
+        rank=rank,
+        vector_length=vector_length,
+        targets=targets,
+        sharing=sharing,
+        scaling=scaling,
+        allocation=allocation,
+    )
+    return size_of(model, choice, storage_dtype)
 
 
 def size_from_choice(
     model: str,
     adapter: str,
     *,
-    rank: int = 2,
+    rank: int | None = None,
     u: int | None = None,
     groups: int | None = None,
     n_tie: int | None = None,
+    vectors: int | None = None,
+    vector_length: int | None = None,
+    length: int | None = None,
+    targets: tuple[str, ...] | None = None,
     sharing: Sharing = "tiled",
+    scaling: Scaling = "paper",
+    allocation: Allocation = "even",
 ) -> Size:
-    """The update that was chosen part by part.
-
-    Args:
-        model: alias.
-        adapter: "tinylora", "lora-xs", "lora" or "full".
-        rank: frozen rank r of tinylora and lora-xs, trained rank of lora.
-        u: entries of v; 1 if None (tinylora).
-        groups: number of groups g; every module its own if None (tinylora).
-        n_tie: modules a group, instead of `groups`.
-        sharing: how groups are formed.
-
-    Raises:
-        SpecError: unknown adapter, options that exclude each other or are out of range.
-    """
-    shape = ALIASES[model].shape
-    modules = shape.adapted_modules()
-    given = [n for n, v in (("--u", u), ("--groups", groups), ("--n-tie", n_tie)) if v is not None]
-    if adapter != "tinylora" and given:
-        raise SpecError(f"{', '.join(given)} belong to adapter tinylora, not to {adapter}")
-    _check_rank(model, rank, modules)
-    match adapter:
-        case "full":
-            return Size(Solution("full", shape.parameters), sharing, None)
-        case "lora-xs":
-            return Size(Solution("lora-xs", len(modules) * rank**2, rank=rank), sharing, None)
-        case "lora":
-            return Size(Solution("lora", rank * sum(m.d + m.k for m in modules), rank=rank), sharing, None)
-        case "tinylora":
-            pass
-        case _:
-            raise unknown("adapter", adapter, ("tinylora", "lora-xs", "lora", "full"))
-    if groups is not None and n_tie is not None:
-        raise SpecError("--groups and --n-tie say the same thing in two ways: give one of them")
-    g = groups_from_n_tie(len(modules), n_tie) if n_tie is not None else groups or len(modules)
-    if groups is not None and groups < 1:
-        raise SpecError(f"{groups} groups are outside 1 … {len(modules)}, the number of adapted modules")
-    wanted = 1 if u is None else u
-    size = _with_groups(Solution("tinylora", g * wanted, rank=rank, u=wanted, groups=g), modules, sharing)
-    assert size.group_of_module is not None
-    check_u(wanted, rank, size.group_of_module)
-    return size
-
-
-def _check_rank(model: str, rank: int, modules: Sequence[ModuleShape]) -> None:
-    largest = min(min(m.d, m.k) for m in modules)
-    if not 1 <= rank <= largest:
-        raise SpecError(f"rank {rank} is outside 1 … {largest} on {model}")
-
-
-def _with_groups(solution: Solution, modules: Sequence[ModuleShape], sharing: Sharing) -> Size:
-    if solution.groups is None:
-        return Size(solution, sharing, None)
-    return Size(solution, sharing, assign_groups([m.type for m in modules], solution.groups, sharing))
+    """The update that was chosen part by part; see `SizeChoice` and `size_of`."""
+    choice = SizeChoice(
+        adapter=adapter,
+        rank=rank,
+        u=u,
+        groups=groups,
+        n_tie=n_tie,
+        vectors=vectors,
+        vector_length=vector_length,
+        length=length,
+        targets=targets,
+        sharing=sharing,
+        scaling=scaling,
+        allocation=allocation,
+    )
+    return size_of(model, choice, "fp32")
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
@@ -152,16 +106,14 @@ def trained_spec(
 ) -> RunSpec:
     """The spec of one trained run; the shipped rate if `rate` is None."""
     protocol, problem = PROTOCOLS[task.name], get_task(task.name)
-    solution = size.solution
-    adapter = size.adapter(seed)
     if rate is None:
-        rate = tuned_rate(model, task, method, solution.adapter, solution.trained_parameters).learning_rate
+        rate = tuned_rate(model, task, method, size.tuned_as, size.solution.trained_parameters).learning_rate
     return RunSpec.model_validate(
         {
             "model": model,
             "task": task,
             "method": method,
-            "adapter": adapter,
+            "adapter": size.adapter(seed),
             "storage_dtype": storage_dtype,
             "training": protocol.training(problem, rate),
             "grpo": GRPO if method == "grpo" else None,

@@ -6,7 +6,11 @@ import warnings
 
 
 def quiet() -> None:
-    """Silences progress bars, hints and deprecations of the training libraries in this process."""
+    """Silences progress bars, hints and deprecations of the training libraries in this process.
+
+    Call it before PEFT is imported.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # speaks at its import, which is PEFT's
     import datasets
     import transformers
 

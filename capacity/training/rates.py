@@ -10,11 +10,15 @@ from capacity.errors import SpecError
 
 
 def size_class(adapter: str, trained_parameters: int) -> str:
-    """The class that shares a tuned rate: the decade of the size ("1-9", "10-99", …), or "full"."""
-    if adapter == "full":
-        return "full"
+    """The class that shares a tuned rate: adapter and decade of the size.
+
+    Tinylora goes without its name: "1-9", "10-99", …, but "lora-xs 100-999". Full and bitfit have one size.
+    """
+    if adapter in ("full", "bitfit"):
+        return adapter
     low = 10 ** (len(str(trained_parameters)) - 1)
-    return f"{low}-{10 * low - 1}"
+    decade = f"{low}-{10 * low - 1}"
+    return decade if adapter == "tinylora" else f"{adapter} {decade}"
 
 
 def shipped() -> list[dict[str, Any]]:

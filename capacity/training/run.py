@@ -10,16 +10,19 @@ from typing import Any
 
 import torch
 
-from capacity.adapters.artifact import base_fingerprint, header_bytes, save, store
+from capacity.adapters.artifact import base_fingerprint, pack, store
+from capacity.adapters.codec import payload_bytes
 from capacity.adapters.factors import default_cache
 from capacity.adapters.inject import attach
-from capacity.config import RunSpec
-from capacity.errors import TrainingError
+from capacity.adapters.weights import WeightFolder
+from capacity.config import RunSpec, TinyLora
+from capacity.errors import DataError, TrainingError
 from capacity.models.aliases import ALIASES
-from capacity.models.loading import load
+from capacity.models.loading import load, model_folder
 from capacity.tasks.catalog import get_task
 from capacity.training import trl_bridge
-from capacity.training.arms import Cost, GrpoArm, OnStep, SftArm
+from capacity.training.allocation import Allocation, gradient_allocation
+from capacity.training.arms import Cost, OnStep, arm_of
 from capacity.training.batches import prompt_schedule
 from capacity.training.evaluate import evaluate
 
@@ -51,22 +54,29 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     """
     began = time.monotonic()
     torch.manual_seed(spec.seed)
+    cache = cache or default_cache()
     model, tokenizer = load(spec.model, device)
-    base = base_fingerprint(model)
+    weights = WeightFolder(model_folder(spec.model))
+    base = base_fingerprint(model, weights.digests(cache))
     task = get_task(spec.task.name)
-    adapted = attach(model, spec.adapter, cache or default_cache())
-    cost, metrics, artifact, stored = Cost(), [], None, {}
+    schedule = prompt_schedule(task, spec) if spec.training is not None else []
+    allocation: Allocation | None = None
+    if isinstance(spec.adapter, TinyLora) and spec.adapter.allocation == "gradient":
+        allocation = gradient_allocation(model, tokenizer, task, spec, schedule, cache, weights)
+    entries = allocation.entries if allocation else None
+    adapted = attach(model, spec.adapter, cache, entries=entries, weights=weights)
+    cost, metrics, artifact, payload = Cost(), [], None, {}
     if spec.training is not None:
-        arm = (GrpoArm if spec.method == "grpo" else SftArm)(adapted, tokenizer, task, spec, on_step)
+        arm = arm_of(adapted, tokenizer, task, spec, on_step)
         with tempfile.TemporaryDirectory() as scratch:
-            trl_bridge.train(arm, prompt_schedule(task, spec), device, scratch)
+            trl_bridge.train(arm, schedule, device, scratch)
         arm.diagnose()
         cost, metrics = arm.cost, arm.metrics
-        stored = store(adapted.update(), spec.storage_dtype)
-        if not all(bool(t.isfinite().all()) for t in stored.values()):
-            raise TrainingError(f"the update does not fit {spec.storage_dtype}: use --storage-dtype bf16 or fp32")
-        adapted.set_update(stored)
-        artifact = save(stored, spec, base)
+        try:
+            payload = store(adapted, spec.storage_dtype)
+        except DataError as error:
+            raise TrainingError(str(error)) from None
+        artifact = pack(adapted, payload, model=spec.model, base=base, dtype=spec.storage_dtype, run=spec.identity)
     trained_seconds = time.monotonic() - began
     evaluation = evaluate(adapted.model, tokenizer, task, spec.evaluation)
     result = {
@@ -74,8 +84,9 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "family": ALIASES[spec.model].shape.family,
         "base_fingerprint": base,
         "trained_parameters": adapted.trained_parameters,
-        "update_bytes": sum(t.numel() * t.element_size() for t in stored.values()),
-        "header_bytes": header_bytes(artifact, stored) if artifact else 0,
+        "update_bytes": payload_bytes(payload),
+        "header_bytes": len(artifact) - payload_bytes(payload) if artifact else 0,
+        "allocation": asdict(allocation) if allocation else None,
         "n_items": evaluation.n_items,
         "n_correct": evaluation.n_correct,
         "accuracy": evaluation.accuracy,

@@ -96,6 +96,7 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
     items = [item for item in schedule for _ in range(training.samples_per_prompt)]
     dataset = datasets.Dataset.from_dict({"prompt": [i.prompt for i in items], "position": range(len(items))})
     arguments = common_arguments(training, arm.spec.seed, device, scratch)
+    untrained = {name: p.detach().clone() for name, p in arm.adapted.trained.items()}
     trainer: PairedGRPOTrainer | PairedSFTTrainer
     if arm.spec.method == "grpo":
         trainer = PairedGRPOTrainer(
@@ -119,12 +120,19 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
             processing_class=arm.tokenizer,
             data_collator=list,
         )
+    _restore_fp32(arm, untrained)
     if trainer.args.n_gpu > 1:  # torch would split each batch over the GPUs and train on other batches than the spec's
         raise TrainingError("a run uses one GPU: make one visible with CUDA_VISIBLE_DEVICES")
     trainer.remove_callback(PrinterCallback)
     trainer.arm = arm
     trainer.items = items
     trainer.train()
+
+
+def _restore_fp32(arm: Arm, untrained: dict[str, Tensor]) -> None:
+    """Undoes TRL's cast of trained parameters to bf16, which it makes when the base is quantised."""
+    for name, parameter in arm.adapted.trained.items():
+        parameter.data = untrained[name]
 
 
 def _unused_reward(**_: Any) -> list[float]:

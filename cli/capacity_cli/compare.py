@@ -5,26 +5,25 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 
-from capacity.adapters.budget import AdapterKind, Budget, tinylora_solution
 from capacity.config import Method, RunSpec, TaskSpec
-from capacity.errors import CapacityError, DataError, SpecError, unknown
+from capacity.errors import CapacityError, DataError
 from capacity.executors.local import run_all
-from capacity.models.aliases import ALIASES, check_trainable, resolve
+from capacity.models.aliases import check_trainable, resolve
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Run, State, Study
 from capacity.tasks.catalog import parse_task
-from capacity.training.pairs import Size, compare_specs, parse_methods, size_from_budget, size_from_choice
+from capacity.training.pairs import compare_specs, parse_methods
 from capacity.training.rates import parse_rates, tuned_rate
+from capacity.training.sizes import Size, SizeChoice, size_of
 from capacity_analysis.comparison import compare_runs
 from capacity_cli.app import Interrupted
-from capacity_cli.choices import sharing_choice, storage_dtype_choice
+from capacity_cli.choices import storage_dtype_choice
+from capacity_cli.environment import check_libraries, device
 from capacity_cli.progress import RunProgress
 from capacity_reports.tables import comparison_view, rows_table
 
@@ -32,12 +31,10 @@ from capacity_reports.tables import comparison_view, rows_table
 def compare_command(
     model: str,
     task: str,
-    budget: str | None,
+    choice: SizeChoice,
     methods: str,
     seeds: int,
     learning_rates: str | None,
-    adapter: str | None,
-    sharing: str,
     storage_dtype: str,
     workers: int | None,
     out: Path | None,
@@ -50,15 +47,15 @@ def compare_command(
     alias, dtype, chosen = resolve(model), storage_dtype_choice(storage_dtype), parse_methods(methods)
     check_trainable(alias)
     task_spec = parse_task(task)
-    size = _size(alias, budget, adapter, dtype, sharing)
+    size = size_of(alias, choice, dtype)
     rates = parse_rates(learning_rates, chosen)
     specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates)
-    fingerprint = current(_device(), "fp32")
+    fingerprint = current(device(), "fp32")
     study = Study(out or _default_out(alias, size, specs, fingerprint))
     if dry_run:
         _show_plan(study, specs, fingerprint, as_json=as_json)
         return
-    _check_libraries()
+    check_libraries()
     began = time.monotonic()
     with study.locked():
         study.write_plan(specs)
@@ -92,55 +89,21 @@ def _failures(failed: int, specs: Sequence[RunSpec], study: Study) -> CapacityEr
     return CapacityError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {study.folder}")
 
 
-def _check_libraries() -> None:
-    absent = [n for n in ("torch", "transformers", "trl", "peft", "datasets", "accelerate") if find_spec(n) is None]
-    if absent:
-        raise CapacityError(f"training needs {', '.join(absent)}: pip install 'sft-rl-capacity[train]'")
-
-
 def _edge_remarks(
     alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
 ) -> list[str]:
     """Says which shipped rates were the smallest or largest of those tried."""
-    s = size.solution
     used = [m for m in methods if m not in rates]
-    edge = [m for m in used if tuned_rate(alias, task, m, s.adapter, s.trained_parameters).at_edge]
+    edge = [m for m in used if tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters).at_edge]
     return [f"The tuned rate of {m} lies at the edge of the rates tried: a better one may exist." for m in edge]
-
-
-def _device() -> str:
-    """The device that runs use here: the first GPU if torch sees one."""
-    if find_spec("torch") is None:
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _size(alias: str, budget: str | None, adapter: str | None, dtype: str, sharing: str) -> Size:
-    how = sharing_choice(sharing)
-    if adapter is not None and adapter not in get_args(AdapterKind):
-        raise unknown("adapter", adapter, get_args(AdapterKind))
-    if adapter in ("lora-xs", "lora"):
-        raise SpecError(f"adapter {adapter} can be planned but not trained yet: choose tinylora or full")
-    if adapter == "full":
-        if budget is not None:
-            raise SpecError("--adapter full has one size: leave --budget out")
-        return size_from_choice(alias, adapter, sharing=how)
-    limit = Budget.parse(budget or "100")
-    size = size_from_budget(alias, limit, dtype, how, rank=2)
-    if adapter is None or size.solution.adapter == "tinylora":
-        return size
-    best = tinylora_solution(len(ALIASES[alias].shape.adapted_modules()), limit.parameters(dtype), rank=2)
-    return size_from_choice(alias, "tinylora", u=best.u, groups=best.groups, sharing=how)
 
 
 def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: Fingerprint) -> Path:
     """A folder of its own for each question and environment, so the same command continues where it stopped."""
     identities = "".join(s.identity for s in specs) + fingerprint.digest
     digest = hashlib.sha256(identities.encode()).hexdigest()[:8]
-    s = size.solution
-    name = "full" if s.adapter == "full" else str(s.trained_parameters)
+    kind, count = size.solution.adapter, size.solution.trained_parameters
+    name = str(count) if kind == "tinylora" else kind if kind in ("full", "bitfit") else f"{kind}-{count}"
     return Path("capacity-studies") / f"compare-{alias}-{name}-{digest}"
 
 

@@ -4,60 +4,40 @@ import json
 
 from rich.console import Console
 
-from capacity.adapters.budget import Budget
 from capacity.adapters.sharing import group_sizes
-from capacity.adapters.storage import STORAGE_DTYPES, payload_bytes
-from capacity.errors import SpecError
-from capacity.models.aliases import ALIASES, resolve
-from capacity_cli.choices import sharing_choice, storage_dtype_choice
+from capacity.adapters.storage import FIXED_SIZE_DTYPES, payload_bytes
+from capacity.models.aliases import ALIASES, model_shape
+from capacity.training.sizes import OPTIONS, SizeChoice, size_of
+from capacity_cli.choices import storage_dtype_choice
 from capacity_reports.tables import rows_table
 
 
-def plan_command(
-    model: str,
-    budget: str | None,
-    adapter: str | None,
-    rank: int,
-    u: int | None,
-    groups: int | None,
-    n_tie: int | None,
-    sharing: str,
-    storage_dtype: str,
-    *,
-    list_modules: bool,
-    as_json: bool,
-) -> None:
+def plan_command(model: str, choice: SizeChoice, storage_dtype: str, *, list_modules: bool, as_json: bool) -> None:
     """Prints the plan as a table or as JSON."""
-    from capacity.training.pairs import size_from_budget, size_from_choice
-
-    alias, how, dtype = resolve(model), sharing_choice(sharing), storage_dtype_choice(storage_dtype)
-    choice = {"--adapter": adapter, "--u": u, "--groups": groups, "--n-tie": n_tie}
-    given = [name for name, value in choice.items() if value is not None]
-    if budget is not None and given:
-        raise SpecError(f"give --budget, or {', '.join(given)}, not both")
-    if budget is None and not given:
-        budget = "100"
-    if budget is not None:
-        size = size_from_budget(alias, Budget.parse(budget), dtype, how, rank)
-    else:
-        size = size_from_choice(alias, adapter or "tinylora", rank=rank, u=u, groups=groups, n_tie=n_tie, sharing=how)
-    shape, solution = ALIASES[alias].shape, size.solution
-    shapes = shape.adapted_modules()
-    assignment = size.group_of_module
+    name, shape = model_shape(model)
+    size = size_of(model, choice, storage_dtype_choice(storage_dtype))
+    solution, shapes, assignment = size.solution, size.modules, size.group_of_module
+    options = OPTIONS[solution.adapter]
     plan = {
-        "model": alias,
-        "source": ALIASES[alias].source,
+        "model": name,
+        "source": ALIASES[name].source if name in ALIASES else "folder",
         "family": shape.family,
         "model_parameters": shape.parameters,
         "adapter": solution.adapter,
         "rank": solution.rank,
         "u": solution.u,
-        "sharing": how if assignment is not None else None,
+        "vectors": solution.vectors,
+        "vector_length": solution.vector_length,
+        "length": solution.length,
+        "sharing": size.sharing if "sharing" in options else None,
+        "scaling": size.scaling if "scaling" in options else None,
+        "allocation": size.allocation if "allocation" in options else None,
         "trained_parameters": solution.trained_parameters,
-        "adapted_modules": len(shapes),
+        "targets": None if size.targets is None else ", ".join(size.targets),
+        "adapted_modules": len(shapes) or None,
         "groups": solution.groups,
         "group_sizes": [] if assignment is None else list(group_sizes(assignment)),
-        "update_bytes": {d: payload_bytes(solution.trained_parameters, d) for d in STORAGE_DTYPES},
+        "update_bytes": {d: payload_bytes(solution.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
     }
     if list_modules:
         plan["modules"] = [
@@ -83,7 +63,7 @@ def _text(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {count:,} B" for key, count in value.items())
+        return "\n".join(f"{key} {count:,} B" for key, count in value.items())
     if isinstance(value, list):
         runs: list[list[int]] = []
         for size in value:

@@ -19,6 +19,7 @@ from capacity.config import RunSpec
 from capacity.executors.local import Event
 from capacity_reports.tables import seconds
 
+_LINE_SECONDS = 10.0  # between lines where there is no terminal
 _BASE_STEPS = 4  # an untrained run takes about as long as this many training steps
 
 
@@ -88,3 +89,43 @@ class RunProgress:
             self.bars.console.print(line, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+class ModuleProgress:
+    """Context manager with a bar for a count of like things on a terminal, a line now and then elsewhere. On stderr."""
+
+    def __init__(self, what: str) -> None:
+        console = Console(stderr=True)
+        self.what = what
+        self.live = console.is_terminal
+        self.printed = time.monotonic()
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.task = self.bars.add_task(what, total=None)
+
+    def __enter__(self) -> "ModuleProgress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.bars.stop()
+
+    def on_module(self, done: int, total: int, name: str) -> None:
+        """One more module is done."""
+        self.bars.update(self.task, description=f"{self.what} {name}")
+        self.on_count(done, total)
+
+    def on_count(self, done: int, total: int) -> None:
+        """`done` of `total` are done."""
+        self.bars.update(self.task, completed=done, total=total)
+        now = time.monotonic()
+        if not self.live and now - self.printed > _LINE_SECONDS:
+            self.printed = now
+            print(f"{self.what}: {done:,} of {total:,}", file=sys.stderr, flush=True)

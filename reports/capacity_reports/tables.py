@@ -50,8 +50,8 @@ def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequ
             f"{arm.accuracy.items:,} test items; seeds: {arm.accuracy.seeds}."
         )
         notes.append(
-            f"Update: {arm.storage_dtype} payload; the header of its file takes {arm.header_bytes} B besides. "
-            "Accuracies, gains and intervals in percentage points."
+            f"Update: {arm.adapter}, {arm.storage_dtype} payload; the header of its file takes {arm.header_bytes} B "
+            "besides. Accuracies, gains and intervals in percentage points."
         )
     notes.extend(remarks)
     notes.append(f"Wall time {seconds(wall_seconds)}.")

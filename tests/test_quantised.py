@@ -1,0 +1,133 @@
+"""Adapters on bases quantised by bitsandbytes, which runs on CPUs too: `make test-real`."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import CONFIGS, adapters, logits, tiny
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from capacity.adapters import artifact
+from capacity.adapters.export import load_peft_lora, merge, save_peft_lora
+from capacity.adapters.inject import attach
+from capacity.adapters.linears import weight_matrix
+from capacity.config import FullUpdate, LoraXs, TinyLora
+from capacity.errors import CapacityError, SpecError
+
+SETTINGS = {
+    "8bit": BitsAndBytesConfig(load_in_8bit=True),
+    "4bit": BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_use_double_quant=True,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: Any) -> Path:
+    """A Llama whose sides are multiples of 64, the blocks of 4-bit quantisation."""
+    path: Path = tmp_path_factory.mktemp("llama64")
+    name, settings = CONFIGS["llama"]
+    CONFIGS["llama64"] = (name, {**settings, "hidden_size": 64, "intermediate_size": 128})
+    tiny("llama64").save_pretrained(path)
+    del CONFIGS["llama64"]
+    return path
+
+
+@pytest.fixture(params=SETTINGS)
+def quantised(request: Any, folder: Path) -> Any:
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    settings = copy.deepcopy(SETTINGS[request.param])
+    return lambda: AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=settings, dtype=torch.float32, device_map="cpu"
+    ).eval()
+
+
+@pytest.mark.parametrize("kind", ["tinylora", "tinylora-split", "lora-xs", "lora", "vera", "vb-lora"])
+def test_native_rebuilt_and_exported_are_one(quantised: Any, kind: str, tmp_path: Path) -> None:
+    before = logits(quantised())
+    base = quantised()
+    fingerprint = artifact.base_fingerprint(base)
+    adapted = attach(base, adapters()[kind], None)
+    if kind != "vb-lora":  # starts at random
+        assert torch.equal(logits(adapted.model), before)
+    assert {p.dtype for p in adapted.trained.values()} == {torch.float32}
+    generator = torch.Generator().manual_seed(2)
+    adapted.set_vector(adapted.vector() + 0.3 * torch.randn(adapted.trained_parameters, generator=generator))
+    payload = artifact.store(adapted, "bf16")
+    data = artifact.pack(adapted, payload, model="llama64", base=fingerprint, dtype="bf16")
+    expected = logits(adapted.model)
+    assert float((expected - before).abs().max()) > 0.01
+    rebuilt = artifact.rebuild(artifact.read(data, "update"), quantised(), None)
+    assert torch.equal(logits(rebuilt.model), expected)
+    save_peft_lora(adapted, tmp_path, "fp32", "llama64")
+    torch.testing.assert_close(logits(load_peft_lora(quantised(), tmp_path)), expected, atol=2e-5, rtol=1e-5)
+    with pytest.raises(SpecError, match="a quantised base cannot be merged into"):
+        merge(adapted, "fp32")
+
+
+def test_factors_are_those_of_the_dequantised_weights(quantised: Any) -> None:
+    adapted = attach(quantised(), LoraXs(rank=2), None)
+    reference = quantised()
+    for shape in adapted.shapes:
+        weight = weight_matrix(reference.get_submodule(shape.name))
+        assert weight.shape == (shape.d, shape.k)
+        sigma = torch.linalg.svdvals(weight.double())[:2]
+        b = adapted.layer(shape).lora_B["default"].b.double()
+        torch.testing.assert_close(b.norm(dim=0), sigma, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_repacked_by_use_are_refused_not_misread(folder: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(folder, quantization_config=SETTINGS["4bit"], device_map="cpu").eval()
+    before = weight_matrix(base.model.layers[0].mlp.up_proj)
+    logits(base)
+    if getattr(base.model.layers[0].mlp.up_proj.weight.quant_state, "packing_format_for_cpu", False):
+        with pytest.raises(CapacityError, match="repacks 4-bit weights"):
+            attach(base, LoraXs(rank=2), None)
+    else:  # a CPU without the instructions for it
+        assert torch.equal(weight_matrix(base.model.layers[0].mlp.up_proj), before)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [(adapters()["uni-lora"], "does not work on a quantised base"), (FullUpdate(), "load the model in fp32")],
+)
+def test_adapters_that_cannot_sit_on_a_quantised_base_are_refused(quantised: Any, adapter: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        attach(quantised(), adapter, None)
+
+
+def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monkeypatch: Any) -> None:
+    """TRL casts the trained parameters of a quantised model to bf16; θ must come out of it as it went in."""
+    from small import small_spec
+
+    from capacity.tasks.catalog import get_task
+    from capacity.training import trl_bridge
+    from capacity.training.arms import arm_of
+
+    spec = small_spec("sft")
+    task = get_task("abacus")
+    adapted = attach(quantised(), TinyLora(groups=7, u=2, projection_seed=0), None)
+    start = 0.1 + torch.arange(14) / 1000  # needs more digits than bf16 has
+    adapted.set_vector(start)
+    seen: list[torch.Tensor] = []
+    arm = arm_of(adapted, tokenizer, task, spec)
+    monkeypatch.setattr(type(arm), "loss", _count_of(seen))
+    trl_bridge.train(arm, list(task.items("train", 8)), "cpu", "unused")
+    assert torch.equal(seen[0], start)
+    assert {p.dtype for p in adapted.trained.values()} == {torch.float32}
+
+
+def _count_of(seen: list[torch.Tensor]) -> Any:
+    """A loss that needs no vocabulary, the sum of θ; it keeps what θ was."""
+
+    def loss(arm: Any, batch: Any) -> Any:
+        seen.append(arm.adapted.vector())
+        return sum(p.sum() for p in arm.adapted.trained.values())
+
+    return loss
