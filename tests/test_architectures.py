@@ -195,3 +195,15 @@ def test_lora_xs_equals_psoft_given_the_same_factors(name: str) -> None:
     expected = logits(adapted.model)
     assert float((expected - logits(base)).abs().max()) > MOVED
     torch.testing.assert_close(logits(theirs), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0.3, True), (1e-7, False), (1e6, False)])
+def test_a_dtype_that_cannot_hold_the_update_is_refused(size: float, fits: bool, tmp_path: Path) -> None:
+    adapted = attach(tiny("llama"), ADAPTERS["tinylora"], None)
+    adapted.set_vector(torch.full((adapted.trained_parameters,), size))
+    save_peft_lora(adapted, tmp_path, "bf16", "base")
+    if fits:
+        save_peft_lora(adapted, tmp_path, "fp16", "base")
+    else:
+        with pytest.raises(SpecError, match="fp16 cannot hold the update of model"):
+            save_peft_lora(adapted, tmp_path, "fp16", "base")

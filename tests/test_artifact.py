@@ -220,6 +220,8 @@ def test_sketches_estimate_the_distance() -> None:
         first, second = (sketch([(f"m{trial}", (m,))]) for m in (matrix, matrix + apart))
         estimates.append(first.distance(second))
         assert first.agrees(second)
+        far = sketch([(f"m{trial}", (matrix + 10 * apart,))])
+        assert not first.agrees(far)
     assert 0.8e-4 < float(np.sqrt(np.mean(np.square(estimates)))) < 1.2e-4
     assert max(estimates) < TOLERANCE
     b, a = matrix[:, :7], matrix[:7]

@@ -14,6 +14,7 @@ from capacity.adapters import artifact
 from capacity.adapters.export import load_peft_lora, merge, save_peft_lora
 from capacity.adapters.inject import attach
 from capacity.adapters.linears import weight_matrix
+from capacity.adapters.weights import WeightFolder
 from capacity.config import FullUpdate, LoraXs, TinyLora
 from capacity.errors import CapacityError, SpecError
 
@@ -82,6 +83,13 @@ def test_factors_are_those_of_the_dequantised_weights(quantised: Any) -> None:
         torch.testing.assert_close(b.norm(dim=0), sigma, atol=1e-5, rtol=1e-5)
 
 
+def test_the_fingerprint_is_of_the_weights_not_of_their_codes(quantised: Any, tmp_path: Path) -> None:
+    quantised().save_pretrained(tmp_path)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, device_map="cpu").eval()
+    known = WeightFolder(tmp_path).digests(None)
+    assert artifact.base_fingerprint(saved, known) == artifact.base_fingerprint(saved)
+
+
 def test_weights_repacked_by_use_are_refused_not_misread(folder: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(folder, quantization_config=SETTINGS["4bit"], device_map="cpu").eval()
     before = weight_matrix(base.model.layers[0].mlp.up_proj)
@@ -102,7 +110,7 @@ def test_adapters_that_cannot_sit_on_a_quantised_base_are_refused(quantised: Any
         attach(quantised(), adapter, None)
 
 
-def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monkeypatch: Any) -> None:
+def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monkeypatch: Any, tmp_path: Path) -> None:
     """TRL casts the trained parameters of a quantised model to bf16; θ must come out of it as it went in."""
     from small import small_spec
 
@@ -118,7 +126,7 @@ def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monk
     seen: list[torch.Tensor] = []
     arm = arm_of(adapted, tokenizer, task, spec)
     monkeypatch.setattr(type(arm), "loss", _count_of(seen))
-    trl_bridge.train(arm, list(task.items("train", 8)), "cpu", "unused")
+    trl_bridge.train(arm, list(task.items("train", 8)), "cpu", str(tmp_path))
     assert torch.equal(seen[0], start)
     assert {p.dtype for p in adapted.trained.values()} == {torch.float32}
 

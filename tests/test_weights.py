@@ -1,4 +1,5 @@
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,6 +178,11 @@ def break_header(folder: Path) -> None:
     (folder / SINGLE).write_bytes(b"\x00" * 4)
 
 
+def break_index(folder: Path) -> None:
+    (folder / SINGLE).unlink()
+    (folder / INDEX).write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -185,7 +191,7 @@ def break_header(folder: Path) -> None:
         (break_header, "model.safetensors: not a safetensors file: download it again"),
         (lambda f: (f / SINGLE).write_bytes(b"\xff" * 100), "not a safetensors file"),
         (lambda f: (f / SINGLE).unlink(), "neither model.safetensors nor model.safetensors.index.json"),
-        (lambda f: (f / INDEX).write_text("{}"), "index.json: not an index of shards"),
+        (break_index, "index.json: not an index of shards"),
         (lambda f: f.rename(f.with_name("gone")), "no such folder"),
     ],
 )
@@ -260,3 +266,42 @@ def test_command_on_wrong_input(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(DataError, match=r"config\.json: not the config of a causal language model"):
         factors_command(tmp_path, 2, None, as_json=True)
+
+
+def other_fine_tune(folder: Path, seed: int) -> Any:
+    """A saved model of one architecture; only its values depend on the seed."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, vocab_size=64
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_fine_tunes_with_equal_names_sizes_and_times_are_told_apart(tmp_path: Path) -> None:
+    digests = []
+    for seed in range(2):
+        folder = tmp_path / str(seed)
+        other_fine_tune(folder, seed)
+        os.utime(folder / "model.safetensors", (1, 1))
+        digests.append(WeightFolder(folder).digests(tmp_path / "cache"))
+    assert set(digests[0]) == set(digests[1])
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert digests[0][name] != digests[1][name]
+
+
+def test_a_single_file_wins_over_shards_as_it_does_in_transformers(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    other_fine_tune(tmp_path, 0)
+    single = (tmp_path / "model.safetensors").read_bytes()
+    sharded = other_fine_tune(tmp_path / "b", 1)
+    sharded.save_pretrained(tmp_path, max_shard_size="10KB")
+    (tmp_path / "model.safetensors").write_bytes(single)
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    digests = WeightFolder(tmp_path).digests(None)
+    assert all(content_hash(p) == digests[name] for name, p in loaded.named_parameters())

@@ -320,7 +320,11 @@ def write_factors(cache: Path | None, digest: str, factors: Factors) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache, suffix=".tmp", delete=False) as handle:
-            np.savez(handle, **vars(factors), entry=np.array(entry))
-        Path(handle.name).replace(cache / f"{entry}.npz")
+            partial = Path(handle.name)
+            try:
+                np.savez(handle, **vars(factors), entry=np.array(entry))
+                partial.replace(cache / f"{entry}.npz")
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(f"factor cache {cache} cannot be written: {error}", RuntimeWarning, stacklevel=3)

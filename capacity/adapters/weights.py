@@ -20,7 +20,8 @@ from capacity.runs.files import write_atomically
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HEADER_LIMIT = 10**8  # bytes, that of the format
 _SAVE_SECONDS = 1.0
-_SCHEME = "digests-1"
+_SAMPLE = 4096  # bytes of each tensor that take part in the identity of a file
+_SCHEME = "digests-2"
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class WeightFolder:
         self.tensors: dict[str, StoredTensor] = {}
         identity = hashlib.sha256(_SCHEME.encode())
         for file in _checkpoint_files(folder):
-            header, header_hash = _header(file)
+            shapes, sample = _header(file)
             status = file.stat()
-            identity.update(f"|{file.name}|{status.st_size}|{status.st_mtime_ns}|{header_hash}".encode())
-            for name, entry in header.items():
-                self.tensors[name] = StoredTensor(name, file, tuple(entry["shape"]))
+            identity.update(f"|{file.name}|{status.st_size}|{status.st_mtime_ns}|{sample}".encode())
+            for name, shape in shapes.items():
+                self.tensors[name] = StoredTensor(name, file, shape)
         self._identity = identity.hexdigest()
 
     def read(self, name: str) -> torch.Tensor:
@@ -247,10 +248,10 @@ def _checkpoint_files(folder: Path) -> Iterable[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     index = folder / INDEX
-    if not index.exists():
-        if not (folder / SINGLE).exists():
-            raise DataError(f"{folder}: neither {SINGLE} nor {INDEX}: give the folder of a model in safetensors format")
+    if (folder / SINGLE).exists():  # where there are both, transformers too reads this one
         return [folder / SINGLE]
+    if not index.exists():
+        raise DataError(f"{folder}: neither {SINGLE} nor {INDEX}: give the folder of a model in safetensors format")
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -264,24 +265,31 @@ def _checkpoint_files(folder: Path) -> Iterable[Path]:
     return [folder / name for name in names]
 
 
-def _header(file: Path) -> tuple[dict[str, Any], str]:
-    """The entries of a safetensors header by tensor, and the header's SHA-256.
+def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
+    """The shapes of a safetensors file by tensor, and a SHA-256 over its header and the first bytes of each tensor.
 
+    The sample tells fine-tunes of one model apart, whose files may agree in everything else, times included.
     The format: 8 bytes length (little-endian), JSON, then the bytes of the tensors up to the end of the file.
     """
     try:
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
             raw = handle.read(length) if length <= _HEADER_LIMIT else b""
-        header: dict[str, Any] = json.loads(raw)
-        header.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            header: dict[str, Any] = json.loads(raw)
+            header.pop("__metadata__", None)
+            shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            offsets = [entry["data_offsets"] for entry in header.values()]
+            end = 8 + length + max((stop for _, stop in offsets), default=0)
+            sample = hashlib.sha256(raw)
+            for start, stop in sorted(offsets):
+                handle.seek(8 + length + start)
+                sample.update(handle.read(min(_SAMPLE, stop - start)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise _damaged(file, "not a safetensors file") from None
     size = file.stat().st_size
     if size != end:
         raise _damaged(file, f"{size:,} bytes where its header tells of {end:,}")
-    return header, hashlib.sha256(raw).hexdigest()
+    return shapes, sample.hexdigest()
 
 
 def _damaged(file: Path, what: str) -> CapacityError:

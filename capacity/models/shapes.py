@@ -202,6 +202,8 @@ def _qwen3_experts(config: _Config) -> _Sparse:
     experts = config.optional("num_experts", "num_local_experts", default=128) or 0
     step = config.size("decoder_sparse_step", default=1)
     dense = config.values.get("mlp_only_layers") or []
+    if not isinstance(dense, list):
+        raise SpecError(f"{config.where}: mlp_only_layers is {dense!r}, not a list of layers")
     layers = range(config.size("num_hidden_layers"))
     sparse = tuple(i for i in layers if experts and i not in dense and (i + 1) % step == 0)
     return _Sparse(experts, config.size("moe_intermediate_size", default=768), sparse)

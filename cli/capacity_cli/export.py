@@ -70,10 +70,15 @@ def export_command(update: Path, form: str, out: Path | None, dtype: str, model:
 
 
 def _hub_name(base: str) -> str:
-    """What others know the base by: a hub id if it has one."""
+    """What others know the base by: its hub id, or where it is.
+
+    Models that come with a package keep their alias: what the hub has under their name may differ in its weights.
+    """
     name, _ = model_shape(base)
     alias = ALIASES.get(name)
-    return alias.source if alias is not None and alias.source != "embedded" else name
+    if alias is None:
+        return str(Path(name).resolve())
+    return name if alias.source == "embedded" or name == "smollm2-135m" else alias.source
 
 
 def _words(result: dict[str, Any]) -> str:
