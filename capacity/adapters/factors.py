@@ -30,6 +30,7 @@ _BLOCK = 4  # vectors that one pass over W takes; 2 to 8 take about as long in a
 _CALL = 2**19  # multiply-adds of one matrix product: its slice of W stays in cache, and BLAS has kernels for small ones
 _LIMIT = 512  # vectors of a Krylov space before it is restarted
 _ROUNDS = 16
+_FLAT = 1024  # below this length of its smaller side, passes over W always cost less than WᵀW
 _SMALL = 2**21  # entries of a W of which a float64 copy, 16 MB, is worth its memory
 _SCHEME = "factors-2"
 
@@ -83,7 +84,7 @@ def content_hash(weight: torch.Tensor) -> str:
 def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "weight") -> Factors:
     """The leading `rank` singular triplets of `weight`.
 
-    Block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ, neither of which is formed, from a Gaussian start
+    Block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ, formed only if W's spectrum is flat, from a start
     seeded by the weight's content hash: in float32 as far as that goes, then restarted from float64 vectors with
     corrections that may be coarse because they are small. A Rayleigh–Ritz step in float64 judges every round, until
 
@@ -105,21 +106,22 @@ def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "wei
     d, k = weight.shape
     if rank > min(d, k):
         raise CapacityError(f"{name}: rank {rank} is above the smaller side of its shape {d}×{k}")
-    w, exponent = _tall(weight, name)
-    exact = w.astype(np.float64) if w.size <= _SMALL else w  # else a few rows at a time, again and again
-    n = w.shape[1]
+    plain, exponent = _plain(weight, name)
+    w = _Sides(plain)
+    n = w.n
     keep = min(n, -(-(rank + 2) // _BLOCK) * _BLOCK)
     start = np.random.default_rng(int(digest[:16], 16)).standard_normal((min(_BLOCK, n), n))
     basis = _orthonormal(start).astype(np.float32)
-    vectors = _krylov(w, basis, _gram(w, basis), rank, keep, np.float32)
+    w.prepare(basis)
+    vectors = _krylov(w, basis, w.both(basis), rank, keep, np.float32)
     precision: DTypeLike = np.float32
     before = np.inf
     for _ in range(_ROUNDS):
         # W v = σ u holds exactly after the small SVD, so only the other side Wᵀu = σ v is left to test.
         v = _orthonormal(vectors.astype(np.float64))
-        rotation, sigma, u = np.linalg.svd(_times(exact, v), full_matrices=False)
+        rotation, sigma, u = np.linalg.svd(w.right(v), full_matrices=False)
         v = rotation.T @ v
-        back = _times_transposed(exact, u)
+        back = w.left(u)
         residual = np.linalg.norm(back - sigma[:, None] * v, axis=1)[: rank + 1]
         excess = float((residual - _allowed(np.append(sigma, 0.0)[: rank + 1])[: len(residual)]).max())
         if excess <= 0:
@@ -139,20 +141,13 @@ def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "wei
     return Factors(np.ascontiguousarray((left[:rank] * signs).T), sigma[:rank], right[:rank] * signs, following)
 
 
-def _tall(weight: torch.Tensor, name: str) -> tuple[_Array, int]:
-    """W or Wᵀ, whichever has more rows, divided by 2 to an exponent that is 0 unless W is very large or small.
+def _plain(weight: torch.Tensor, name: str) -> tuple[_Array, int]:
+    """W as an array, divided by 2 to an exponent that is 0 unless W is very large or small.
 
-    Float64 if W is, else float32; W itself where it has that form already.
+    Float64 if W is, else float32; without a copy where it has that form already.
     """
-    source = weight.detach()
-    wide = not weight.is_floating_point() or weight.dtype == torch.float64
-    dtype = torch.float64 if wide else torch.float32
-    d, k = source.shape
-    if d >= k and source.dtype == dtype and source.is_contiguous() and source.device.type == "cpu":
-        w = source.numpy()
-    else:
-        tall = source.to("cpu", dtype)
-        w = (tall if d >= k else tall.T).contiguous().numpy()
+    precise = not weight.is_floating_point() or weight.dtype == torch.float64
+    w: _Array = weight.detach().to("cpu", torch.float64 if precise else torch.float32).contiguous().numpy()
     largest = float(max(w.max(), -w.min()))
     if not np.isfinite(largest):
         raise CapacityError(f"{name}: its weight has values that are not finite")
@@ -160,6 +155,57 @@ def _tall(weight: torch.Tensor, name: str) -> tuple[_Array, int]:
     if abs(exponent) < 30:  # squares of sums stay within float32
         return w, 0
     return np.ldexp(w, -exponent), exponent
+
+
+class _Sides:
+    """W seen from its smaller side, of length n: products with W, with Wᵀ and with both.
+
+    Here W has at least as many rows as columns; an array that has fewer stands for its transpose.
+    """
+
+    def __init__(self, w: _Array) -> None:
+        self.w = w
+        self.wide = w.shape[0] < w.shape[1]
+        self.n = min(w.shape)
+        # A small W is kept in float64 too; of a large one a few rows at a time are converted, again and again.
+        self.exact = w.astype(np.float64) if w.size <= _SMALL else w
+        self.tall = w
+        self.gram: _Array | None = None
+
+    def prepare(self, x: _Array) -> None:
+        """Chooses how `both` works, from its products with X.
+
+        Passes over W are cheap if few are needed, and that is so if some singular values stand out. If the squares
+        of all of them add up to many times the largest, none does, and the matrix WᵀW is worth its price.
+        """
+        if self.n >= _FLAT and self.w.size >= 2 * self.n**2 and self.w.dtype == np.float32:
+            image = self.left(self.right(_orthonormal(self.left(self.right(x)))))
+            largest = float(np.linalg.norm(image, axis=1).max())
+            if float(np.vdot(self.w, self.w)) > self.n / 4 * largest:
+                self.gram = self.w @ self.w.T if self.wide else self.w.T @ self.w
+        if self.wide and self.gram is None:
+            self.tall = torch.from_numpy(self.w).T.contiguous().numpy()
+
+    def right(self, x: _Array) -> _Array:
+        """X Wᵀ for rows X (m, n)."""
+        w = self.exact if x.dtype == np.float64 else self.w
+        return _times_transposed(w, x) if self.wide else _times(w, x)
+
+    def left(self, y: _Array) -> _Array:
+        """Y W, shape (m, n), for rows Y of the other length."""
+        w = self.exact if y.dtype == np.float64 else self.w
+        return _times(w, y) if self.wide else _times_transposed(w, y)
+
+    def both(self, x: _Array) -> _Array:
+        """X WᵀW for rows X (m, n), in the dtype of X: by WᵀW, or in one pass over W."""
+        if self.gram is not None and x.dtype == np.float32:
+            return _times(self.gram, x)
+        if self.wide and self.gram is not None:
+            return self.left(self.right(x))
+        product = np.zeros_like(x)
+        for _, rows in _slices(self.tall, x):
+            product += (x @ rows.T) @ rows
+        return product
 
 
 def _slices(w: _Array, vectors: _Array) -> Iterator[tuple[slice, _Array]]:
@@ -171,25 +217,17 @@ def _slices(w: _Array, vectors: _Array) -> Iterator[tuple[slice, _Array]]:
         yield part, w[part] if same else w[part].astype(vectors.dtype)
 
 
-def _gram(w: _Array, x: _Array) -> _Array:
-    """X WᵀW for rows X (m, n), in the dtype of X and one pass over W."""
-    product = np.zeros_like(x)
-    for _, rows in _slices(w, x):
-        product += (x @ rows.T) @ rows
-    return product
-
-
-def _times(w: _Array, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """X Wᵀ for rows X (m, n): shape (m, rows of W)."""
-    product = np.empty((len(x), len(w)))
+def _times(w: _Array, x: _Array) -> _Array:
+    """X Wᵀ for rows X (m, columns of W), in the dtype of X: shape (m, rows of W)."""
+    product = np.empty((len(x), len(w)), x.dtype)
     for part, rows in _slices(w, x):
         product[:, part] = x @ rows.T
     return product
 
 
-def _times_transposed(w: _Array, y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Y W for rows Y (m, rows of W): shape (m, n)."""
-    product = np.zeros((len(y), w.shape[1]))
+def _times_transposed(w: _Array, y: _Array) -> _Array:
+    """Y W for rows Y (m, rows of W), in the dtype of Y: shape (m, columns of W)."""
+    product = np.zeros((len(y), w.shape[1]), y.dtype)
     for part, rows in _slices(w, y):
         product += y[:, part] @ rows
     return product
@@ -219,11 +257,11 @@ def _allowed(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
     return allowed
 
 
-def _krylov(w: _Array, start: _Array, start_images: _Array, rank: int, keep: int, precision: DTypeLike) -> _Array:
+def _krylov(w: _Sides, start: _Array, start_images: _Array, rank: int, keep: int, precision: DTypeLike) -> _Array:
     """The `keep` leading Ritz vectors (keep, n) of WᵀW, in falling order, on a growing Krylov space.
 
     Args:
-        w: W, shape (rows, n).
+        w: W from its smaller side, of length n.
         start: orthonormal rows, the leading ones first; their dtype is that of the space.
         start_images: `start` WᵀW.
         rank: how many Ritz vectors must converge.
@@ -252,7 +290,7 @@ def _krylov(w: _Array, start: _Array, start_images: _Array, rank: int, keep: int
             if room == 0 or (residual <= np.maximum(allowed, rounding * values[0])).all():
                 return s @ basis[:size]
         block = _orthonormal(latest[:room], basis[:size])
-        latest = _gram(w, block.astype(precision, copy=False)).astype(dtype, copy=False)
+        latest = w.both(block.astype(precision, copy=False)).astype(dtype, copy=False)
         grown = size + room
         # Below the diagonal stand the images of the older, more exact rows: `_leading` reads only those.
         projected[size:grown, :size] = block @ images[:size].T
