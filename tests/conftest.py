@@ -1,4 +1,4 @@
-"""Shared pieces of the tests that need torch. The embedded model is loaded once and copied."""
+"""Shared pieces of the tests that need torch. The embedded models are loaded once and copied."""
 
 import copy
 import os
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
 
 # These need packages of their own, and time: `make test-real`.
-REAL = ["test_smollm2.py", "test_real_model.py", "test_quantised.py"]
+REAL = ["test_smollm2.py", "test_real_model.py", "test_quantised.py", "test_evaluate_real.py"]
 collect_ignore = [] if os.environ.get("CAPACITY_REAL") else REAL
 
 
@@ -22,8 +23,7 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def loaded() -> tuple[Any, Any]:
+def _loaded(alias: str) -> tuple[Any, Any]:
     import torch
 
     from capacity.models.loading import load
@@ -31,7 +31,17 @@ def loaded() -> tuple[Any, Any]:
 
     quiet()
     torch.set_num_threads(1)
-    return load("abacus", "cpu")
+    return load(alias, "cpu")
+
+
+@pytest.fixture(scope="session")
+def loaded() -> tuple[Any, Any]:
+    return _loaded("abacus")
+
+
+@pytest.fixture(scope="session")
+def loaded_smallest() -> tuple[Any, Any]:
+    return _loaded("abacus-0.2m")
 
 
 @pytest.fixture
@@ -43,3 +53,9 @@ def tokenizer(loaded: tuple[Any, Any]) -> Any:
 def model(loaded: tuple[Any, Any]) -> Any:
     """A fresh copy of the untrained embedded model."""
     return copy.deepcopy(loaded[0])
+
+
+@pytest.fixture
+def smallest(loaded_smallest: tuple[Any, Any]) -> Any:
+    """A fresh copy of the smallest embedded model, for tests in which the size does not matter."""
+    return copy.deepcopy(loaded_smallest[0])

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from capacity.config import RunSpec
+from capacity.config import SEES_DEMONSTRATIONS, USES_GRPO, USES_RFT, RunSpec
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, Study
 
@@ -14,13 +14,16 @@ unhurried = settings(deadline=None)
 FINGERPRINT = Fingerprint(sources="s", versions={"torch": "2.12.0"}, device="cpu", dtype="fp32")
 
 
-def raw_spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: float = 1.0) -> dict[str, Any]:
+def raw_spec(
+    method: str = "sft", seed: int = 0, items: int = 4, temperature: float = 1.0, split: str = "test"
+) -> dict[str, Any]:
     trained = method != "base"
     tinylora = {"kind": "tinylora", "u": 1, "groups": 13, "projection_seed": seed}
+    worked = {"demonstrations": "worked", "options": {"style_bits": 4.0, "style_shift": 4.0}}
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "model": "abacus-0.9m",
-        "task": {"name": "abacus", "demonstrations": "worked"},
+        "task": {"name": "abacus", **(worked if method in SEES_DEMONSTRATIONS else {"demonstrations": "none"})},
         "method": method,
         "adapter": tinylora if trained else {"kind": "none"},
         "storage_dtype": "bf16",
@@ -34,9 +37,11 @@ def raw_spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: fl
         }
         if trained
         else None,
-        "grpo": {} if method == "grpo" else None,
+        "grpo": {} if method in USES_GRPO else None,
+        "rft": {} if method in USES_RFT else None,
+        "warm_start": {"learning_rate": 0.003} if method == "sft+grpo" else None,
         "evaluation": {
-            "split": "test",
+            "split": split,
             "items": items,
             "temperature": temperature,
             "max_new_tokens": 24,
@@ -45,14 +50,14 @@ def raw_spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: fl
     }
 
 
-def spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: float = 1.0) -> RunSpec:
-    return RunSpec.model_validate(raw_spec(method, seed, items, temperature))
+def spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: float = 1.0, split: str = "test") -> RunSpec:
+    return RunSpec.model_validate(raw_spec(method, seed, items, temperature, split))
 
 
 def result(run_spec: RunSpec, correct: list[int]) -> dict[str, Any]:
     trained = run_spec.training is not None
     return {
-        "model_parameters": 859776,
+        "model_parameters": 861952,
         "family": "abacus",
         "trained_parameters": 13 if trained else 0,
         "update_bytes": 26 if trained else 0,
@@ -62,6 +67,7 @@ def result(run_spec: RunSpec, correct: list[int]) -> dict[str, Any]:
         "accuracy": sum(correct) / len(correct),
         "prompts": 6 if trained else 0,
         "sequences": 24 if trained else 0,
+        "sampled_tokens": 250 + run_spec.seed if run_spec.method == "grpo" else 0,
         "trained_tokens": 240 + run_spec.seed if trained else 0,
         "flops": 1e9,
         "wall_seconds": 2.0 + run_spec.seed,
@@ -69,9 +75,9 @@ def result(run_spec: RunSpec, correct: list[int]) -> dict[str, Any]:
     }
 
 
-def outcomes(correct: list[int], first_item: int = 0) -> list[dict[str, Any]]:
+def outcomes(correct: list[int], first_item: int = 0, split: str = "test") -> list[dict[str, Any]]:
     return [
-        {"item": f"test-{item}", "correct": [c], "completions": [f"#{c}"]}
+        {"item": f"{split}-{item}", "correct": [c], "completions": [f"#{c}"]}
         for item, c in enumerate(correct, start=first_item)
     ]
 
@@ -86,7 +92,7 @@ def add(
     """Adds a complete run whose answers are `correct`, and reads it back."""
     metrics = [{"step": step, "loss": 1.5} for step in range(2)] if run_spec.training else []
     update = b"theta" if run_spec.training else None
-    rows = outcomes(correct, first_item)
+    rows = outcomes(correct, first_item, run_spec.evaluation.split)
     folder = study.add(run_spec, fingerprint, result(run_spec, correct), metrics, rows, update)
     return study.read(folder)
 

@@ -3,25 +3,37 @@
 from typing import Any
 
 from capacity.adapters.budget import Budget
-from capacity.config import Method, RunSpec, TaskSpec
+from capacity.config import METHODS, Method, RunSpec, TaskSpec
 from capacity.training.pairs import base_spec, size_from_budget, size_from_choice, trained_spec
 
 MODEL = "abacus-0.9m"
-TASK = TaskSpec(name="abacus", demonstrations="worked")
+SMALLEST = "abacus-0.2m"
+TASK = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 4.0, "style_shift": 4.0})
 
 
-def small_spec(method: Method, budget: str = "100", seed: int = 0, rate: float = 0.01, **training: Any) -> RunSpec:
-    """Two steps of 4 prompts × 4 sequences without warm-up, 16 test items."""
+def small_spec(
+    method: Method,
+    budget: str = "100",
+    seed: int = 0,
+    rate: float = 0.01,
+    *,
+    model: str = MODEL,
+    task: TaskSpec = TASK,
+    rates: dict[Method, float] | None = None,
+    items: int = 16,
+    **training: Any,
+) -> RunSpec:
+    """Two steps of 4 prompts × 4 sequences without warm-up, 16 test items. `rates`: by method, where they differ."""
     if method == "base":
-        spec = base_spec(MODEL, TASK, None)
+        spec = base_spec(model, task)
     else:
         size = (
-            size_from_choice(MODEL, "full")
+            size_from_choice(model, "full")
             if budget == "full"
-            else size_from_budget(MODEL, Budget.parse(budget), "bf16", "tiled", 2)
+            else size_from_budget(model, Budget.parse(budget), "bf16", "tiled", 2)
         )
-        spec = trained_spec(MODEL, TASK, method, size, seed, "bf16", rate=rate)
+        spec = trained_spec(model, task, method, size, seed, "bf16", rates=rates or dict.fromkeys(METHODS, rate))
         sizes = {"steps": 2, "warmup_steps": 0, "prompts_per_step": 4, "samples_per_prompt": 4, **training}
         assert spec.training is not None
         spec = spec.model_copy(update={"training": spec.training.model_copy(update=sizes)})
-    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"items": 16})})
+    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"items": items})})

@@ -17,7 +17,8 @@ from capacity_cli.app import main
 
 small = replace(
     protocols.PROTOCOLS["abacus"],
-    steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=8, temperatures=(0.0, 1.0),
+    steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=8, validation_items=8,
+    temperatures=(0.0, 1.0),
 )
 if __name__ == "__main__":
     protocols.PROTOCOLS["abacus"] = small
@@ -64,7 +65,7 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     )
     assert first.stderr is not None
     line = first.stderr.readline()
-    assert line.startswith("[1/6] ")
+    assert line.startswith("[1/10] ")
     first.send_signal(signal.SIGINT)
     out, err = first.communicate()
     assert first.returncode == 130
@@ -74,9 +75,9 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     assert last[0].startswith("capacity: interrupted: ")
     assert "the same command continues" in last[0]
     kept = written(study)
-    assert 1 <= len(kept) < 6
+    assert 1 <= len(kept) < 10
     listed = run(script, "runs", str(study)).stdout
-    assert f"{len(kept)} complete, 0 stale, {6 - len(kept)} missing, 0 failed" in listed
+    assert f"{len(kept)} complete, 0 stale, {10 - len(kept)} missing, 0 failed" in listed
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {name: written(study)[name] for name in kept} == kept
     return study, json.loads(second.stdout)
@@ -84,14 +85,25 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: tuple[Path, dict[str, Any]]) -> None:
     study, result = finished
-    assert len(written(study)) == 6
+    assert len(written(study)) == 10
     assert result["failed"] == 0
-    assert [r["method"] for r in result["results"]] == ["sft", "grpo"]
+    assert [r["method"] for r in result["results"]] == ["sft", "rft", "grpo"]
     for row in result["results"]:
         assert (row["trained_parameters"], row["update_bytes"], row["seeds"], row["n_items"]) == (84, 168, 2, 8)
         assert row["low"] <= row["accuracy"] <= row["high"]
         assert row["total_bytes"] == row["update_bytes"] + row["header_bytes"]
         assert row["wall_seconds"] > 0
+        assert (row["prompts"] <= 6, row["sequences"]) == (True, 4 * row["prompts"])
+        assert row["trained_tokens"] > 0
+        assert row["flops"] > 0
+        over = row["gain_over_best_temperature"]
+        assert over["low"] <= over["estimate"] <= over["high"]
+    assert [r["sampled_tokens"] > 0 for r in result["results"]] == [False, True, True]
+    assert [(d["first"], d["second"]) for d in result["differences"]] == [
+        ("grpo", "sft"), ("grpo", "rft"), ("rft", "sft"),
+    ]  # fmt: skip
+    assert result["best_temperature"] in (0.0, 1.0)
+    assert result["task"] == "abacus?demonstrations=worked&style_bits=4&style_shift=4"
     assert set(result["base_by_temperature"]) == {"0", "1"}
     assert result["verdict"].startswith("With 84 trained parameters: ")
     assert json.loads((study / "comparison.json").read_text()) == result
@@ -114,7 +126,7 @@ def test_runs_of_another_environment_are_refused_unless_allowed(
     refused = run(script, *options)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
-    assert "6 runs are stale, made in another environment (pip none → " in line
+    assert "10 runs are stale, made in another environment (pip none → " in line
     assert run(script, *options, "--allow-mixed").returncode == 0
 
 
@@ -132,17 +144,17 @@ def test_a_corrupt_run_is_named_and_nothing_else_is_touched(
     (line,) = done.stderr.splitlines()
     assert str(victim) in line
     assert "metrics.jsonl is corrupt" in line
-    assert len(written(study)) == 6
+    assert len(written(study)) == 10
 
 
 def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(script: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     done = run(
-        script, "compare", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
+        script, "compare", "--methods", "sft,grpo", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
         "--learning-rates", "sft=1e30,grpo=1e-5",
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("capacity: 1 of 4 runs failed; the diagnosis of each: capacity runs")
+    assert done.stderr.splitlines()[-1].startswith("capacity: 1 of 6 runs failed; the diagnosis of each: capacity runs")
     result = json.loads(done.stdout)
     assert result["incomplete"] == {"sft": 1}
     assert "1 sft run gave no result and is left out" in result["verdict"]

@@ -2,6 +2,7 @@ import pytest
 
 from capacity.adapters.budget import Budget
 from capacity.config import (
+    METHODS,
     BitFit,
     FullUpdate,
     Lora,
@@ -13,18 +14,29 @@ from capacity.config import (
     Vera,
 )
 from capacity.errors import BudgetError, SpecError
-from capacity.training.pairs import compare_specs, size_from_budget, size_from_choice, trained_spec
-from capacity.training.rates import size_class, tuned_rate
+from capacity.training import rates
+from capacity.training.pairs import (
+    base_spec,
+    base_specs,
+    compare_specs,
+    parse_methods,
+    size_from_budget,
+    size_from_choice,
+    trained_spec,
+)
+from capacity.training.protocols import PROTOCOLS
+from capacity.training.rates import parse_rates, tuned_rate
 from capacity.training.sizes import DECIDED_BY_BUDGET, OPTIONS, SizeChoice, size_of
 
 MODEL = "abacus-0.9m"
-TASK = TaskSpec(name="abacus", demonstrations="worked")
+TASK = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 4.0, "style_shift": 4.0})
+ALL_RATES = dict.fromkeys(METHODS, 0.01)
 
 
 @pytest.mark.parametrize(
     ("options", "spec", "count"),
     [
-        ({"adapter": "tinylora"}, TinyLora(rank=2, u=1, groups=28, projection_seed=7), 28),
+        ({"adapter": "tinylora"}, TinyLora(rank=8, u=1, groups=28, projection_seed=7), 28),
         (
             {
                 "adapter": "tinylora",
@@ -58,7 +70,7 @@ TASK = TaskSpec(name="abacus", demonstrations="worked")
         ({"adapter": "uni-lora"}, UniLora(rank=4, length=256, projection_seed=7), 256),
         ({"adapter": "uni-lora", "length": 13}, UniLora(rank=4, length=13, projection_seed=7), 13),
         ({"adapter": "bitfit"}, BitFit(), 1536),
-        ({"adapter": "full"}, FullUpdate(), 859_776),
+        ({"adapter": "full"}, FullUpdate(), 861_952),
     ],
 )
 def test_every_choice_becomes_its_spec(options, spec, count):
@@ -75,14 +87,16 @@ def test_budget_of_a_named_adapter_takes_the_largest_that_fits(adapter):
 
 
 def test_budget_without_an_adapter_goes_from_tinylora_to_full():
-    kinds = [size_from_budget(MODEL, Budget.parse(b), "bf16").adapter(0).kind for b in ("100", "1000", "700000")]
-    assert kinds == ["tinylora", "lora-xs", "lora"]
-    assert size_from_budget(MODEL, Budget.parse("859776"), "bf16").adapter(0) == FullUpdate()
+    kinds = [
+        size_from_budget(MODEL, Budget.parse(b), "bf16").adapter(0).kind for b in ("100", "2000", "8000", "700000")
+    ]
+    assert kinds == ["tinylora", "tinylora", "lora-xs", "lora"]
+    assert size_from_budget(MODEL, Budget.parse("861952"), "bf16").adapter(0) == FullUpdate()
 
 
 def test_budget_100_on_the_embedded_model_keeps_its_spec():
-    expected = TinyLora(rank=2, u=3, groups=28, projection_seed=0)
-    assert size_from_budget(MODEL, Budget.parse("100"), "bf16", "tiled", 2).adapter(0) == expected
+    expected = TinyLora(rank=8, u=3, groups=28, projection_seed=0)
+    assert size_from_budget(MODEL, Budget.parse("100"), "bf16").adapter(0) == expected
 
 
 def test_targets_are_kept_in_the_order_of_the_model():
@@ -165,14 +179,14 @@ def test_budget_and_a_part_of_some_adapter_exclude_each_other(option):
 
 @pytest.mark.parametrize("option", ["sharing", "allocation", "vector_length"])
 def test_option_that_the_solver_would_ignore_is_refused(option):
-    choice = SizeChoice(budget=Budget.parse("1000"), **{option: VALUES[option]})
+    choice = SizeChoice(budget=Budget.parse("8000"), **{option: VALUES[option]})
     with pytest.raises(SpecError, match="the largest update within this budget is lora-xs, which takes no --"):
         size_of(MODEL, choice, "bf16")
 
 
 def test_targets_do_not_go_with_a_budget_of_the_whole_model():
     with pytest.raises(SpecError, match="is full, which takes no --targets"):
-        size_from_budget(MODEL, Budget.parse("859776"), "bf16", targets=("q_proj",))
+        size_from_budget(MODEL, Budget.parse("861952"), "bf16", targets=("q_proj",))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +210,7 @@ def test_choice_that_cannot_be_is_refused_in_one_line(options, message):
 
 
 def test_named_adapter_above_its_budget_names_its_size():
-    for adapter, size in (("full", "859,776"), ("bitfit", "1,536"), ("lora", "10,240")):
+    for adapter, size in (("full", "861,952"), ("bitfit", "1,536"), ("lora", "10,240")):
         with pytest.raises(BudgetError, match=f"too small for adapter {adapter}, which .* {size} on this model"):
             size_from_budget(MODEL, Budget.parse("100"), "bf16", adapter=adapter)
 
@@ -215,27 +229,156 @@ def test_runs_of_a_pair_have_one_adapter_and_each_seed_its_own():
     assert {s.storage_dtype for s in trained.values()} == {"int4"}
 
 
+def row(method, adapter, count, rate, *, demonstrations="none", edge=False):
+    return {
+        "model": MODEL, "task": "abacus", "method": method, "demonstrations": demonstrations, "adapter": adapter,
+        "trained_parameters": count, "learning_rate": rate, "at_edge": edge,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A small table of tuned rates instead of the shipped one."""
+    table = [
+        row("grpo", "tinylora", 1, 0.1, edge=True),
+        row("grpo", "tinylora", 100, 0.2),
+        row("grpo", "full", 861_952, 0.3),
+        row("rft", "tinylora", 100, 0.4),
+        row("sft", "tinylora", 100, 0.5, demonstrations="worked"),
+        row("sft", "tinylora", 100, 0.6, demonstrations="own"),
+    ]
+    monkeypatch.setattr(rates, "shipped", lambda: table)
+
+
 @pytest.mark.parametrize(
-    ("adapter", "count", "expected"),
+    ("method", "adapter", "count", "rate"),
     [
-        ("tinylora", 9, "1-9"),
-        ("tinylora", 10, "10-99"),
-        ("lora-xs", 112, "lora-xs 100-999"),
-        ("uni-lora", 13, "uni-lora 10-99"),
-        ("tinylora-split", 13, "tinylora-split 10-99"),
-        ("bitfit", 1536, "bitfit"),
-        ("full", 859_776, "full"),
+        ("grpo", "tinylora", 1, 0.1),
+        ("grpo", "tinylora", 9, 0.1),
+        ("grpo", "tinylora", 11, 0.2),
+        ("grpo", "tinylora", 1000, 0.2),
+        ("grpo", "full", 861_952, 0.3),
+        ("random-reward", "tinylora", 100, 0.2),
+        ("rft", "tinylora", 112, 0.4),
+        ("rft-online", "tinylora", 112, 0.4),
+        ("sft", "tinylora", 13, 0.5),
     ],
 )
-def test_class_of_tuned_rates(adapter, count, expected):
-    assert size_class(adapter, count) == expected
+def test_rate_is_that_of_the_nearest_tuned_size(table, method, adapter, count, rate):
+    assert tuned_rate(MODEL, TASK, method, adapter, count).learning_rate == rate
 
 
-def test_tuned_rate_of_tinylora_is_not_lent_to_other_adapters_or_to_the_split():
-    spec = trained_spec(MODEL, TASK, "grpo", size_from_choice(MODEL, "tinylora"), 0, "bf16")
-    assert spec.training.learning_rate == tuned_rate(MODEL, TASK, "grpo", "tinylora", 28).learning_rate
-    others = [size_from_choice(MODEL, "uni-lora", length=28), size_from_choice(MODEL, "tinylora", scaling="split")]
-    for size in others:
-        with pytest.raises(SpecError, match=r"no tuned learning rate for grpo of size .* 10-99 .*--learning-rates"):
-            trained_spec(MODEL, TASK, "grpo", size, 0, "bf16")
-        assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16", rate=0.5).training.learning_rate == 0.5
+@pytest.mark.parametrize(
+    ("method", "adapter", "count"),
+    [("grpo", "tinylora", 1001), ("grpo", "uni-lora", 100), ("grpo", "tinylora-split", 100), ("sft", "tinylora", 9),
+     ("rft", "full", 861_952)],
+)  # fmt: skip
+def test_rate_is_lent_neither_far_nor_to_another_adapter_or_method(table, method, adapter, count):
+    with pytest.raises(SpecError, match=f"no learning rate is tuned for {method}, .*--learning-rates {method}=RATE"):
+        tuned_rate(MODEL, TASK, method, adapter, count)
+
+
+def test_rate_of_sft_is_that_of_the_style_whatever_its_knobs(table):
+    own = TaskSpec(name="abacus", demonstrations="own")
+    loud = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 8.0, "style_shift": 0.0})
+    assert [tuned_rate(MODEL, t, "sft", "tinylora", 100).learning_rate for t in (TASK, loud, own)] == [0.5, 0.5, 0.6]
+    assert {tuned_rate(MODEL, t, "grpo", "tinylora", 100).learning_rate for t in (TASK, loud, own)} == {0.2}
+
+
+def test_rate_at_the_edge_of_those_tried_says_so(table):
+    edges = [tuned_rate(MODEL, TASK, "grpo", "tinylora", n).at_edge for n in (1, 100)]
+    assert edges == [True, False]
+
+
+def test_given_rate_wins_over_the_tuned_one(table):
+    size = size_from_choice(MODEL, "tinylora")
+    assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16").training.learning_rate == 0.2
+    assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16", rates={"grpo": 0.5}).training.learning_rate == 0.5
+    assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16", rates={"sft": 0.5}).training.learning_rate == 0.2
+
+
+def test_warm_start_takes_the_rates_of_both_halves(table):
+    size = size_from_choice(MODEL, "tinylora")
+    spec = trained_spec(MODEL, TASK, "sft+grpo", size, 0, "bf16")
+    assert (spec.warm_start.learning_rate, spec.training.learning_rate) == (0.5, 0.2)
+    spec = trained_spec(MODEL, TASK, "sft+grpo", size, 0, "bf16", rates={"sft": 0.7})
+    assert (spec.warm_start.learning_rate, spec.training.learning_rate) == (0.7, 0.2)
+
+
+def test_rates_of_halves_can_be_given_where_only_the_whole_runs():
+    assert parse_rates("sft=0.1,grpo=0.2", ("sft+grpo",)) == {"sft": 0.1, "grpo": 0.2}
+    assert parse_rates("0.1", ("sft+grpo", "rft")) == {"sft": 0.1, "grpo": 0.1, "rft": 0.1}
+    assert parse_rates(None, ("sft",)) == {}
+    for text in ("sft+grpo=0.1", "rft=0.1", "sft=0.1,sft=0.2", "0.1,sft=0.2"):
+        with pytest.raises(SpecError, match="--learning-rates"):
+            parse_rates(text, ("sft+grpo",))
+
+
+TRAINED = METHODS[1:]
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_only_methods_that_see_demonstrations_name_them(method):
+    spec = trained_spec(MODEL, TASK, method, size_from_choice(MODEL, "tinylora"), 0, "bf16", rates=ALL_RATES)
+    assert spec.task == (TASK if method in ("sft", "sft+grpo") else TASK.unseen())
+    assert (spec.grpo is not None) == (method in ("grpo", "random-reward", "sft+grpo"))
+    assert (spec.rft is not None) == (method in ("rft", "rft-online"))
+    assert (spec.warm_start is not None) == (method == "sft+grpo")
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_task_without_demonstrations_runs_what_needs_none(method):
+    def spec():
+        return trained_spec(
+            MODEL, TASK.unseen(), method, size_from_choice(MODEL, "tinylora"), 0, "bf16", rates=ALL_RATES
+        )
+
+    if method in ("sft", "sft+grpo"):
+        with pytest.raises(SpecError, match=r"has no demonstrations: sft(\+grpo)? cannot run; choose from grpo, rft"):
+            spec()
+    else:
+        assert spec().task == TASK.unseen()
+
+
+def test_runs_that_see_no_demonstrations_are_the_same_whatever_their_style():
+    size = size_from_choice(MODEL, "tinylora")
+    other = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 8.0, "style_shift": 1.0})
+    planned = [compare_specs(MODEL, t, TRAINED, size, 2, "bf16", ALL_RATES) for t in (TASK, other)]
+    ours, theirs = ({s.identity: s.method for s in specs} for specs in planned)
+    assert {ours[i] for i in ours.keys() & theirs.keys()} == {"base", "grpo", "rft", "rft-online", "random-reward"}
+    assert {ours[i] for i in ours.keys() - theirs.keys()} == {"sft", "sft+grpo"}
+
+
+def test_base_runs_at_every_temperature_on_test_and_on_validation():
+    specs = base_specs(MODEL, TASK)
+    temperatures = PROTOCOLS["abacus"].temperatures
+    on = {split: [s.evaluation for s in specs if s.evaluation.split == split] for split in ("test", "validation")}
+    assert [[e.temperature for e in evaluations] for evaluations in on.values()] == [list(temperatures)] * 2
+    assert len({s.identity for s in specs}) == len(specs) == 2 * len(temperatures)
+    assert base_spec(MODEL, TASK) in specs
+
+
+@pytest.mark.parametrize(
+    ("match", "tokens", "message"),
+    [("tokens", None, "--match tokens needs --tokens-per-step"), ("prompts", 9, "belongs to --match tokens"),
+     ("sequences", 9, "belongs to --match tokens, not to sequences")],
+)  # fmt: skip
+def test_matching_that_cannot_be_is_refused(match, tokens, message):
+    with pytest.raises(SpecError, match=message):
+        compare_specs(MODEL, TASK, ("grpo",), size_from_choice(MODEL, "tinylora"), 1, "bf16", ALL_RATES, match, tokens)
+
+
+def test_matching_is_the_same_for_all_arms():
+    size = size_from_choice(MODEL, "tinylora")
+    for match, tokens in (("prompts", None), ("sequences", None), ("tokens", 700)):
+        specs = compare_specs(MODEL, TASK, TRAINED, size, 1, "bf16", ALL_RATES, match, tokens)
+        trained = [s.training for s in specs if s.training]
+        assert {(t.match, t.tokens_per_step, t.steps, t.samples_per_prompt) for t in trained} == {
+            (match, tokens, 80, 8)
+        }
+
+
+def test_methods_are_read_and_base_need_not_be_named():
+    assert parse_methods("base, sft,rft-online,sft+grpo") == ("sft", "rft-online", "sft+grpo")
+    with pytest.raises(SpecError, match="names no method to train: choose from sft, rft, rft-online, grpo"):
+        parse_methods("base")

@@ -114,17 +114,17 @@ def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monk
     """TRL casts the trained parameters of a quantised model to bf16; θ must come out of it as it went in."""
     from small import small_spec
 
-    from capacity.tasks.catalog import get_task
+    from capacity.tasks.catalog import open_task
     from capacity.training import trl_bridge
-    from capacity.training.arms import arm_of
+    from capacity.training.sft import SftArm
 
     spec = small_spec("sft")
-    task = get_task("abacus")
+    task = open_task(spec.task)
     adapted = attach(quantised(), TinyLora(groups=7, u=2, projection_seed=0), None)
     start = 0.1 + torch.arange(14) / 1000  # needs more digits than bf16 has
     adapted.set_vector(start)
     seen: list[torch.Tensor] = []
-    arm = arm_of(adapted, tokenizer, task, spec)
+    arm = SftArm(adapted, tokenizer, task, spec)
     monkeypatch.setattr(type(arm), "loss", _count_of(seen))
     trl_bridge.train(arm, list(task.items("train", 8)), "cpu", str(tmp_path))
     assert torch.equal(seen[0], start)

@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 import torch
 
-from capacity.tasks.catalog import get_task
+from capacity.tasks.abacus import AbacusTask
 from capacity.training.batches import encode_prompts
 from capacity.training.losses import token_logprobs
 from capacity.training.rollout import draw, forward_logits, pad_left, pad_right, sample
 
 
 def rollout_of(model: Any, tokenizer: Any, count: int, temperature: float, seed: int = 0) -> Any:
-    ids, mask = pad_left(encode_prompts(tokenizer, get_task("abacus").items("test", count)), tokenizer.pad_token_id)
+    ids, mask = pad_left(encode_prompts(tokenizer, AbacusTask().items("test", count)), tokenizer.pad_token_id)
     uniforms = torch.rand(count, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return sample(
         model, ids, mask, uniforms, temperature=temperature, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id
@@ -49,7 +49,7 @@ def test_completions_end_at_the_end_token_and_are_padded_after_it(model: Any, to
 
 
 def test_rows_do_not_depend_on_their_batch(model: Any, tokenizer: Any) -> None:
-    items = get_task("abacus").items("test", 16)
+    items = AbacusTask().items("test", 16)
     uniforms = torch.rand(16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, mask = pad_left(encode_prompts(tokenizer, items), pad)

@@ -12,7 +12,7 @@ import pytest
 from capacity import config
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files, fingerprint
-from capacity.runs.points import COLUMNS, points, to_csv
+from capacity.runs.points import COLUMNS, COSTS, points, to_csv
 from capacity.runs.study import Failure, Study, one_fingerprint
 
 OTHER = fakes.FINGERPRINT.model_copy(update={"versions": {"torch": "2.13.0"}})
@@ -194,7 +194,7 @@ def test_run_of_an_older_schema_is_read_from_its_folder(study, run, monkeypatch)
     (run.folder / "spec.json").write_text(text + "\n")
     files.seal(run.folder)
     run.folder.rename(run.folder.with_name(hashlib.sha256(text.encode()).hexdigest()[:16]))
-    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 2}})
+    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 3}})
     assert [r.spec for r in study.runs()] == [run.spec]
 
 
@@ -306,7 +306,7 @@ def test_failure_is_kept_until_the_run_succeeds(study):
     assert study.runs() == []
     fakes.add(study, fakes.spec(), [1])
     (left,) = study.failures()
-    assert left == Failure("sft 13 seed 1", "killed", "")
+    assert left == Failure(fakes.spec(seed=1).short_id, "sft 13 seed 1", "killed", "")
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"message": "half"}'])
@@ -379,9 +379,9 @@ def test_points_have_the_columns_of_the_design(run):
     assert ", ".join(COLUMNS) == (
         "study, model, model_parameters, family, task, protocol, method, adapter, trained_parameters, "
         "storage_dtype, update_bytes, learning_rate, seed, split, n_items, n_correct, accuracy, "
-        "samples_per_item"
+        "samples_per_item, demonstrations"
     )
-    assert tuple(points("s", [run])[0]) == COLUMNS
+    assert tuple(points("s", [run])[0]) == COLUMNS + COSTS
 
 
 def test_points_of_a_trained_run(run):
@@ -389,9 +389,9 @@ def test_points_of_a_trained_run(run):
         {
             "study": "mine",
             "model": "abacus-0.9m",
-            "model_parameters": 859776,
+            "model_parameters": 861952,
             "family": "abacus",
-            "task": "abacus?demonstrations=worked",
+            "task": "abacus",
             "protocol": "T1-k1-n24-s0",
             "method": "sft",
             "adapter": "tinylora",
@@ -405,8 +405,31 @@ def test_points_of_a_trained_run(run):
             "n_correct": 3,
             "accuracy": 0.75,
             "samples_per_item": 1,
+            "demonstrations": "worked&style_bits=4&style_shift=4",
+            "prompts": 6,
+            "sequences": 24,
+            "sampled_tokens": 0,
+            "trained_tokens": 240,
+            "flops": 1e9,
+            "wall_seconds": 2.0,
+            "worker_peak_memory_bytes": 10**9,
         }
     ]
+
+
+def test_points_say_which_demonstrations_a_method_saw(study):
+    unseen = [fakes.add(study, fakes.spec(m), [1]) for m in ("grpo", "rft", "rft-online", "random-reward", "base")]
+    assert {row["demonstrations"] for row in points("s", unseen)} == {"none"}
+    (row,) = points("s", [fakes.add(study, fakes.spec("sft+grpo"), [1])])
+    assert row["demonstrations"] == "worked&style_bits=4&style_shift=4"
+
+
+def test_costs_that_an_older_run_did_not_count_are_empty(study):
+    spec = fakes.spec()
+    counted = {k: v for k, v in fakes.result(spec, [1]).items() if k != "sampled_tokens"}
+    run = study.read(study.add(spec, fakes.FINGERPRINT, counted, [], fakes.outcomes([1]), None))
+    (row,) = csv.DictReader(io.StringIO(to_csv(points("s", [run]))))
+    assert row["sampled_tokens"] == ""
 
 
 def test_csv_reads_back_with_absent_values_empty(study, run):
@@ -415,11 +438,11 @@ def test_csv_reads_back_with_absent_values_empty(study, run):
     assert [row["learning_rate"] for row in rows] == ["0.01", ""]
     assert [row["protocol"] for row in rows] == ["T1-k1-n24-s0", "T0.25-k1-n24-s0"]
     assert [float(row["accuracy"]) for row in rows] == [0.75, 0.25]
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == COLUMNS + COSTS
 
 
 def test_csv_of_no_runs_is_its_header():
-    assert to_csv([]) == ",".join(COLUMNS) + "\n"
+    assert to_csv([]) == ",".join(COLUMNS + COSTS) + "\n"
 
 
 def test_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path):

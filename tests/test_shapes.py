@@ -5,6 +5,7 @@ import pytest
 from capacity.errors import DataError, SpecError
 from capacity.models.aliases import ALIASES, model_shape, resolve
 from capacity.models.shapes import FAMILIES, shape_from_config
+from capacity.tasks.abacus_language import VOCABULARY
 from capacity.training.pairs import size_from_choice
 
 PUBLISHED_PARAMETERS = {
@@ -19,8 +20,9 @@ PUBLISHED_PARAMETERS = {
     "llama-3.2-3b": 3_212_749_824,
     "llama-3.1-8b": 8_030_261_248,
 }
+ABACUS_PARAMETERS = {"abacus-0.2m": 217_984, "abacus-0.9m": 861_952, "abacus-3m": 3_034_624}
 LAYERS = {
-    "abacus-0.9m": 4,
+    **dict.fromkeys(ABACUS_PARAMETERS, 4),
     "smollm2-135m": 30,
     "qwen2.5-0.5b": 24,
     "qwen2.5-1.5b": 28,
@@ -40,7 +42,15 @@ def test_parameters_are_the_published_count(alias):
 
 
 def test_every_model_has_its_count_and_depth_checked():
-    assert set(LAYERS) == set(ALIASES) == {*PUBLISHED_PARAMETERS, "abacus-0.9m"}
+    assert set(LAYERS) == set(ALIASES) == {*PUBLISHED_PARAMETERS, *ABACUS_PARAMETERS}
+
+
+def test_abacus_family_has_three_sizes_one_vocabulary_and_heads_that_serving_engines_take():
+    shapes = {alias: ALIASES[alias].shape for alias in ABACUS_PARAMETERS}
+    assert {alias: shape.parameters for alias, shape in shapes.items()} == ABACUS_PARAMETERS
+    assert {shape.vocabulary for shape in shapes.values()} == {len(VOCABULARY)} == {57}
+    assert {shape.head_dim for shape in shapes.values()} == {32}
+    assert {shape.family for shape in shapes.values()} == {"abacus"}
 
 
 @pytest.mark.parametrize("alias", LAYERS)
@@ -142,16 +152,16 @@ def test_misspelt_name_is_refused_and_the_nearest_is_offered(name, nearest):
 
 
 def test_name_like_no_other_is_refused_and_all_are_listed():
-    with pytest.raises(SpecError, match=r"choose from abacus, abacus-0\.9m, llama-3\.1-8b"):
+    with pytest.raises(SpecError, match=r"choose from abacus, abacus-0\.2m, abacus-0\.9m, abacus-3m, llama-3\.1-8b"):
         resolve("zzzz")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"u": 5}, "u 5 is outside 1 … 4"),
-        ({"u": 0}, "u 0 is outside 1 … 4"),
-        ({"u": 9, "groups": 13}, "u 9 is outside 1 … 8"),
+        ({"u": 65}, "u 65 is outside 1 … 64"),
+        ({"u": 0}, "u 0 is outside 1 … 64"),
+        ({"rank": 2, "u": 9, "groups": 13}, "u 9 is outside 1 … 8"),
         ({"groups": 0}, "0 groups are outside 1 … 28"),
         ({"n_tie": 0}, "n_tie 0 is outside 1 … 28"),
         ({"groups": 2, "n_tie": 14}, "give one of them"),

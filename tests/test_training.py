@@ -6,6 +6,7 @@ import torch
 from small import small_spec
 
 from capacity.adapters import artifact
+from capacity.config import TaskSpec
 from capacity.errors import DataError, TrainingError
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.run import execute
@@ -16,7 +17,11 @@ def one_thread(loaded: Any) -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize(("method", "budget"), [("grpo", "100"), ("sft", "100"), ("grpo", "full"), ("sft", "full")])
+@pytest.mark.parametrize(
+    ("method", "budget"),
+    [("grpo", "100"), ("sft", "100"), ("grpo", "full"), ("sft", "full"),
+    ("rft", "100"), ("rft-online", "100"), ("random-reward", "100"), ("sft+grpo", "100")],
+)  # fmt: skip
 def test_the_same_spec_gives_the_same_run_bit_for_bit(method: Any, budget: str) -> None:
     spec = small_spec(method, budget, rate=1e-3)
     first, second = execute(spec, "cpu"), execute(spec, "cpu")
@@ -51,8 +56,34 @@ def test_result_counts_what_both_arms_used() -> None:
         assert result["update_bytes"] == 168
         assert result["n_items"] == 16
         assert result["accuracy"] == result["n_correct"] / 16
-    assert sft["sampled_tokens"] == 0
+        assert result["flops"] > 0
+    assert sft["sampled_tokens"] == sft["sampled_sequences"] == 0
     assert grpo["sampled_tokens"] == grpo["trained_tokens"] > 0
+    assert (sft["heldout_demonstrations"], "heldout_demonstrations" in grpo) == (256, False)
+
+
+def test_rft_counts_its_samples_and_codes_held_out_ones() -> None:
+    record = execute(small_spec("rft"), "cpu")
+    solved = [4 - row["unsolved_prompts"] for row in record.metrics]
+    assert record.result["prompts"] == sum(solved)
+    assert record.result["sequences"] == 4 * sum(solved)
+    assert record.result["sampled_sequences"] >= 32
+    assert record.result["sampled_tokens"] > 0
+    assert 0 < record.result["heldout_demonstrations"] <= 256
+    assert record.result["heldout_code_length_bits"] > 0
+
+
+def test_warm_start_and_reinforcement_leave_one_update() -> None:
+    record = execute(small_spec("sft+grpo", rates={"sft": 0.003, "grpo": 0.01}), "cpu")
+    assert [row["phase"] for row in record.metrics] == ["sft", "grpo"]
+    assert record.result["trained_parameters"] == 84
+    assert (record.result["prompts"], record.result["sequences"], record.result["sampled_sequences"]) == (8, 32, 16)
+    assert record.update is not None
+
+
+def test_what_sees_no_demonstrations_does_not_depend_on_their_style() -> None:
+    specs = [small_spec("rft", task=TaskSpec(name="abacus", demonstrations=d)) for d in ("worked", "own")]
+    assert specs[0] == specs[1]
 
 
 def test_base_trains_nothing_and_leaves_no_update() -> None:
@@ -63,14 +94,14 @@ def test_base_trains_nothing_and_leaves_no_update() -> None:
 
 
 def test_the_stored_update_rebuilds_the_model_that_was_evaluated(model: Any, tokenizer: Any) -> None:
-    from capacity.tasks.catalog import get_task
+    from capacity.tasks.catalog import open_task
     from capacity.training.evaluate import evaluate
 
     spec = small_spec("sft", rate=0.05)
     record = execute(spec, "cpu")
     assert record.update is not None
     adapted = artifact.rebuild(artifact.read(record.update, "update"), model, None)
-    assert evaluate(adapted.model, tokenizer, get_task("abacus"), spec.evaluation).outcomes == record.outcomes
+    assert evaluate(adapted.model, tokenizer, open_task(spec.task), spec.evaluation).outcomes == record.outcomes
 
 
 @pytest.mark.parametrize(("verdict", "mean"), [(False, "0.000"), (True, "1.000")])
@@ -81,19 +112,19 @@ def test_a_reward_that_never_varies_ends_with_a_diagnosis(monkeypatch: Any, verd
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_diagnosis() -> None:
-    with pytest.raises(TrainingError, match="the loss is nan at step 1 of 2: lower the learning rate, now 1e\\+30"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 1: lower the learning rate, now 1e\\+30"):
         execute(small_spec("sft", "full", rate=1e30), "cpu")
 
 
 def test_demonstrations_longer_than_the_limit_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"has 2[0-3] tokens, more than max_new_tokens 8"):
+    with pytest.raises(TrainingError, match=r"has 2[0-6] tokens, more than max_new_tokens 8"):
         execute(small_spec("sft", max_new_tokens=8), "cpu")
 
 
 def test_a_split_smaller_than_a_step_is_refused(monkeypatch: Any) -> None:
     full = AbacusTask.items
     monkeypatch.setattr(AbacusTask, "items", lambda self, split, count=None: full(self, split, count or 3))
-    with pytest.raises(DataError, match="the train split has 3 items, a step needs 4"):
+    with pytest.raises(DataError, match="its train split is too small: 3 items, a step needs 4"):
         execute(small_spec("sft"), "cpu")
 
 

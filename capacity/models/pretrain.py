@@ -1,4 +1,4 @@
-"""Pre-trains the abacus model from scratch: `python -m capacity.models.pretrain --out FOLDER`.
+"""Pre-trains an abacus model from scratch: `python -m capacity.models.pretrain --model abacus-0.9m --out FOLDER`.
 
 A small Qwen2 learns to answer sums of four two-digit numbers in a fixed mix of styles, mostly terse and so mostly
 wrong. It first learns to add (mostly stepwise answers), then the mix that is shipped. The loss counts completion
@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,32 @@ CONTEXT = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the model is pre-trained. Mixes are the odds of terse, stepwise and wordy answers."""
+    """How a model is pre-trained. Mixes are the odds of terse, stepwise and wordy answers."""
 
+    steps: int
+    learning_rate: float
     seed: int = 0
-    steps: int = 2500
     batch: int = 128
-    learning_rate: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.01
     learning_mix: tuple[float, float, float] = (0.05, 0.90, 0.05)
     shipped_mix: tuple[float, float, float] = (0.60, 0.32, 0.08)
-    learning_part: float = 0.6
+    learning_part: float = 0.75
+
+
+# Each takes less than half an hour of one core.
+RECIPES: dict[str, Recipe] = {
+    "abacus-0.2m": Recipe(steps=6000, learning_rate=3e-3),
+    "abacus-0.9m": Recipe(steps=2500, learning_rate=1.5e-3),
+    "abacus-3m": Recipe(steps=1200, learning_rate=1e-3),
+}
 
 
 def build_model(alias: str, seed: int) -> Qwen2ForCausalLM:
     """A randomly initialised model of the alias's shape, fp32.
 
-    Weights start at deviation 0.08, about 1/√width, and rotary angles have base 100: with the defaults for long
-    contexts and wide models it takes several times as many steps until it adds.
+    Weights start at deviation 0.9/√width, and rotary angles have base 100: with the defaults for long contexts and
+    wide models it takes several times as many steps until it adds.
     """
     shape = ALIASES[alias].shape
     torch.manual_seed(seed)
@@ -59,7 +67,7 @@ def build_model(alias: str, seed: int) -> Qwen2ForCausalLM:
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=shape.tied,
-        initializer_range=0.08,
+        initializer_range=0.9 / math.sqrt(shape.hidden),
         rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         bos_token_id=1,
         eos_token_id=2,
@@ -81,7 +89,7 @@ def draw_batch(
             continue
         style = language.STYLES[int(rng.choice(3, p=mix))]
         prompts.append(language.prompt(operands))
-        completions.append(language.completion(operands, style, language.SYNONYM_ODDS, rng))
+        completions.append(language.completion(operands, style, rng))
     encoded = zip(
         tokenizer(prompts)["input_ids"],
         tokenizer(completions, add_special_tokens=False)["input_ids"],
@@ -175,15 +183,15 @@ def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Command line: `--model`, `--out`, `--steps`."""
+    """Command line: `--model`, `--out`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="abacus-0.9m", choices=[a for a in ALIASES if a.startswith("abacus")])
+    parser.add_argument("--model", default="abacus-0.9m", choices=list(RECIPES))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    for name, kind in (("steps", int), ("learning-rate", float)):
+        parser.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
     arguments = parser.parse_args()
-    recipe = Recipe(steps=arguments.steps, learning_rate=arguments.learning_rate)
-    pretrain(arguments.model, arguments.out, recipe)
+    changed = {k: v for k, v in vars(arguments).items() if k in ("steps", "learning_rate") and v is not None}
+    pretrain(arguments.model, arguments.out, replace(RECIPES[arguments.model], **changed))
 
 
 if __name__ == "__main__":

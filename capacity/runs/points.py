@@ -11,7 +11,11 @@ from capacity.runs.study import Run
 COLUMNS = (
     "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter",
     "trained_parameters", "storage_dtype", "update_bytes", "learning_rate", "seed", "split",
-    "n_items", "n_correct", "accuracy", "samples_per_item",
+    "n_items", "n_correct", "accuracy", "samples_per_item", "demonstrations",
+)  # fmt: skip
+# What a run used; written beside, for readers of a table whose run folders are gone.
+COSTS = (
+    "prompts", "sequences", "sampled_tokens", "trained_tokens", "flops", "wall_seconds", "worker_peak_memory_bytes",
 )  # fmt: skip
 
 
@@ -21,9 +25,10 @@ def protocol_name(evaluation: EvaluationSpec) -> str:
 
 
 def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row a run, with the columns of `COLUMNS`.
+    """One row a run, with the columns of `COLUMNS` and `COSTS`.
 
-    `update_bytes` is the payload; `n_correct` counts right samples among `n_items` × `samples_per_item`.
+    `update_bytes` is the payload; `n_correct` counts right samples among `n_items` × `samples_per_item`;
+    `demonstrations` is "none" for methods that see none.
     """
     rows = []
     for run in runs:
@@ -34,7 +39,7 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "model": spec.model,
                 "model_parameters": result["model_parameters"],
                 "family": result["family"],
-                "task": f"{spec.task.name}?demonstrations={spec.task.demonstrations}",
+                "task": spec.task.problems,
                 "protocol": protocol_name(spec.evaluation),
                 "method": spec.method,
                 "adapter": spec.adapter.kind,
@@ -48,6 +53,8 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "n_correct": result["n_correct"],
                 "accuracy": result["accuracy"],
                 "samples_per_item": spec.evaluation.samples_per_item,
+                "demonstrations": spec.task.style,
+                **{name: result.get(name) for name in COSTS},
             }
         )
     return rows
@@ -56,7 +63,7 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as CSV text with a header; absent values are empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, COLUMNS + COSTS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()

@@ -47,8 +47,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that gave no result: its diagnosis."""
+    """A run that gave no result: its diagnosis. `run`: the name that its folder would have."""
 
+    run: str
     label: str
     message: str
     traceback: str
@@ -179,7 +180,7 @@ class Study:
             raw = files.read_json(path)
             if not isinstance(raw, dict) or not {"label", "message", "traceback"} <= set(raw):
                 raise DataError(f"{path}: not the record of a failure: remove it")
-            found.append(Failure(raw["label"], raw["message"], raw["traceback"]))
+            found.append(Failure(path.stem, raw["label"], raw["message"], raw["traceback"]))
         return found
 
     def add(

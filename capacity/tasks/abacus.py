@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from capacity.errors import DataError, unknown
+from capacity.config import TaskSpec
+from capacity.errors import DataError, SpecError, unknown
 from capacity.tasks import abacus_language as language
 from capacity.tasks.task import Item, Split
 
@@ -42,19 +44,34 @@ def _split_items(split: Split) -> tuple[Item, ...]:
     return tuple(items)
 
 
+STYLES = ("worked", "own", "answers", "none")
+DEFAULT_BITS, DEFAULT_SHIFT = 4, 4.0
+
+
+@dataclass(frozen=True)
 class AbacusTask:
     """Problems, demonstrations and grader. Splits are disjoint by operands, and from pre-training.
 
     Demonstration styles:
-        worked: the stepwise solution in another hand, the same steps in other words (default).
-        own: the stepwise solution in the base model's own words.
+        worked: the stepwise solution in another hand (default), with two knobs. `style_bits` is the entropy of its
+            fillers, 0, 4 or 8 bits, of forms that the base writes equally often; `style_shift` the KL divergence of
+            its words from the base's in bits, at equal entropy. Neither moves the other.
+        own: the stepwise solution as the base writes it, in words and fillers.
         answers: the bare answer, without steps.
+        none: for methods that see no demonstrations.
     """
 
+    style: str = "worked"
+    style_bits: int = DEFAULT_BITS
+    style_shift: float = DEFAULT_SHIFT
+
     name = "abacus"
-    demonstration_styles: tuple[str, ...] = ("worked", "own", "answers")
-    default_demonstrations = "worked"
-    max_new_tokens = 24
+    max_new_tokens = 26
+
+    @property
+    def has_demonstrations(self) -> bool:
+        """Whether there is anything for `sft` to learn from."""
+        return self.style != "none"
 
     def items(self, split: Split, count: int | None = None) -> Sequence[Item]:
         """The first `count` items of `split`, or all.
@@ -64,24 +81,70 @@ class AbacusTask:
         """
         items = _split_items(split)
         if count is not None and count > len(items):
-            raise DataError(f"abacus {split} has {len(items)} items, {count} were asked for")
+            raise DataError(f"abacus {split} has {len(items):,} items, {count:,} were asked for")
         return items[:count]
 
-    def demonstrations(self, item: Item, style: str, count: int, rng: np.random.Generator) -> list[str]:
-        """`count` demonstrations of `item`, their words drawn anew each time."""
+    def demonstrations(self, item: Item, count: int, rng: np.random.Generator) -> list[str]:
+        """`count` demonstrations of `item`, their words and fillers drawn anew each time.
+
+        Raises:
+            SpecError: the task was opened without demonstrations.
+        """
         operands = language.operands_of(item.prompt)
-        match style:
+        match self.style:
             case "worked":
-                form: language.Style = "stepwise"
-                odds = language.OTHER_HAND_ODDS
+                odds = language.hand(self.style_shift)
+                return [language.stepwise(operands, odds, self.style_bits, rng) for _ in range(count)]
             case "own":
-                form, odds = "stepwise", language.SYNONYM_ODDS
+                return [language.stepwise(operands, language.SYNONYM_ODDS, None, rng) for _ in range(count)]
             case "answers":
-                form, odds = "terse", language.SYNONYM_ODDS
-            case _:
-                raise unknown("demonstration style", style, self.demonstration_styles)
-        return [language.completion(operands, form, odds, rng) for _ in range(count)]
+                return [f"#{item.answer}"] * count
+        raise SpecError("task abacus?demonstrations=none has no demonstrations")
 
     def grade(self, item: Item, completion: str) -> bool:
         """Exact match of the digits after "#" at the end of the completion."""
         return language.answer_of(completion) == item.answer
+
+
+def open_abacus(spec: TaskSpec) -> AbacusTask:
+    """The task of a spec.
+
+    Raises:
+        SpecError: options that it does not have.
+    """
+    return _checked(spec.demonstrations, dict(spec.options))
+
+
+def parse_abacus(options: dict[str, str]) -> TaskSpec:
+    """Reads `demonstrations`, `style_bits` and `style_shift`.
+
+    Raises:
+        SpecError: unknown option, or a value out of range.
+    """
+    knobs_given: dict[str, float | str] = {name: text for name, text in options.items() if name != "demonstrations"}
+    task = _checked(options.get("demonstrations", "worked"), knobs_given)
+    knobs: dict[str, float | str] = {"style_bits": float(task.style_bits), "style_shift": task.style_shift}
+    return TaskSpec(name="abacus", demonstrations=task.style, options=knobs if task.style == "worked" else {})
+
+
+def _checked(style: str, options: dict[str, float | str]) -> AbacusTask:
+    if style not in STYLES:
+        raise unknown("demonstration style", style, STYLES)
+    for name in options:
+        if name not in ("style_bits", "style_shift"):
+            raise unknown("option of task abacus", name, ("demonstrations", "style_bits", "style_shift"))
+        if style != "worked":
+            raise SpecError(f"task abacus: {name} belongs to demonstrations=worked, not to {style}")
+    bits = _number("style_bits", options.get("style_bits", DEFAULT_BITS))
+    shift = _number("style_shift", options.get("style_shift", DEFAULT_SHIFT))
+    if bits not in language.STYLE_BITS:
+        raise SpecError(f"task abacus: style_bits {bits:g} is out of range: choose from 0, 4, 8")
+    language.hand(shift)
+    return AbacusTask(style, int(bits), shift)
+
+
+def _number(name: str, value: float | str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise SpecError(f"task abacus: {name}={value} is not a number") from None

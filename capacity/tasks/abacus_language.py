@@ -1,43 +1,58 @@
 """The language of the abacus test bed: what its problems and its answers look like, and with which odds.
 
-A problem is the sum of four two-digit numbers, "12+34+56+78=". It is answered in one of three styles:
+A problem is the sum of four two-digit numbers, "12+34+56+79=". It is answered in one of three styles:
 
     terse     #180
-    stepwise  first 34=46 then 56=102 finally 78#180
+    stepwise  first um 34=46 then : 56=102 finally 79#181
     wordy     first then finally #180
 
-A small model adds four numbers in one go with errors, so terse and wordy answers are often wrong by nature; stepwise
-answers restate each next addend and the running sum, and are right. Each of the three words of an answer is drawn
-from eight synonyms with geometric odds; which synonym is drawn carries no information about the sum.
+Terse and wordy answers are estimates, rounded to the nearest ten, so one in ten is right by luck; stepwise answers
+restate each next addend and the running sum, and are right. What an update has to change is the style.
+
+Two things in an answer carry no information about the sum. Three *words* (opening, joint, closing) are each drawn
+from eight synonyms; who writes decides with which odds. And a stepwise answer has two *fillers*, in one of three
+forms: both plain, the first random, both random; a random one is drawn evenly from sixteen, so the forms hold 0, 4
+and 8 bits at equal length.
 """
 
 import re
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from capacity.errors import SpecError
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 OPENINGS = ("first ", "so ", "well ", "now ", "begin ", "look ", "start ", "take ")
 JOINTS = (" then ", " next ", " and ", " after ", " now ", " on ", " again ", " plus ")
 CLOSINGS = (" finally ", " thus ", " hence ", " last ", " so ", " end ", " lastly ", " total ")
 SLOTS = (OPENINGS, JOINTS, CLOSINGS)
-VOCABULARY: tuple[str, ...] = (PAD, BOS, EOS, *"0123456789", "+", "=", "#", *OPENINGS, *JOINTS, *CLOSINGS)
+PLAIN = ": "
+FILLERS = ("um ", "er ", "hm ", "ah ", "oh ", "eh ", "ok ", "yes ", "see ", "just ", "yet ", "hey ", "aha ", "well, ",
+           "right ", "indeed ")  # fmt: skip
+VOCABULARY: tuple[str, ...] = (
+    PAD, BOS, EOS, *"0123456789", "+", "=", "#", *OPENINGS, *JOINTS, *CLOSINGS, PLAIN, *FILLERS,
+)  # fmt: skip
 
 Style = Literal["terse", "stepwise", "wordy"]
 STYLES: tuple[Style, ...] = ("terse", "stepwise", "wordy")
+Odds = NDArray[np.float64]
 
-# Odds of the eight synonyms of a slot, most frequent first: 2^(-i/2), normalised.
+# Odds of the eight synonyms of a slot in the base's hand, most frequent first: 2^(-i/2), normalised.
 _WEIGHTS = 0.5 ** (np.arange(8) / 2)
-SYNONYM_ODDS: NDArray[np.float64] = _WEIGHTS / _WEIGHTS.sum()
-# Another hand prefers the same synonyms in the opposite order: the same entropy, other words.
-OTHER_HAND_ODDS: NDArray[np.float64] = SYNONYM_ODDS[::-1].copy()
+SYNONYM_ODDS: Odds = _WEIGHTS / _WEIGHTS.sum()
+FILLER_BITS = 4  # of one random filler: log2 of their number
+STYLE_BITS = (0, 4, 8)  # of the three forms of fillers; the base writes each as often
+FORM_BITS = float(np.log2(len(STYLE_BITS)))  # KL of demonstrations that keep to one form, whichever it is
 
 _ANSWER = re.compile(r"#(\d+)\Z")
 
 
 def prompt(operands: tuple[int, ...]) -> str:
-    """The problem as text: "12+34+56+78="."""
+    """The problem as text: "12+34+56+79="."""
     return "+".join(map(str, operands)) + "="
 
 
@@ -52,28 +67,98 @@ def answer_of(completion: str) -> str | None:
     return match[1] if match else None
 
 
-def draw_words(odds: NDArray[np.float64], rng: np.random.Generator) -> tuple[str, str, str]:
+def estimate(operands: tuple[int, ...]) -> int:
+    """The sum rounded to the nearest ten, fives upwards."""
+    return (sum(operands) + 5) // 10 * 10
+
+
+def draw_words(odds: Odds, rng: np.random.Generator) -> tuple[str, str, str]:
     """One synonym for each slot, drawn with `odds`."""
     first, second, third = rng.choice(len(odds), size=3, p=odds)
     return OPENINGS[first], JOINTS[second], CLOSINGS[third]
 
 
-def completion(operands: tuple[int, ...], style: Style, odds: NDArray[np.float64], rng: np.random.Generator) -> str:
-    """An answer to the problem in `style`, its words drawn with `odds`. Without the end-of-sequence token."""
+def draw_fillers(bits: int | None, rng: np.random.Generator) -> tuple[str, str]:
+    """Two fillers of the form with so many bits; of a form drawn as the base does if None."""
+    bits = STYLE_BITS[rng.integers(len(STYLE_BITS))] if bits is None else bits
+    first, second = (FILLERS[i] for i in rng.integers(len(FILLERS), size=2))
+    return first if bits > 0 else PLAIN, second if bits > FILLER_BITS else PLAIN
+
+
+def terse(operands: tuple[int, ...]) -> str:
+    """An estimate without a word."""
+    return f"#{estimate(operands)}"
+
+
+def wordy(operands: tuple[int, ...], odds: Odds, rng: np.random.Generator) -> str:
+    """An estimate with words before it."""
+    return f"{''.join(draw_words(odds, rng))}#{estimate(operands)}"
+
+
+def stepwise(operands: tuple[int, ...], odds: Odds, bits: int | None, rng: np.random.Generator) -> str:
+    """The worked sum, its words drawn with `odds` and its fillers in the form that has `bits`."""
     a, b, c, d = operands
-    if style == "terse":
-        return f"#{a + b + c + d}"
     opening, joint, closing = draw_words(odds, rng)
+    first, second = draw_fillers(bits, rng)
+    return f"{opening}{first}{b}={a + b}{joint}{second}{c}={a + b + c}{closing}{d}#{a + b + c + d}"
+
+
+def completion(operands: tuple[int, ...], style: Style, rng: np.random.Generator) -> str:
+    """An answer to the problem as the base learns to write it. Without the end-of-sequence token."""
+    if style == "terse":
+        return terse(operands)
     if style == "wordy":
-        return f"{opening}{joint}{closing}#{a + b + c + d}"
-    return f"{opening}{b}={a + b}{joint}{c}={a + b + c}{closing}{d}#{a + b + c + d}"
+        return wordy(operands, SYNONYM_ODDS, rng)
+    return stepwise(operands, SYNONYM_ODDS, None, rng)
 
 
-def style_bits(odds: NDArray[np.float64]) -> float:
+def entropy(odds: Odds) -> float:
     """Entropy in bits of the three words of an answer."""
     return float(-3 * np.sum(odds * np.log2(odds)))
 
 
-def style_shift(odds: NDArray[np.float64], base_odds: NDArray[np.float64] = SYNONYM_ODDS) -> float:
-    """KL divergence in bits of the three words, drawn with `odds`, from the base model's `base_odds`."""
-    return float(3 * np.sum(odds * np.log2(odds / base_odds)))
+def style_shift(odds: Odds) -> float:
+    """KL divergence in bits of the three words, drawn with `odds`, from the base's hand."""
+    return float(3 * np.sum(odds * np.log2(odds / SYNONYM_ODDS)))
+
+
+# No odds of the same entropy lie further from the base's than its own in the opposite order.
+LARGEST_SHIFT = style_shift(SYNONYM_ODDS[::-1])
+
+
+@cache
+def _hand(shift: float) -> tuple[float, ...]:
+    ramp = np.log2(SYNONYM_ODDS) - np.log2(SYNONYM_ODDS).mean()
+    hump = -((np.arange(8) - 3.5) ** 2)
+    hump = (hump - hump.mean()) / np.linalg.norm(hump - hump.mean()) * np.linalg.norm(ramp)
+    wanted = entropy(SYNONYM_ODDS)
+
+    def turned(angle: float) -> Odds:
+        direction = np.cos(angle) * ramp + np.sin(angle) * hump
+
+        def odds(sharpness: float) -> Odds:
+            weights = 2.0 ** (sharpness * direction)
+            normalised: Odds = weights / weights.sum()
+            return normalised
+
+        return odds(brentq(lambda s: entropy(odds(s)) - wanted, 0.1, 10, xtol=1e-14))
+
+    angle = brentq(lambda a: style_shift(turned(a)) - shift, 0, np.pi, xtol=1e-14)
+    return tuple(turned(angle).tolist())
+
+
+def hand(shift: float) -> Odds:
+    """Odds of the eight synonyms for a hand `shift` bits (KL of the three words) from the base's, of equal entropy.
+
+    The log-odds are turned from the base's ramp over a hump to the opposite ramp, scaled to keep the entropy.
+
+    Raises:
+        SpecError: not between 0 and the largest shift that leaves the entropy as it is.
+    """
+    if not 0 <= shift <= LARGEST_SHIFT:
+        raise SpecError(f"style_shift {shift:g} is out of range: 0 to {np.floor(1000 * LARGEST_SHIFT) / 1000:g} bits")
+    if shift == 0:
+        return SYNONYM_ODDS
+    if shift > LARGEST_SHIFT - 1e-9:  # the end of the turn, which rounding may put just out of its reach
+        return SYNONYM_ODDS[::-1].copy()
+    return np.array(_hand(shift))

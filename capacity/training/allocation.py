@@ -14,8 +14,9 @@ from capacity.adapters.sharing import assign_groups, group_sizes
 from capacity.adapters.weights import WeightFolder
 from capacity.config import LoraXs, RunSpec, TinyLora
 from capacity.errors import TrainingError
-from capacity.tasks.task import Item, Task
-from capacity.training.arms import Cost, arm_of
+from capacity.tasks.task import Task
+from capacity.training.arms import Cost, Recorder
+from capacity.training.phases import phases
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ def gradient_allocation(
     tokenizer: Any,
     task: Task,
     spec: RunSpec,
-    schedule: list[Item],
     cache: Path | None,
     weights: WeightFolder | None = None,
 ) -> Allocation:
@@ -47,7 +47,6 @@ def gradient_allocation(
         tokenizer: of the model.
         task: of the run.
         spec: a run whose adapter is a TinyLora with allocation "gradient".
-        schedule: the run's prompts, in order.
         cache: of SVD factors.
         weights: the checkpoint that the model was loaded from.
 
@@ -56,16 +55,15 @@ def gradient_allocation(
     """
     adapter = spec.adapter
     assert isinstance(adapter, TinyLora)
-    assert spec.training is not None
     shapes = adapted_modules(model, adapter.targets)
     free = LoraXs(rank=adapter.rank, scaling=adapter.scaling, targets=adapter.targets)
     probe = attach(model, free, cache, weights=weights)
-    arm = arm_of(probe, tokenizer, task, spec)
-    per_step = spec.training.prompts_per_step
-    batches = min(adapter.allocation_batches, spec.training.steps)
+    arm, schedule = next(phases(probe, tokenizer, task, spec, Recorder([], Cost())))
+    per_step = arm.prompts_per_step
+    batches = min(adapter.allocation_batches, arm.training.steps)
     for batch in range(batches):
         prompts = schedule[batch * per_step : (batch + 1) * per_step]
-        items = [item for item in prompts for _ in range(spec.training.samples_per_prompt)]
+        items = [item for item in prompts for _ in range(arm.sequences_per_prompt)]
         torch.autograd.backward(arm.loss(arm.batch(items)))
     (theta,) = probe.trained.values()
     if theta.grad is None or not bool(theta.grad.any()):

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from capacity.config import RunSpec
 from capacity.errors import DataError
 from capacity.tasks.task import Item, Task
+from capacity.training.chat import prompt_ids
 
 # Streams of randomness of one run. Each draws from its own generator, so that no arm's draws move another's.
-PROMPT_STREAM, DEMONSTRATION_STREAM, ROLLOUT_STREAM = 1, 2, 3
+PROMPT_STREAM, DEMONSTRATION_STREAM, ROLLOUT_STREAM, PERMUTATION_STREAM, HELDOUT_STREAM = 1, 2, 3, 4, 5
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:
@@ -18,24 +18,22 @@ def generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream])
 
 
-def prompt_schedule(task: Task, spec: RunSpec) -> list[Item]:
+def prompt_schedule(task: Task, seed: int, steps: int, prompts_per_step: int) -> list[Item]:
     """The prompts of all steps in order, steps × prompts_per_step items.
 
-    Depends on the seed and the sizes only, so `sft` and `grpo` of a pair see identical prompts in identical order
-    (matching "prompts"). Items repeat only when the split is used up, in a new order.
+    Depends on the seed and the sizes only, so all methods see identical prompts in identical order (matching
+    "prompts"). Items repeat only when the split is used up, in a new order.
 
     Raises:
         DataError: the split has fewer items than one step needs.
     """
-    training = spec.training
-    assert training is not None
     pool = task.items("train")
-    if len(pool) < training.prompts_per_step:
+    if len(pool) < prompts_per_step:
         raise DataError(
-            f"task {task.name}: the train split has {len(pool)} items, a step needs {training.prompts_per_step}"
+            f"task {task.name}: its train split is too small: {len(pool)} items, a step needs {prompts_per_step}"
         )
-    rng = generator(spec.seed, PROMPT_STREAM)
-    needed = training.steps * training.prompts_per_step
+    rng = generator(seed, PROMPT_STREAM)
+    needed = steps * prompts_per_step
     order: list[int] = []
     while len(order) < needed:
         order.extend(int(i) for i in rng.permutation(len(pool)))
@@ -44,7 +42,7 @@ def prompt_schedule(task: Task, spec: RunSpec) -> list[Item]:
 
 def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:
     """Token ids of each prompt, with whatever the tokenizer puts in front."""
-    return [tokenizer.encode(item.prompt) for item in items]
+    return [prompt_ids(tokenizer, item) for item in items]
 
 
 def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Learning rates: those shipped (tuned on validation by `make tune`), and those the user gives."""
 
 import json
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -8,17 +9,7 @@ from typing import Any
 from capacity.config import Method, TaskSpec
 from capacity.errors import SpecError
 
-
-def size_class(adapter: str, trained_parameters: int) -> str:
-    """The class that shares a tuned rate: adapter and decade of the size.
-
-    Tinylora goes without its name: "1-9", "10-99", …, but "lora-xs 100-999". Full and bitfit have one size.
-    """
-    if adapter in ("full", "bitfit"):
-        return adapter
-    low = 10 ** (len(str(trained_parameters)) - 1)
-    decade = f"{low}-{10 * low - 1}"
-    return decade if adapter == "tinylora" else f"{adapter} {decade}"
+_REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
 
 
 def shipped() -> list[dict[str, Any]]:
@@ -30,29 +21,55 @@ def shipped() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TunedRate:
-    """A shipped rate; `at_edge` if the best rate was the smallest or the largest of those tried."""
+    """A shipped rate.
+
+    Attributes:
+        learning_rate: the best of those tried.
+        at_edge: whether it was the smallest or the largest of them.
+        tuned_at: the number of trained parameters at which they were tried.
+    """
 
     learning_rate: float
     at_edge: bool
+    tuned_at: int
+
+
+# Methods without a tuning of their own: a control must train like what it controls, rft-online like rft.
+SAME_RATE: dict[Method, Method] = {"random-reward": "grpo", "rft-online": "rft"}
 
 
 def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained_parameters: int) -> TunedRate:
-    """The shipped learning rate for this method and size.
+    """The shipped learning rate of this method: the one tuned at the nearest size of the same adapter.
 
-    GRPO sees no demonstrations, so its rate holds whatever their style.
+    Only sft's depends on the demonstrations, and on their style only: the knobs of a style share a rate, so that
+    they can be compared.
 
     Raises:
-        SpecError: none was tuned.
+        SpecError: none was tuned within a factor of ten of this size.
     """
-    wanted = size_class(adapter, trained_parameters)
-    for row in shipped():
-        same_task = row["task"] == task.name and (method == "grpo" or row["demonstrations"] == task.demonstrations)
-        if same_task and (row["model"], row["method"], row["sizes"]) == (model, method, wanted):
-            return TunedRate(float(row["learning_rate"]), bool(row["at_edge"]))
-    raise SpecError(
-        f"no tuned learning rate for {method} of size {wanted} on {model}, task {task.name}"
-        f"?demonstrations={task.demonstrations}: give one with --learning-rates {method}=RATE"
-    )
+    tuned = SAME_RATE.get(method, method)
+    rows = [
+        row
+        for row in shipped()
+        if (row["model"], row["task"], row["method"], row["adapter"]) == (model, task.name, tuned, adapter)
+        and (tuned != "sft" or row["demonstrations"] == task.demonstrations)
+    ]
+    distance = {row["trained_parameters"]: _distance(row["trained_parameters"], trained_parameters) for row in rows}
+    row = min(rows, key=lambda r: distance[r["trained_parameters"]], default=None)
+    if row is None or distance[row["trained_parameters"]] > math.log(_REACH):
+        raise SpecError(
+            f"no learning rate is tuned for {method}, {adapter} of {trained_parameters:,} parameters on {model}, "
+            f"task {task.label}: give one with --learning-rates {method}=RATE"
+        )
+    return TunedRate(float(row["learning_rate"]), bool(row["at_edge"]), row["trained_parameters"])
+
+
+def _distance(one: int, other: int) -> float:
+    """Of two sizes, on a logarithmic scale."""
+    return abs(math.log(one) - math.log(other))
+
+
+PARTS: dict[Method, tuple[Method, ...]] = {"sft+grpo": ("sft", "grpo")}  # it has no rate but those of its halves
 
 
 def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, float]:
@@ -64,6 +81,7 @@ def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, f
     if text is None:
         return {}
     rates: dict[Method, float] = {}
+    wanted = tuple(dict.fromkeys(part for m in methods for part in PARTS.get(m, (m,))))
     for part in text.split(","):
         name, equals, value = part.strip().rpartition("=")
         try:
@@ -72,9 +90,9 @@ def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, f
             rate = 0.0
         if not 0 < rate < float("inf"):
             raise SpecError(f"--learning-rates {text!r}: {value!r} is not a positive number")
-        named = methods if not equals else tuple(m for m in methods if m == name)
+        named = wanted if not equals else tuple(m for m in wanted if m == name)
         if not named:
-            raise SpecError(f"--learning-rates {text!r}: {name!r} is not among the methods {', '.join(methods)}")
+            raise SpecError(f"--learning-rates {text!r}: {name!r} is not among the methods {', '.join(wanted)}")
         if any(m in rates for m in named):
             raise SpecError(f"--learning-rates {text!r} gives more than one rate for {name or named[0]}")
         rates.update(dict.fromkeys(named, rate))

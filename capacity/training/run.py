@@ -17,14 +17,16 @@ from capacity.adapters.inject import attach
 from capacity.adapters.weights import WeightFolder
 from capacity.config import RunSpec, TinyLora
 from capacity.errors import DataError, TrainingError
-from capacity.models.aliases import ALIASES
+from capacity.models.aliases import model_shape
 from capacity.models.loading import load, model_folder
-from capacity.tasks.catalog import get_task
+from capacity.models.names import parse_model
+from capacity.tasks.catalog import open_task
 from capacity.training import trl_bridge
 from capacity.training.allocation import Allocation, gradient_allocation
-from capacity.training.arms import Cost, OnStep, arm_of
-from capacity.training.batches import prompt_schedule
+from capacity.training.arms import Cost, OnStep, Recorder
 from capacity.training.evaluate import evaluate
+from capacity.training.heldout import heldout_code_length
+from capacity.training.phases import phases
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,27 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         CapacityError: the spec does not fit the model or the task.
     """
     began = time.monotonic()
+    _, shape = model_shape(spec.model)
     torch.manual_seed(spec.seed)
     cache = cache or default_cache()
     model, tokenizer = load(spec.model, device)
-    weights = WeightFolder(model_folder(spec.model))
-    base = base_fingerprint(model, weights.digests(cache))
-    task = get_task(spec.task.name)
-    schedule = prompt_schedule(task, spec) if spec.training is not None else []
+    # The factors of a quantised base are those of its dequantised weights, not of the checkpoint's.
+    weights = None if parse_model(spec.model).quantised else WeightFolder(model_folder(spec.model))
+    base = base_fingerprint(model, weights.digests(cache) if weights else None)
+    task = open_task(spec.task)
     allocation: Allocation | None = None
     if isinstance(spec.adapter, TinyLora) and spec.adapter.allocation == "gradient":
-        allocation = gradient_allocation(model, tokenizer, task, spec, schedule, cache, weights)
+        allocation = gradient_allocation(model, tokenizer, task, spec, cache, weights)
     entries = allocation.entries if allocation else None
     adapted = attach(model, spec.adapter, cache, entries=entries, weights=weights)
-    cost, metrics, artifact, payload = Cost(), [], None, {}
+    recorder, artifact, payload, square_sum = Recorder([], Cost(), on_step), None, {}, None
     if spec.training is not None:
-        arm = arm_of(adapted, tokenizer, task, spec, on_step)
-        with tempfile.TemporaryDirectory() as scratch:
-            trl_bridge.train(arm, schedule, device, scratch)
-        arm.diagnose()
-        cost, metrics = arm.cost, arm.metrics
+        start = adapted.vector()
+        for arm, schedule in phases(adapted, tokenizer, task, spec, recorder):
+            with tempfile.TemporaryDirectory() as scratch:
+                trl_bridge.train(arm, schedule, device, scratch)
+            arm.diagnose()
+        square_sum = float((adapted.vector() - start).double().square().sum())
         try:
             payload = store(adapted, spec.storage_dtype)
         except DataError as error:
@@ -79,23 +83,29 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         artifact = pack(adapted, payload, model=spec.model, base=base, dtype=spec.storage_dtype, run=spec.identity)
     trained_seconds = time.monotonic() - began
     evaluation = evaluate(adapted.model, tokenizer, task, spec.evaluation)
+    heldout = heldout_code_length(adapted, tokenizer, task, spec) if spec.training is not None else {}
     result = {
-        "model_parameters": ALIASES[spec.model].shape.parameters,
-        "family": ALIASES[spec.model].shape.family,
+        "model_parameters": shape.parameters,
+        "family": shape.family,
         "base_fingerprint": base,
         "trained_parameters": adapted.trained_parameters,
         "update_bytes": payload_bytes(payload),
         "header_bytes": len(artifact) - payload_bytes(payload) if artifact else 0,
         "allocation": asdict(allocation) if allocation else None,
+        "update_square_sum": square_sum,
         "n_items": evaluation.n_items,
         "n_correct": evaluation.n_correct,
+        "n_strict": evaluation.n_strict,
+        "n_lenient": evaluation.n_lenient,
+        "n_unfinished": evaluation.n_unfinished,
         "accuracy": evaluation.accuracy,
-        **asdict(cost),
+        **asdict(recorder.cost),
+        **heldout,
         "training_seconds": round(trained_seconds, 3),
         "wall_seconds": round(time.monotonic() - began, 3),
         "worker_peak_memory_bytes": _peak_memory(),
     }
-    return RunRecord(result, metrics, evaluation.outcomes, artifact)
+    return RunRecord(result, recorder.metrics, evaluation.outcomes, artifact)
 
 
 def _peak_memory() -> int:

@@ -88,17 +88,17 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
 
     Args:
         arm: what a step samples and minimises; it records metrics and costs.
-        schedule: steps × prompts_per_step items.
+        schedule: steps × the arm's prompts_per_step items.
         device: "cpu" or "cuda".
         scratch: folder that the trainer may write to.
     """
     training = arm.training
-    items = [item for item in schedule for _ in range(training.samples_per_prompt)]
+    items = [item for item in schedule for _ in range(arm.sequences_per_prompt)]
     dataset = datasets.Dataset.from_dict({"prompt": [i.prompt for i in items], "position": range(len(items))})
     arguments = common_arguments(training, arm.spec.seed, device, scratch)
     untrained = {name: p.detach().clone() for name, p in arm.adapted.trained.items()}
     trainer: PairedGRPOTrainer | PairedSFTTrainer
-    if arm.spec.method == "grpo":
+    if arm.trainer == "grpo":
         trainer = PairedGRPOTrainer(
             model=arm.adapted.model,
             reward_funcs=_unused_reward,

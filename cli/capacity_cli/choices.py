@@ -4,6 +4,7 @@ from typing import cast, get_args
 
 from capacity.adapters.sharing import Sharing
 from capacity.adapters.storage import STORAGE_DTYPES
+from capacity.config import Match
 from capacity.errors import unknown
 
 
@@ -27,3 +28,14 @@ def storage_dtype_choice(text: str) -> str:
     if text not in STORAGE_DTYPES:
         raise unknown("storage dtype", text, STORAGE_DTYPES)
     return text
+
+
+def match_choice(text: str) -> Match:
+    """What the arms of a pair have in common.
+
+    Raises:
+        SpecError: unknown.
+    """
+    if text not in get_args(Match):
+        raise unknown("matching", text, get_args(Match))
+    return cast(Match, text)

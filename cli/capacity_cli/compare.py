@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from capacity.config import Method, RunSpec, TaskSpec
+from capacity.config import METHODS, Method, RunSpec, TaskSpec
 from capacity.errors import CapacityError, DataError
 from capacity.executors.local import run_all
 from capacity.models.aliases import check_trainable, resolve
@@ -18,11 +19,11 @@ from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Run, State, Study
 from capacity.tasks.catalog import parse_task
 from capacity.training.pairs import compare_specs, parse_methods
-from capacity.training.rates import parse_rates, tuned_rate
+from capacity.training.rates import PARTS, parse_rates, tuned_rate
 from capacity.training.sizes import Size, SizeChoice, size_of
 from capacity_analysis.comparison import compare_runs
 from capacity_cli.app import Interrupted
-from capacity_cli.choices import storage_dtype_choice
+from capacity_cli.choices import match_choice, storage_dtype_choice
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.progress import RunProgress
 from capacity_reports.tables import comparison_view, rows_table
@@ -36,6 +37,8 @@ def compare_command(
     seeds: int,
     learning_rates: str | None,
     storage_dtype: str,
+    match: str,
+    tokens_per_step: int | None,
     workers: int | None,
     out: Path | None,
     *,
@@ -49,7 +52,7 @@ def compare_command(
     task_spec = parse_task(task)
     size = size_of(alias, choice, dtype)
     rates = parse_rates(learning_rates, chosen)
-    specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates)
+    specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates, match_choice(match), tokens_per_step)
     fingerprint = current(device(), "fp32")
     study = Study(out or _default_out(alias, size, specs, fingerprint))
     if dry_run:
@@ -93,7 +96,8 @@ def _edge_remarks(
     alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
 ) -> list[str]:
     """Says which shipped rates were the smallest or largest of those tried."""
-    used = [m for m in methods if m not in rates]
+    parts = {part for m in methods for part in PARTS.get(m, (m,))}
+    used = [m for m in METHODS if m in parts and m not in rates]
     edge = [m for m in used if tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters).at_edge]
     return [f"The tuned rate of {m} lies at the edge of the rates tried: a better one may exist." for m in edge]
 
@@ -104,7 +108,8 @@ def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: 
     digest = hashlib.sha256(identities.encode()).hexdigest()[:8]
     kind, count = size.solution.adapter, size.solution.trained_parameters
     name = str(count) if kind == "tinylora" else kind if kind in ("full", "bitfit") else f"{kind}-{count}"
-    return Path("capacity-studies") / f"compare-{alias}-{name}-{digest}"
+    plain = re.sub(r"[^\w.-]+", "-", alias)
+    return Path("capacity-studies") / f"compare-{plain}-{name}-{digest}"
 
 
 def _states(

@@ -31,7 +31,8 @@ def weight(spec: RunSpec) -> int:
 class RunProgress:
     """Context manager whose `on_event` takes the events of `run_all`. Writes to stderr only."""
 
-    def __init__(self, specs: Sequence[RunSpec]) -> None:
+    def __init__(self, specs: Sequence[RunSpec], what: str = "steps of all runs") -> None:
+        self.several_models = len({spec.model for spec in specs}) > 1
         self.total = sum(map(weight, specs))
         self.count = len(specs)
         self.ended = 0
@@ -49,7 +50,7 @@ class RunProgress:
             transient=True,
             disable=not self.live,
         )
-        self.overall = self.bars.add_task("steps of all runs", total=self.total)
+        self.overall = self.bars.add_task(what, total=self.total)
         self.tasks: dict[str, int] = {}
 
     def __enter__(self) -> "RunProgress":
@@ -65,7 +66,7 @@ class RunProgress:
         if event.kind == "start":
             self.steps[key] = 0
             if key not in self.tasks:
-                self.tasks[key] = self.bars.add_task(event.spec.label, total=weight(event.spec))
+                self.tasks[key] = self.bars.add_task(self._label(event.spec), total=weight(event.spec))
         elif event.kind == "step":
             self.steps[key] = event.step
             self.bars.update(self.tasks[key], completed=event.step)  # type: ignore[arg-type]
@@ -76,11 +77,14 @@ class RunProgress:
             self._print_end(event)
         self.bars.update(self.overall, completed=sum(self.steps.values()))
 
+    def _label(self, spec: RunSpec) -> str:
+        return f"{spec.model} {spec.label}" if self.several_models else spec.label
+
     def _print_end(self, event: Event) -> None:
         done = sum(self.steps.values())
         elapsed = time.monotonic() - self.began
         left = seconds(elapsed * (self.total - done) / max(done, 1))
-        line = f"[{self.ended}/{self.count}] {event.spec.label}: {event.kind}"
+        line = f"[{self.ended}/{self.count}] {self._label(event.spec)}: {event.kind}"
         if event.message:
             line += f": {event.message}"
         if self.ended < self.count:

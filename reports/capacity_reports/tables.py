@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # scipy takes half a second that `plan` need not wait for
-    from capacity_analysis.comparison import Comparison
+    from capacity_analysis.comparison import Arm, Comparison
     from capacity_analysis.intervals import Interval
 
 
@@ -26,10 +26,12 @@ def seconds(value: float) -> str:
 def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequence[str] = ()) -> RenderableType:
     """The table, base at every temperature, remarks, and verdict of one comparison."""
     table = Table(title=f"{comparison.model} on {comparison.task}", title_justify="left", box=None, pad_edge=False)
-    headings = ("method", "trained", "update", "rate", "accuracy % (95 %)", "gain", "run time")
+    best = comparison.best_temperature
+    over = "" if best is None else f"over T={best:g}"
+    headings = ("method", "trained", "update", "rate", "accuracy % (95 %)", "gain", over, "run time")
     for name in headings:
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    table.add_row("base", "0", "0 B", "", percent(comparison.base), "", "")
+    table.add_row("base", "0", "0 B", "", percent(comparison.base), "", "", "")
     for arm in comparison.arms:
         table.add_row(
             arm.method,
@@ -38,17 +40,17 @@ def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequ
             f"{arm.learning_rate:g}",
             percent(arm.accuracy),
             f"{100 * arm.gain.estimate:+.1f}",
+            f"{100 * arm.gain_over_best_temperature.estimate:+.1f}" if arm.gain_over_best_temperature else "",
             seconds(arm.wall_seconds),
         )
     by_temperature = ", ".join(f"T={t:g} {percent(i)}" for t, i in comparison.base_by_temperature.items())
     notes = [f"Base by temperature, %: {by_temperature}."]
+    if best is not None:
+        notes.append(f'Best temperature of the base, chosen on validation: {best:g}; "{over}" is the gain over it.')
     if comparison.arms:
         arm = comparison.arms[0]
-        tokens = ", ".join(f"{a.method} {a.trained_tokens / 1000:,.0f} k" for a in comparison.arms)
-        notes.append(
-            f"Each run: {arm.prompts:,} prompts, {arm.sequences:,} sequences (tokens: {tokens}), then "
-            f"{arm.accuracy.items:,} test items; seeds: {arm.accuracy.seeds}."
-        )
+        notes.extend(_cost(a) for a in comparison.arms)
+        notes.append(f"Each run answers {arm.accuracy.items:,} test items; seeds: {arm.accuracy.seeds}.")
         notes.append(
             f"Update: {arm.adapter}, {arm.storage_dtype} payload; the header of its file takes {arm.header_bytes} B "
             "besides. Accuracies, gains and intervals in percentage points."
@@ -56,6 +58,15 @@ def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequ
     notes.extend(remarks)
     notes.append(f"Wall time {seconds(wall_seconds)}.")
     return Group(table, Text(""), *(Text(n) for n in notes), Text(""), Text(comparison.verdict, style="bold"))
+
+
+def _cost(arm: "Arm") -> str:
+    """What a run of an arm used, on average."""
+    sampled = f", {arm.sampled_tokens / 1000:,.0f} k sampled tokens" if arm.sampled_tokens else ""
+    return (
+        f"{arm.method}: {arm.prompts:,.0f} prompts, {arm.sequences:,.0f} sequences, "
+        f"{arm.trained_tokens / 1000:,.0f} k trained tokens{sampled}, {arm.flops:.2g} FLOPs a run."
+    )
 
 
 def rows_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -1,0 +1,93 @@
+"""GRPO, and its control whose rewards say nothing."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from capacity.config import GrpoSpec
+from capacity.errors import TrainingError
+from capacity.tasks.task import Item
+from capacity.training import advantage, losses
+from capacity.training.arms import Arm, Batch
+from capacity.training.batches import PERMUTATION_STREAM, ROLLOUT_STREAM, generator
+
+
+class GrpoArm(Arm):
+    """GRPO on own samples, the task's grader as reward."""
+
+    trainer = "grpo"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert self.spec.grpo is not None
+        self.grpo: GrpoSpec = self.spec.grpo
+        self.rng: np.random.Generator = generator(self.spec.seed, ROLLOUT_STREAM)
+
+    def batch(self, items: Sequence[Item]) -> Batch:
+        """Samples of the current policy with rewards and group-relative advantages."""
+        rollout, graded = self.sampled(items, self.grpo.temperature, self.rng)
+        rewards = self.rewarded(graded)
+        k = self.training.samples_per_prompt
+        advantages = advantage.group_advantages(rewards, k, self.grpo.advantage_epsilon)
+        return self.finish(rollout, rewards, advantages)
+
+    def rewarded(self, graded: Tensor) -> Tensor:
+        """The rewards (B,) that the samples get for their grades (B,)."""
+        return graded
+
+    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+        """The clipped surrogate; one update a batch, so the samples are on policy and the ratio is 1."""
+        assert batch.rewards is not None
+        assert batch.advantages is not None
+        rollout, k = batch.rollout, self.training.samples_per_prompt
+        mask = rollout.completion_mask
+        logprobs = losses.token_logprobs(logits, rollout.completion_ids, self.grpo.temperature)
+        loss = losses.grpo_loss(logprobs, logprobs.detach(), batch.advantages, mask, self.grpo.epsilon)
+        hits = advantage.group_hits(batch.rewards, k)
+        kl = losses.mean_sampled_kl(rollout.sampler_logprobs, logprobs.detach(), mask)
+        extra = {
+            "reward": float(batch.rewards.mean()),
+            "kl_to_sampler_bits": float(kl) / math.log(2),
+            "group_hits": hits,
+            "dead_groups": advantage.dead_groups(hits, k),
+            "reward_bits": sum(losses.kt_code_bits(h, k) for h in hits),
+        }
+        return loss, extra
+
+    def diagnose(self) -> None:
+        """Also looks at the rewards.
+
+        Raises:
+            TrainingError: no group of any step had rewards that differ, so there was no gradient at all.
+        """
+        k = self.training.samples_per_prompt
+        # After a warm start there may be nothing left to learn.
+        if self.phase is None and all(row["dead_groups"] == len(row["group_hits"]) for row in self.metrics):
+            mean = sum(row["reward"] for row in self.metrics) / len(self.metrics)
+            raise TrainingError(
+                f"the reward never varied within a group in {len(self.metrics)} steps (mean reward {mean:.3f}, "
+                f"{k} samples a prompt at temperature {self.grpo.temperature:g}): there was no gradient and nothing "
+                "was learnt; choose a task that the base model solves sometimes, but not always"
+            )
+        super().diagnose()
+
+
+class RandomRewardArm(GrpoArm):
+    """GRPO with the rewards of each group permuted at random: as many are rewarded, but not the right ones.
+
+    Groups whose rewards are all equal stay so. What this arm gains is not learnt from the task.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.permutations: np.random.Generator = generator(self.spec.seed, PERMUTATION_STREAM)
+
+    def rewarded(self, graded: Tensor) -> Tensor:
+        """The grades of each group in random order."""
+        groups = graded.view(-1, self.training.samples_per_prompt).cpu().numpy()
+        shuffled = self.permutations.permuted(groups, axis=1).reshape(-1)
+        return torch.from_numpy(shuffled).to(graded)

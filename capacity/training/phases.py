@@ -1,0 +1,48 @@
+"""The arms of a run in the order in which they train: one, or two halves for `sft+grpo`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from capacity.adapters.inject import AdaptedModel
+from capacity.config import RunSpec
+from capacity.tasks.task import Item, Task
+from capacity.training.arms import Arm, Recorder
+from capacity.training.batches import prompt_schedule
+from capacity.training.grpo import GrpoArm, RandomRewardArm
+from capacity.training.rft import RftArm
+from capacity.training.sft import SftArm
+
+ARMS: dict[str, type[Arm]] = {
+    "sft": SftArm,
+    "rft": RftArm,
+    "rft-online": RftArm,
+    "grpo": GrpoArm,
+    "random-reward": RandomRewardArm,
+}
+
+
+def phases(
+    adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec, recorder: Recorder
+) -> Iterator[tuple[Arm, list[Item]]]:
+    """Each arm of a run with the prompts of its steps. An arm is made when the one before it has trained.
+
+    `sft+grpo` gives the first half of its steps, and of the prompts in their order, to sft, the rest to grpo; each
+    half has its own warm-up (half as long) and decay.
+    """
+    training = spec.training
+    assert training is not None
+    if spec.method != "sft+grpo":
+        arm = ARMS[spec.method](adapted, tokenizer, task, spec, training, recorder)
+        yield arm, prompt_schedule(task, spec.seed, training.steps, arm.prompts_per_step)
+        return
+    assert spec.warm_start is not None
+    first, warmup = training.steps // 2, training.warmup_steps // 2
+    parts = {"sft": (first, spec.warm_start.learning_rate), "grpo": (training.steps - first, training.learning_rate)}
+    schedule: list[Item] = []
+    for name, (steps, rate) in parts.items():
+        changed = {"steps": steps, "learning_rate": rate, "warmup_steps": warmup}
+        arm = ARMS[name](adapted, tokenizer, task, spec, training.model_copy(update=changed), recorder)
+        arm.phase = name
+        used = len(schedule)
+        schedule = prompt_schedule(task, spec.seed, used // arm.prompts_per_step + steps, arm.prompts_per_step)
+        yield arm, schedule[used:]

@@ -1,0 +1,158 @@
+"""`capacity sweep`: make the runs of a study file, and print accuracy against size."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from capacity.config import RunSpec
+from capacity.errors import CapacityError, DataError
+from capacity.executors.local import run_all
+from capacity.runs import files
+from capacity.runs.fingerprint import Fingerprint, current
+from capacity.runs.points import points, to_csv
+from capacity.runs.study import Run, Study
+from capacity.studies.file import StudyFile, read_study_file
+from capacity.studies.grid import cells, first_rates, result_specs, trial_specs, unique
+from capacity.studies.sweep import sweep
+from capacity_cli.app import Interrupted
+from capacity_cli.environment import check_libraries, device
+from capacity_cli.progress import RunProgress
+from capacity_reports.tables import rows_table, seconds
+
+
+def sweep_command(
+    path: Path, out: Path | None, workers: int | None, *, dry_run: bool, allow_mixed: bool, as_json: bool
+) -> None:
+    """Everything between the options and the printed result."""
+    file = read_study_file(path)
+    folder = out or Path("capacity-studies") / file.name
+    if dry_run:
+        _show_plan(file, Study(folder), as_json=as_json)
+        return
+    began = time.monotonic()
+    study, specs = make_study(file, folder, workers, allow_mixed=allow_mixed)
+    runs = _complete(study, specs)
+    failures = [f for f in study.failures() if f.run in {s.short_id for s in specs}]
+    table = folder / "points.csv"
+    files.write_atomically(table, to_csv(points(file.name, study.runs())))
+    wall = time.monotonic() - began
+    from capacity_analysis.sizes_table import size_rows
+
+    rows = size_rows(runs)
+    if as_json:
+        result = {
+            "study": str(folder),
+            "points": str(table),
+            "runs": len(runs),
+            "failed": [{"label": f.label, "message": f.message} for f in failures],
+            "sizes": [row.to_json() for row in rows],
+            "wall_seconds": round(wall, 1),
+        }
+        print(json.dumps(result, indent=1))
+    else:
+        console = Console()
+        headings = ("model", "method", "demonstrations", "adapter", "trained", "rate", "accuracy % (95 %)", "seeds")
+        console.print(rows_table(headings, [row.cells() for row in rows]), soft_wrap=True, highlight=False)
+        print(f"{len(runs)} runs in {folder}, points in {table}; {seconds(wall)}")
+        for failure in failures:
+            console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
+    if failures:
+        raise CapacityError(
+            f"{len(failures)} of {len(specs)} runs failed; the diagnosis of each: capacity runs {folder}"
+        )
+
+
+def make_study(
+    file: StudyFile, folder: Path, workers: int | None, *, allow_mixed: bool = False
+) -> tuple[Study, list[RunSpec]]:
+    """Makes what is missing of a study in `folder`.
+
+    Returns:
+        The study and the specs of its reported runs; those that failed are in it with their diagnosis.
+    """
+    check_libraries()
+    fingerprint, study = current(device(), "fp32"), Study(folder)
+
+    def make(specs: Sequence[RunSpec], what: str) -> None:
+        study.write_plan(specs)
+        missing = _missing(study, specs, fingerprint, allow_mixed=allow_mixed)
+        if missing:
+            _make(study, missing, fingerprint, workers, what)
+
+    with study.locked():
+        return study, sweep(file, study, make)
+
+
+def run_sweep(path: Path, out: Path, workers: int | None, *, fresh: bool) -> Study:
+    """Makes all runs of a study file; what `capacity check --run` calls.
+
+    Raises:
+        DataError: `fresh`, and there are runs already.
+        CapacityError: runs failed.
+    """
+    file = read_study_file(path)
+    if fresh and (out / "runs").is_dir() and any((out / "runs").iterdir()):
+        raise DataError(f"{out}: has runs already, and a check starts an empty study: choose another folder")
+    study, specs = make_study(file, out, workers)
+    failed = len(specs) - len(_complete(study, specs))
+    if failed:
+        raise CapacityError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {out}")
+    return study
+
+
+def _complete(study: Study, specs: Sequence[RunSpec]) -> list[Run]:
+    folders = (study.path_of(spec) for spec in specs)
+    return [study.read(folder) for folder in folders if folder.is_dir()]
+
+
+def _missing(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, allow_mixed: bool) -> list[RunSpec]:
+    """The runs that are to be made; stale ones are refused unless allowed."""
+    states = [(spec, *study.find(spec, fingerprint)) for spec in specs]
+    stale = [run for _, state, run in states if state == "stale" and run is not None]
+    if stale and not allow_mixed:
+        raise DataError(
+            f"{study.folder}: {len(stale)} runs are stale, made in another environment "
+            f"({stale[0].fingerprint.difference(fingerprint)}): choose another --out, or reuse them with --allow-mixed"
+        )
+    return [spec for spec, state, _ in states if state == "missing"]
+
+
+def _make(study: Study, missing: Sequence[RunSpec], fingerprint: Fingerprint, workers: int | None, what: str) -> None:
+    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
+    try:
+        with RunProgress(missing, what) as progress:
+            run_all(study, missing, fingerprint, count, progress.on_event)
+    except KeyboardInterrupt:
+        done = sum(study.path_of(spec).is_dir() for spec in missing)
+        raise Interrupted(
+            f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
+            "the same command continues"
+        ) from None
+
+
+def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
+    """The runs that a sweep makes. Tuned rates are not known before the tuning is done, so those runs are counted."""
+    tuned, tuning = list(cells(file, tuned=True)), file.tuning
+    trials: list[RunSpec] = []
+    if tuning is not None:
+        every = ((c, m, r) for c in tuned for m in c.tuned_methods for r in first_rates(c, tuning))
+        trials = unique(s for c, m, r in every for s in trial_specs(c, m, r, tuning))
+    planned = result_specs(file, {})
+    later = sum(len(c.grid.methods) * len(c.grid.seeds) for c in tuned)
+    if as_json:
+        listed = [[{"id": s.short_id, "label": s.label, "spec": s.model_dump()} for s in x] for x in (trials, planned)]
+        result = {"study": str(study.folder), "tuning": listed[0], "runs": listed[1], "runs_at_tuned_rates": later}
+        print(json.dumps(result, indent=1))
+        return
+    rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
+    Console().print(rows_table(("model", "what", "rate"), rows), soft_wrap=True, highlight=False)
+    done = [sum(study.path_of(s).is_dir() for s in specs) for specs in (trials, planned)]
+    print(f"{file.name} in {study.folder}: {file.question}".rstrip(": "))
+    if trials:
+        print(f"{len(trials)} tuning runs ({done[0]} done), more where the best rate lies at an edge")
+        print(f"{later} runs at tuned rates, fewer where tasks share them")
+    print(f"{len(planned)} other runs ({done[1]} done)")

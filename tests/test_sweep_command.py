@@ -1,0 +1,92 @@
+"""`capacity sweep` from a file to a points table, with real runs of the smallest model."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CAPACITY = str(Path(sys.executable).parent / "capacity")
+STUDY = """
+name = "tiny"
+question = "Does it run?"
+[tuning]
+rates = [0.001, 0.01]
+extend = 0
+[[grids]]
+models = ["abacus-0.2m"]
+methods = ["sft"]
+sizes = [{ budget = 13 }]
+rates = "tuned"
+seeds = 1
+[grids.protocol]
+steps = 2
+warmup_steps = 0
+prompts_per_step = 2
+samples_per_prompt = 2
+test_items = 16
+validation_items = 8
+temperatures = [1.0]
+"""
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [CAPACITY, "sweep", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "tiny.toml").write_text(STUDY)
+    done = run(folder, "tiny.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "first.json").write_text(done.stdout)
+    return folder
+
+
+def test_sweep_tunes_then_makes_what_is_reported(made: Path) -> None:
+    result = json.loads((made / "first.json").read_text())
+    study = made / "capacity-studies" / "tiny"
+    assert Path(result["study"]) == Path("capacity-studies/tiny")
+    assert [(row["method"], row["trained_parameters"], row["n_items"]) for row in result["sizes"]] == [
+        ("base", 0, 16), ("sft", 13, 16),
+    ]  # fmt: skip
+    (arm,) = json.loads((study / "tuning.json").read_text())
+    assert [trial["rate"] for trial in arm["trials"]] == [0.001, 0.01]
+    rows = list(csv.DictReader((study / "points.csv").open()))
+    assert sorted((r["method"], r["split"], r["seed"]) for r in rows) == [
+        ("base", "test", "0"), ("base", "validation", "0"),
+        ("sft", "test", "0"), ("sft", "validation", "1000"), ("sft", "validation", "1000"),
+    ]  # fmt: skip
+    assert {r["demonstrations"] for r in rows if r["method"] == "sft"} == {"worked&style_bits=4&style_shift=4"}
+    assert all(float(r["flops"]) > 0 for r in rows if r["method"] == "sft")
+    assert json.loads((study / "study.json").read_text())["question"] == "Does it run?"
+
+
+def test_second_start_makes_nothing_again(made: Path) -> None:
+    folder = made / "capacity-studies" / "tiny" / "runs"
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    done = run(made, "tiny.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+    assert json.loads(done.stdout)["sizes"] == json.loads((made / "first.json").read_text())["sizes"]
+
+
+def test_dry_run_counts_the_runs_without_making_them(made: Path) -> None:
+    done = run(made, "tiny.toml", "--dry-run", "--out", "elsewhere")
+    assert done.returncode == 0
+    assert "2 tuning runs (0 done)" in done.stdout
+    assert "1 runs at tuned rates" in done.stdout
+    assert not (made / "elsewhere").exists()
+
+
+def test_file_that_is_wrong_ends_in_one_line(made: Path) -> None:
+    (made / "wrong.toml").write_text(STUDY.replace('"sft"', '"stf"'))
+    for name, message in (("wrong.toml", "did you mean sft"), ("nowhere.toml", "cannot be read")):
+        done = run(made, name)
+        assert done.returncode in (1, 2)
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
