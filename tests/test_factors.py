@@ -177,6 +177,17 @@ def test_singular_values_that_stay_unresolved_are_an_error(monkeypatch: pytest.M
         truncated_svd(weight(400, 300), 2, "0" * 64, "layer")
 
 
+def test_the_check_ends_the_work_between_products() -> None:
+    left = iter(range(5))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        truncated_svd(weight(400, 300), 2, "0" * 64, "layer", check)
+
+
 def test_largest_entry_of_each_left_vector_is_positive() -> None:
     for seed in range(5):
         f = truncated_svd(weight(30, 20, seed), 3, f"{seed:064x}")

@@ -1,5 +1,9 @@
+import _thread
 import json
 import os
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from capacity.adapters import weights
 from capacity.adapters.budget import ModuleShape
@@ -129,7 +134,8 @@ def test_the_cache_is_that_of_loaded_models(tmp_path) -> None:
     assert [new for *_, new in folder.stream_factors(MODULES, 2, tmp_path / "cache")] == [False] * 3
 
 
-def test_what_was_done_before_an_interruption_stays_cached(tmp_path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_was_done_before_an_interruption_stays_cached(tmp_path, threads: int) -> None:
     folder, cache = single(tmp_path / "m", tensors()), tmp_path / "cache"
 
     def stop(done: int, total: int, name: str) -> None:
@@ -137,9 +143,149 @@ def test_what_was_done_before_an_interruption_stays_cached(tmp_path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        folder_factors(folder, MODULES, 2, cache, stop)
+        folder_factors(folder, MODULES, 2, cache, stop, threads=threads)
     again = list(WeightFolder(folder).stream_factors(MODULES, 2, cache))
-    assert [new for *_, new in again] == [False, False, True]
+    assert [new for *_, new in again][:2] == [False, False]
+
+
+MANY = [ModuleShape(f"model.layers.{i}.mlp.up_proj", 300 + 10 * (i % 3), 200) for i in range(12)]
+
+
+def many(folder: Path) -> WeightFolder:
+    """A checkpoint of `MANY`."""
+    g = torch.Generator().manual_seed(1)
+    return WeightFolder(single(folder, {f"{m.name}.weight": torch.randn(m.d, m.k, generator=g) for m in MANY}))
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_the_number_of_threads_changes_no_bit_and_no_order(tmp_path) -> None:
+    folder = many(tmp_path / "m")
+    with threadpool_limits(limits=2, user_api="blas"):
+        one, two, five = (list(folder.stream_factors(MANY, 3, None, threads=n)) for n in (1, 2, 5))
+    for other in (two, five):
+        assert [name for name, *_ in other] == [m.name for m in MANY]
+        for (_, expected, _), (_, found, _) in zip(one, other, strict=True):
+            for field, value in vars(expected).items():
+                np.testing.assert_array_equal(value, getattr(found, field))
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_number_afterwards(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, seen, torch_threads = many(tmp_path / "m"), set[int](), torch.get_num_threads()
+
+    def observed(*arguments: Any) -> Any:
+        seen.update(blas_threads())
+        seen.add(torch.get_num_threads())
+        return truncated_svd(*arguments)
+
+    monkeypatch.setattr(weights, "truncated_svd", observed)
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(limits=2, user_api="blas"):
+            before = blas_threads()
+            assert set(before) == {2}
+            list(folder.stream_factors(MANY, 2, None))
+            stream = folder.stream_factors(MANY, 2, None)
+            next(stream)
+            stream.close()
+            assert blas_threads() == before
+            with pytest.raises(CapacityError):
+                list(folder.stream_factors(MANY, 201, None))
+            assert blas_threads() == before
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(torch_threads)
+    assert seen == {1}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_weights_are_worked_on_than_there_are_threads(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    folder, lock, inside, most = many(tmp_path / "m"), threading.Lock(), 0, 0
+    read = folder.read
+
+    def counted(name: str) -> torch.Tensor:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        return read(name)
+
+    def slow(*arguments: Any) -> Any:
+        nonlocal inside
+        time.sleep(0.02)
+        factors = truncated_svd(*arguments)
+        with lock:
+            inside -= 1
+        return factors
+
+    monkeypatch.setattr(folder, "read", counted)
+    monkeypatch.setattr(weights, "truncated_svd", slow)
+    list(folder.stream_factors(MANY, 2, None, threads=threads))
+    assert most == threads
+    # Where the memory allows one at a time, more threads do not help.
+    most = 0
+    monkeypatch.setattr(weights, "_BESIDE", 0)
+    list(folder.stream_factors(MANY, 2, None, threads=threads))
+    assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("d", "k", "size", "transposed", "memory"),
+    [(40, 20, 3200, False, 3200), (20, 40, 3200, False, 6400), (40, 20, 1600, False, 4800), (20, 40, 3200, True, 9600)],
+)
+def test_memory_of_a_module(d: int, k: int, size: int, transposed: bool, memory: int) -> None:
+    stored = weights.StoredTensor("a.weight", Path("a"), (k, d) if transposed else (d, k), size)
+    assert weights._Work(ModuleShape("a", d, k), stored, transposed).memory == memory
+
+
+def test_the_largest_layer() -> None:
+    names = {"model.layers.9.up": 3, "model.layers.10.up": 4, "model.layers.10.experts.7.down": 2, "lm_head": 5}
+    works = [
+        weights._Work(ModuleShape(n, 2, 2), weights.StoredTensor(n, Path("a"), (2, 2), size), False)
+        for n, size in names.items()
+    ]
+    assert weights._largest_layer(works) == 6
+
+
+def test_ctrl_c_stops_the_work_and_keeps_what_was_done(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = many(tmp_path / "m"), tmp_path / "cache"
+    begun: list[str] = []
+
+    def interrupted(weight: torch.Tensor, rank: int, digest: str, name: str, check: Any) -> Any:
+        begun.append(name)
+        if name != MANY[3].name:
+            return truncated_svd(weight, rank, digest, name, check)
+        _thread.interrupt_main()  # as SIGINT does
+        while True:  # for ever, unless the check ends it
+            check()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(weights, "truncated_svd", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            folder_factors(folder, MANY, 2, cache, threads=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert set(begun) >= {m.name for m in MANY[:4]}
+    monkeypatch.undo()
+    again = {name: new for name, _, new in folder.stream_factors(MANY, 2, cache)}
+    assert sum(again[m.name] for m in MANY[:3]) <= 1  # the one that the other thread was at
+    assert again[MANY[3].name]
+
+
+def test_the_error_of_one_module_ends_the_work(tmp_path) -> None:
+    folder, cache = many(tmp_path / "m"), tmp_path / "cache"
+    shapes = [*MANY[:4], ModuleShape("model.layers.9.bad", 30, 20), *MANY[4:]]
+    stored = {name: folder.read(name).clone() for name in folder.tensors}
+    broken = WeightFolder(single(tmp_path / "b", {**stored, "model.layers.9.bad.weight": torch.full((30, 20), np.inf)}))
+    with pytest.raises(CapacityError, match=r"model\.layers\.9\.bad: its weight has values that are not finite"):
+        folder_factors(broken, shapes, 2, cache, threads=3)
+    assert [new for *_, new in folder.stream_factors(MANY[:4], 2, cache)] == [False] * 4
 
 
 @pytest.mark.parametrize("rename", [lambda n: n.removeprefix("model."), lambda n: f"language.{n}"])

@@ -7,7 +7,7 @@ few in float64, which settle the accuracy.
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -81,7 +81,9 @@ def content_hash(weight: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "weight") -> Factors:
+def truncated_svd(
+    weight: torch.Tensor, rank: int, digest: str, name: str = "weight", check: Callable[[], None] = lambda: None
+) -> Factors:
     """The leading `rank` singular triplets of `weight`.
 
     Block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ, formed only if W's spectrum is flat, from a start
@@ -99,6 +101,7 @@ def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "wei
         rank: r ≤ min(d, k).
         digest: content hash of W (seeds the start).
         name: named in the error.
+        check: called before every product with W; what it raises ends the work.
 
     Raises:
         CapacityError: r > min(d, k), values that are not finite, or no convergence.
@@ -107,7 +110,7 @@ def truncated_svd(weight: torch.Tensor, rank: int, digest: str, name: str = "wei
     if rank > min(d, k):
         raise CapacityError(f"{name}: rank {rank} is above the smaller side of its shape {d}×{k}")
     plain, exponent = _plain(weight, name)
-    w = _Sides(plain)
+    w = _Sides(plain, check)
     n = w.n
     keep = min(n, -(-(rank + 2) // _BLOCK) * _BLOCK)
     start = np.random.default_rng(int(digest[:16], 16)).standard_normal((min(_BLOCK, n), n))
@@ -163,8 +166,9 @@ class _Sides:
     Here W has at least as many rows as columns; an array that has fewer stands for its transpose.
     """
 
-    def __init__(self, w: _Array) -> None:
+    def __init__(self, w: _Array, check: Callable[[], None]) -> None:
         self.w = w
+        self.check = check
         self.wide = w.shape[0] < w.shape[1]
         self.n = min(w.shape)
         # A small W is kept in float64 too; of a large one a few rows at a time are converted, again and again.
@@ -188,16 +192,19 @@ class _Sides:
 
     def right(self, x: _Array) -> _Array:
         """X Wᵀ for rows X (m, n)."""
+        self.check()
         w = self.exact if x.dtype == np.float64 else self.w
         return _times_transposed(w, x) if self.wide else _times(w, x)
 
     def left(self, y: _Array) -> _Array:
         """Y W, shape (m, n), for rows Y of the other length."""
+        self.check()
         w = self.exact if y.dtype == np.float64 else self.w
         return _times(w, y) if self.wide else _times_transposed(w, y)
 
     def both(self, x: _Array) -> _Array:
         """X WᵀW for rows X (m, n), in the dtype of X: by WᵀW, or in one pass over W."""
+        self.check()
         if self.gram is not None and x.dtype == np.float32:
             return _times(self.gram, x)
         if self.wide and self.gram is not None:

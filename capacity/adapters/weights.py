@@ -1,16 +1,22 @@
-"""Weights and their SVD factors straight from a local safetensors checkpoint, one tensor in memory at a time."""
+"""Weights and their SVD factors straight from a local safetensors checkpoint, a few tensors in memory at a time."""
 
 import hashlib
 import json
+import re
+import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from capacity.adapters.budget import ModuleShape
 from capacity.adapters.factors import Factors, content_hash, read_factors, truncated_svd, write_factors
@@ -22,15 +28,17 @@ _HEADER_LIMIT = 10**8  # bytes, that of the format
 _SAVE_SECONDS = 1.0
 _SAMPLE = 4096  # bytes of each tensor that take part in the identity of a file
 _SCHEME = "digests-2"
+_BESIDE = 2**29  # bytes that factoring takes beside those of a layer's weights: with the libraries it stays below 1 GB
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor is, and its shape as stored."""
+    """Where a tensor is, its shape as stored, and its size in bytes."""
 
     name: str
     file: Path
     shape: tuple[int, ...]
+    size: int
 
 
 class WeightFolder:
@@ -51,11 +59,10 @@ class WeightFolder:
         self.tensors: dict[str, StoredTensor] = {}
         identity = hashlib.sha256(_SCHEME.encode())
         for file in _checkpoint_files(folder):
-            shapes, sample = _header(file)
+            stored, sample = _header(file)
             status = file.stat()
             identity.update(f"|{file.name}|{status.st_size}|{status.st_mtime_ns}|{sample}".encode())
-            for name, shape in shapes.items():
-                self.tensors[name] = StoredTensor(name, file, shape)
+            self.tensors.update((tensor.name, tensor) for tensor in stored)
         self._identity = identity.hexdigest()
 
     def read(self, name: str) -> torch.Tensor:
@@ -122,12 +129,22 @@ class WeightFolder:
         return found
 
     def stream_factors(
-        self, modules: Sequence[ModuleShape], rank: int, cache: Path | None, transposed: Collection[str] = ()
-    ) -> Iterator[tuple[str, Factors, bool]]:
+        self,
+        modules: Sequence[ModuleShape],
+        rank: int,
+        cache: Path | None,
+        transposed: Collection[str] = (),
+        threads: int | None = None,
+    ) -> Generator[tuple[str, Factors, bool]]:
         """Module after module: its name, its factors, and whether they were computed now rather than cached.
 
+        Several modules are worked on at once, each on one thread, which is faster than several threads for each. The
+        factors are the same to the last bit on any number of threads. Until this generator ends, numpy's and scipy's
+        BLAS has one thread in the whole process.
+
         A weight is read only if its hash or its factors are not cached yet. What was done stays cached when this is
-        interrupted.
+        interrupted. Closing the generator (`contextlib.closing`) stops the work as soon as the matrix products under
+        way are done.
 
         Args:
             modules: what to factor.
@@ -135,29 +152,113 @@ class WeightFolder:
             cache: folder of cached factors and hashes, None for none.
             transposed: modules whose tensor is stored as Wᵀ, as GPT-2's Conv1D does. Needed for square ones only:
                 the others show it by their shape.
+            threads: the most modules at once, fewer if they are so large that more than 512 MB would be needed beside
+                the size of one layer; None for as many as torch has threads.
 
         Raises:
             DataError: a tensor that is missing, of another shape, of integers, or cannot be read.
             CapacityError: a rank that is too large, or weights that are not finite.
         """
-        with _Digests(cache, self._identity) as known:
-            for shape in modules:
-                stored = self.find(shape)
-                turned = _is_transposed(stored, shape, shape.name in transposed)
-                key = f"{stored.name}ᵀ" if turned else stored.name
-                digest = known.get(key)
-                factors = read_factors(cache, digest, rank) if digest is not None else None
-                computed = False
-                if factors is None:
-                    weight = self.matrix(shape, turned)
-                    digest = digest or known.put(key, content_hash(weight))
-                    factors = read_factors(cache, digest, rank)
-                    if factors is None:
-                        factors = truncated_svd(weight, rank, digest, shape.name)
-                        write_factors(cache, digest, factors)
-                        computed = True
-                factors.warn_if_close(shape.name)
-                yield shape.name, factors, computed
+        stored = [self.find(shape) for shape in modules]
+        works = [_Work(m, t, _is_transposed(t, m, m.name in transposed)) for m, t in zip(modules, stored, strict=True)]
+        room, stopped = _Room(_BESIDE + _largest_layer(works)), threading.Event()
+
+        def check() -> None:
+            if stopped.is_set():
+                raise CancelledError
+
+        def factor(work: _Work, digest: str | None) -> tuple[str, Factors, bool]:
+            if digest is not None and (found := read_factors(cache, digest, rank)) is not None:
+                return digest, found, False
+            with room.take(work.memory):
+                check()
+                return self._factor(work, digest, rank, cache, check)
+
+        workers = torch.get_num_threads() if threads is None else threads
+        with (
+            _Digests(cache, self._identity) as known,
+            threadpool_limits(limits=1, user_api="blas"),
+            ThreadPoolExecutor(workers, initializer=_one_torch_thread) as pool,
+        ):
+            results = pool.map(factor, works, [known.get(work.key) for work in works])
+            try:
+                for work, (digest, factors, computed) in zip(works, results, strict=True):
+                    known.put(work.key, digest)
+                    factors.warn_if_close(work.shape.name)
+                    yield work.shape.name, factors, computed
+            finally:
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _factor(
+        self, work: "_Work", digest: str | None, rank: int, cache: Path | None, check: Callable[[], None]
+    ) -> tuple[str, Factors, bool]:
+        """The content hash of a module's weight, its factors, and whether they were computed. Safe in any thread."""
+        weight = self.matrix(work.shape, work.transposed)
+        digest = digest or content_hash(weight)
+        factors = read_factors(cache, digest, rank)
+        if factors is not None:
+            return digest, factors, False
+        factors = truncated_svd(weight, rank, digest, work.shape.name, check)
+        write_factors(cache, digest, factors)
+        return digest, factors, True
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A module to factor, and its tensor. `transposed`: it is stored as Wᵀ."""
+
+    shape: ModuleShape
+    stored: StoredTensor
+    transposed: bool
+
+    @property
+    def key(self) -> str:
+        """Of its content hash."""
+        return f"{self.stored.name}ᵀ" if self.transposed else self.stored.name
+
+    @property
+    def memory(self) -> int:
+        """Bytes: the tensor, its copy in float32 or row after row, and that of the transpose of a wide matrix."""
+        entries = self.shape.d * self.shape.k
+        narrow = self.stored.size < 4 * entries
+        plain = max(self.stored.size, 4 * entries)
+        return self.stored.size + plain * ((narrow or self.transposed) + (self.shape.d < self.shape.k))
+
+
+def _largest_layer(works: Iterable[_Work]) -> int:
+    """Bytes of the weights of the largest layer as stored; modules of a layer agree in the first number of the name."""
+    sizes: Counter[str] = Counter()
+    for work in works:
+        sizes[re.split(r"(?<=\d)\D", work.shape.name, maxsplit=1)[0]] += work.stored.size
+    return max(sizes.values(), default=0)
+
+
+class _Room:
+    """Memory that several threads share: each waits until what it takes is free, but one alone may take any amount."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + amount <= self.limit)
+            self.taken += amount
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= amount
+                self.changed.notify_all()
+
+
+def _one_torch_thread() -> None:
+    """Ends the use of further threads by torch in the thread that calls this, and in no other."""
+    torch.get_num_threads()  # at its first use in a thread torch sets the number that holds there, so before ours
+    ThreadpoolController().limit(limits=1, user_api="openmp")
 
 
 def folder_factors(
@@ -167,6 +268,7 @@ def folder_factors(
     cache: Path | None,
     on_module: Callable[[int, int, str], None] | None = None,
     transposed: Collection[str] = (),
+    threads: int | None = None,
 ) -> dict[str, Factors]:
     """The factors of all `modules` by name; see `WeightFolder.stream_factors`.
 
@@ -177,13 +279,15 @@ def folder_factors(
         cache: folder of cached factors and hashes, None for none.
         on_module: called with how many are done, how many there are, and the name.
         transposed: modules whose tensor is stored as Wᵀ.
+        threads: the most modules at once; None for as many as torch has threads.
     """
     opened = folder if isinstance(folder, WeightFolder) else WeightFolder(folder)
     factors = {}
-    for name, found, _ in opened.stream_factors(modules, rank, cache, transposed):
-        factors[name] = found
-        if on_module is not None:
-            on_module(len(factors), len(modules), name)
+    with closing(opened.stream_factors(modules, rank, cache, transposed, threads)) as stream:
+        for name, found, _ in stream:
+            factors[name] = found
+            if on_module is not None:
+                on_module(len(factors), len(modules), name)
     return factors
 
 
@@ -212,8 +316,8 @@ class _Digests:
         return self.known.get(key)
 
     def put(self, key: str, digest: str) -> str:
+        self.unsaved |= self.known.get(key) != digest
         self.known[key] = digest
-        self.unsaved = True
         if time.monotonic() - self.saved > _SAVE_SECONDS:
             self._save()
         return digest
@@ -265,8 +369,8 @@ def _checkpoint_files(folder: Path) -> Iterable[Path]:
     return [folder / name for name in names]
 
 
-def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
-    """The shapes of a safetensors file by tensor, and a SHA-256 over its header and the first bytes of each tensor.
+def _header(file: Path) -> tuple[list[StoredTensor], str]:
+    """The tensors of a safetensors file, and a SHA-256 over its header and the first bytes of each tensor.
 
     The sample tells fine-tunes of one model apart, whose files may agree in everything else, times included.
     The format: 8 bytes length (little-endian), JSON, then the bytes of the tensors up to the end of the file.
@@ -277,8 +381,11 @@ def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
             raw = handle.read(length) if length <= _HEADER_LIMIT else b""
             header: dict[str, Any] = json.loads(raw)
             header.pop("__metadata__", None)
-            shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
             offsets = [entry["data_offsets"] for entry in header.values()]
+            tensors = [
+                StoredTensor(name, file, tuple(entry["shape"]), stop - start)
+                for (name, entry), (start, stop) in zip(header.items(), offsets, strict=True)
+            ]
             end = 8 + length + max((stop for _, stop in offsets), default=0)
             sample = hashlib.sha256(raw)
             for start, stop in sorted(offsets):
@@ -289,7 +396,7 @@ def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], str]:
     size = file.stat().st_size
     if size != end:
         raise _damaged(file, f"{size:,} bytes where its header tells of {end:,}")
-    return shapes, sample.hexdigest()
+    return tensors, sample.hexdigest()
 
 
 def _damaged(file: Path, what: str) -> CapacityError:

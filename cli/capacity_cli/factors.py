@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,14 +41,15 @@ def factors_command(folder: Path, rank: int, targets: str | None, *, as_json: bo
         with (
             ModuleProgress("factors") as progress,
             warnings.catch_warnings(record=True, category=RuntimeWarning) as caught,
+            closing(checkpoint.stream_factors(modules, rank, cache, transposed)) as stream,
         ):
             warnings.simplefilter("always", RuntimeWarning)
-            for name, _, new in checkpoint.stream_factors(modules, rank, cache, transposed):
+            for name, _, new in stream:
                 done, computed = done + 1, computed + new
                 progress.on_module(done, len(modules), name)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted: the factors of {done} of {len(modules)} modules are kept in {cache}; "
+            f"interrupted: the factors of at least {done} of {len(modules)} modules are kept in {cache}; "
             "the same command continues"
         ) from None
     remarks = list(dict.fromkeys(str(w.message) for w in caught))
