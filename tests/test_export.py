@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_every_form_answers_as_the_run_recorded(
     assert result["low"] < result["accuracy"] < result["high"]
     assert (result["form"], result["model"], result["adapter"]) == (form, model, where)
     assert result["trained_parameters"] == (84 if form == "native" else None)
-    assert (result["task"], result["split"], result["protocol"]) == ("abacus", "test", "T1-k1-n24-s0")
+    assert (result["task"], result["split"], result["protocol"]) == ("abacus", "test", "T1-k1-n26-s0")
     assert result["outcomes"] != base["outcomes"]
 
 
@@ -159,7 +160,7 @@ def test_the_base_itself_answers_as_a_base_run_recorded(base: Any) -> None:
 def test_options_of_the_protocol_change_what_is_asked(made: Made, base: Any) -> None:
     options = ("--split", "validation", "--temperature", "0", "--samples", "2", "--seed", "3")
     result = evaluated(made.folder, "abacus", *options, items=8)
-    assert (result["split"], result["protocol"], result["n_items"]) == ("validation", "T0-k2-n24-s3", 8)
+    assert (result["split"], result["protocol"], result["n_items"]) == ("validation", "T0-k2-n26-s3", 8)
     assert result["n_correct"] == sum(sum(row["correct"]) for row in result["outcomes"])
     assert result["accuracy"] == result["n_correct"] / 16
     assert all(len(row["correct"]) == 2 and len(set(row["completions"])) == 1 for row in result["outcomes"])
@@ -170,10 +171,12 @@ def test_without_json_evaluate_prints_one_line(made: Made, base: Any) -> None:
     done = capacity(made.folder, "evaluate", "--adapter", "peft", "--items", str(ITEMS))
     share, low, high = (100 * made.result["accuracy"], *done_interval(made))
     assert (done.code, done.err) == (0, "")
-    assert done.out == (
+    first, second = done.out.splitlines()
+    assert first == (
         f"abacus-0.9m with the PEFT adapter peft on abacus, test: {share:.1f} % "
-        f"(95 % interval {low:.1f}–{high:.1f}) of 64 items, protocol T1-k1-n24-s0\n"
+        f"(95 % interval {low:.1f}–{high:.1f}) of 64 items, protocol T1-k1-n26-s0"
     )
+    assert re.fullmatch(r"KL to the base: \d+\.\d+ bits a token", second)
 
 
 def done_interval(made: Made) -> tuple[float, float]:
@@ -351,8 +354,8 @@ REFUSED = [
     ("export update.safetensors --model abakus", 2, "unknown model 'abakus': did you mean abacus"),
     (
         "export update.safetensors --model qwen2.5-3b",
-        2,
-        "is not loaded from the hub: download Qwen/Qwen2.5-3B-Instruct",
+        1,
+        "model Qwen/Qwen2.5-3B-Instruct is not in the cache and the hub cannot be reached: connect once, or download",
     ),
     ("export update.safetensors --model ./empty", 2, "empty: no model folder, it has no config.json"),
     ("export update.safetensors --model ./half-model", 1, "half-model: the model cannot be loaded: "),
@@ -367,7 +370,7 @@ REFUSED = [
     ("evaluate ./empty", 2, "empty: no model folder, it has no config.json"),
     ("evaluate ./peft", 2, "peft: no model folder, it has no config.json"),
     ("evaluate ./half-model", 1, "half-model: the model cannot be loaded: "),
-    ("evaluate llama-3.2-1b", 2, "is not loaded from the hub: download meta-llama/Llama-3.2-1B-Instruct"),
+    ("evaluate llama-3.2-1b", 1, "model meta-llama/Llama-3.2-1B-Instruct is not in the cache and the hub cannot be"),
     ("evaluate --adapter absent", 1, "absent: no such file or folder"),
     ("evaluate --adapter empty", 1, "empty: neither a run folder (update.safetensors) nor a PEFT folder (adapter_"),
     ("evaluate --adapter truncated.safetensors", 1, "truncated.safetensors: not a readable update artifact, or trunc"),

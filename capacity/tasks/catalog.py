@@ -1,38 +1,65 @@
-"""The tasks by name, and the little grammar `NAME?option=value` that names one with its options."""
+"""The tasks by name, and the little grammar `NAME?option=value&…` that names one with its options."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from capacity.config import TaskSpec
 from capacity.errors import SpecError, unknown
-from capacity.tasks.abacus import AbacusTask
+from capacity.tasks import abacus, jsonl, reasoning, words
+from capacity.tasks.gsm8k import GSM8K
+from capacity.tasks.mathematics import MATHEMATICS
 from capacity.tasks.task import Task
 
-TASKS: dict[str, Task] = {"abacus": AbacusTask()}
+# The tasks whose problems are rows of a data set.
+DATA_SETS: Mapping[str, words.DataSet] = {"gsm8k": GSM8K, **MATHEMATICS, "jsonl": jsonl.JSONL}
+# Name → what opens a task of that name, and what reads its options.
+OPEN: dict[str, Callable[[TaskSpec], Task]] = {
+    "abacus": abacus.open_abacus,
+    "reasoning-gym": reasoning.open_gym,
+    **{name: partial(words.open_words, data) for name, data in DATA_SETS.items()},
+}
+PARSE: dict[str, Callable[[dict[str, str]], TaskSpec]] = {
+    "abacus": abacus.parse_abacus,
+    "reasoning-gym": reasoning.parse_gym,
+    **{name: partial(words.parse_words, data) for name, data in DATA_SETS.items()},
+    "jsonl": jsonl.parse_jsonl,
+}
+# What stands behind the colon of `jsonl:PATH` and `reasoning-gym:NAME` is this option.
+_BEHIND_COLON = {"jsonl": "path", "reasoning-gym": "task"}
 
 
-def get_task(name: str) -> Task:
-    """The task called `name`.
+def open_task(spec: TaskSpec) -> Task:
+    """The task of a spec.
 
     Raises:
-        SpecError: no such task; the nearest names are offered.
+        SpecError: no such task, or options that it does not have.
     """
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return TASKS[name]
+    if spec.name not in OPEN:
+        raise unknown("task", spec.name, OPEN)
+    return OPEN[spec.name](spec)
 
 
 def parse_task(text: str) -> TaskSpec:
-    """Reads `abacus` or `abacus?demonstrations=own`.
+    """Reads `abacus`, `gsm8k?template=boxed&path=FOLDER`, `jsonl:PATH` or `reasoning-gym:chain_sum?max_terms=3`.
+
+    Options not named get their defaults. Files that a task is read from are checked here.
 
     Raises:
-        SpecError: unknown task, option or demonstration style.
+        SpecError: unknown task or option, an option twice, or a value out of range.
+        DataError: a file that is missing or not of the task's schema.
     """
     name, _, query = text.partition("?")
-    task = get_task(name)
-    style = task.default_demonstrations
+    name, colon, argument = name.partition(":")
+    if name not in PARSE:
+        raise unknown("task", name, PARSE)
+    options: dict[str, str] = {}
+    if colon:
+        if name not in _BEHIND_COLON:
+            raise SpecError(f"task {text!r}: {name} takes no name behind a colon")
+        options[_BEHIND_COLON[name]] = argument
     for option in filter(None, query.split("&")):
         key, equals, value = option.partition("=")
-        if key != "demonstrations" or not equals:
-            raise SpecError(f"task {text!r}: unknown option {option!r}: the only one is demonstrations=STYLE")
-        if value not in task.demonstration_styles:
-            raise unknown("demonstration style", value, task.demonstration_styles)
-        style = value
-    return TaskSpec(name=name, demonstrations=style)
+        if not equals or key in options:
+            raise SpecError(f"task {text!r}: {option!r} is {'given twice' if equals else 'not of the form name=value'}")
+        options[key] = value
+    return PARSE[name](options)

@@ -11,7 +11,8 @@ from capacity.adapters.budget import AdapterKind, Budget, ModuleShape, Solution
 from capacity.adapters.sharing import Sharing, assign_groups, check_u, groups_from_n_tie
 from capacity.config import Adapter
 from capacity.errors import SpecError, unknown
-from capacity.models.aliases import model_shape
+from capacity.models.aliases import ALIASES, model_shape
+from capacity.models.names import parse_model
 from capacity.models.shapes import ModelShape
 
 Scaling = Literal["paper", "split"]
@@ -156,7 +157,7 @@ def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
     _check_options(choice, kind)
     name, shape = model_shape(model)
     modules = () if kind in ("bitfit", "full") else shape.adapted_modules(choice.targets)
-    rank = choice.rank if choice.rank is not None else DEFAULT_RANKS.get(kind or "tinylora", 1)
+    rank = choice.rank if choice.rank is not None else _default_rank(kind or "tinylora", name)
     if rank < 1 and kind == "vera":
         raise SpecError(f"rank {rank} is below 1")
     # VeRA's random factors are shared by all modules, and may be wider than a module.
@@ -181,6 +182,14 @@ def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
                 biases=shape.biases,
             )
     return _with_groups(solution, choice, modules, shape)
+
+
+def _default_rank(kind: AdapterKind, model: str) -> int:
+    """The rank where none is chosen; the embedded models have their own for tinylora."""
+    base = parse_model(model).base
+    if kind == "tinylora" and base in ALIASES:
+        return ALIASES[base].tinylora_rank
+    return DEFAULT_RANKS.get(kind, 1)
 
 
 def _kind(text: str) -> AdapterKind:

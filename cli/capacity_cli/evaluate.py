@@ -2,18 +2,26 @@
 
 import json
 import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from capacity.config import EvaluationSpec
-from capacity.errors import SpecError
-from capacity.tasks.catalog import get_task, parse_task
+from capacity.errors import DataError, SpecError
+from capacity.runs import files
+from capacity.tasks.catalog import open_task, parse_task
+from capacity.tasks.task import Task
 from capacity.training.protocols import PROTOCOLS
-from capacity_analysis.intervals import accuracy_interval
+from capacity_analysis.intervals import Interval, accuracy_interval, difference_interval
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.progress import ModuleProgress
+
+if TYPE_CHECKING:
+    from capacity.training.evaluate import Evaluation
+    from capacity.training.opened import Opened
 
 
 def evaluate_command(
@@ -27,19 +35,25 @@ def evaluate_command(
     seed: int,
     *,
     as_json: bool,
+    control: bool = False,
+    out: Path | None = None,
 ) -> None:
     """Everything between the options and the printed result."""
     if model is None and adapter is None:
         raise SpecError("give a MODEL, or --adapter with an adapter that names its model")
+    if control and adapter is None:
+        raise SpecError("--control switches an adapter off: it needs --adapter")
     if split not in ("test", "validation"):
         raise SpecError(f"--split {split!r}: choose test or validation")
     if temperature is not None and not math.isfinite(temperature):
         raise SpecError(f"--temperature {temperature}: give a finite number, 0 or above")
     if seed >= 2**63:
         raise SpecError(f"--seed {seed}: give a number below 2^63")
-    name = parse_task(task).name
-    problem = get_task(name)
-    default = PROTOCOLS[name].evaluation(problem, validation=split == "validation", temperature=temperature)
+    if out is not None and not out.parent.is_dir():
+        raise DataError(f"--out {out}: no folder {out.parent}")
+    named = parse_task(task)
+    problem = open_task(named)
+    default = PROTOCOLS[named.name].evaluation(problem, validation=split == "validation", temperature=temperature)
     spec = EvaluationSpec(
         split=default.split,
         items=default.items if items is None else items,
@@ -53,38 +67,119 @@ def evaluate_command(
     from capacity.training.quiet import quiet
 
     quiet()
-    from capacity.training.evaluate import evaluate
     from capacity.training.opened import open_model
 
     with ModuleProgress("factors") as progress:
         opened = open_model(model, adapter, device(), on_module=progress.on_module)
-    with ModuleProgress("items") as progress:
-        evaluation = evaluate(opened.model, opened.tokenizer, problem, spec, on_items=progress.on_count)
-    outcomes = np.array([[np.mean(row["correct"]) for row in evaluation.outcomes]])
-    interval = accuracy_interval(outcomes)
+    measured = _measured(opened, problem, spec, control=control)
     result: dict[str, Any] = {
         "model": opened.base,
         "adapter": str(adapter) if adapter is not None else None,
         "form": opened.form,
         "trained_parameters": opened.artifact.recipe.parameters if opened.artifact else None,
-        "task": name,
+        "task": named.name,
+        "task_options": named.label,
         "split": spec.split,
         "protocol": protocol_name(spec),
+        **measured,
+    }
+    text = json.dumps(result, indent=1)
+    if out is not None:
+        files.write_atomically(out, text + "\n")
+    print(text if as_json else _sentence(result, adapter))
+
+
+def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control: bool) -> dict[str, Any]:
+    """Evaluates, with KL to the base for an adapter, and on demand the same model with the adapter off."""
+    from capacity.training.divergence import KlMeter
+    from capacity.training.evaluate import evaluate
+
+    off = _switch(opened)
+    meter = None if off is None else KlMeter(opened.model, off)
+    with ModuleProgress("items") as progress:
+        evaluation = evaluate(
+            opened.model,
+            opened.tokenizer,
+            problem,
+            spec,
+            on_items=progress.on_count,
+            on_rollout=None if meter is None else meter.add,
+        )
+    measured = _counts(evaluation)
+    measured["kl_to_base_bits"] = None if meter is None else meter.bits_per_token
+    measured["control"] = None
+    if control and off is not None:
+        with ModuleProgress("items, adapter off") as progress, off():
+            base = evaluate(opened.model, opened.tokenizer, problem, spec, on_items=progress.on_count)
+        gain = difference_interval(_matrix(evaluation.outcomes, "correct"), _matrix(base.outcomes, "correct"))
+        measured["control"] = {**_counts(base), "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
+    return measured
+
+
+def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | None:
+    """What gives a context without the adapter; None if there is none."""
+    if opened.adapted is not None:
+        return opened.adapted.switched_off
+    if opened.form == "peft":
+        disable: Callable[[], AbstractContextManager[object]] = opened.model.disable_adapter  # type: ignore[assignment]
+        return disable
+    return None
+
+
+def _matrix(outcomes: Sequence[dict[str, Any]], grade: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """One row: the share of right samples of each item."""
+    return np.array([[float(np.mean(row[grade])) for row in outcomes]])
+
+
+def _counts(evaluation: "Evaluation") -> dict[str, Any]:
+    interval = accuracy_interval(_matrix(evaluation.outcomes, "correct"))
+    return {
         "n_items": evaluation.n_items,
-        "samples_per_item": samples,
+        "samples_per_item": evaluation.samples_per_item,
         "n_correct": evaluation.n_correct,
         "accuracy": evaluation.accuracy,
         "low": interval.low,
         "high": interval.high,
         "confidence": interval.confidence,
+        "strict": _grade(evaluation, "strict", evaluation.n_strict),
+        "lenient": _grade(evaluation, "lenient", evaluation.n_lenient),
+        "pass_at_k": evaluation.pass_at_k,
+        "n_unfinished": evaluation.n_unfinished,
         "outcomes": evaluation.outcomes,
     }
-    if as_json:
-        print(json.dumps(result, indent=1))
-        return
-    what = {"base": "", "native": f" with {adapter}", "peft": f" with the PEFT adapter {adapter}"}[opened.form]
-    print(
-        f"{opened.base}{what} on {name}, {spec.split}: {100 * evaluation.accuracy:.1f} % "
-        f"(95 % interval {100 * interval.low:.1f}–{100 * interval.high:.1f}) of {evaluation.n_items:,} items, "
-        f"protocol {result['protocol']}"
-    )
+
+
+def _grade(evaluation: "Evaluation", grade: str, right: int | None) -> dict[str, Any] | None:
+    """Accuracy by one way of grading, with its interval; None for tasks that are graded in one way."""
+    if right is None:
+        return None
+    found: Interval = accuracy_interval(_matrix(evaluation.outcomes, grade))
+    return {"n_correct": right, "accuracy": found.estimate, "low": found.low, "high": found.high}
+
+
+def _percent(values: dict[str, Any]) -> str:
+    return f"{100 * values['accuracy']:.1f} % (95 % interval {100 * values['low']:.1f}–{100 * values['high']:.1f})"
+
+
+def _sentence(result: dict[str, Any], adapter: Path | None) -> str:
+    what = {"base": "", "native": f" with {adapter}", "peft": f" with the PEFT adapter {adapter}"}[result["form"]]
+    lines = [
+        f"{result['model']}{what} on {result['task']}, {result['split']}: {_percent(result)} of {result['n_items']:,} "
+        f"items, protocol {result['protocol']}"
+    ]
+    if result["strict"] is not None:
+        lines.append(f"strict {_percent(result['strict'])}, lenient {_percent(result['lenient'])}")
+    k = result["samples_per_item"]
+    if k > 1:
+        lines.append(f"at least one of {k} samples right: {100 * result['pass_at_k']:.1f} % of the items")
+    if result["n_unfinished"]:
+        lines.append(f"cut off before their end: {result['n_unfinished']:,} of {result['n_items'] * k:,} completions")
+    if result["kl_to_base_bits"] is not None:
+        lines.append(f"KL to the base: {result['kl_to_base_bits']:.4g} bits a token")
+    if result["control"] is not None:
+        control = result["control"]
+        low, high = 100 * control["gain_low"], 100 * control["gain_high"]
+        lines.append(
+            f"adapter off: {_percent(control)}; gain {100 * control['gain']:+.1f} points ({low:+.1f} to {high:+.1f})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""A GGUF file as a model folder: the numbers that the file stands for, in fp32.
+
+An adapter's factors and fingerprints are those of a safetensors checkpoint, so a GGUF file is converted once.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from capacity.errors import DataError
+from capacity.models.gguf import gguf_config
+
+_SCHEME = "1"  # of the conversion
+_EDGE = 1 << 20  # bytes at both ends of a file that take part in its identity
+
+
+def gguf_folder(path: Path, cache: Path) -> Path:
+    """The folder of the converted model and its tokenizer, made at the first call; another process waits for it.
+
+    Raises:
+        DataError: the file cannot be read, or the cache not written.
+        CapacityError: the package gguf is not installed.
+    """
+    gguf_config(path)
+    folder = cache / f"gguf-{path.stem}-{_identity(path)}-{_SCHEME}"
+    if folder.is_dir():
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                _convert(path, folder)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be converted into {cache}: {error}") from None
+    return folder
+
+
+def _identity(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_EDGE))
+        file.seek(max(0, size - _EDGE))
+        digest.update(file.read(_EDGE))
+    return digest.hexdigest()[:12]
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Writes `folder` in one step, by renaming a finished one. The caller holds the lock."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    from_gguf = {"gguf_file": source.name, "local_files_only": True}
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **from_gguf)
+        # A model that came from a GGUF is marked as quantised and cannot be saved; its numbers can, under a new config.
+        config = quantised.config.to_dict()
+        config.pop("quantization_config", None)
+        model = type(quantised)(type(quantised.config)(**config))
+        model.load_state_dict(quantised.state_dict())
+        model.generation_config = quantised.generation_config
+        model.save_pretrained(unfinished)
+        AutoTokenizer.from_pretrained(source.parent, **from_gguf).save_pretrained(unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

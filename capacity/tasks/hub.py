@@ -1,0 +1,78 @@
+"""Fetches files of public data sets at a pinned revision, once, into the cache. Touches the network only then."""
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from capacity.errors import DataError
+from capacity.tasks.rows import data_cache
+
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a data set on the Hugging Face hub. `revision`: a commit; "main" where none is pinned."""
+
+    repository: str
+    path: str
+    revision: str
+
+    @property
+    def url(self) -> str:
+        """Where it is downloaded from."""
+        return f"https://huggingface.co/datasets/{self.repository}/resolve/{self.revision}/{self.path}"
+
+
+@dataclass(frozen=True)
+class GitFile:
+    """A file of a GitHub repository at a commit."""
+
+    repository: str
+    path: str
+    revision: str
+
+    @property
+    def url(self) -> str:
+        """Where it is downloaded from."""
+        return f"https://raw.githubusercontent.com/{self.repository}/{self.revision}/{self.path}"
+
+
+def fetch(file: HubFile | GitFile, what: str) -> Path:
+    """The local copy of a file, downloaded if it is not there yet. `HF_HUB_OFFLINE=1` keeps it from trying.
+
+    Raises:
+        DataError: not in the cache, and not to be had.
+    """
+    place = data_cache() / file.repository.replace("/", "--") / file.revision
+    target = place / file.path.replace("/", "--")
+    if target.is_file():
+        return target
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        raise _absent(file, what, target, "HF_HUB_OFFLINE is set")
+    request = urllib.request.Request(file.url)
+    token = os.environ.get("HF_TOKEN")
+    if token and isinstance(file, HubFile):
+        request.add_header("Authorization", f"Bearer {token}")
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+            unfinished.write_bytes(response.read())
+        unfinished.replace(target)
+    except urllib.error.HTTPError as error:
+        raise _absent(file, what, target, f"the server answers {error.code} {error.reason}") from None
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise _absent(file, what, target, f"no connection: {getattr(error, 'reason', error)}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return target
+
+
+def _absent(file: HubFile | GitFile, what: str, target: Path, why: str) -> DataError:
+    return DataError(
+        f"{what} is not in the cache and cannot be fetched ({why}): download {file.url} to {target}, "
+        "or name a folder of your own with path="
+    )

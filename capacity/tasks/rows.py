@@ -1,0 +1,249 @@
+"""Rows of a data set: read from JSONL or Parquet files, checked, and kept by content so that runs can name them.
+
+A file that the user names is copied into the cache under the hash of its rows. The spec of a run holds that hash, not
+the path: the same data is the same task wherever it lies, and worker processes find it without the path.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from capacity.errors import DataError, SpecError
+from capacity.runs import files
+from capacity.tasks.task import Split
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_SUFFIXES = (".jsonl", ".parquet")
+_DIGEST = 16  # hex digits of a data set's hash
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem with its reference answer and worked solutions, which may be none."""
+
+    id: str
+    problem: str
+    answer: str
+    solutions: tuple[str, ...] = ()
+
+
+Rows = Mapping[Split, tuple[Row, ...]]
+# Turns a decoded record into a row; raises ValueError with what is wrong with it. The number counts from 0.
+ReadRow = Callable[[Mapping[str, Any], int], Row]
+
+
+def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """The records of a JSONL or Parquet file, each with its place for errors.
+
+    Raises:
+        DataError: missing, unreadable, or a line that is no JSON object.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise DataError(f"{path}: neither a .jsonl nor a .parquet file")
+    try:
+        if path.suffix == ".parquet":
+            return _parquet(path)
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: not a JSON object")
+        found.append((where, record))
+    return found
+
+
+def _parquet(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'sft-rl-capacity[train]'") from None
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    return [(f"{path}, row {number}", record) for number, record in enumerate(table.to_pylist(), start=1)]
+
+
+def read_rows(path: Path, read: ReadRow) -> tuple[Row, ...]:
+    """All rows of a file.
+
+    Raises:
+        DataError: as `records`, no row at all, a row without what the task needs, or an id twice.
+    """
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for where, record in records(path):
+        try:
+            row = read(record, len(rows))
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
+        if row.id in seen:
+            raise DataError(f"{where}: the id {row.id!r} is there twice")
+        seen.add(row.id)
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    return tuple(rows)
+
+
+def text_field(record: Mapping[str, Any], *names: str) -> str:
+    """The text under the first of `names` that the record has; "a.b" looks inside.
+
+    Raises:
+        ValueError: none of them, or no text, or an empty one.
+    """
+    for name in names:
+        value: Any = record
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError(f'"{name}" is no text but {type(value).__name__}')
+        if not value.strip():
+            raise ValueError(f'"{name}" is empty')
+        return value
+    raise ValueError(f"no {' or '.join(names)}; it has {', '.join(map(str, record)) or 'nothing'}")
+
+
+def files_of(path: Path, wanted: Sequence[Split]) -> dict[Split, Path]:
+    """The files of a folder by split: train.jsonl or train.parquet, and so on; at least one of `wanted`.
+
+    Raises:
+        DataError: no such folder, or none of these files in it.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder")
+    found = {s: path / f"{s}{suffix}" for s in wanted for suffix in _SUFFIXES if (path / f"{s}{suffix}").is_file()}
+    if not found:
+        raise DataError(f"{path}: none of {', '.join(f'{s}{x}' for s in wanted for x in _SUFFIXES)} in it")
+    return found
+
+
+def named_files(options: Mapping[str, str], wanted: Sequence[Split]) -> dict[Split, Path]:
+    """The files that options name: `path=FOLDER`, or `path=FILE` for a task of one split, or `test=FILE&train=FILE`.
+
+    Raises:
+        DataError: not there.
+        SpecError: both forms at once, or one file for several splits.
+    """
+    single = {split: Path(options[split]).expanduser() for split in wanted if split in options}
+    if "path" not in options:
+        return single
+    if single:
+        raise SpecError("path= and a file for one split cannot be given together")
+    path = Path(options["path"]).expanduser()
+    if path.is_file():
+        if len(wanted) > 1:
+            names = "&".join(f"{s}=FILE" for s in wanted if s != "validation")
+            raise SpecError(f"path={path} is one file: give a folder, or {names}")
+        return {wanted[0]: path}
+    return files_of(path, wanted)
+
+
+def data_cache() -> Path:
+    """`$CAPACITY_CACHE/data`, else `capacity/data` under the user's cache folder."""
+    root = os.environ.get("CAPACITY_CACHE")
+    if root:
+        return Path(root) / "data"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capacity" / "data"
+
+
+def digest_of(rows: Rows) -> str:
+    """Hash of all rows by split, whatever file they came from: 16 hex digits."""
+    return hashlib.sha256(_text(rows).encode()).hexdigest()[:_DIGEST]
+
+
+def keep(rows: Rows) -> str:
+    """Copies rows into the cache, and returns the hash under which they are found again."""
+    text = _text(rows)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+    path = data_cache() / f"{digest}.jsonl"
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(path, text)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    return digest
+
+
+@lru_cache(maxsize=8)
+def kept(digest: str) -> Rows:
+    """Rows that `keep` put into the cache.
+
+    Raises:
+        DataError: not there, or changed since.
+    """
+    path = data_cache() / f"{digest}.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"data set {digest} is not in the cache {path.parent}: name its file or folder again with path="
+        )
+    rows: dict[Split, list[Row]] = {}
+    for _, record in records(path):
+        split, solutions = record["split"], tuple(record["solutions"])
+        rows.setdefault(split, []).append(Row(record["id"], record["problem"], record["answer"], solutions))
+    found: Rows = {split: tuple(part) for split, part in rows.items()}
+    if digest_of(found) != digest:
+        raise DataError(f"{path}: damaged: delete it and name its file or folder again with path=")
+    return found
+
+
+def _text(rows: Rows) -> str:
+    lines = ({"split": split, **vars(row)} for split in SPLITS for row in rows.get(split, ()))
+    return "".join(json.dumps(line, sort_keys=True, ensure_ascii=True) + "\n" for line in lines)
+
+
+def carved(rows: Rows, name: str, validation_share: float, test_share: float = 0.0) -> Rows:
+    """Rows with the splits that they lack carved from train, by a hash of the problem: no split shares a problem.
+
+    Problems of train or validation that also stand in test are left out, as are those of train in validation.
+    """
+    test = list(rows.get("test", ()))
+    validation = list(rows.get("validation", ()))
+    train: list[Row] = []
+    for row in rows.get("train", ()):
+        share = _share(name, row.problem)
+        if "test" not in rows and share < test_share:
+            test.append(row)
+        elif "validation" not in rows and test_share <= share < test_share + validation_share:
+            validation.append(row)
+        else:
+            train.append(row)
+    kept_out = _problems(test)
+    validation = [row for row in validation if _bare(row.problem) not in kept_out]
+    kept_out |= _problems(validation)
+    train = [row for row in train if _bare(row.problem) not in kept_out]
+    return {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+
+
+def _share(name: str, problem: str) -> float:
+    """Where a problem falls between 0 and 1, the same for the same problem whatever its spacing."""
+    digest = hashlib.sha256(f"{name}|{_bare(problem)}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def _bare(problem: str) -> str:
+    return " ".join(problem.split())
+
+
+def _problems(rows: Iterable[Row]) -> set[str]:
+    return {_bare(row.problem) for row in rows}

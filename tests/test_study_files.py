@@ -1,0 +1,84 @@
+"""Every shipped study file is read, its sizes exist on its models, and its cost can be estimated. Nothing is run."""
+
+from pathlib import Path
+
+import pytest
+
+from capacity.config import METHODS, Method
+from capacity.models.aliases import ALIASES
+from capacity.models.names import parse_model
+from capacity.studies.estimate import run_estimate, study_estimate
+from capacity.studies.file import read_study_file
+from capacity.studies.grid import cells
+
+STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
+PAPER = [path for path in STUDIES if path.stem.startswith("paper-")]
+RATES: dict[Method, float] = dict.fromkeys(METHODS, 1e-3)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_it_is_read_and_every_run_has_a_spec(path: Path) -> None:
+    if path.stem == "cpu-smollm2":
+        pytest.importorskip("reasoning_gym")
+    study = read_study_file(path)
+    assert study.name == path.stem
+    assert study.question.endswith("?")
+    specs = [cell.spec(m, 0, RATES, validation=False) for cell in cells(study) for m in cell.grid.methods]
+    assert specs
+    for spec in specs:
+        assert spec.task.name == "abacus" or spec.task.options["template"]  # also for methods without demonstrations
+
+
+def test_the_papers_figures_and_table_are_all_there() -> None:
+    assert [path.stem for path in PAPER] == [
+        "paper-figure-4-sharing-precision", "paper-figure-5-math-dynamics", "paper-figure-7-rank",
+        "paper-figures-1-2-sizes", "paper-figures-3-6-backbones", "paper-figures-8-9-u-groups", "paper-table-2",
+    ]  # fmt: skip
+
+
+def test_table_2_has_the_published_sizes() -> None:
+    study = read_study_file(next(path for path in PAPER if path.stem == "paper-table-2"))
+    found: dict[str, list[int]] = {}
+    for cell in cells(study):
+        found.setdefault(parse_model(cell.model).base, []).append(cell.size.solution.trained_parameters)
+    assert found == {
+        "qwen2.5-3b": [16, 63, 252, 504, 8064, 129024],
+        "qwen2.5-7b": [13, 49, 196, 392, 6272, 100352],
+        "qwen2.5-math-7b": [196, 392, 6272, 100352],
+    }
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_papers_protocol(path: Path) -> None:
+    study = read_study_file(path)
+    assert study.tuning is not None
+    assert study.tuning.rates == (1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 1e-4, 2e-4)
+    for cell in cells(study):
+        training = cell.spec("grpo", 0, RATES, validation=False).training
+        assert training is not None
+        sequences, tokens = training.prompts_per_step * training.samples_per_prompt, training.max_new_tokens
+        gsm8k = cell.task.name == "gsm8k"
+        assert (training.samples_per_prompt, sequences, tokens) == ((4, 64, 4096) if gsm8k else (8, 256, 3072))
+        assert len(cell.grid.seeds) == 3
+
+
+def test_every_size_of_the_paper_fits_one_gpu_of_80_gb() -> None:
+    for path in PAPER:
+        for cell in cells(read_study_file(path)):
+            spec = cell.spec("grpo", 0, RATES, validation=False)
+            estimate = run_estimate(spec, cell.size.solution.trained_parameters)
+            assert estimate.memory.peak < 80e9, (path.stem, cell.model)
+
+
+def test_estimates_count_what_a_method_does() -> None:
+    cell = next(cells(read_study_file(next(p for p in PAPER if p.stem == "paper-figures-1-2-sizes"))))
+    grpo, sft = (run_estimate(cell.spec(m, 0, RATES, validation=False), 1) for m in ("grpo", "sft"))  # type: ignore[arg-type]
+    parameters, sequences = ALIASES["qwen2.5-7b"].shape.parameters, 1314 * 64
+    assert grpo.training_flops == sft.training_flops == 6 * parameters * sequences * (256 + 4096)
+    assert grpo.sampling_flops - sft.sampling_flops == 2 * parameters * sequences * (256 + 4096)
+    both = study_estimate([grpo, sft])
+    assert both.runs == 2
+    assert both.gpu_hours == grpo.gpu_hours + sft.gpu_hours
+    assert both.peak_bytes == max(grpo.memory.peak, sft.memory.peak)
+    shorter = run_estimate(cell.spec("grpo", 0, RATES, validation=False), 1, completion_tokens=300)
+    assert shorter.gpu_hours < grpo.gpu_hours / 5
