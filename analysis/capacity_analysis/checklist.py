@@ -1,0 +1,266 @@
+"""Thirteen questions that a comparison of update sizes should answer, filled in by the program: yes, no, not measured.
+
+What the points table and the study folder show is read from them. What only the analysis of thresholds knows (target,
+brackets, fits, null calibration) is handed in as `ThresholdFacts`; without it those lines say "not measured".
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from capacity.runs.study import Run, Study
+from capacity_analysis.points import Points
+from capacity_analysis.selection import RateTrials, rate_trials
+
+State = Literal["yes", "no", "not measured"]
+
+QUESTIONS = (
+    "one absolute target for every arm",
+    "learning rate tuned per method and size, equal trials, optimum inside the rates tried",
+    "selection on validation, fresh seeds on test",
+    "at least 5 seeds, failures kept",
+    "arms paired by item",
+    "prompts and sequences matched; tokens, rollouts, FLOPs shown",
+    "rft control",
+    "temperature, format-only and random-reward controls",
+    "same projections, sharing and dtype in both arms",
+    "both thresholds bracketed by the tested sizes",
+    "null calibration of this very design",
+    "fit and parallelism tested",
+    "interval of the ratio against 10×, not only 1×",
+)
+ENOUGH_SEEDS = 5
+_EXTREME = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line: its number from 1, the question, the answer, and one reason."""
+
+    number: int
+    question: str
+    answer: State
+    reason: str
+
+
+@dataclass(frozen=True)
+class ThresholdFacts:
+    """What an analysis of thresholds knows about itself. None: it was not done.
+
+    Attributes:
+        target: accuracy asked of every arm.
+        censoring: "none", "left" or "right", by arm.
+        null_calibrated: whether the design's own null calibration was computed.
+        fit_tested: whether goodness of fit was tested.
+        parallel_tested: whether parallelism of the two curves was tested.
+        ratio: lower and upper end of the ratio's interval; infinite or 0 where it is open.
+    """
+
+    target: float | None = None
+    censoring: tuple[tuple[str, str], ...] | None = None
+    null_calibrated: bool = False
+    fit_tested: bool = False
+    parallel_tested: bool = False
+    ratio: tuple[float, float] | None = None
+
+
+def checklist(
+    points: Points,
+    study: Study | None = None,
+    thresholds: ThresholdFacts | None = None,
+    tuning: Sequence[RateTrials] | None = None,
+) -> tuple[Answer, ...]:
+    """The thirteen lines for one points table.
+
+    Args:
+        points: as read.
+        study: its folder, if it has one: shows failures, costs and recipes of the runs.
+        thresholds: what the analysis of thresholds found.
+        tuning: trials of learning rates that were made elsewhere (those of shipped rates); by default the validation
+            rows of the table.
+    """
+    trials = tuple(tuning) if tuning is not None else rate_trials(points)
+    runs = [run for run in study.runs() if run.spec.training is not None] if study is not None else []
+    failures = len(study.failures()) if study is not None else None
+    facts = thresholds or ThresholdFacts()
+    found: tuple[tuple[State, str], ...] = (
+        _target(facts),
+        _tuned(points, trials),
+        _selection(points, trials),
+        _seeds(points, failures),
+        _paired(points),
+        _matched(runs),
+        _method(points, "rft", "rft separates the objective from off-policy demonstrations"),
+        _controls(points),
+        _same_recipe(points, runs),
+        _bracketed(facts),
+        ("yes", "printed with the thresholds")
+        if facts.null_calibrated
+        else ("not measured", "no null calibration was computed"),
+        _tests(facts),
+        _ratio(facts),
+    )
+    return tuple(
+        Answer(number, question, state, reason)
+        for number, (question, (state, reason)) in enumerate(zip(QUESTIONS, found, strict=True), start=1)
+    )
+
+
+def _trained(points: Points) -> pd.DataFrame:
+    """Test rows of trained updates."""
+    frame = points.frame
+    return frame[~frame["method"].isin(["base", "temperature"]) & (frame["split"] != "validation").fillna(True)]
+
+
+def _target(facts: ThresholdFacts) -> tuple[State, str]:
+    if facts.target is None:
+        return "not measured", "no threshold was asked for"
+    return "yes", f"accuracy {100 * facts.target:.1f} % for every arm"
+
+
+def _tuned(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:
+    if not trials:
+        return "not measured", "no validation rows show which learning rates were tried"
+    tuned = {(t.method, t.trained_parameters) for t in trials}
+    rows = _trained(points)
+    needed = {(str(m), int(s)) for m, s in zip(rows["method"], rows["trained_parameters"], strict=True)}
+    missing = sorted(needed - tuned)
+    if missing:
+        return "no", f"no trials for {_some(f'{m} {s:,}' for m, s in missing)}"
+    unequal = [t for t in trials if not t.equal_trials] or (trials if len({len(t.rates) for t in trials}) > 1 else [])
+    if unequal:
+        return "no", f"not as many trials everywhere: {_some(t.arm for t in unequal)}"
+    edge = [t.arm for t in trials if t.at_edge]
+    if edge:
+        return "no", f"optimum at the edge of the rates tried: {_some(edge)}"
+    return "yes", f"{len(trials[0].rates)} rates for each of {len(trials)} arms"
+
+
+def _selection(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:
+    if not trials:
+        return "not measured", "no validation rows: where the rates come from is not recorded"
+    frame = points.frame
+    validation = set(frame.loc[(frame["split"] == "validation").fillna(False), "seed"].dropna())
+    test = set(_trained(points)["seed"].dropna())
+    if not validation or not test:
+        return "not measured", "seeds are not recorded"
+    shared = sorted(int(seed) for seed in validation & test)
+    if shared:
+        return "no", f"seeds {_some(map(str, shared))} served selection and test"
+    return "yes", "rates chosen on validation rows, test seeds are others"
+
+
+def _seeds(points: Points, failures: int | None) -> tuple[State, str]:
+    rows = _trained(points)
+    if rows.empty:
+        return "not measured", "no trained runs"
+    keys = ["model", "method", "adapter", "trained_parameters", "storage_dtype"]
+    least = int(rows.groupby(keys, dropna=False).size().min())
+    if least < ENOUGH_SEEDS:
+        return "no", f"{least} seed{'s' if least > 1 else ''} in the smallest arm"
+    if failures is None:
+        return "not measured", f"at least {least} seeds, but a table does not show failed runs"
+    return "yes", f"at least {least} seeds; {failures} failed runs are kept"
+
+
+def _paired(points: Points) -> tuple[State, str]:
+    if points.outcomes is None:
+        return "no", "the source has no per-item outcomes"
+    return "yes", f"the same {len(points.items):,} items for every arm" if _all_asked(points) else "per-item outcomes"
+
+
+def _all_asked(points: Points) -> bool:
+    assert points.outcomes is not None
+    rows = _trained(points).index
+    return not bool(pd.isna(points.outcomes[rows]).any())
+
+
+def _matched(runs: Sequence[Run]) -> tuple[State, str]:
+    if not runs:
+        return "not measured", "a table does not show what training used"
+    used = {(r.spec.model, int(r.result["prompts"]), int(r.result["sequences"])) for r in runs}
+    by_model: dict[str, set[tuple[int, int]]] = {}
+    for model, prompts, sequences in used:
+        by_model.setdefault(model, set()).add((prompts, sequences))
+    uneven = [model for model, pairs in by_model.items() if len(pairs) > 1]
+    if uneven:
+        return "no", f"prompts or sequences differ between runs of {_some(uneven)}"
+    prompts, sequences = next(iter(by_model.values())).copy().pop()
+    return "yes", f"{prompts:,} prompts and {sequences:,} sequences in every run; the rest is in its result.json"
+
+
+def _method(points: Points, method: str, why: str) -> tuple[State, str]:
+    rows = _trained(points)
+    sizes = set(rows.loc[rows["method"] == method, "trained_parameters"])
+    if not sizes:
+        return "no", f"no runs of {method}: {why}"
+    others = set(rows.loc[rows["method"].isin(["sft", "grpo"]), "trained_parameters"])
+    missing = sorted(int(size) for size in others - sizes)
+    if missing:
+        return "no", f"{method} is missing at {_some(f'{size:,}' for size in missing)} trained parameters"
+    return "yes", f"{method} at every size of sft and grpo"
+
+
+def _controls(points: Points) -> tuple[State, str]:
+    frame = points.frame
+    base = frame[frame["method"] == "base"]
+    have = {
+        "temperature": bool((frame["method"] == "temperature").any()) or base["protocol"].nunique() > 1,
+        "format-only": bool((frame["method"] == "format-only").any()),
+        "random-reward": bool((frame["method"] == "random-reward").any()),
+    }
+    missing = [name for name, there in have.items() if not there]
+    if missing:
+        present = [name for name, there in have.items() if there]
+        return "no", f"missing: {', '.join(missing)}" + (f"; there: {', '.join(present)}" if present else "")
+    return "yes", "all three"
+
+
+def _same_recipe(points: Points, runs: Sequence[Run]) -> tuple[State, str]:
+    if not runs:
+        dtypes = _trained(points)["storage_dtype"].dropna().unique()
+        return "not measured", f"projections and sharing are in run folders only; {len(dtypes)} storage dtypes"
+    recipes: dict[tuple[str, str, int, int], set[str]] = {}
+    for run in runs:
+        key = (run.spec.model, run.spec.adapter.kind, int(run.result["trained_parameters"]), run.spec.seed)
+        recipes.setdefault(key, set()).add(f"{run.spec.adapter.model_dump_json()} {run.spec.storage_dtype}")
+    apart = [f"{kind} {size:,} seed {seed}" for (_, kind, size, seed), found in recipes.items() if len(found) > 1]
+    if apart:
+        return "no", f"adapter or dtype differ at {_some(apart)}"
+    return "yes", "adapter, seed of the projections and dtype are equal at every size and seed"
+
+
+def _bracketed(facts: ThresholdFacts) -> tuple[State, str]:
+    if facts.censoring is None:
+        return "not measured", "no threshold was asked for"
+    words = {"left": "already reached at the smallest size", "right": "not reached at the largest"}
+    open_ended = [f"{arm}: {words[state]}" for arm, state in facts.censoring if state != "none"]
+    return ("no", "; ".join(open_ended)) if open_ended else ("yes", "each target lies between two tested sizes")
+
+
+def _tests(facts: ThresholdFacts) -> tuple[State, str]:
+    done = {"fit": facts.fit_tested, "parallelism": facts.parallel_tested}
+    missing = [name for name, there in done.items() if not there]
+    if not missing:
+        return "yes", "both tests are printed with the thresholds"
+    return "not measured", f"{' and '.join(missing)} not tested"
+
+
+def _ratio(facts: ThresholdFacts) -> tuple[State, str]:
+    if facts.ratio is None:
+        return "not measured", "no ratio with an interval"
+    low, high = facts.ratio
+    if low >= _EXTREME:
+        return "yes", f"the interval begins at {low:.3g}×, above 10×"
+    if high < _EXTREME:
+        return "yes", f"the interval ends at {high:.3g}×, below 10×"
+    return "yes", "the interval holds 10×: neither more nor less than 10× is shown"
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    """Up to three names, then how many more."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

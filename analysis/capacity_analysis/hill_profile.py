@@ -1,0 +1,336 @@
+"""Where a Hill curve passes the target: least-squares fits and profile intervals, for many data sets at once.
+
+Data enter relative to the target, z = mean accuracy − target, with their full covariance, so that an estimated target
+(a share of the way up to a measured ceiling) carries its error along. For every size T the best curve that passes the
+target just there is fitted; T belongs to the interval while its sum of squares exceeds the smallest one by at most
+the squared quantile of Student's t (profile likelihood: Venzon & Moolgavkar, Applied Statistics 1988). Unlike a delta
+interval it is right for steps between two sizes (the whole gap is in) and may be open.
+
+Sizes are log10 throughout; arrays have the data set as first axis (N), then the size (K).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+_LN10 = np.log(10.0)
+# Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.
+_LOG_SLOPES = (np.log(0.1), np.log(1000.0))
+_BEYOND = 3.0
+# A curve that passes the target lies at least this far on both sides of it.
+_CLEAR = 1e-5
+# Further levels at which a profile is cut, as shares of the critical value.
+INNER = (0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a curve may be, relative to the target: N-vectors. A fixed limit has equal ends of its range."""
+
+    lower: tuple[Array, Array]
+    upper: tuple[Array, Array]
+
+    @property
+    def free(self) -> int:
+        """Parameters that are fitted."""
+        return 2 + sum(bool((low != high).any()) for low, high in (self.lower, self.upper))
+
+    def take(self, rows: NDArray[np.intp]) -> "Limits":
+        """The limits of some of the data sets."""
+        lower, upper = ((low[rows], high[rows]) for low, high in (self.lower, self.upper))
+        return Limits(lower, upper)
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """Of each data set: N-vectors, sizes as log10.
+
+    Attributes:
+        size: where the best curve passes the target; −inf or inf if that is below or above the tested sizes, or
+            nowhere.
+        low, high: ends of the interval, within the tested sizes; −inf and inf where it is open.
+        inner_low, inner_high: levels × N, ends at the shares `INNER` of the critical value: the shape of the profile.
+        critical: the value that `low` and `high` belong to.
+        sum_of_squares: of the best curve, for the test of fit.
+        influence: N × K, change of `size` with each mean; NaN where it is not between tested sizes.
+    """
+
+    size: Array
+    low: Array
+    high: Array
+    inner_low: Array
+    inner_high: Array
+    critical: Array
+    sum_of_squares: Array
+    influence: Array
+
+
+def limits_around(targets: Array, lower: float | None, upper: float | None) -> Limits:
+    """Limits of accuracies: within 0 … 1, or as fixed."""
+    floor, roof = -targets, 1.0 - targets
+    below = (floor, roof) if lower is None else (lower - targets, lower - targets)
+    above = (floor, roof) if upper is None else (upper - targets, upper - targets)
+    return Limits(below, above)
+
+
+def whitener(covariance: Array) -> Array:
+    """W with Wᵀ W = covariance⁻¹, N × K × K."""
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Best curves of many data sets, before any interval. `size` and `influence` as in `Crossings`."""
+
+    problem: "_Problem"
+    theta: Array
+    sum_of_squares: Array
+    size: Array
+    influence: Array
+
+
+def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) -> Fits:
+    """The best rising curve of each data set.
+
+    Args:
+        log_sizes: K tested sizes, ascending.
+        z: N × K mean accuracies minus the target.
+        covariance: N × K × K, of `z`.
+        limits: what curves may be.
+    """
+    problem = _Problem(log_sizes, z, whitener(covariance), limits)
+    theta, smallest = problem.best()
+    size = problem.crossing(theta)
+    inside = (size >= log_sizes[0]) & (size <= log_sizes[-1])
+    influence = np.where(inside[:, None], problem.influence(theta, size), np.nan)
+    size = np.where(inside, size, np.where(size > log_sizes[-1], np.inf, -np.inf))
+    return Fits(problem, theta, smallest, size, influence)
+
+
+def crossings(fits: Fits, critical: Array) -> Crossings:
+    """Inverts the test of each crossing.
+
+    Args:
+        fits: the best curves.
+        critical: N, the largest excess of the sum of squares inside the interval: t² at the wanted confidence.
+    """
+    problem, theta, size = fits.problem, fits.theta, fits.size
+    first, last = float(problem.log_sizes[0]), float(problem.log_sizes[-1])
+    anchor = np.clip(size, first, last)
+    start = np.stack([np.minimum(theta[:, 0], -0.01), np.maximum(theta[:, 1], 0.01), theta[:, 3]], axis=1)
+    at_anchor, start = problem.best_through(anchor, start)
+    smallest = np.minimum(fits.sum_of_squares, np.where(np.isfinite(size), at_anchor, np.inf))
+    excess = np.maximum(at_anchor - smallest, 0.0)
+
+    def ends(level: Array) -> tuple[Array, Array]:
+        low = _end(problem, anchor, excess, smallest, level, first, -1.0, start)
+        high = _end(problem, anchor, excess, smallest, level, last, 1.0, start)
+        # The best curve lies beyond the tested sizes, and no curve through them is left: the outermost size is the end.
+        shut = excess > level
+        low = np.where(size == -np.inf, -np.inf, np.where(shut, last, low))
+        high = np.where(size == np.inf, np.inf, np.where(shut, first, high))
+        return low, high
+
+    low, high = ends(critical)
+    inner = [ends(critical * share) for share in INNER]
+    inner_low, inner_high = (np.stack([end[side] for end in inner]) for side in (0, 1))
+    return Crossings(size, low, high, inner_low, inner_high, critical, smallest, fits.influence)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    log_sizes: Array
+    z: Array
+    white: Array
+    limits: Limits
+
+    def take(self, rows: NDArray[np.intp]) -> "_Problem":
+        return _Problem(self.log_sizes, self.z[rows], self.white[rows], self.limits.take(rows))
+
+    def _whitened(self, residual: Array, jacobian: Array) -> tuple[Array, Array]:
+        stacked = np.concatenate([residual[:, :, None], jacobian], axis=2)
+        out = self.white @ stacked
+        return out[:, :, 0], out[:, :, 1:]
+
+    def best(self) -> tuple[Array, Array]:
+        """Best rising curve (lower, upper, log10 midpoint, ln slope) and its sum of squares."""
+        n = len(self.z)
+        first, last = self.log_sizes[0], self.log_sizes[-1]
+        bounds = _stack(
+            n, self.limits.lower, self.limits.upper, (first - _BEYOND, last + _BEYOND), (_LOG_SLOPES[0], _LOG_SLOPES[1])
+        )
+        theta, smallest = np.zeros((n, 4)), np.full(n, np.inf)
+        for place in (0.1, 0.35, 0.6, 0.85):
+            for slope in (0.7, 2.5, 12.0, 200.0):
+                start = np.empty((n, 4))
+                start[:, 0], start[:, 1] = self.z[:, 0], self.z[:, -1]
+                start[:, 2], start[:, 3] = first + place * (last - first), np.log(slope)
+                found, cost = _minimise(self._free_curve, start, *bounds)
+                better = cost < smallest
+                theta[better], smallest[better] = found[better], cost[better]
+        # A falling curve rises nowhere: the flat one is the best that does not fall.
+        falling = theta[:, 1] < theta[:, 0]
+        if falling.any():
+            theta[falling] = self._flat(theta[falling], np.flatnonzero(falling))
+            smallest = np.where(falling, (self._free_curve(theta)[0] ** 2).sum(1), smallest)
+        return theta, smallest
+
+    def _flat(self, theta: Array, rows: NDArray[np.intp]) -> Array:
+        weights = np.einsum("nkl,nkm->nlm", self.white[rows], self.white[rows]).sum(1)
+        level = (weights * self.z[rows]).sum(1) / weights.sum(1)
+        flat = theta.copy()
+        flat[:, 0] = np.clip(level, *(b[rows] for b in self.limits.lower))
+        flat[:, 1] = np.clip(level, *(b[rows] for b in self.limits.upper))
+        return flat
+
+    def _free_curve(self, theta: Array) -> tuple[Array, Array]:
+        lower, upper, middle, log_slope = theta.T[:, :, None]
+        slope = np.exp(log_slope)
+        away = _LN10 * (self.log_sizes - middle)
+        share = 1.0 / (1.0 + np.exp(-np.clip(slope * away, -60, 60)))
+        steep = (upper - lower) * share * (1.0 - share)
+        jacobian = np.stack([1.0 - share, share, -steep * slope * _LN10, steep * slope * away], axis=2)
+        return self._whitened(lower + (upper - lower) * share - self.z, jacobian)
+
+    def crossing(self, theta: Array) -> Array:
+        """log10 of the size at which a curve is 0; inf or −inf if it stays below or above."""
+        lower, upper, middle, log_slope = theta.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            size = middle + np.log10(-lower / upper) / np.exp(log_slope)
+        return np.where((lower < 0) & (upper > 0), size, np.where(upper <= 0, np.inf, -np.inf))
+
+    def influence(self, theta: Array, size: Array) -> Array:
+        """Derivative of the crossing with respect to each datum, by the delta method; N × K."""
+        _, jacobian = self._free_curve(theta)
+        lower, upper, middle, log_slope = theta.T
+        with np.errstate(all="ignore"):
+            slope, share = np.exp(log_slope), -lower / (upper - lower)
+            away = _LN10 * (size - middle)
+            steep = (upper - lower) * share * (1.0 - share)
+            at = np.stack([1.0 - share, share, -steep * slope * _LN10, steep * slope * away], axis=1)
+            at = np.nan_to_num(at / (steep * slope * _LN10)[:, None], nan=0.0, posinf=0.0, neginf=0.0)
+        # A direction that the data do not show (the slope of a step) gets no say.
+        normal = np.swapaxes(jacobian, 1, 2) @ jacobian
+        ridge = 1e-8 * np.einsum("npp->n", normal)[:, None, None] * np.eye(4) + 1e-300 * np.eye(4)
+        solved = np.linalg.solve(normal + ridge, at[:, :, None])
+        return np.asarray(-np.einsum("nkp,npq,nkl->nl", jacobian, solved, self.white))
+
+    def best_through(self, sizes: Array, *starts: Array) -> tuple[Array, Array]:
+        """Smallest sum of squares of a curve that is 0 at log10 `sizes`, N; its parameters (lower, upper, ln slope).
+
+        Tries the given starts, and some of its own if there is only one.
+        """
+        n = len(self.z)
+        (l0, l1), (u0, u1) = self.limits.lower, self.limits.upper
+        lower = (np.minimum(l0, -_CLEAR), np.minimum(l1, -_CLEAR))
+        upper = (np.maximum(u0, _CLEAR), np.maximum(u1, _CLEAR))
+        bounds = _stack(n, lower, upper, (_LOG_SLOPES[0], _LOG_SLOPES[1]))
+        span = np.maximum(np.ptp(self.z, axis=1), 0.02)
+        own = [
+            np.stack([-share * span, (1 - share) * span, np.full(n, np.log(slope))], axis=1)
+            for share, slope in ((0.5, 1.0), (0.5, 8.0), (0.5, 300.0), (0.15, 2.0), (0.85, 2.0))
+        ]
+        best, cost = np.zeros((n, 3)), np.full(n, np.inf)
+        for start in (*starts, *(own if len(starts) == 1 else ())):
+            found, other = _minimise(lambda theta: self._pinned_curve(theta, sizes), start, *bounds, iterations=15)
+            better = other < cost
+            best[better], cost[better] = found[better], other[better]
+        return cost, best
+
+    def _pinned_curve(self, theta: Array, sizes: Array) -> tuple[Array, Array]:
+        lower, upper, log_slope = theta.T[:, :, None]
+        slope = np.exp(log_slope)
+        away = _LN10 * (self.log_sizes - sizes[:, None])
+        # share = 1 / (1 + (upper / −lower) exp(−slope · away)): it is −lower / (upper − lower) at the crossing.
+        logit = np.clip(slope * away - np.log(upper / -lower), -60, 60)
+        share = 1.0 / (1.0 + np.exp(-logit))
+        steep = (upper - lower) * share * (1.0 - share)
+        jacobian = np.stack([(1.0 - share) + steep / lower, share - steep / upper, steep * slope * away], axis=2)
+        return self._whitened(lower + (upper - lower) * share - self.z, jacobian)
+
+
+def _end(
+    problem: _Problem,
+    anchor: Array,
+    excess: Array,
+    smallest: Array,
+    critical: Array,
+    bound: float,
+    direction: float,
+    start: Array,
+) -> Array:
+    """One end of each interval, between `anchor` and the outermost tested size `bound`; ±inf if it is open."""
+    out = np.full(len(anchor), direction * np.inf)
+    rows = np.flatnonzero((excess <= critical) & (np.abs(anchor - bound) > 1e-9))
+    if not len(rows):
+        return out
+    part, wanted = problem.take(rows), np.sqrt(critical[rows])
+    at_bound, theta = part.best_through(np.full(len(rows), bound), start[rows])
+    closed = np.sqrt(np.maximum(at_bound - smallest[rows], 0.0)) > wanted
+    rows, part, wanted, far = rows[closed], part.take(np.flatnonzero(closed)), wanted[closed], theta[closed]
+    if not len(rows):
+        return out
+    inner, outer = anchor[rows].copy(), np.full(len(rows), bound)
+    f_inner = np.sqrt(excess[rows]) - wanted
+    f_outer = np.sqrt(np.maximum(at_bound[closed] - smallest[rows], 0.0)) - wanted
+    near = start[rows]
+    for turn in range(14):
+        # Regula falsi on the root of the excess, with halvings in between, as the excess may level off.
+        middle = inner - f_inner * (outer - inner) / (f_outer - f_inner)
+        margin = 0.02 * (outer - inner)
+        middle = np.where(direction > 0, np.clip(middle, inner + margin, outer - margin), middle)
+        middle = np.where(direction < 0, np.clip(middle, outer - margin, inner + margin), middle)
+        if turn % 3 == 2:
+            middle = (inner + outer) / 2
+        cost, theta = part.best_through(middle, near, far)
+        value = np.sqrt(np.maximum(cost - smallest[rows], 0.0)) - wanted
+        within = value <= 0
+        near, far = np.where(within[:, None], theta, near), np.where(within[:, None], far, theta)
+        inner, f_inner = np.where(within, middle, inner), np.where(within, value, f_inner)
+        outer, f_outer = np.where(within, outer, middle), np.where(within, f_outer, value)
+        if np.all(np.abs(outer - inner) < 0.004):
+            break
+    out[rows] = outer
+    return out
+
+
+def _stack(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array, Array]:
+    """Lower and upper bounds, each N × parameters."""
+    low, high = (np.stack([np.broadcast_to(r[i], (n,)) for r in ranges], axis=1) for i in (0, 1))
+    return low.astype(float), high.astype(float)
+
+
+def _minimise(
+    function: Callable[[Array], tuple[Array, Array]], start: Array, low: Array, high: Array, iterations: int = 25
+) -> tuple[Array, Array]:
+    """Levenberg–Marquardt inside a box, all data sets side by side: parameters and sums of squares."""
+    theta = np.clip(start, low, high)
+    residual, jacobian = function(theta)
+    cost = (residual**2).sum(1)
+    damping = np.full(len(theta), 1e-2)
+    eye = np.eye(theta.shape[1])
+    for _ in range(iterations):
+        gradient = np.einsum("nkp,nk->np", jacobian, residual)
+        stuck = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+        moving = np.where(stuck, 0.0, 1.0)
+        hessian = np.swapaxes(jacobian, 1, 2) @ jacobian * moving[:, :, None] * moving[:, None, :]
+        scale = np.einsum("npp->np", hessian)
+        diagonal = damping[:, None] * scale + 1e-9 * scale.max(1, keepdims=True) + 1e-12 + (1.0 - moving)
+        step = np.linalg.solve(hessian + diagonal[:, :, None] * eye, -(gradient * moving)[:, :, None])[:, :, 0]
+        trial = np.clip(theta + step, low, high)
+        new_residual, new_jacobian = function(trial)
+        new_cost = (new_residual**2).sum(1)
+        good = new_cost < cost
+        gained = np.where(good, cost - new_cost, 0.0)
+        theta = np.where(good[:, None], trial, theta)
+        residual = np.where(good[:, None], new_residual, residual)
+        jacobian = np.where(good[:, None, None], new_jacobian, jacobian)
+        done = bool(np.all((gained < 1e-4 * (1 + cost)) & good | (damping > 1e6)))
+        cost = np.where(good, new_cost, cost)
+        damping = np.clip(np.where(good, damping * 0.2, damping * 6.0), 1e-9, 1e9)
+        if done:
+            break
+    return theta, cost

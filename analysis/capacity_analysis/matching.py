@@ -1,0 +1,111 @@
+"""Which cells of a study answer to which cells of its baseline, and what they are called.
+
+Cells match only if their specs agree in everything but the seed. What does not match is an error that names the field:
+a comparison of different protocols would blame the code for what the study changed.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from capacity.errors import DataError
+from capacity.runs.points import protocol_name
+from capacity_analysis.baseline import Baseline, Cell
+
+
+def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
+    """The cells of the baseline with those of the study, (old, new); what the study has besides is left out.
+
+    Raises:
+        DataError: a size is missing, a protocol differs (says in which field), or the items differ.
+    """
+    by_key = {cell.key: cell for cell in study.cells}
+    found = []
+    for old in baseline.cells:
+        new = by_key.get(old.key)
+        if new is None:
+            raise DataError(_why_missing(old, study, baseline))
+        if (new.n_items, new.items_digest) != (old.n_items, old.items_digest):
+            raise DataError(
+                f"{cell_label(old)}: the study answered other items than the baseline "
+                f"({new.n_items} against {old.n_items}): the task changed; make a new baseline if that was meant"
+            )
+        found.append((old, new))
+    return found
+
+
+def identical(old: Cell, new: Cell) -> bool:
+    """Whether the runs of both have the same seeds and answers."""
+    return {r.seed: r.answers for r in old.runs} == {r.seed: r.answers for r in new.runs}
+
+
+def cell_label(cell: Cell) -> str:
+    """ "grpo tinylora 84", "base T=1"."""
+    spec = cell.spec
+    if spec["training"] is None:
+        evaluation = spec["evaluation"]
+        split = "" if evaluation["split"] == "test" else f" {evaluation['split']}"
+        return f"{spec['method']} T={evaluation['temperature']:g}{split}"
+    return f"{spec['method']} {spec['adapter']['kind']} {cell.trained_parameters:,}"
+
+
+def curve_name(cell: Cell) -> str:
+    """What the sizes of one curve have in common: method, model, task and protocol."""
+    spec = cell.first_spec
+    return (
+        f"{spec.method} | {spec.model} | {spec.task.label} | {spec.evaluation.split} {protocol_name(spec.evaluation)}"
+    )
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The method of each curve, with the parts of the name in which curves differ if it takes them."""
+    parts = [name.split(" | ") for name in names]
+    if len({part[0] for part in parts}) == len(parts):
+        return {name: part[0] for name, part in zip(names, parts, strict=True)}
+    differ = [number == 0 or len(set(column)) > 1 for number, column in enumerate(zip(*parts, strict=True))]
+    return {name: " ".join(itertools.compress(part, differ)) for name, part in zip(names, parts, strict=True)}
+
+
+def size_labels(cells: Sequence[Cell]) -> list[str]:
+    """Trained parameters, with what else it takes to tell the sizes of a curve apart."""
+    labels = [f"{cell.trained_parameters:,}" for cell in cells]
+    for part in ("adapter.kind", "training.learning_rate", "storage_dtype", None):
+        if len(set(labels)) == len(labels):
+            break
+        for i, cell in enumerate(cells):
+            value: Any = cell.spec
+            for name in part.split(".") if part else ():
+                value = value[name]
+            labels[i] += f" {value}" if part else f" #{i + 1}"
+    return labels
+
+
+def _why_missing(old: Cell, study: Baseline, baseline: Baseline) -> str:
+    """The line for a cell of the baseline that the study does not have."""
+    matched = {cell.key for cell in baseline.cells}
+    same_size = [
+        cell
+        for cell in study.cells
+        if cell.key not in matched
+        and (cell.spec["method"], cell.spec["adapter"]["kind"]) == (old.spec["method"], old.spec["adapter"]["kind"])
+        and cell.trained_parameters == old.trained_parameters
+    ]
+    if same_size:
+        differences = min((_differences(old.spec, cell.spec) for cell in same_size), key=len)
+        return (
+            f"{cell_label(old)}: the protocols of baseline and study differ in {', '.join(differences)}: "
+            "run the study of the baseline, or make a new baseline"
+        )
+    sizes = ", ".join(cell_label(cell) for cell in study.cells)
+    return f"the study has no {cell_label(old)}, which the baseline has (it has {sizes}): run all sizes of the baseline"
+
+
+def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Dotted fields that differ, with both values: "training.steps (160 → 80)"."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for name in sorted({*old, *new}):
+            inner = f"{place}.{name}" if place else str(name)
+            found += _differences(old.get(name, "none"), new.get(name, "none"), inner)
+        return found
+    return [] if old == new else [f"{place} ({old} → {new})"]

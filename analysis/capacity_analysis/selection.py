@@ -1,0 +1,140 @@
+"""Honesty of selection: what picking the best of several trials adds by luck, and whether rates were tuned fairly.
+
+A learning rate is chosen on validation items and reported on test items. The best of m trials looks better than it is;
+and an optimum at the edge of the rates that were tried is perhaps none.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import integrate, stats
+
+from capacity.errors import SpecError
+from capacity_analysis.points import Points
+
+# What is tuned apart: one learning rate for each of these.
+ARM = ("model", "task", "demonstrations", "method", "adapter", "trained_parameters", "storage_dtype")
+
+
+def best_of_bias(trials: int) -> float:
+    """Expectation of the largest of m standard normal numbers: by how many SD the best of m equal trials flatters.
+
+    0 for m = 1, .564 for 2, .846 for 3, 1.163 for 5, 1.539 for 10.
+
+    Raises:
+        ValueError: fewer than one trial.
+    """
+    if trials < 1:
+        raise ValueError("at least one trial")
+
+    def above(z: float) -> float:
+        return float(-(stats.norm.cdf(-z) ** trials) + 1 - stats.norm.cdf(z) ** trials)
+
+    value, _ = integrate.quad(above, 0, 40, epsabs=1e-12)  # ∫ z d(Φ^m), by parts over both halves
+    return float(value)
+
+
+@dataclass(frozen=True)
+class RateTrials:
+    """The learning rates tried for one arm, and what came of them.
+
+    Attributes:
+        arm: model, task, method, adapter, trained parameters and storage dtype, those that are known.
+        trained_parameters: size of the arm.
+        method: its method.
+        rates: tried, rising.
+        accuracies: mean over seeds at each.
+        runs: seeds at each.
+        best: the rate of the highest accuracy; of equal ones the smallest.
+        at_edge: whether it is the smallest or the largest of those tried; true for a single rate.
+        flattery: by how much the best rate's accuracy here exceeds its own expectation if all rates are equal:
+            `best_of_bias` × the standard error of such a mean; None where no rate has two seeds.
+    """
+
+    arm: str
+    trained_parameters: int
+    method: str
+    rates: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    runs: tuple[int, ...]
+    best: float
+    at_edge: bool
+    flattery: float | None
+
+    @property
+    def equal_trials(self) -> bool:
+        """Whether every rate was tried equally often."""
+        return len(set(self.runs)) == 1
+
+
+def rate_trials(points: Points, split: str = "validation") -> tuple[RateTrials, ...]:
+    """The rates tried on `split` for every trained arm, in the order of the table. Empty if there are none."""
+    frame = points.frame
+    known = frame[(frame["split"] == split).fillna(False) & frame["learning_rate"].notna()]
+    found = []
+    for _, rows in known.groupby(list(ARM), dropna=False, sort=False):
+        by_rate = rows.groupby("learning_rate")["accuracy"]
+        means, runs, spreads = by_rate.mean(), by_rate.count(), by_rate.var(ddof=1).dropna()
+        rates = [float(rate) for rate in means.index]
+        best = float(means.idxmax())
+        error = (float(spreads.mean()) / float(runs.mean())) ** 0.5 if len(spreads) else None
+        found.append(
+            RateTrials(
+                arm=arm_name(rows.iloc[0]),
+                trained_parameters=int(rows.iloc[0]["trained_parameters"]),
+                method=str(rows.iloc[0]["method"]),
+                rates=tuple(rates),
+                accuracies=tuple(float(a) for a in means),
+                runs=tuple(int(r) for r in runs),
+                best=best,
+                at_edge=best in (rates[0], rates[-1]),
+                flattery=None if error is None else best_of_bias(len(rates)) * error,
+            )
+        )
+    return tuple(found)
+
+
+def arm_name(row: "pd.Series") -> str:
+    """The arm of a row in words, from what is known of it: "abacus-0.9m grpo tinylora 13 bf16"."""
+    names = ("model", "method", "adapter", "trained_parameters", "storage_dtype")
+    return " ".join(str(row[name]) for name in names if not pd.isna(row[name]))
+
+
+def edge_remarks(trials: Iterable[RateTrials]) -> list[str]:
+    """One sentence for each arm whose best rate may be beaten by one that was not tried."""
+    remarks = []
+    for t in trials:
+        if len(t.rates) == 1:
+            remarks.append(f"{t.arm}: one learning rate only, {t.best:g}, was tried.")
+        elif t.at_edge:
+            side = "largest" if t.best == t.rates[-1] else "smallest"
+            remarks.append(f"{t.arm}: the best learning rate, {t.best:g}, is the {side} of {len(t.rates)} tried.")
+    return remarks
+
+
+def reported_rows(points: Points) -> "pd.Series[bool]":
+    """Which rows a result may be reported on: not validation, and of each arm the learning rate that validation chose.
+
+    Returns:
+        A boolean for each row of the frame.
+
+    Raises:
+        SpecError: an arm with several rates and no validation rows to choose by: choosing by the reported rows
+            themselves would flatter it.
+    """
+    frame = points.frame
+    keep = (frame["split"] != "validation").fillna(True).astype(bool)
+    chosen = {trial.arm: trial.best for trial in rate_trials(points)}
+    for _, rows in frame[keep & frame["learning_rate"].notna()].groupby(list(ARM), dropna=False, sort=False):
+        rates = sorted({float(rate) for rate in rows["learning_rate"]})
+        if len(rates) == 1:
+            continue
+        name = arm_name(rows.iloc[0])
+        if chosen.get(name) not in rates:
+            raise SpecError(
+                f"{points.source}: {name} has {len(rates)} learning rates ({', '.join(f'{r:g}' for r in rates)}) and "
+                "no validation rows to choose by: keep the rows of one rate, or add validation rows"
+            )
+        keep.loc[rows.index[rows["learning_rate"].astype(float) != chosen[name]]] = False
+    return keep

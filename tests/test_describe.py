@@ -1,0 +1,308 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FINGERPRINT, outcomes, result, spec, study_in, unhurried
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from capacity.config import RunSpec
+from capacity.errors import DataError
+from capacity.runs.study import Run, Study
+from capacity_analysis import codes, quantisers, reward_bits, update_bits
+from capacity_analysis.absent import Absent
+from capacity_analysis.describe import QUANTITIES, Measured, describe
+from capacity_analysis.prequential import excess_bits, prequential_bits, surplus_bits
+
+# Codes
+
+
+def test_codes_of_three_ones_among_ten():
+    assert codes.laplace_code_bits(3, 10) == pytest.approx(10.366322, abs=5e-7)
+    assert codes.kt_code_bits(3, 10) == pytest.approx(10.840129, abs=5e-7)
+    assert codes.plug_in_code_bits(3, 10) == pytest.approx(8.812909, abs=5e-7)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+@unhurried
+def test_codes_are_those_of_their_sequential_rules(sequence):
+    laplace = kt = 0.0
+    for i, one in enumerate(sequence):
+        hits = sum(sequence[:i])
+        seen = hits if one else i - hits
+        laplace -= math.log2((seen + 1) / (i + 2))
+        kt -= math.log2((seen + 0.5) / (i + 1))
+    ones, n = sum(sequence), len(sequence)
+    assert codes.laplace_code_bits(ones, n) == pytest.approx(laplace, abs=1e-9)
+    assert codes.kt_code_bits(ones, n) == pytest.approx(kt, abs=1e-9)
+    assert (
+        codes.plug_in_code_bits(ones, n) - 1e-9
+        <= kt
+        <= codes.plug_in_code_bits(ones, n) + 0.5 * math.log2(n) + 1 + 1e-9
+    )
+
+
+def test_codes_are_complete():
+    """Kraft's sum over all sequences of 9 symbols is 1."""
+    ones = np.arange(10)
+    sequences = np.array([math.comb(9, k) for k in ones])
+    for code in (codes.laplace_code_bits, codes.kt_code_bits):
+        assert (sequences * 2.0 ** -code(ones, 9)).sum() == pytest.approx(1)
+
+
+def test_binary_entropy():
+    assert codes.binary_entropy(0.9) == pytest.approx(0.468996, abs=5e-7)
+    assert codes.binary_entropy([0, 0.5, 1]).tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        codes.binary_entropy(1.1)
+    with pytest.raises(ValueError, match="number of ones"):
+        codes.kt_code_bits(4, 3)
+
+
+# Rewards
+
+
+def test_reward_channel_of_eight_samples():
+    assert reward_bits.sequence_entropy(0.9, 8) == pytest.approx(3.751965, abs=5e-7)
+    assert reward_bits.count_entropy(0.9, 8) == pytest.approx(1.666035, abs=5e-7)
+    assert reward_bits.dead_probability(0.9, 8) == pytest.approx(0.430467, abs=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("function", "mean"),
+    [
+        (reward_bits.sequence_entropy, 5.770780),
+        (reward_bits.count_entropy, 2.064258),
+        (reward_bits.dead_probability, 2 / 9),
+    ],
+)
+def test_reward_channel_over_uniform_success(function, mean):
+    found, _ = integrate.quad(lambda p: float(function(p, 8)), 0, 1)
+    assert found == pytest.approx(mean, abs=5e-7)
+
+
+def test_marginal_count_over_uniform_success_is_uniform():
+    share = [integrate.quad(lambda p, k=k: stats.binom.pmf(k, 8, p), 0, 1)[0] for k in range(9)]
+    assert codes.entropy_bits(share) == pytest.approx(3.169925, abs=5e-7)
+
+
+def test_reward_bits_of_groups():
+    found = reward_bits.reward_bits([0, 8, 3, 4], 8)
+    assert (found.groups, found.dead, found.cap) == (4, 2, 32)
+    assert found.ideal == pytest.approx(8 * float(codes.binary_entropy(3 / 8)) + 8)
+    assert found.realised - found.live == pytest.approx(2 * float(codes.kt_code_bits(0, 8)))
+    assert found.ideal < found.realised
+    with pytest.raises(ValueError, match="no group"):
+        reward_bits.reward_bits([], 8)
+
+
+# Demonstrations
+
+
+def test_excess_is_zero_for_noise_and_the_bits_learnt_otherwise():
+    """Uniform tokens cost the same at first and at the end; style bits cost everyone the same and drop out."""
+    blocks = [640.0] * 20
+    assert excess_bits(prequential_bits(blocks), 20 * 32, 20 * 16.0, 16) == pytest.approx(0)
+    learnt = np.linspace(900, 500, 20)
+    for style in (0.0, 2.0, 8.0):  # bits of irrelevant style of each demonstration
+        total = prequential_bits(learnt + 32 * style)
+        final = (500 / 32 + style) * 16
+        assert excess_bits(total, 640, final, 16) == pytest.approx(learnt.sum() - 640 * 500 / 32)
+
+
+def test_the_base_as_control_removes_that_demonstrations_happen_to_be_harder():
+    """Per demonstration: base 10 and trained 8 bits held out; the first pass was drawn 3 bits harder for both."""
+    first, base = 20 * (8 + 3.0) + 5, 20 * (10 + 3.0)
+    assert excess_bits(first, 20, 80.0, 10) == pytest.approx(65)
+    assert excess_bits(first, 20, 80.0, 10, (base, 100.0)) == pytest.approx(5)
+
+
+def test_surplus():
+    found = surplus_bits([100, 60, 30], [10, 10, 10], 4.0)
+    assert (found.bits, found.lower_bound) == (80, False)
+    assert surplus_bits([100, 60, 50], [10, 10, 10], 4.0).lower_bound
+
+
+# Updates
+
+
+def test_bits_back():
+    assert update_bits.bits_back(1, 1.0, 0.1, 1.0) == pytest.approx(3.329142, abs=5e-7)
+    assert update_bits.bits_back(13, 13.0, 0.1, 1.0) == pytest.approx(43.27884, abs=5e-6)
+
+
+@given(st.integers(1, 50), st.floats(0.01, 10), st.floats(0.01, 3))
+@unhurried
+def test_the_best_prior_is_the_best(n, square_sum, noise):
+    best = update_bits.bits_back(n, square_sum, noise)
+    assert best == pytest.approx(n / 2 * math.log2(1 + square_sum / n / noise**2))
+    for factor in (0.8, 1.25):
+        prior = factor * math.sqrt(noise**2 + square_sum / n)
+        assert update_bits.bits_back(n, square_sum, noise, prior) >= best - 1e-9
+
+
+def test_generalisation_bound():
+    assert update_bits.generalisation_gap(208, 7473) == pytest.approx(0.0992, abs=5e-5)
+    assert update_bits.generalisation_gap(16 * 3e6, 7473) == pytest.approx(47, abs=0.5)
+    with pytest.raises(ValueError, match="needs an example"):
+        update_bits.generalisation_gap(208, 0)
+
+
+def test_two_part_code():
+    found = update_bits.two_part_bits(26, 800, 8)
+    assert (found.payload, found.header, found.selection, found.total) == (208, 6400, 3, 6611)
+
+
+@pytest.mark.parametrize(
+    ("bits", "distortion", "limit"),
+    [(1, 0.36338, 0.25), (2, 0.11748, 0.0625), (3, 0.03455, 0.015625), (4, 0.0095, 0.003906)],
+)
+def test_lloyd_max_against_shannon(bits, distortion, limit):
+    found = quantisers.lloyd_max(bits)
+    assert found.distortion == pytest.approx(distortion, abs=6e-6)
+    assert quantisers.shannon_distortion(bits) == pytest.approx(limit, abs=5e-7)
+    z = np.linspace(-8, 8, 400_001)
+    nearest = found.levels[np.abs(z[:, None] - found.levels).argmin(1)] if bits < 4 else None
+    if nearest is not None:
+        assert np.trapezoid((z - nearest) ** 2 * stats.norm.pdf(z), z) == pytest.approx(found.distortion, abs=1e-6)
+
+
+# A study's table
+
+
+def metrics_of(method: str, steps: int = 2) -> list[dict[str, Any]]:
+    rows = []
+    for step in range(steps):
+        row: dict[str, Any] = {"step": step, "loss": 1.0, "mean_length": 10.0, "trained_tokens": 120}
+        row["code_length_bits"] = 240.0 - 24 * step
+        if method in ("grpo", "random-reward") or (method == "sft+grpo" and step >= steps // 2):
+            row |= {"group_hits": [0, 2, 4], "dead_groups": 2}
+        rows.append(row)
+    return rows
+
+
+def made(study: Study, run_spec: RunSpec, **extra: Any) -> Run:
+    values = result(run_spec, [1, 0]) | extra
+    rows = metrics_of(run_spec.method) if run_spec.training else []
+    folder = study.add(run_spec, FINGERPRINT, values, rows, outcomes([1, 0]), b"theta" if run_spec.training else None)
+    return study.read(folder)
+
+
+HELDOUT = {
+    "heldout_code_length_bits": 150.0, "heldout_base_code_length_bits": 200.0, "heldout_demonstrations": 10,
+    "heldout_tokens": 100,
+}  # fmt: skip
+
+
+def table(runs: list[Run], pool: int | Absent = 8192, tried: int | Absent = 6, epsilon: float | None = None):
+    return describe(runs, train_items=lambda _: pool, configurations=lambda *_: tried, epsilon=epsilon)
+
+
+def test_sft_from_what_was_recorded(tmp_path: Path):
+    study = study_in(tmp_path)
+    runs = [made(study, spec("sft", seed), **HELDOUT) for seed in (0, 1)]
+    (arm,) = table(runs).arms
+    v = arm.values
+    assert arm.seeds == (0, 1)
+    assert v["prequential_bits"] == Measured(456.0, 456.0, 456.0, 2)
+    assert v["prequential_bits_per_demonstration"].estimate == 456 / 24
+    assert v["excess_bits"].estimate == 456 - 24 * 15
+    assert v["excess_bits_per_parameter"].estimate == pytest.approx(96 / 13)
+    assert v["surplus_bits"].estimate == 60 + 36  # above 1.5 bits for each of 120 tokens
+    assert v["surplus_bits"].at_least
+    assert v["base_bits_per_demonstration"].estimate == 20
+    assert v["heldout_bits_per_token"].estimate == 1.5
+    assert v["payload_bits"].estimate == 208
+    assert v["selection_bits"].estimate == pytest.approx(math.log2(6))
+    assert v["two_part_bits"].estimate == pytest.approx(208 + 4000 + math.log2(6))
+    assert v["gap_payload"].estimate == pytest.approx(update_bits.generalisation_gap(208 + math.log2(6), 6))
+    assert "no flatness" in v["bits_back"].reason
+    assert "does not apply" in v["reward_cap_bits"].reason
+
+
+def test_the_base_of_the_first_pass_is_used_where_it_was_recorded(tmp_path: Path):
+    study, run_spec = study_in(tmp_path), spec("sft")
+    rows = [row | {"base_code_length_bits": 264.0} for row in metrics_of("sft")]
+    folder = study.add(run_spec, FINGERPRINT, result(run_spec, [1]) | HELDOUT, rows, outcomes([1]), b"t")
+    v = table([study.read(folder)]).arms[0].values
+    assert v["excess_bits"].estimate == (456 - 528) - 24 * (150 - 200) / 10
+
+
+def test_grpo_from_what_was_recorded(tmp_path: Path):
+    (arm,) = table([made(study_in(tmp_path), spec("grpo"), flatness=0.1, update_square_sum=13.0)]).arms
+    v = arm.values
+    hits = reward_bits.reward_bits([0, 2, 4] * 2, 4)
+    assert v["reward_cap_bits"] == Measured(24.0, None, None, 1)
+    assert v["reward_realised_bits"].estimate == pytest.approx(hits.realised)
+    assert v["reward_live_bits_per_parameter"].estimate == pytest.approx(hits.live / 13)
+    assert v["dead_fraction"].estimate == pytest.approx(2 / 3)
+    assert "own samples" in v["prequential_bits"].reason
+    assert v["bits_back"].estimate == pytest.approx(13 / 2 * math.log2(1 + 100))
+
+
+def test_mixed_and_control_methods(tmp_path: Path):
+    study = study_in(tmp_path)
+    runs = [made(study, spec(method)) for method in ("sft+grpo", "random-reward", "rft", "rft-online")]
+    found = table(runs)
+    by = {arm.method: arm.values for arm in found.arms}
+    assert by["sft+grpo"]["prequential_bits"].estimate == 240  # its first half
+    assert by["sft+grpo"]["reward_cap_bits"].estimate == 12  # its second
+    assert by["rft"]["prequential_bits"].estimate == 456
+    assert "no rewards" in by["rft"]["reward_cap_bits"].reason
+    assert "does not apply" in by["rft-online"]["prequential_bits"].reason
+    assert any("permuted" in w for w in found.warnings)
+    assert any("each copy is coded" in w for w in found.warnings)
+
+
+def test_only_the_first_pass_is_coded(tmp_path: Path):
+    run = made(study_in(tmp_path), spec("sft"), **HELDOUT)
+    v = table([run], pool=5).arms[0].values  # a step has 3 prompts
+    assert v["prequential_bits"].estimate == 240
+    assert v["excess_bits"].estimate == 240 - 12 * 15
+    assert "fewer prompts than one step" in table([run], pool=2).arms[0].values["prequential_bits"].reason
+    unknown = table([run], pool=Absent("nobody knows")).arms[0].values
+    assert unknown["prequential_bits"] == unknown["gap_payload"] == Absent("nobody knows")
+
+
+def test_what_was_not_recorded_is_said(tmp_path: Path):
+    run = made(study_in(tmp_path), spec("sft"))
+    v = table([run], tried=Absent("not recorded")).arms[0].values
+    for key in ("excess_bits", "heldout_bits_per_token", "excess_bits_per_parameter"):
+        assert "held-out" in v[key].reason
+    assert "--epsilon" in v["surplus_bits"].reason
+    assert v["two_part_bits"] == Absent("not recorded")
+    assert v["prequential_bits"].estimate == 456
+    assert table([run], epsilon=1.9).arms[0].values["surplus_bits"] == Measured(240 - 228, None, None, 1, False)
+    assert set(v) == {q.key for q in QUANTITIES}
+
+
+def test_metrics_without_code_lengths(tmp_path: Path):
+    study, run_spec = study_in(tmp_path), spec("sft")
+    folder = study.add(run_spec, FINGERPRINT, result(run_spec, [1]), [{"step": 0, "loss": 1}], outcomes([1]), b"t")
+    assert "no code lengths" in table([study.read(folder)]).arms[0].values["prequential_bits"].reason
+
+
+def test_negative_excess_is_printed_and_warned_of(tmp_path: Path):
+    found = table([made(study_in(tmp_path), spec("sft"), **HELDOUT | {"heldout_code_length_bits": 250.0})])
+    assert found.arms[0].values["excess_bits"].estimate == 456 - 24 * 25
+    assert any("negative" in w for w in found.warnings)
+
+
+def test_interval_over_seeds_is_students(tmp_path: Path):
+    study = study_in(tmp_path)
+    bits = (140.0, 150.0, 170.0)
+    runs = [made(study, spec("sft", i), **HELDOUT | {"heldout_code_length_bits": b}) for i, b in enumerate(bits)]
+    v = table(runs).arms[0].values["heldout_bits_per_demonstration"]
+    expected = stats.t.interval(0.95, 2, np.mean(bits) / 10, stats.sem(bits) / 10)
+    assert (v.low, v.high) == pytest.approx(expected)
+
+
+def test_arms_are_side_by_side_by_size(tmp_path: Path):
+    study = study_in(tmp_path)
+    runs = [made(study, spec(m)) for m in ("grpo", "rft", "sft", "base")]
+    assert [arm.method for arm in table(runs).arms] == ["sft", "rft", "grpo"]
+    with pytest.raises(DataError, match="nothing to describe"):
+        table([made(study_in(tmp_path / "other"), spec("base"))])

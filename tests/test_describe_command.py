@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FINGERPRINT, outcomes, result, spec, study_in
+from test_describe import HELDOUT, metrics_of
+from typer.testing import CliRunner
+
+from capacity.config import RunSpec
+from capacity.errors import DataError, SpecError
+from capacity.runs.study import Study
+from capacity_analysis.absent import Absent
+from capacity_cli.app import app
+from capacity_cli.describe import configurations_tried, train_items
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["describe", *arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    made = study_in(tmp_path)
+    for method in ("base", "sft", "rft", "grpo"):
+        for seed in range(1 if method == "base" else 3):
+            add_run(made, spec(method, seed), HELDOUT if method in ("sft", "rft") else {})
+    return made
+
+
+def add_run(study: Study, run_spec: RunSpec, extra: dict[str, Any]) -> None:
+    rows = metrics_of(run_spec.method) if run_spec.training else []
+    update = b"theta" if run_spec.training else None
+    study.add(run_spec, FINGERPRINT, result(run_spec, [1, 0]) | extra, rows, outcomes([1, 0]), update)
+
+
+def test_json_has_every_quantity_of_every_arm(study: Study):
+    found = json.loads(run(str(study.folder), "--json", "--configurations", "4"))
+    arms = {arm["method"]: arm for arm in found["arms"]}
+    assert list(arms) == ["sft", "rft", "grpo"]
+    sft, grpo = arms["sft"]["quantities"], arms["grpo"]["quantities"]
+    assert set(sft) == set(grpo)
+    assert sft["excess_bits"] == {"estimate": 96.0, "low": 96.0, "high": 96.0, "n": 3, "at_least": False}
+    assert sft["selection_bits"]["estimate"] == 2
+    assert "own samples" in grpo["excess_bits"]["not_measured"]
+    assert grpo["reward_cap_bits"]["estimate"] == 24
+    assert arms["sft"]["seeds"] == [0, 1, 2]
+    assert "not to be divided" in found["warnings"][0]
+
+
+def test_text_says_what_was_not_measured_and_why(study: Study):
+    text = run(str(study.folder), "--configurations", "4")
+    assert "abacus-0.9m, 13 trained parameters (tinylora)" in text
+    assert "sft bf16 (3 seeds)" in text
+    assert "excess description length: bits learnt" in text
+    assert "not measured: the run recorded no flatness of its loss" in text
+    assert "NaN" not in text
+
+
+def test_epsilon(study: Study):
+    found = json.loads(run(str(study.folder), "--json", "--epsilon", "1.9", "--configurations", "4"))
+    assert found["arms"][0]["quantities"]["surplus_bits"]["estimate"] == 12
+    with pytest.raises(SpecError, match="--epsilon -1"):
+        run(str(study.folder), "--epsilon", "-1")
+
+
+def test_missing_and_empty_studies(tmp_path: Path):
+    with pytest.raises(DataError, match="no such study"):
+        run(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nothing to describe"):
+        run(str(study_in(tmp_path).folder))
+
+
+def test_configurations_are_the_trials_of_the_shipped_rate_and_unknown_for_others(monkeypatch: pytest.MonkeyPatch):
+    row = {
+        "model": "abacus-0.9m", "task": "abacus", "method": "grpo", "adapter": "tinylora", "trained_parameters": 13,
+        "learning_rate": 0.01, "at_edge": False, "trials": [{"rate": r} for r in (0.001, 0.01, 0.1)],
+    }  # fmt: skip
+    rows = [row, row | {"method": "sft", "demonstrations": "worked", "learning_rate": 0.002}]
+    monkeypatch.setattr("capacity.training.rates.shipped", lambda: rows)
+    assert configurations_tried(spec("grpo"), 13) == 3
+    assert configurations_tried(spec("random-reward"), 13) == 3
+    assert isinstance(configurations_tried(spec("sft"), 13), Absent)  # its rate is another than the shipped one
+    assert isinstance(configurations_tried(spec("rft"), 13), Absent)  # none ships
+
+
+def test_train_split_of_a_task_and_of_an_unknown_one():
+    assert train_items(spec("sft")) == 8192
+    elsewhere = spec("sft").model_copy(update={"task": spec("sft").task.model_copy(update={"name": "elsewhere"})})
+    assert isinstance(train_items(elsewhere), Absent)

@@ -1,0 +1,150 @@
+"""Hill fits against drc's published numbers, and profile intervals against what they must satisfy.
+
+Data: `ryegrass` (Inderjit, Streibig & Olofsdotter, Physiologia Plantarum 2002) and `S.alba` (Christensen et al.,
+    2003) as in
+R's package drc (Ritz et al., PLoS ONE 2015), whose LL.4 and LL.3 fits the expected numbers are.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from capacity.errors import DataError
+from capacity_analysis.hill import Hill, fit_hill, fit_parallel
+from capacity_analysis.hill_profile import crossings, fit_curves, limits_around
+
+RYEGRASS = {
+    0: [7.58, 8.0, 8.3285714, 7.25, 7.375, 7.9625],
+    0.94: [8.3555556, 6.9142857, 7.75],
+    1.88: [6.8714286, 6.45, 5.9222222],
+    3.75: [1.925, 2.8857143, 4.2333333],
+    7.5: [1.1875, 0.8571429, 1.0571429],
+    15: [0.6875, 0.525, 0.825],
+    30: [0.25, 0.22, 0.44],
+}
+BENTAZONE = {
+    0: [4.1, 3.4, 2.6, 3.5, 4.3, 4.2, 4.1, 4.5], 10: [3.5, 3.8, 3.9, 3.7], 20: [3.2, 3.5, 3.0, 4.0],
+    40: [1.1, 1.4, 1.4, 0.9], 80: [0.9, 0.6, 0.7, 0.8], 160: [0.7, 0.7, 0.5, 0.6], 320: [0.8, 0.5, 0.7, 0.8],
+    640: [0.6, 0.7, 0.6, 0.8],
+}  # fmt: skip
+GLYPHOSATE = {
+    0: [4.7, 4.6, 4.1, 4.4, 3.2, 3.0, 3.8, 3.9], 10: [3.8, 3.8, 3.8, 3.3], 20: [4.1, 3.5, 4.1, 3.2],
+    40: [2.8, 3.0, 3.7, 3.4], 80: [1.8, 1.6, 2.3, 1.7], 160: [1.1, 1.3, 1.0, 1.2], 320: [0.9, 0.9, 0.9, 0.9],
+}  # fmt: skip
+
+
+def flat(table):
+    return [dose for dose, values in table.items() for _ in values], [v for values in table.values() for v in values]
+
+
+def test_ryegrass_gives_the_doses_of_drc():
+    fit = fit_hill(*flat(RYEGRASS))
+    middle, low, high = fit.share_interval(0.5)
+    assert middle == pytest.approx(3.05795, abs=1e-5)
+    assert (low, high) == (pytest.approx(2.67053, abs=1e-5), pytest.approx(3.44538, abs=1e-5))
+    assert math.sqrt(fit.covariance[2, 2]) * fit.curve.midpoint == pytest.approx(0.18573, abs=1e-5)
+    assert fit.share_interval(0.1)[0] == pytest.approx(1.46371, abs=1e-5)
+    # drc's optimiser stops a little off the minimum: our sum of squares is no larger, and ED90 differs by 2e-6 of
+    # itself.
+    assert fit.share_interval(0.9)[0] == pytest.approx(6.38864, rel=3e-6)
+
+
+def test_s_alba_gives_the_ratio_of_drc_by_delta_and_fieller():
+    b, g = (fit_hill(*flat(table), upper=0.0) for table in (BENTAZONE, GLYPHOSATE))
+    df = b.df + g.df
+    scale = (b.sum_of_squares + g.sum_of_squares) / df  # drc's fits share one residual variance
+    variances = [fit.covariance[2, 2] * fit.curve.midpoint**2 * scale / (fit.sum_of_squares / fit.df) for fit in (b, g)]
+    e = b.curve.midpoint, g.curve.midpoint
+    ratio, t = e[0] / e[1], stats.t.ppf(0.975, df)
+    assert ratio == pytest.approx(0.39269, abs=1e-5)
+    error = ratio * math.sqrt(variances[0] / e[0] ** 2 + variances[1] / e[1] ** 2)
+    assert (ratio - t * error, ratio + t * error) == (
+        pytest.approx(0.26028, abs=1e-5),
+        pytest.approx(0.52511, abs=1e-5),
+    )
+    k = t * t * variances[1] / e[1] ** 2
+    half = t / (1 - k) / e[1] * math.sqrt(variances[0] + ratio**2 * variances[1] - k * variances[0])
+    fieller = ratio / (1 - k) - half, ratio / (1 - k) + half
+    assert fieller == (pytest.approx(0.28175, abs=1e-5), pytest.approx(0.56261, abs=1e-5))
+
+
+def test_the_ratio_takes_each_arms_own_limits():
+    sft, grpo = Hill(0.6, 0.9, 300.0, 1.0), Hill(0.6, 0.97, 30.0, 1.0)
+    a, b = sft.size_at(0.85), grpo.size_at(0.85)
+    assert a is not None
+    assert b is not None
+    assert a / b == pytest.approx(24.0)
+
+
+def test_a_target_outside_of_the_limits_has_no_size():
+    curve = Hill(0.5, 0.9, 10.0, 2.0)
+    assert curve.size_at(0.95) is None
+    assert curve.size_at(0.5) is None
+
+
+def test_parallel_fit_finds_the_shared_curve():
+    x = 10.0 ** np.arange(6)
+    arms = [(x, Hill(0.5, 0.9, e, 1.3).accuracy(x), np.full(6, 1e-4)) for e in (20.0, 700.0)]
+    fitted, rest = fit_parallel(arms)
+    assert rest == pytest.approx(0.0, abs=1e-6)
+    assert [c.midpoint for c in fitted] == pytest.approx([20.0, 700.0], rel=1e-3)
+
+
+def test_a_fit_that_cannot_be_made_says_why():
+    with pytest.raises(DataError, match="4 free parameters"):
+        fit_hill([1, 10, 100], [0.1, 0.2, 0.3])
+    with pytest.raises(DataError, match="all values are equal"):
+        fit_hill([1, 10, 100, 1000], [0.5] * 4)
+
+
+LOG_SIZES = np.arange(6.0)
+
+
+def intervals(curve, deviation, target=0.8, n=1, rng=None, critical=3.84):
+    means = np.tile(curve.accuracy(10**LOG_SIZES), (n, 1))
+    if rng is not None:
+        means = means + deviation * rng.normal(size=means.shape)
+    covariance = np.broadcast_to(np.eye(6) * deviation**2, (n, 6, 6))
+    fits = fit_curves(LOG_SIZES, means - target, covariance, limits_around(np.full(n, target), None, None))
+    return crossings(fits, np.full(n, critical))
+
+
+def test_the_profile_agrees_with_the_delta_method_where_the_curve_is_smooth():
+    curve, deviation = Hill(0.5, 0.9, 100.0, 1.0), 1e-3
+    found = intervals(curve, deviation)
+    means = curve.accuracy(10**LOG_SIZES)
+    fit = fit_hill(10**LOG_SIZES, means, np.full(6, deviation**2))
+    centre = fit.log_size_at(0.8)
+    assert centre is not None
+    assert found.size[0] == pytest.approx(centre[0] / math.log(10), abs=1e-4)
+    half = math.sqrt(3.84) * centre[1] / math.log(10)
+    assert found.high[0] - found.low[0] == pytest.approx(2 * half, rel=0.12)
+
+
+def test_a_step_leaves_the_whole_gap_open():
+    means = np.where(LOG_SIZES >= 3, 0.9, 0.5)[None]
+    fits = fit_curves(LOG_SIZES, means - 0.8, np.eye(6)[None] * 1e-6, limits_around(np.array([0.8]), None, None))
+    found = crossings(fits, np.array([3.84]))
+    assert found.low[0] == pytest.approx(2.0, abs=0.05)
+    assert found.high[0] == pytest.approx(3.0, abs=0.05)
+
+
+def test_a_curve_below_the_target_is_censored_and_only_bounded_below():
+    found = intervals(Hill(0.5, 0.7, 100.0, 1.0), 0.005)
+    assert found.size[0] == np.inf
+    assert found.high[0] == np.inf
+    assert found.low[0] == pytest.approx(5.0)
+
+
+def test_more_data_narrow_the_interval():
+    wide, narrow = (intervals(Hill(0.5, 0.9, 100.0, 1.0), s) for s in (0.01, 0.003))
+    assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
+
+
+def test_profile_intervals_cover():
+    found = intervals(Hill(0.5, 0.9, 100.0, 1.0), 0.01, n=400, rng=np.random.default_rng(0))
+    truth = math.log10(300.0)
+    covered = np.mean((found.low <= truth) & (truth <= found.high))
+    assert abs(covered - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 400)

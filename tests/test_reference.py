@@ -1,0 +1,70 @@
+import pytest
+
+from capacity.errors import SpecError
+from capacity_analysis.points import read_points
+from capacity_analysis.reference import NAMES, REMARKS, crossing_lines, first_crossings, read_raw, reference_points
+
+FULL = None
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "expected"),
+    [
+        ("Qwen2.5-3B-Instruct", "gsm8k", (63, 63, 8064)),
+        ("Qwen2.5-7B-Instruct", "gsm8k", ("≤13", "≤13", "≤13")),
+        ("Qwen2.5-Math-7B", "gsm8k", (392, 392, FULL)),
+        ("Qwen2.5-3B-Instruct", "average", (252, 252, FULL)),
+        ("Qwen2.5-7B-Instruct", "average", ("≤13", 196, 100352)),
+    ],
+)
+def test_first_crossings_that_follow_from_table_2(model, task, expected):
+    crossings = [c for c in first_crossings(reference_points("tinylora-table2")) if (c.model, c.task) == (model, task)]
+    assert [c.gain for c in crossings] == [0.5, 0.8, 0.95]
+    found = tuple(f"≤{c.trained_parameters}" if c.censored == "left" else c.trained_parameters for c in crossings)
+    assert found == expected
+    assert [c.censored == "right" for c in crossings] == [value is FULL for value in expected]
+
+
+def test_tables_read_as_points_with_shares_and_without_counts():
+    table = read_points("reference:tinylora-table2")
+    assert table.outcomes is None
+    assert len(table.frame) == 22 * 7
+    assert set(table.frame["method"]) == {"base", "grpo"}
+    assert table.frame["n_items"].isna().all()
+    row = table.frame[(table.frame["model"] == "Qwen2.5-7B-Instruct") & (table.frame["trained_parameters"] == 13)]
+    assert dict(zip(row["task"], row["accuracy"], strict=True))["gsm8k"] == pytest.approx(0.918)
+    text = read_points("reference:tinylora-text").frame
+    assert set(text["protocol"]) == {"gsm8k-text", "gsm8k-appendix"}
+    assert text["model_parameters"].isna().all()
+
+
+def test_figures_are_those_of_the_paper():
+    """Sums of the columns, so that no figure changes unnoticed."""
+    table = read_raw("tinylora-table2")
+    assert table[["gsm8k", "math500", "average"]].sum().tolist() == pytest.approx([1895.1, 1558.5, 1053.2], abs=0.05)
+    assert read_raw("tinylora-text")["accuracy"].sum() == pytest.approx(999.7)
+
+
+def test_contradictions_are_told():
+    assert set(REMARKS) == set(NAMES)
+    for name in NAMES:
+        assert "2602.04118" in REMARKS[name][0]
+        assert any("76" in remark for remark in REMARKS[name])
+
+
+def test_unknown_references_are_refused():
+    with pytest.raises(SpecError, match="did you mean tinylora-t"):
+        read_points("reference:tinylora-table3")
+    with pytest.raises(SpecError, match="unknown reference"):
+        read_raw("elsewhere")
+
+
+def test_crossings_in_words():
+    lines = crossing_lines(read_points("reference:tinylora-table2"))
+    assert (
+        "Qwen2.5-7B-Instruct, average: first size at 50 % of the gain (47.8 %) ≤ 13, 80 % of the gain (52.2 %) 196, "
+        "95 % of the gain (54.5 %) 100,352" in lines
+    )
+    assert any(
+        line.startswith("Qwen2.5-Math-7B, gsm8k") and line.endswith("none below the full update") for line in lines
+    )

@@ -1,0 +1,139 @@
+"""Stored anew and evaluated again: sizes, distortion and answers of one trained update in every dtype."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import spec
+from typer.testing import CliRunner
+
+from capacity.adapters.artifact import base_fingerprint, pack, read_file, store
+from capacity.adapters.codec import payload_bytes
+from capacity.adapters.inject import attach
+from capacity.adapters.storage import STORAGE_DTYPES
+from capacity.adapters.storage import payload_bytes as planned_bytes
+from capacity.errors import DataError
+from capacity.models.loading import load
+from capacity.runs.fingerprint import current
+from capacity.runs.study import Study
+from capacity.tasks.catalog import open_task
+from capacity.training import requantise as module
+from capacity.training.evaluate import evaluate
+from capacity.training.requantise import requantise
+from capacity_cli.app import app
+
+ITEMS = 16
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The base and one grpo run of fp32 numbers, not trained but drawn."""
+    made = Study(tmp_path_factory.mktemp("requantise") / "study")
+    environment = current("cpu", "fp32")
+    with made.locked():
+        for method in ("base", "grpo"):
+            run_spec = spec(method, items=ITEMS).model_copy(update={"storage_dtype": "fp32"})
+            model, tokenizer = load(run_spec.model, "cpu")
+            base = base_fingerprint(model)
+            adapted = attach(model, run_spec.adapter, None)
+            extra: dict[str, Any] = {"trained_parameters": 0, "update_bytes": 0, "header_bytes": 0}
+            artifact = None
+            if method != "base":
+                adapted.set_vector(0.02 * torch.randn(13, generator=torch.Generator().manual_seed(1)))
+                payload = store(adapted, "fp32")
+                artifact = pack(adapted, payload, model=run_spec.model, base=base, dtype="fp32", run=run_spec.identity)
+                size = payload_bytes(payload)
+                extra = {"trained_parameters": 13, "update_bytes": size, "header_bytes": len(artifact) - size}
+            found = evaluate(adapted.model, tokenizer, open_task(run_spec.task), run_spec.evaluation)
+            counts = {"n_items": found.n_items, "n_correct": found.n_correct, "accuracy": found.accuracy}
+            result = {"model_parameters": 859776, "family": "abacus", **extra, **counts}
+            made.add(run_spec, environment, result, [], found.outcomes, artifact)
+    return made
+
+
+def test_every_dtype_with_its_sizes_and_distortion(study: Study):
+    done = requantise(study, "cpu")
+    rows = {row["storage_dtype"]: row for row in done.summary()}
+    assert list(rows) == list(STORAGE_DTYPES)
+    assert done.unfit == ()
+    for dtype in STORAGE_DTYPES:
+        if dtype != "entropy":
+            assert rows[dtype]["payload_bytes"] == planned_bytes(13, dtype)
+    assert (rows["int4"]["codes_bytes"], rows["int4"]["scale_bytes"]) == (7, 2)
+    assert rows["fp32"]["distortion"] == 0
+    assert 0 < rows["fp16"]["distortion"] < rows["bf16"]["distortion"] < rows["fp8"]["distortion"]
+    assert rows["bf16"]["distortion"] < rows["int8"]["distortion"] < rows["int4"]["distortion"] < 0.05
+    for row in rows.values():
+        assert row["total_bytes"] == row["payload_bytes"] + row["header_bytes"]
+        assert row["header_bytes"] > 200
+        assert np.shape(row["outcomes"]) == np.shape(row["as_trained"]) == (1, ITEMS)
+
+
+def test_the_update_as_trained_answers_as_its_run_did(study: Study):
+    (own,) = [s for s in requantise(study, "cpu").stored if s.storage_dtype == "fp32"]
+    assert list(own.correct) == [float(row["correct"][0]) for row in own.run.outcomes()]
+    assert own.header_bytes == own.run.result["header_bytes"]
+    assert own.payload_bytes == own.run.result["update_bytes"]
+
+
+def test_what_is_done_is_not_done_again_and_what_is_missing_is(study: Study, monkeypatch: pytest.MonkeyPatch):
+    first = requantise(study, "cpu")
+    opened = []
+    real = module.open_native
+    monkeypatch.setattr(module, "open_native", lambda *args: opened.append(1) or real(*args))
+    assert requantise(study, "cpu") == first
+    assert opened == []
+    next((study.folder / "requantised").glob("*-int8.json")).unlink()
+    assert requantise(study, "cpu") == first
+    assert opened == [1]
+
+
+def test_equal_vectors_are_evaluated_once(study: Study, monkeypatch: pytest.MonkeyPatch):
+    for path in (study.folder / "requantised").glob("*.json"):
+        path.unlink()
+    (run,) = [r for r in study.runs() if r.spec.method == "grpo"]
+    read = read_file(run.folder / "update.safetensors")
+    calls = []
+    real = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args: calls.append(1) or real(*args))
+    requantise(study, "cpu", dtypes=("fp32", "bf16"))
+    assert len(calls) == 2
+    assert read.recipe.storage_dtype == "fp32"
+    requantise(study, "cpu", dtypes=("fp32",))
+    assert len(calls) == 2
+
+
+def test_records_of_another_environment_are_made_anew_and_damaged_ones_refused(study: Study):
+    requantise(study, "cpu", dtypes=("bf16",))
+    path = next((study.folder / "requantised").glob("*-bf16.json"))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"fingerprint": "other", "correct": [0.0] * ITEMS}))
+    requantise(study, "cpu", dtypes=("bf16",))
+    assert json.loads(path.read_text()) == record
+    path.write_text("{}")
+    with pytest.raises(DataError, match="not the record of an update"):
+        requantise(study, "cpu", dtypes=("bf16",))
+    path.unlink()
+
+
+def test_command(study: Study):
+    done = CliRunner().invoke(app, ["bits", "--requantise", str(study.folder), "--json", "--replicates", "100"])
+    assert done.exit_code == 0, done.exception
+    found = json.loads(done.stdout)
+    rates = {row["storage_dtype"]: row for row in found["rate_distortion"]}
+    assert rates["fp32"]["change"] == 0
+    assert rates["int4"]["gaussian_limit"] == pytest.approx(4.0 ** -(9 * 8 / 13))
+    assert {place["storage_dtype"] for place in found["frontier"]} == set(STORAGE_DTYPES)
+    text = CliRunner().invoke(app, ["bits", "--requantise", str(study.folder), "--replicates", "100"]).stdout
+    assert "Rate and distortion of the trained updates" in text
+
+
+def test_a_study_without_updates_is_refused(tmp_path: Path):
+    empty = Study(tmp_path / "study")
+    with empty.locked():
+        pass
+    with pytest.raises(DataError, match="nothing can be stored anew"):
+        requantise(empty, "cpu")

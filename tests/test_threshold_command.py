@@ -1,0 +1,76 @@
+import json
+
+import pytest
+from test_thresholds import frame, hill
+from typer.testing import CliRunner
+
+from capacity.errors import SpecError
+from capacity_cli.app import app
+from capacity_cli.threshold import rates_of
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("points") / "points.csv"
+    arms = {"sft": lambda x: hill(x, upper=0.6), "grpo": hill}
+    frame(arms, noise=4, sizes=[1, 10, 100, 1000, 10000]).to_csv(path, index=False)
+    return str(path)
+
+
+def test_json_has_the_promised_keys(table):
+    done = run(app, ["threshold", table, "--target", "0.8", "--null", "20", "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert {"curves", "ratios", "null_calibration"} <= set(result)
+    for curve in result["curves"]:
+        assert {"model", "method", "estimator", "threshold"} <= set(curve)
+        assert set(curve["threshold"]) == {"estimate", "low", "high", "censored", "fraction_not_reached"}
+        assert curve["estimator"] in ("hill", "monotone")
+    for ratio in result["ratios"]:
+        promised = {"model", "numerator", "denominator", "estimator", "estimate", "low", "high", "censored"}
+        assert promised <= set(ratio)
+        assert (ratio["estimate"], ratio["high"]) == (None, None)
+    assert result["null_calibration"]["simulations"] == 20
+
+
+def test_text_says_at_least_and_what_is_not_supported(table):
+    done = run(app, ["threshold", table, "--target", "0.8", "--null", "0"])
+    assert done.exit_code == 0, done.output
+    assert "sft needs ≥" in done.stdout
+    assert "> 10,000 (≥ 10,000)" in done.stdout
+    assert "Not supported by these data:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "0.8", "--gain", "0.5"], "not both"),
+        (["--unit", "bits"], "choose parameters or bytes"),
+        (["--items", "some"], "choose these or population"),
+        (["--gain", "80"], "percent"),
+        (["--rate", "fast"], "not a positive number"),
+        (["--split", "train"], "no trained runs with split"),
+    ],
+)
+def test_wrong_options_are_one_line(table, options, message):
+    done = run(app, ["threshold", table, *options])
+    assert isinstance(done.exception, SpecError)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_rates_by_method():
+    assert rates_of("0.001") == {"": 0.001}
+    assert rates_of("sft=0.001,grpo=0.003") == {"sft": 0.001, "grpo": 0.003}
+    assert rates_of(None) is None
+
+
+def test_published_figures_give_first_crossings_without_intervals():
+    done = run(app, ["threshold", "reference:tinylora-table2", "--task", "gsm8k", "--gain", "0.95", "--json"])
+    assert done.exit_code == 0, done.output
+    found = {c["model"]: c for c in json.loads(done.stdout)["curves"] if c["estimator"] == "monotone"}
+    assert found["Qwen2.5-3B-Instruct"]["first_crossing"] == 8064
+    assert found["Qwen2.5-7B-Instruct"]["threshold"]["censored"] == "left"
+    assert all(c["threshold"]["low"] is None and c["threshold"]["high"] is None for c in found.values())
