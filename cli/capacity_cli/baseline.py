@@ -1,0 +1,30 @@
+"""`capacity baseline`: write what a study measured to a file that a project commits."""
+
+import json
+from pathlib import Path
+
+from capacity.errors import DataError, SpecError
+from capacity.runs.files import write_atomically
+from capacity.runs.study import Study
+from capacity_analysis.baseline import snapshot
+
+
+def baseline_command(folder: Path, out: Path, *, force: bool, as_json: bool) -> None:
+    """Writes the baseline of a study; an older one is replaced only with `force`."""
+    if out.exists() and not force:
+        raise SpecError(f"{out} exists already: --force moves the baseline")
+    try:
+        baseline = snapshot(Study(folder))
+    except DataError as error:
+        raise SpecError(str(error)) from None
+    text = baseline.to_text()
+    write_atomically(out, text)
+    runs = sum(len(cell.runs) for cell in baseline.cells)
+    if as_json:
+        summary = {
+            "baseline": str(out), "checksum": baseline.checksum, "cells": len(baseline.cells), "runs": runs,
+            "bytes": len(text.encode()),
+        }  # fmt: skip
+        print(json.dumps(summary, indent=1))
+        return
+    print(f"{out}: {runs} runs of {len(baseline.cells)} methods and sizes, {len(text.encode()):,} bytes; commit it")
