@@ -5,16 +5,19 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from capacity.config import RunSpec
+from capacity.config import METHODS, RunSpec
 from capacity.errors import CapacityError, DataError
 from capacity.executors.local import run_all
+from capacity.models.aliases import ALIASES
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
+from capacity.studies.estimate import StudyEstimate, run_estimate, study_estimate
 from capacity.studies.file import StudyFile, read_study_file
 from capacity.studies.grid import cells, first_rates, result_specs, trial_specs, unique
 from capacity.studies.sweep import sweep
@@ -143,9 +146,16 @@ def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
         trials = unique(s for c, m, r in every for s in trial_specs(c, m, r, tuning))
     planned = result_specs(file, {})
     later = sum(len(c.grid.methods) * len(c.grid.seeds) for c in tuned)
+    cost = _estimate(file)
     if as_json:
         listed = [[{"id": s.short_id, "label": s.label, "spec": s.model_dump()} for s in x] for x in (trials, planned)]
-        result = {"study": str(study.folder), "tuning": listed[0], "runs": listed[1], "runs_at_tuned_rates": later}
+        result: dict[str, Any] = {
+            "study": str(study.folder),
+            "tuning": listed[0],
+            "runs": listed[1],
+            "runs_at_tuned_rates": later,
+        }
+        result["estimate"] = {"gpu_hours": cost.gpu_hours, "peak_memory_bytes": cost.peak_bytes}
         print(json.dumps(result, indent=1))
         return
     rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
@@ -156,3 +166,17 @@ def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
         print(f"{len(trials)} tuning runs ({done[0]} done), more where the best rate lies at an edge")
         print(f"{later} runs at tuned rates, fewer where tasks share them")
     print(f"{len(planned)} other runs ({done[1]} done)")
+    if any(ALIASES[m].source != "embedded" if m in ALIASES else True for grid in file.grids for m in grid.models):
+        print(f"Without the tuning about {cost.gpu_hours:,.1f} A100-hours at the longest completions allowed")
+        print(f"Largest run about {cost.peak_bytes / 1e9:.0f} GB of memory")
+
+
+def _estimate(file: StudyFile) -> StudyEstimate:
+    """Cost of the trained runs that are reported; learning rates make no difference to it."""
+    rates = dict.fromkeys(METHODS, 1e-3)
+    arms = [(cell, method) for cell in cells(file) for method in cell.grid.methods]
+    estimates = []
+    for cell, method in arms:
+        spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
+        estimates += [run_estimate(spec, cell.size.solution.trained_parameters)] * len(cell.grid.seeds)
+    return study_estimate(estimates)
