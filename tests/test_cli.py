@@ -15,7 +15,10 @@ from capacity.models.aliases import ALIASES
 from capacity.runs.study import Study
 
 CAPACITY = str(Path(sys.executable).parent / "capacity")
-COMMANDS = ("compare", "plan", "runs", "version")
+COMMANDS = (
+    "baseline", "bits", "check", "compare", "describe", "evaluate", "export", "factors", "plan", "runs", "sweep",
+    "threshold", "version",
+)  # fmt: skip
 # What the console script does, for many command lines in one process.
 DRIVER = """
 import contextlib, io, json, sys, traceback
@@ -119,8 +122,8 @@ PLANS = [
     ("--u 4 --groups 25", {"trained_parameters": 100, "groups": 25, "u": 4}),
     ("--n-tie 7", {"trained_parameters": 4, "groups": 4, "group_sizes": [7] * 4}),
     ("--groups 7 --sharing structured", {"sharing": "structured", "group_sizes": [4] * 7}),
-    ("--adapter full", {"adapter": "full", "trained_parameters": 859776, "groups": None}),
-    ("--budget 859776", {"adapter": "full", "trained_parameters": 859776}),
+    ("--adapter full", {"adapter": "full", "trained_parameters": 861952, "groups": None}),
+    ("--budget 861952", {"adapter": "full", "trained_parameters": 861952}),
     ("--adapter lora-xs --rank 8", {"adapter": "lora-xs", "trained_parameters": 1792}),
     ("--adapter lora-xs --budget 1000", {"adapter": "lora-xs", "rank": 5, "trained_parameters": 700}),
     ("--adapter lora --budget 30KiB --targets v_proj,q_proj", {"rank": 7, "targets": "q_proj, v_proj"}),
@@ -184,7 +187,7 @@ def test_plan_for_people_says_the_same_numbers(plans):
     done = plans[0]["plan --budget 13 --modules"]
     assert done.returncode == 0
     words = done.stdout.split()
-    assert {"abacus-0.9m", "859,776", "13", "model.layers.0.self_attn.q_proj", "384×128"} <= set(words)
+    assert {"abacus-0.9m", "861,952", "13", "model.layers.0.self_attn.q_proj", "384×128"} <= set(words)
 
 
 def test_plan_reads_the_config_of_a_folder(tmp_path):
@@ -216,23 +219,23 @@ WRONG = [
     ("plan --adapter zzzz", "unknown adapter 'zzzz': choose from bitfit, full, lora, lora-xs, tinylora"),
     ("plan --budget 0", "below one parameter"),
     ("plan --budget 1bit", "below one parameter in bf16"),
-    ("plan --budget 859777", "above the model, which has 859,776"),
+    ("plan --budget 861953", "above the model, which has 861,952"),
     ("plan --budget 1GiB", "above the model"),
     ("plan --budget many", "budget 'many' cannot be read: write 100 (parameters), 26B, 1KiB or 208bit"),
     ("plan --budget -5", "cannot be read"),
     ("plan --budget 1KB", "unknown unit 'KB': use bit, B, KiB, MiB or GiB"),
     ("plan --budget 3 --sharing structured", "each of the 7 module types"),
     ("plan --groups 3 --sharing structured", "use --groups 7 or more, or --sharing tiled"),
-    ("plan --u 5", "u 5 is outside 1 … 4, the largest useful u"),
-    ("plan --u 9 --groups 13", "u 9 is outside 1 … 8"),
-    ("plan --u 0", "u 0 is outside 1 … 4"),
+    ("plan --u 65", "u 65 is outside 1 … 64, the largest useful u"),
+    ("plan --rank 2 --u 9 --groups 13", "u 9 is outside 1 … 8"),
+    ("plan --u 0", "u 0 is outside 1 … 64"),
     ("plan --groups 29", "29 groups are outside 1 … 28"),
     ("plan --n-tie 29", "n_tie 29 is outside 1 … 28"),
     ("plan --groups 4 --n-tie 7", "give one of them"),
     ("plan --budget 100 --u 2", "give --budget, or --u, not both"),
     ("plan --budget 100 --adapter lora", "too small for adapter lora, which starts at 10,240 on this model"),
     ("plan --budget 100 --adapter lora --rank 2", "give --budget, or --rank, not both"),
-    ("plan --budget 1000 --allocation gradient", "is lora-xs, which takes no --allocation: leave that out"),
+    ("plan --budget 8000 --allocation gradient", "is lora-xs, which takes no --allocation: leave that out"),
     ("plan --budget 26B --storage-dtype entropy", "give the budget in parameters"),
     ("plan --adapter full --u 2", "adapter full takes no --u: it has one size"),
     ("plan --adapter lora --scaling split", "adapter lora takes no --scaling: it takes --rank, --targets"),
@@ -247,20 +250,34 @@ WRONG = [
     ("plan --budget 13 --rank 0", "rank 0 is outside 1 … 128"),
     ("plan --budget 13 --rank 129", "rank 129 is outside 1 … 128"),
     ("compare --model abacsu", "unknown model 'abacsu': did you mean abacus"),
-    ("compare --model qwen2.5-3b", "can be planned (capacity plan) but not trained yet"),
+    ("compare --model qwen2.5-3b", "no learning rate is tuned for rft, tinylora of 100 parameters on qwen2.5-3b"),
     ("compare --task abacsu", "unknown task 'abacsu': did you mean abacus?"),
     ("compare --task abacus?demonstrations=wroked", "did you mean worked?"),
-    ("compare --task abacus?style=own", "the only one is demonstrations=STYLE"),
-    ("compare --methods sft,gpro", "unknown method 'gpro': did you mean grpo?"),
+    ("compare --task abacus?style=own", "unknown option of task abacus 'style'"),
+    ("compare --task abacus?style_bits=5", "style_bits 5 is out of range: choose from 0, 4, 8"),
+    ("compare --task abacus?style_bits=few", "style_bits=few is not a number"),
+    ("compare --task abacus?style_shift=-0.5", "style_shift -0.5 is out of range: 0 to "),
+    ("compare --task abacus?style_shift=5", "style_shift 5 is out of range: 0 to "),
+    ("compare --task abacus?demonstrations=own&style_bits=4", "style_bits belongs to demonstrations=worked"),
+    ("compare --task abacus?style_bits=4&style_bits=8", "'style_bits=8' is given twice"),
+    (
+        "compare --learning-rates 0.01 --task abacus?demonstrations=none",
+        "no demonstrations: sft cannot run; choose from",
+    ),
+    ("compare --methods sft+grpo --task abacus?demonstrations=none", "no demonstrations: sft+grpo cannot run"),
+    ("compare --match sequence", "unknown matching 'sequence': did you mean sequences?"),
+    ("compare --learning-rates 0.01 --match tokens", "--match tokens needs --tokens-per-step"),
+    ("compare --learning-rates 0.01 --tokens-per-step 500", "--tokens-per-step belongs to --match tokens"),
+    ("compare --methods sft,gpro", "unknown method 'gpro': did you mean grpo or sft+grpo?"),
     ("compare --methods sft,sft", "names sft twice"),
     ("compare --methods base", "names no method to train"),
     ("compare --storage-dtype int5", "unknown storage dtype 'int5'"),
     ("compare --sharing tield", "unknown sharing 'tield': did you mean tiled?"),
     ("compare --adapter fulll", "unknown adapter 'fulll': did you mean full?"),
-    ("compare --adapter full --budget 100", "too small for adapter full, which is 859,776 on this model"),
+    ("compare --adapter full --budget 100", "too small for adapter full, which is 861,952 on this model"),
     ("compare --budget 0", "below one parameter"),
-    ("compare --adapter uni-lora --budget 50", "no tuned learning rate for grpo of size uni-lora 10-99"),
-    ("compare --scaling split", "no tuned learning rate for grpo of size tinylora-split 10-99"),
+    ("compare --adapter uni-lora --budget 50", "no learning rate is tuned for rft, uni-lora of 50 parameters"),
+    ("compare --scaling split", "no learning rate is tuned for rft, tinylora-split of 84 parameters"),
     ("compare --budget 100 --groups 4", "give --budget, or --groups, not both"),
     ("compare --adapter vera --n-tie 4", "adapter vera takes no --n-tie: it takes --rank, --targets"),
     ("compare --budget 3 --sharing structured", "each of the 7 module types"),
@@ -269,7 +286,7 @@ WRONG = [
     ("compare --learning-rates nan", "'nan' is not a positive number"),
     ("compare --learning-rates inf", "'inf' is not a positive number"),
     ("compare --learning-rates sft=", "'' is not a positive number"),
-    ("compare --learning-rates gpro=0.01", "'gpro' is not among the methods sft, grpo"),
+    ("compare --learning-rates gpro=0.01", "'gpro' is not among the methods sft, rft, grpo"),
 ]
 
 
@@ -279,6 +296,7 @@ MISUSED = [
     ("plan --u many", "--u"),
     ("compare --seeds 0", "--seeds"),
     ("compare --workers 0", "--workers"),
+    ("compare --match tokens --tokens-per-step 0", "--tokens-per-step"),
     ("runs", "STUDY"),
 ]
 
@@ -306,7 +324,7 @@ def test_wrong_input_leaves_no_file(wrong):
     assert list(wrong[1].iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["plan --u 5", "compare --methods sft,gpro"])
+@pytest.mark.parametrize("command", ["plan --u 65", "compare --methods sft,gpro"])
 def test_console_script_ends_as_the_command_does(capacity, wrong, command):
     done = capacity(*command.split())
     assert_one_line(done, 2)
@@ -412,7 +430,11 @@ def test_corrupt_run_ends_in_one_line_that_names_the_file(listings):
 
 
 LISTED = "compare --dry-run --json --learning-rates 0.01 --out mine"
-PAIRS = "compare --dry-run --json --seeds 2 --learning-rates sft=0.003,grpo=0.01"
+PAIRS = "compare --dry-run --json --methods sft,grpo --seeds 2 --learning-rates sft=0.003,grpo=0.01"
+MATCHED = (
+    "compare --dry-run --json --methods sft,sft+grpo,random-reward --seeds 1 --learning-rates sft=0.003,grpo=0.01,"
+    "random-reward=0.01 --match tokens --tokens-per-step 500 --task abacus?style_bits=8&style_shift=0"
+)
 FOR_PEOPLE = "compare --dry-run --learning-rates 0.01 --seeds 1 --budget 13"
 CHOSEN = "compare --dry-run --json --learning-rates 0.01 --seeds 1 --adapter lora-xs --rank 8 --targets v_proj,q_proj"
 
@@ -420,7 +442,7 @@ CHOSEN = "compare --dry-run --json --learning-rates 0.01 --seeds 1 --adapter lor
 @pytest.fixture(scope="module")
 def dry_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dry")
-    return run_many([LISTED, PAIRS, FOR_PEOPLE, CHOSEN], folder)[0], folder
+    return run_many([LISTED, PAIRS, MATCHED, FOR_PEOPLE, CHOSEN], folder)[0], folder
 
 
 def test_dry_run_lists_the_runs(dry_runs):
@@ -428,8 +450,8 @@ def test_dry_run_lists_the_runs(dry_runs):
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["study"] == "mine"
-    expected = [f"{method} 84 seed {seed}" for method in ("grpo", "sft") for seed in range(3)]
-    expected += [f"base T={t} seed 0" for t in ("0", "0.25", "0.5", "0.75", "1")]
+    expected = [f"{method} 84 seed {seed}" for method in ("rft", "grpo", "sft") for seed in range(3)]
+    expected += 2 * [f"base T={t} seed 0" for t in ("0", "0.25", "0.5", "0.75", "1")]  # on validation and on test
     assert sorted(r["label"] for r in plan["runs"]) == sorted(expected)
     assert {r["state"] for r in plan["runs"]} == {"missing"}
     assert len({r["id"] for r in plan["runs"]}) == len(expected)
@@ -438,7 +460,7 @@ def test_dry_run_lists_the_runs(dry_runs):
 
 
 def test_dry_run_makes_no_folder(dry_runs):
-    assert [done.returncode for done in dry_runs[0].values()] == [0, 0, 0, 0]
+    assert [done.returncode for done in dry_runs[0].values()] == [0] * 5
     assert list(dry_runs[1].iterdir()) == []
 
 
@@ -455,20 +477,35 @@ def test_dry_run_pairs_differ_in_method_and_rate_only(dry_runs):
             pair["training"].pop("learning_rate")
             pair.pop("grpo")
             pair.pop("method")
+        assert sft.pop("task")["demonstrations"] == "worked"
+        assert grpo.pop("task")["demonstrations"] == "none"
         assert sft == grpo
         assert sft["adapter"]["projection_seed"] == seed
+
+
+def test_dry_run_takes_knobs_matching_and_the_rates_of_both_halves(dry_runs):
+    done = dry_runs[0][MATCHED]
+    assert done.returncode == 0, done.stderr
+    specs = {r["spec"]["method"]: r["spec"] for r in json.loads(done.stdout)["runs"]}
+    for method in ("sft", "sft+grpo", "random-reward"):
+        training = specs[method]["training"]
+        assert (training["match"], training["tokens_per_step"]) == ("tokens", 500)
+        knobs = {} if method == "random-reward" else {"style_bits": 8.0, "style_shift": 0.0}
+        assert specs[method]["task"]["options"] == knobs
+    assert specs["sft+grpo"]["warm_start"] == {"learning_rate": 0.003}
+    assert specs["sft+grpo"]["training"]["learning_rate"] == 0.01
 
 
 def test_dry_run_takes_the_size_that_was_chosen(dry_runs):
     plan = json.loads(dry_runs[0][CHOSEN].stdout)
     adapters = [r["spec"]["adapter"] for r in plan["runs"] if r["spec"]["training"]]
     expected = {"kind": "lora-xs", "rank": 8, "scaling": "paper", "targets": ["q_proj", "v_proj"]}
-    assert adapters == [expected, expected]
+    assert adapters == [expected] * 3  # sft, rft and grpo
     assert plan["study"].startswith("capacity-studies/compare-abacus-0.9m-lora-xs-512-")
 
 
 def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
     done = dry_runs[0][FOR_PEOPLE]
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" missing") == 7
-    assert "7 runs in capacity-studies/compare-abacus-0.9m-13-" in done.stdout
+    assert done.stdout.count(" missing") == 13
+    assert "13 runs in capacity-studies/compare-abacus-0.9m-13-" in done.stdout

@@ -68,7 +68,9 @@ def compare(
     model: Annotated[str, typer.Option(help="Model alias.")] = "abacus",
     task: Annotated[str, typer.Option(help="Task, with options: abacus?demonstrations=own.")] = "abacus",
     budget: Budget = None,
-    methods: Annotated[str, typer.Option(help="Methods to train, by comma.")] = "sft,grpo",
+    methods: Annotated[
+        str, typer.Option(help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo.")
+    ] = "sft,rft,grpo",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method: seeds 0 … N−1.")] = 3,
     learning_rates: Annotated[
         str | None, typer.Option(help="0.01, or sft=0.003,grpo=0.01. Tuned rates are shipped for abacus.")
@@ -86,6 +88,12 @@ def compare(
     scaling: Scaling = "paper",
     allocation: Allocation = "even",
     storage_dtype: StorageDtype = "bf16",
+    match: Annotated[
+        str, typer.Option(help="What the methods have in common: prompts, sequences or tokens.")
+    ] = "prompts",
+    tokens_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Completion tokens that a step trains on, with --match tokens.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 4")
     ] = None,
@@ -106,9 +114,28 @@ def compare(
         allocation=allocation,
     )  # fmt: skip
     compare_command(
-        model, task, choice, methods, seeds, learning_rates, storage_dtype,
+        model, task, choice, methods, seeds, learning_rates, storage_dtype, match, tokens_per_step,
         workers, out, dry_run=dry_run, allow_mixed=allow_mixed, as_json=json,
     )  # fmt: skip
+
+
+@app.command()
+def sweep(
+    study: Annotated[Path, typer.Argument(help="Study file (TOML).")],
+    out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/NAME")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 4")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and stop.")] = False,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
+    from capacity_cli.sweep import sweep_command
+
+    sweep_command(study, out, workers, dry_run=dry_run, allow_mixed=allow_mixed, as_json=json)
 
 
 @app.command()
@@ -174,12 +201,38 @@ def evaluate(
         float | None, typer.Option(min=0, help="Sampling temperature, 0 is greedy. [default: the task's protocol]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    control: Annotated[bool, typer.Option("--control", help="Also with the adapter switched off.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the result with per-item outcomes.", show_default="none")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Accuracy of a model on a task, with any form of adapter on it."""
     from capacity_cli.evaluate import evaluate_command
 
-    evaluate_command(model, adapter, task, split, items, samples, temperature, seed, as_json=json)
+    evaluate_command(
+        model, adapter, task, split, items, samples, temperature, seed, control=control, out=out, as_json=json
+    )
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Task with options.")] = None,
+    grade: Annotated[bool, typer.Option("--grade", help="Grade all references.")] = False,
+    json: Json = False,
+) -> None:
+    """The tasks, or one of them: splits, a prompt, its references graded."""
+    from capacity_cli.tasks import tasks_command
+
+    tasks_command(name, grade=grade, as_json=json)
+
+
+@app.command()
+def models(name: Annotated[str | None, typer.Argument(help="Model with options.")] = None, json: Json = False) -> None:
+    """The models, or one of them with its memory."""
+    from capacity_cli.models import models_command
+
+    models_command(name, as_json=json)
 
 
 @app.command()
@@ -204,10 +257,155 @@ def factors(
     targets: Targets = None,
     json: Json = False,
 ) -> None:
-    """Compute and cache the SVD factors of a local checkpoint, one tensor in memory at a time."""
+    """Compute and cache the SVD factors of a local checkpoint, several modules at once."""
     from capacity_cli.factors import factors_command
 
     factors_command(folder, rank, targets, as_json=json)
+
+
+@app.command()
+def baseline(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; commit it.")] = Path("baseline.json"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an older baseline.")] = False,
+    json: Json = False,
+) -> None:
+    """Write what a study measured to a baseline file, for `capacity check`."""
+    from capacity_cli.baseline import baseline_command
+
+    baseline_command(study, out, force=force, as_json=json)
+
+
+@app.command()
+def check(
+    study: Annotated[Path | None, typer.Argument(help="Study folder.", show_default="--run makes one")] = None,
+    run: Annotated[Path | None, typer.Option(help="Make this study first, from nothing.", show_default="none")] = None,
+    baseline: Annotated[Path, typer.Option(help="File of `capacity baseline`.")] = Path("baseline.json"),
+    margin: Annotated[float, typer.Option(help="Largest tolerated drop of the mean over sizes: 0.02 is 2 points.")] = (
+        0.02
+    ),
+    alpha: Annotated[float, typer.Option(help="Error of each claim, one-sided.")] = 0.05,
+    inconclusive: Annotated[str, typer.Option(help="fail (exit code 3) or warn (0).")] = "fail",
+    history: Annotated[
+        Path | None, typer.Option(help="File that remembers checks and limits false alarms.", show_default="none")
+    ] = None,
+    alarms_per_100: Annotated[
+        float, typer.Option(help="With --history: false alarms in 100 checks, on average at most.")
+    ] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="With --run: study folder.", show_default="capacity-studies/check-…")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --run: worker processes.", show_default="cores, at most 4")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the result as Markdown.", show_default="none")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", show_default="none")] = None,
+    json: Json = False,
+) -> None:
+    """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
+    from capacity_cli.check import CheckOptions, check_command
+
+    options = CheckOptions(margin, alpha, inconclusive, history, alarms_per_100)
+    check_command(study, run, baseline, options, out, workers, markdown, junit, as_json=json)
+
+
+@app.command()
+def threshold(
+    points: Annotated[str, typer.Argument(help="Points table (CSV, Parquet), study folder, or reference:NAME.")],
+    target: Annotated[float | None, typer.Option(help="Accuracy to reach: 0.85.", show_default="by --gain")] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="Share of the gain from the base up to the ceiling.", show_default="0.8")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="parameters or bytes.")] = "parameters",
+    ceiling: Annotated[
+        float | None, typer.Option(help="Accuracy of the ceiling.", show_default="measured: docs/thresholds.md")
+    ] = None,
+    lower: Annotated[float | None, typer.Option(help="Fixed lower limit of the curves.", show_default="fitted")] = None,
+    upper: Annotated[float | None, typer.Option(help="Fixed upper limit of the curves.", show_default="fitted")] = None,
+    items: Annotated[str, typer.Option(help="Intervals for fresh seeds on these items, or a population of them.")] = (
+        "these"
+    ),
+    replicates: Annotated[int, typer.Option(min=100, help="Resampled data sets.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
+    null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 400,
+    scaling: Annotated[bool, typer.Option("--scaling", help="Thresholds against model size too.")] = False,
+    task: Annotated[str | None, typer.Option(help="Rows of this task.", show_default="the only one")] = None,
+    demonstrations: Annotated[
+        str | None, typer.Option(help="Rows on these demonstrations.", show_default="the only ones")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Rows of this split.", show_default="test")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Rows of this protocol.", show_default="the only one")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Rows of this adapter.", show_default="all")] = None,
+    storage_dtype: Annotated[str | None, typer.Option(help="Rows of this dtype.", show_default="the only one")] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Learning rate: 0.001, or sft=0.001,grpo=0.003.", show_default="the best on validation"),
+    ] = None,
+    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")] = False,
+    json: Json = False,
+) -> None:
+    """The smallest update that reaches a target, for each model and method, and the ratios between methods."""
+    from capacity_cli.threshold import question_of, threshold_command
+
+    threshold_command(
+        points, question_of(target, gain, ceiling, lower, upper, items, replicates),
+        unit=unit, task=task, demonstrations=demonstrations, split=split, protocol=protocol, adapter=adapter,
+        storage_dtype=storage_dtype, rate=rate, seed=seed, null=null, scaling=scaling, allow_mixed=allow_mixed,
+        as_json=json,
+    )  # fmt: skip
+
+
+@app.command()
+def bits(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[POINTS]", help="Points table (CSV, Parquet), study folder, or reference:NAME."),
+    ] = None,
+    requantise: Annotated[
+        Path | None,
+        typer.Option(help="Study whose updates to store anew in every dtype and evaluate.", show_default="none"),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="What tells arms apart, by comma: method, storage_dtype, sharing, u, adapter, …")
+    ] = "method,demonstrations,storage_dtype",
+    unit: Annotated[
+        str | None, typer.Option(help="bytes or parameters.", show_default="bytes, where they are known")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Rows of this task.", show_default="the only one")] = None,
+    items: Annotated[str, typer.Option(help="Intervals for fresh seeds on these items, or a population of them.")] = (
+        "these"
+    ),
+    replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")] = False,
+    json: Json = False,
+) -> None:
+    """Which updates are smallest at their accuracy, and what one arm saves over another at equal accuracy."""
+    from capacity_cli.bits import bits_command
+
+    bits_command(
+        source, requantise, by, unit, task, items, replicates, seed, allow_mixed=allow_mixed, as_json=json
+    )  # fmt: skip
+
+
+@app.command()
+def describe(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="Loss of the surplus description length, bits a token.", show_default="final held-out loss"),
+    ] = None,
+    configurations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Among how many each run was chosen.", show_default="trials of the shipped rate"),
+    ] = None,
+    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")] = False,
+    json: Json = False,
+) -> None:
+    """Description lengths of a study in bits: demonstrations, rewards and updates, method by method."""
+    from capacity_cli.describe import describe_command
+
+    describe_command(study, epsilon, configurations, allow_mixed=allow_mixed, as_json=json)
 
 
 @app.command()
