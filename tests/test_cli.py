@@ -16,8 +16,8 @@ from capacity.runs.study import Study
 
 CAPACITY = str(Path(sys.executable).parent / "capacity")
 COMMANDS = (
-    "baseline", "bits", "check", "compare", "describe", "evaluate", "export", "factors", "plan", "runs", "sweep",
-    "threshold", "version",
+    "baseline", "bits", "check", "compare", "describe", "evaluate", "export", "factors", "models", "plan", "report",
+    "runs", "sweep", "tasks", "threshold", "version",
 )  # fmt: skip
 # What the console script does, for many command lines in one process.
 DRIVER = """

@@ -155,7 +155,7 @@ def _from_study(folder: Path, *, allow_mixed: bool) -> Points:
 
 def _outcomes(runs: Sequence[Run]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Runs × items over all items that any run was asked, NaN where it was not."""
-    answered = [{str(row["item"]): float(np.mean(row["correct"])) for row in run.outcomes()} for run in runs]
+    answered = [{str(row["item"]): sum(row["correct"]) / len(row["correct"]) for row in run.outcomes()} for run in runs]
     column = {name: i for i, name in enumerate(dict.fromkeys(name for run in answered for name in run))}
     matrix = np.full((len(runs), len(column)), np.nan)
     for i, run in enumerate(answered):

@@ -409,6 +409,44 @@ def describe(
 
 
 @app.command()
+def report(
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY...", help="Study folders, points tables (CSV, Parquet), or reference:NAME."),
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="Published figures to show beside: tinylora.", show_default="none")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File of the report.", show_default="report.html in the study folder"),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", help="By comma: html, md, pdf, png, svg, csv, json.", show_default="that of --out"),
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Accuracy to reach: 0.85.", show_default="by --gain")] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="Share of the gain from the base up to the ceiling.", show_default="0.8")
+    ] = None,
+    items: Annotated[str, typer.Option(help="Thresholds for fresh seeds on these items, or a population of them.")] = (
+        "these"
+    ),
+    null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
+    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a study as one self-contained page, or as figures and tables; of several, each against the first."""
+    from capacity_cli.report import report_command
+    from capacity_cli.threshold import question_of
+    from capacity_reports.views import Options
+
+    options = Options(question_of(target, gain, None, None, None, items, 1000), seed, null)
+    report_command(studies, out, formats, reference, options, allow_mixed=allow_mixed, as_json=json)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from capacity import __version__

@@ -1,0 +1,75 @@
+"""`capacity report`: a study as one page that people read, or as figures and tables for a paper."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from capacity.config import RunSpec, TaskSpec
+from capacity.errors import CapacityError
+from capacity_analysis.absent import Absent
+from capacity_reports.report import build_report, destination, try_report, write_files
+from capacity_reports.sources import Lookups
+from capacity_reports.views import Options
+
+
+def report_command(
+    sources: Sequence[str],
+    out: Path | None,
+    formats: str | None,
+    reference: str | None,
+    options: Options,
+    *,
+    allow_mixed: bool,
+    as_json: bool,
+) -> None:
+    """Everything between the options and the printed result."""
+    chosen = [name.strip() for name in (formats or "").split(",") if name.strip()]
+    path, kinds = destination(sources, out, chosen)
+    report = build_report(sources, reference=reference, options=options, lookups=lookups(), allow_mixed=allow_mixed)
+    written = write_files(report, path, kinds)
+    if as_json:
+        result = {
+            "written": [str(p) for p in written],
+            "title": report.title,
+            "verdicts": list(report.verdicts),
+            "absent": {s.name: s.absent for s in report.sections if s.absent is not None},
+        }
+        print(json.dumps(result, indent=1))
+        return
+    for line in report.verdicts:
+        print(line)
+    for target in written:
+        print(f"Report: {target}")
+
+
+def study_report(folder: Path, *, allow_mixed: bool = False) -> str:
+    """What `compare` and `sweep` end with: writes the study's page and says where it is; never raises."""
+    return try_report(folder, lookups=lookups(), allow_mixed=allow_mixed)
+
+
+def lookups() -> Lookups:
+    """What a report takes from tasks and shipped rates."""
+    from capacity_cli.describe import configurations_tried, train_items
+
+    return Lookups(train_items, configurations_tried, prompt_of)
+
+
+def prompt_of(spec: RunSpec, item: str) -> str | Absent:
+    """The prompt of an item of a run's task and split."""
+    found = _prompts(spec.task.model_dump_json(), spec.evaluation.split)
+    if isinstance(found, Absent):
+        return found
+    return found.get(item, Absent(f"task {spec.task.name} has no item {item}"))
+
+
+@cache
+def _prompts(task: str, split: str) -> dict[str, str] | Absent:
+    from capacity.tasks.catalog import open_task
+
+    spec = TaskSpec.model_validate_json(task)
+    try:
+        items = open_task(spec).items(split)  # type: ignore[arg-type]
+        return {item.id: item.prompt or "\n".join(content for _, content in item.messages) for item in items}
+    except CapacityError:
+        return Absent(f"the items of task {spec.name} are not at hand")

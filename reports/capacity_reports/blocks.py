@@ -1,0 +1,297 @@
+"""What a report is made of: text, tables, and figures that carry their data. How they look is decided elsewhere.
+
+A table holds raw values (shares of 1, not percent): files for programs and pages for people come from one source.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:  # matplotlib takes half a second
+    from matplotlib.axes import Axes
+
+Kind = Literal["text", "count", "number", "percent", "points", "ratio", "p"]
+Cell = str | int | float | None
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `kind` says how its values are written; `absent` is written where there is no value."""
+
+    key: str
+    heading: str
+    kind: Kind = "text"
+    absent: str = NOTHING
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers."""
+        return self.kind != "text"
+
+    def text(self, value: Cell) -> str:
+        """A value as people read it."""
+        if value is None:
+            return self.absent
+        if isinstance(value, str):
+            return value
+        return _WRITERS[self.kind](value)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:,.3g}"
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+_WRITERS: dict[Kind, Callable[[float], str]] = {
+    "text": str,
+    "count": _count,
+    "number": _number,
+    "percent": lambda value: f"{100 * value:.1f}",
+    "points": lambda value: f"{100 * value:+.1f}",
+    "ratio": lambda value: f"{value:,.3g}×",
+    "p": lambda value: f"{value:.2g}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values.
+
+    Attributes:
+        name: of its file and of the anchor on the page; letters, digits and hyphens.
+        title: what it shows.
+        columns, rows: each row as long as the columns.
+        note: what to know to read it.
+        exported_only: it is written to files for programs, and not shown on the page.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    exported_only: bool = False
+    block: Literal["table"] = field(default="table", init=False)
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.name}: a row of {len(row)} values, {len(self.columns)} columns")
+            for value in row:
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ValueError(f"table {self.name}: {value} is no value; absent ones are None")
+
+    def column(self, key: str) -> list[Any]:
+        """All values of one column.
+
+        Raises:
+            KeyError: no such column.
+        """
+        keys = [c.key for c in self.columns]
+        if key not in keys:
+            raise KeyError(key)
+        place = keys.index(key)
+        return [row[place] for row in self.rows]
+
+    def records(self) -> list[dict[str, Cell]]:
+        """The rows as dictionaries of raw values, by the columns' keys."""
+        keys = [c.key for c in self.columns]
+        return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+    def texts(self) -> list[list[str]]:
+        """The rows as people read them."""
+        return [[c.text(v) for c, v in zip(self.columns, row, strict=True)] for row in self.rows]
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        heads = "".join(f"<th>{escape(c.heading)}</th>" for c in self.columns)
+        rows = "".join("<tr>" + "".join(f"<td>{escape(t)}</td>" for t in row) + "</tr>" for row in self.texts())
+        return f"<table><caption>{escape(self.title)}</caption><tr>{heads}</tr>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and the values that it draws.
+
+    Attributes:
+        name: as of a table.
+        title: heading.
+        caption: how to read it.
+        alt: what it shows, for readers who do not see it.
+        data: everything measured in it.
+        draw: draws it on empty axes.
+        height: of the axes and legend, inches; all figures are as wide as a column.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    data: Table
+    draw: "Callable[[Axes], None]" = field(repr=False, compare=False)
+    height: float = 3.6
+    block: Literal["figure"] = field(default="figure", init=False)
+
+    def _repr_svg_(self) -> str:
+        """The drawing in a notebook."""
+        from capacity_reports.style import svg_file
+
+        return svg_file(self)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs, or the points of a list. `strong`: a verdict."""
+
+    lines: tuple[str, ...]
+    bullets: bool = False
+    strong: bool = False
+    block: Literal["text"] = field(default="text", init=False)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item with what the models wrote. `answers`: who, what, and whether it was right."""
+
+    title: str
+    prompt: str
+    answers: tuple[tuple[str, str, bool], ...]
+    block: Literal["example"] = field(default="example", init=False)
+
+
+Block = Table | Figure | Text | Example
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a link of its own. `absent`: why there is nothing in it."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+    absent: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report: `html()`, `markdown()` and `json()` give it as text; a notebook shows it as a page.
+
+    Attributes:
+        title: heading.
+        question: what was asked, or "".
+        verdicts: the sentences that the data allow.
+        sections: in reading order.
+        analysis: results as `capacity threshold` gives them, by what they are about.
+        version: of the program that made it.
+    """
+
+    title: str
+    question: str
+    verdicts: tuple[str, ...]
+    sections: tuple[Section, ...]
+    analysis: dict[str, Any]
+    version: str
+
+    def figures(self) -> Iterator[Figure]:
+        """All figures."""
+        return (block for section in self.sections for block in section.blocks if isinstance(block, Figure))
+
+    def tables(self) -> Iterator[Table]:
+        """All tables, those of the figures among them."""
+        for section in self.sections:
+            for block in section.blocks:
+                if isinstance(block, Figure):
+                    yield block.data
+                elif isinstance(block, Table):
+                    yield block
+
+    def section(self, name: str) -> Section:
+        """A section by name.
+
+        Raises:
+            KeyError: no such section.
+        """
+        return _named(self.sections, name)
+
+    def figure(self, name: str) -> Figure:
+        """A figure by name.
+
+        Raises:
+            KeyError: no such figure.
+        """
+        return _named(tuple(self.figures()), name)
+
+    def table(self, name: str) -> Table:
+        """A table by name, those of figures too.
+
+        Raises:
+            KeyError: no such table.
+        """
+        return _named(tuple(self.tables()), name)
+
+    def html(self) -> str:
+        """The page, one self-contained file."""
+        from capacity_reports.page import html
+
+        return html(self)
+
+    def markdown(self) -> str:
+        """Text and tables, without figures."""
+        from capacity_reports.page import markdown
+
+        return markdown(self)
+
+    def json(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        return {
+            "title": self.title,
+            "question": self.question,
+            "verdicts": list(self.verdicts),
+            "version": self.version,
+            "sections": [
+                {
+                    "name": section.name,
+                    "title": section.title,
+                    "absent": section.absent,
+                    "text": [line for b in section.blocks if isinstance(b, Text) for line in b.lines],
+                    "tables": [
+                        {"name": t.name, "title": t.title, "rows": t.records()}
+                        for b in section.blocks
+                        if (t := b.data if isinstance(b, Figure) else b) and isinstance(t, Table)
+                    ],
+                }
+                for section in self.sections
+            ],
+            "analysis": self.analysis,
+        }
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, so that its style and the notebook's stay apart."""
+        return (
+            f'<iframe title="{escape(self.title)}" srcdoc="{escape(self.html())}" loading="lazy" '
+            'style="width:100%;height:80vh;border:1px solid #8888"></iframe>'
+        )
+
+
+_Named = TypeVar("_Named", Section, Figure, Table)
+
+
+def _named(things: Sequence[_Named], name: str) -> _Named:
+    found = next((thing for thing in things if thing.name == name), None)
+    if found is None:
+        raise KeyError(f"{name}: there is {', '.join(thing.name for thing in things)}")
+    return found
+
+
+def slug(*parts: str) -> str:
+    """Letters, digits and hyphens: "accuracy-abacus-0-9m"."""
+    text = "-".join(part for part in parts if part).lower()
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split())

@@ -1,0 +1,280 @@
+"""From study folders to a report, and from a report to files. The entry points of this package.
+
+from capacity_reports.report import build_report, write_report
+
+report = build_report(["capacity-studies/abacus-sizes"])
+report.table("thresholds").records()
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from capacity import __version__
+from capacity.errors import CapacityError, DataError, SpecError, unknown
+from capacity.runs.files import write_atomically
+from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
+from capacity_reports.sources import Lookups, read_source
+from capacity_reports.views import Analysis, Options, analyse
+
+FORMATS = ("html", "md", "pdf", "png", "svg", "csv", "json")
+_FOLDERS = ("png", "svg", "csv")
+REFERENCES = ("tinylora",)
+
+
+def build_report(
+    sources: Sequence[str | Path],
+    *,
+    reference: str | None = None,
+    options: Options | None = None,
+    lookups: Lookups | None = None,
+    allow_mixed: bool = False,
+) -> Report:
+    """Reads studies and reports on them.
+
+    Args:
+        sources: study folders, points tables (CSV, Parquet) or `reference:NAME`; each is compared with the first.
+        reference: "tinylora" shows the published figures beside ours.
+        options: what is asked, and how much is computed.
+        lookups: what studies do not hold: prompts, sizes of train splits; `capacity_cli.report.lookups()` has them.
+        allow_mixed: runs that different environments made are taken together.
+
+    Raises:
+        SpecError: no source, or an unknown reference.
+        DataError: a source that cannot be read. What only makes a part impossible is said in that part.
+    """
+    if not sources:
+        raise SpecError("nothing to report on: name a study folder or a points table")
+    if reference is not None and reference not in REFERENCES:
+        raise unknown("reference", reference, REFERENCES)
+    analyses = [analyse(read_source(str(source), allow_mixed=allow_mixed), options or Options()) for source in sources]
+    names = [a.source.name for a in analyses]
+    if len(set(names)) < len(names):  # two folders of one study file: told apart by where they are
+        analyses = [replace(a, source=replace(a.source, name=a.source.path)) for a in analyses]
+    known = lookups or Lookups()
+    if len(analyses) == 1:
+        sections, verdicts = _sections(analyses[0], known, published=reference is not None)
+    else:
+        sections, verdicts = _several(analyses, known, published=reference is not None)
+    if reference is not None:
+        from capacity_reports.sections.scaling import published_section
+
+        place = next((i for i, s in enumerate(sections) if s.name.endswith("protocol")), len(sections))
+        sections.insert(place, published_section())
+    return Report(
+        " against ".join(a.source.name for a in analyses),
+        analyses[0].source.question,
+        verdicts,
+        tuple(sections),
+        {
+            " ".join(part for part in (a.source.name if len(analyses) > 1 else "", v.label) if part)
+            or a.source.name: study.to_json()
+            for a in analyses
+            for v, study in a.thresholds
+        },
+        __version__,
+    )
+
+
+def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple[list[Section], tuple[str, ...]]:
+    from capacity_reports.sections.accuracy import accuracy_sections
+    from capacity_reports.sections.bits import ablation_section, frontier_section
+    from capacity_reports.sections.dynamics import dynamics_section
+    from capacity_reports.sections.examples import examples_section
+    from capacity_reports.sections.lengths import lengths_section
+    from capacity_reports.sections.provenance import failures_section, protocol_section
+    from capacity_reports.sections.rates import rates_section
+    from capacity_reports.sections.scaling import scaling_section
+    from capacity_reports.sections.summary import summary, verdicts
+    from capacity_reports.sections.thresholds import null_section, threshold_section
+
+    found = verdicts(analysis)
+    sections = [
+        summary(analysis, found),
+        *accuracy_sections(analysis),
+        threshold_section(analysis),
+        scaling_section(analysis, published=published),
+        frontier_section(analysis),
+        ablation_section(analysis),
+        dynamics_section(analysis),
+        lengths_section(analysis, lookups),
+        rates_section(analysis),
+        null_section(analysis),
+        examples_section(analysis, lookups),
+        protocol_section(analysis),
+        failures_section(analysis),
+    ]
+    return sections, found
+
+
+def _several(
+    analyses: Sequence[Analysis], lookups: Lookups, *, published: bool
+) -> tuple[list[Section], tuple[str, ...]]:
+    """Differences to the first, then the sections of each source under its name."""
+    from capacity_reports.sections.paired import paired_section
+
+    sections = [paired_section(analyses[0], other) for other in analyses[1:]]
+    verdicts: list[str] = []
+    for number, analysis in enumerate(analyses, start=1):
+        own, found = _sections(analysis, lookups, published=published)
+        name = analysis.source.name
+        verdicts += [f"{name}: {line}" for line in found]
+        prefix = chr(ord("a") + number - 1) if number <= 26 else f"s{number}"
+        sections += [
+            Section(f"{prefix}-{s.name}", f"{s.title}, {name}", tuple(_renamed(b, prefix) for b in s.blocks), s.absent)
+            for s in own
+        ]
+    return sections, tuple(verdicts)
+
+
+def _renamed(block: Block, prefix: str) -> Block:
+    """The block under a name of its own, so that files and links of several sources stay apart."""
+    if isinstance(block, Figure):
+        return replace(
+            block, name=f"{prefix}-{block.name}", data=replace(block.data, name=f"{prefix}-{block.data.name}")
+        )
+    if isinstance(block, Table):
+        return replace(block, name=f"{prefix}-{block.name}")
+    return block
+
+
+def write_report(
+    sources: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    formats: Sequence[str] = (),
+    reference: str | None = None,
+    options: Options | None = None,
+    lookups: Lookups | None = None,
+    allow_mixed: bool = False,
+) -> Path:
+    """Builds a report and writes it.
+
+    Args:
+        out: file of the report; other formats are written beside it. None: report.html in the study folder, or here.
+        formats: of `FORMATS`; empty: that of `out`.
+        sources, reference, options, lookups, allow_mixed: as of `build_report`.
+
+    Returns:
+        What was written for the first format.
+
+    Raises:
+        SpecError: an unknown format.
+        CapacityError: as `build_report`; a file that cannot be written; no browser for PDF.
+    """
+    path, chosen = destination(sources, out, formats)
+    report = build_report(sources, reference=reference, options=options, lookups=lookups, allow_mixed=allow_mixed)
+    return write_files(report, path, chosen)[0]
+
+
+def destination(
+    sources: Sequence[str | Path], out: Path | None, formats: Sequence[str]
+) -> tuple[Path, tuple[str, ...]]:
+    """Where a report goes and in which formats, checked before anything is computed.
+
+    Raises:
+        SpecError: an unknown format, or a folder in place of a file.
+    """
+    folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
+    path = out or folder / "report.html"
+    ending = path.suffix.removeprefix(".")
+    chosen = tuple(dict.fromkeys(formats)) or (ending or "html",)
+    for name in chosen:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    if path.is_dir():
+        raise SpecError(f"{path} is a folder: name the file of the report, such as {path / 'report.html'}")
+    if "pdf" in chosen:
+        from capacity_reports.browser import find_browser
+
+        find_browser()
+    return path, chosen
+
+
+def write_files(report: Report, path: Path, formats: Sequence[str]) -> tuple[Path, ...]:
+    """Writes every format: html, md, pdf and json as a file each, png, svg and csv as a folder of files.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    found = []
+    for name in formats:
+        target = path.with_suffix(f".{name}") if name not in _FOLDERS else path.with_name(f"{path.stem}-{name}")
+        try:
+            (target if name in _FOLDERS else target.parent).mkdir(parents=True, exist_ok=True)
+            _WRITERS[name](report, target)
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written: {error.strerror}") from None
+        found.append(target)
+    return tuple(found)
+
+
+def csv_text(table: Table) -> str:
+    """A table as CSV: raw values under the columns' keys, shares of 1, empty where there is no value."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([c.key for c in table.columns])
+    writer.writerows([_raw(v) for v in row] for row in table.rows)
+    return buffer.getvalue()
+
+
+def _raw(value: Cell) -> Cell:
+    return "" if value is None else value
+
+
+def _write_pdf(report: Report, target: Path) -> None:
+    from capacity_reports.browser import pdf
+
+    target.write_bytes(pdf(report.html()))
+
+
+def _write_png(report: Report, target: Path) -> None:
+    from capacity_reports.style import png_file
+
+    for figure in report.figures():
+        (target / f"{figure.name}.png").write_bytes(png_file(figure))
+
+
+def _write_svg(report: Report, target: Path) -> None:
+    from capacity_reports.style import svg_file
+
+    for figure in report.figures():
+        (target / f"{figure.name}.svg").write_text(svg_file(figure), encoding="utf-8")
+
+
+def _write_csv(report: Report, target: Path) -> None:
+    for table in report.tables():
+        (target / f"{table.name}.csv").write_text(csv_text(table), encoding="utf-8")
+
+
+_WRITERS = {
+    "html": lambda report, target: write_atomically(target, report.html()),
+    "md": lambda report, target: write_atomically(target, report.markdown()),
+    "json": lambda report, target: write_atomically(
+        target, json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
+    ),
+    "pdf": _write_pdf,
+    "png": _write_png,
+    "svg": _write_svg,
+    "csv": _write_csv,
+}
+
+
+def try_report(
+    folder: Path,
+    *,
+    options: Options | None = None,
+    lookups: Lookups | None = None,
+    allow_mixed: bool = False,
+) -> str:
+    """Writes the page of a finished study and says where it is, in one line; what goes wrong is said, not raised."""
+    try:
+        path = write_report([folder], options=options, lookups=lookups, allow_mixed=allow_mixed)
+    except CapacityError as error:
+        return f"The report was not written: {error}"
+    except Exception as error:  # the study is done and must not fail by its report
+        return f"The report was not written ({type(error).__name__}: {error}); try: capacity report {folder}"
+    return f"Report: {path}"

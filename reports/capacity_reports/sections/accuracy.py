@@ -1,0 +1,299 @@
+"""Accuracy against the size of the update, in trained parameters and in bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from capacity_analysis.absent import Absent
+from capacity_analysis.frontier import FrontierPoint
+from capacity_analysis.points import Points
+from capacity_analysis.selection import reported_rows
+from capacity_analysis.threshold_study import ThresholdStudy
+from capacity_analysis.thresholds import Curve, Evidence
+from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.sections.lines import Line, line
+from capacity_reports.sources import attempt, ordered
+from capacity_reports.style import FAINT, INK, joined, legend, log_axis, method_style, percent_axis
+from capacity_reports.views import UNSEEN, Analysis, TaskConfigurations, View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = (
+    Column("method", "method"),
+    Column("adapter", "adapter"),
+    Column("trained_parameters", "trained parameters", "count"),
+    Column("update_bits", "payload, bits", "count"),
+    Column("learning_rate", "rate", "number"),
+    Column("accuracy", "accuracy, %", "percent"),
+    Column("low", "95 % low", "percent"),
+    Column("high", "95 % high", "percent"),
+    Column("seeds", "seeds", "count"),
+    Column("by_seed", "each seed, %"),
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line: an accuracy that needs no update, or that is to be reached."""
+
+    name: str
+    accuracy: float
+    dashes: str
+
+
+def accuracy_sections(analysis: Analysis) -> tuple[Section, Section]:
+    """Against trained parameters, and against bits."""
+    return (
+        _section(analysis, "accuracy", "Accuracy against trained parameters", bits=False),
+        _section(analysis, "accuracy-bits", "Accuracy against bits", bits=True),
+    )
+
+
+def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Section:
+    blocks: list[Block] = []
+    reasons: list[str] = []
+    points = analysis.source.points
+    for found in analysis.update_bytes if bits else analysis.parameters:
+        if isinstance(found, Absent) or isinstance(points, Absent):
+            reasons.append(found.reason if isinstance(found, Absent) else "")
+            continue
+        if bits and found.unit != "bytes":
+            reasons.append("sizes in bytes are not recorded")
+            continue
+        for view in [v for v in analysis.views if v.task == found.task]:
+            for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
+                figure = _figure(name, points, found, view, model, bits=bits)
+                if figure is not None:
+                    blocks.append(figure)
+    for reason in dict.fromkeys(reasons):
+        blocks.append(Text((f"Not shown: {reason}.",)))
+    if not any(isinstance(b, Figure) for b in blocks):
+        return Section(name, title, (), "; ".join(dict.fromkeys(reasons)) or "no trained runs are complete")
+    intro = (
+        "Means over seeds with 95 % intervals for fresh seeds on these items; small marks are single "
+        "seeds. Lines are the "
+        "fits that thresholds are read from: a Hill curve with its pointwise 95 % band, or a monotone fit without one."
+    )
+    if bits:
+        intro = "The payload of an update in its storage dtype, without the header of its file. Intervals as above."
+    return Section(name, title, (Text((intro,)), *blocks))
+
+
+def places_of(found: TaskConfigurations, view: View, model: str) -> list[FrontierPoint]:
+    """The configurations of one view and model, in the order of their methods and sizes."""
+    wanted = [
+        p
+        for p in found.places
+        if str(p.configuration.get("model", "")) == model
+        and p.configuration.get("demonstrations", UNSEEN) in (UNSEEN, view.demonstrations)
+        and (view.storage_dtype is None or p.configuration.get("storage_dtype") == view.storage_dtype)
+    ]
+    rank = {m: i for i, m in enumerate(ordered([str(p.configuration["method"]) for p in wanted]))}
+    return sorted(wanted, key=lambda p: (rank[str(p.configuration["method"])], p.size))
+
+
+def _figure(
+    name: str, points: Points, found: TaskConfigurations, view: View, model: str, *, bits: bool
+) -> Figure | None:
+    places = places_of(found, view, model)
+    if not places:
+        return None
+    dots = _seeds(points, view, model)
+    data = _table(slug(name, view.label, model), places, dots, bits=bits)
+    lines, marked, evidence = ([], [], None) if bits else _fits(view, model)
+    drawn = [*levels_of(points, view, model), *_asked(evidence)]
+    size = "payload, bits" if bits else "trained parameters"
+    where = ", ".join(part for part in (model, view.label) if part)
+
+    def draw(axes: "Axes") -> None:
+        scale = 8 if bits else 1
+        for method in dict.fromkeys(str(p.configuration["method"]) for p in places):
+            own = [p for p in places if p.configuration["method"] == method]
+            _draw_arm(axes, method, own, [dots.get(_key(p), ()) for p in own], scale)
+        for fitted in lines:
+            _draw_line(axes, *fitted)
+        for curve in marked:
+            _draw_threshold(axes, curve, evidence)
+        for level in drawn:
+            axes.axhline(
+                level.accuracy, color=INK if level.name == "target" else FAINT, ls=level.dashes, lw=1, label=level.name
+            )
+        log_axis(axes, "x", size)
+        percent_axis(axes)
+        legend(axes, 3)
+
+    return Figure(
+        slug(name, view.label, model),
+        where or "All rows",
+        " ".join(_captions(drawn, marked, evidence)),
+        f"Accuracy against {size}{f' on {where}' if where else ''}: " + _words(places, drawn, scale=8 if bits else 1),
+        data,
+        draw,
+    )
+
+
+def _table(
+    name: str, places: Sequence[FrontierPoint], dots: dict[tuple[Cell, ...], tuple[float, ...]], *, bits: bool
+) -> Table:
+    rows = []
+    for p in places:
+        c = p.configuration
+        seeds = ", ".join(f"{100 * a:.1f}" for a in dots.get(_key(p), ()))
+        rows.append(
+            (
+                c["method"],
+                c.get("adapter"),
+                c["trained_parameters"],
+                8 * p.size if bits else None,
+                c.get("learning_rate"),
+                p.accuracy,
+                p.low,
+                p.high,
+                p.seeds,
+                seeds or None,
+            )
+        )
+    drop = () if bits else ("update_bits",)
+    keep = [i for i, column in enumerate(_COLUMNS) if column.key not in drop]
+    return Table(
+        name,
+        "Accuracy by configuration",
+        tuple(_COLUMNS[i] for i in keep),
+        tuple(tuple(row[i] for i in keep) for row in rows),
+    )
+
+
+def _key(place: FrontierPoint) -> tuple[Cell, ...]:
+    c = place.configuration
+    rate = c.get("learning_rate")
+    return (c["method"], c.get("adapter"), int(c["trained_parameters"]), None if rate is None else float(rate))
+
+
+def _seeds(points: Points, view: View, model: str) -> dict[tuple[Cell, ...], tuple[float, ...]]:
+    """Accuracy of every seed by method, adapter, size and rate."""
+    keep = attempt(lambda: reported_rows(points))
+    if isinstance(keep, Absent):
+        return {}
+    frame = points.frame[keep]
+    frame = frame[(frame["model"].fillna("") == model) & (frame["trained_parameters"] > 0)]
+    for column, value in (("task", view.task), ("storage_dtype", view.storage_dtype)):
+        frame = frame if value is None else frame[(frame[column] == value).fillna(False)]
+    shown = frame["demonstrations"].fillna(UNSEEN)
+    frame = frame[(shown == UNSEEN) | (shown == (view.demonstrations or UNSEEN))]
+    found: dict[tuple[Cell, ...], list[float]] = {}
+    named = ("method", "adapter", "trained_parameters", "learning_rate")
+    for *key, accuracy in zip(*(frame[n] for n in named), frame["accuracy"], strict=True):
+        method, adapter, size, rate = (None if pd.isna(k) else k for k in key)
+        place = (str(method), adapter, int(size or 0), None if rate is None else float(rate))
+        found.setdefault(place, []).append(float(accuracy))
+    return {key: tuple(values) for key, values in found.items()}
+
+
+def levels_of(points: Points, view: View, model: str) -> list[Level]:
+    """The untrained model under the protocol of the runs, and at its best temperature, chosen on validation."""
+    frame = points.frame
+    own = frame[(frame["model"].fillna("") == model)]
+    own = own if view.task is None else own[(own["task"] == view.task).fillna(False)]
+    trained = own[(own["trained_parameters"] > 0) & (own["split"] != "validation").fillna(True)]
+    base = own[own["method"] == "base"]
+    test = base[(base["split"] != "validation").fillna(True)]
+    protocol = trained["protocol"].iloc[0] if len(trained) else pd.NA
+    same = test if pd.isna(protocol) else test[(test["protocol"] == protocol).fillna(False)]
+    levels = []
+    if len(same):
+        levels.append(Level("base", float(same["accuracy"].mean()), "--"))
+    validation = base[(base["split"] == "validation").fillna(False)].sort_values("protocol", kind="stable")
+    if len(validation):
+        best = validation[validation["accuracy"] == validation["accuracy"].max()].iloc[-1]["protocol"]
+        chosen = test[(test["protocol"] == best).fillna(False)]
+        if len(chosen) and best != protocol:
+            temperature = str(best).split("-")[0].removeprefix("T")
+            levels.append(Level(f"base, best T = {temperature}", float(chosen["accuracy"].mean()), "-."))
+        elif len(chosen) and levels:
+            levels[0] = Level("base (its best T)", levels[0].accuracy, "--")
+    return levels
+
+
+def _fits(view: View, model: str) -> tuple[list[tuple[str, Line]], list[Curve], Evidence | None]:
+    if not isinstance(view.thresholds, ThresholdStudy):
+        return [], [], None
+    evidence = next((e for e in view.thresholds.evidence if (e.design.model or "") == model), None)
+    if evidence is None:
+        return [], [], None
+    curves = [c for c in view.thresholds.curves if (c.model or "") == model and c.answer]
+    return [(c.method, line(evidence, c)) for c in curves], curves, evidence
+
+
+def _asked(evidence: Evidence | None) -> list[Level]:
+    if evidence is None:
+        return []
+    found = [Level("target", evidence.target.accuracy, ":")]
+    if evidence.target.ceiling is not None:
+        found.insert(0, Level("ceiling", evidence.target.ceiling, (0, (6, 2))))  # type: ignore[arg-type]
+    return found
+
+
+def _draw_arm(
+    axes: "Axes", method: str, places: Sequence[FrontierPoint], dots: Sequence[Sequence[float]], scale: float
+) -> None:
+    colour, marker, _ = method_style(method)
+    for p, seeds in zip(places, dots, strict=True):
+        x = scale * p.size
+        if len(seeds) > 1:
+            axes.plot([x] * len(seeds), seeds, ls="", marker=marker, ms=2.5, color=colour, alpha=0.5)
+        if p.low is not None and p.high is not None:
+            axes.plot([x, x], [p.low, p.high], color=colour, lw=1)
+    axes.plot(
+        [scale * p.size for p in places], [p.accuracy for p in places], ls="", marker=marker, color=colour, label=method
+    )
+
+
+def _draw_line(axes: "Axes", method: str, fitted: Line) -> None:
+    colour, _, style = method_style(method)
+    axes.plot(fitted.sizes, fitted.accuracies, color=colour, ls=style, lw=1.3)
+    if fitted.low is not None and fitted.high is not None:
+        axes.fill_between(fitted.sizes, fitted.low, fitted.high, color=colour, alpha=0.15, lw=0)
+
+
+def _draw_threshold(axes: "Axes", curve: Curve, evidence: Evidence | None) -> None:
+    """The threshold with its interval, on the line of the target."""
+    if evidence is None or curve.threshold.estimate is None:
+        return
+    colour, marker, _ = method_style(curve.method)
+    t, y = curve.threshold, evidence.target.accuracy
+    low, high = t.low or curve.sizes[0], t.high or curve.sizes[-1]
+    axes.plot([low, high], [y, y], color=colour, lw=4, alpha=0.35, solid_capstyle="butt")
+    axes.plot([curve.threshold.estimate], [y], marker=marker, ms=8, mfc="none", mec=colour, mew=1.4, ls="")
+
+
+def _captions(levels: Sequence[Level], curves: Sequence[Curve], evidence: Evidence | None) -> list[str]:
+    texts = []
+    if levels:
+        texts.append("Lines across: " + joined([f"{x.name} {100 * x.accuracy:.1f} %" for x in levels]) + ".")
+    if evidence is not None and evidence.target.ceiling is not None:
+        texts.append(f"The ceiling is {evidence.target.ceiling_from}.")
+    if curves:
+        texts.append("Open marks on the target line are thresholds, bars their 95 % intervals.")
+        censored = [c.method for c in curves if c.threshold.censored != "none"]
+        if censored:
+            texts.append(f"No mark for {joined(censored)}: censored.")
+        flat = [c.method for c in curves if c.estimator != "hill"]
+        if flat:
+            texts.append(f"Monotone fits: {joined(flat)}.")
+    return texts
+
+
+def _words(places: Sequence[FrontierPoint], levels: Sequence[Level], scale: float) -> str:
+    parts = []
+    for method in dict.fromkeys(str(p.configuration["method"]) for p in places):
+        own = [p for p in places if p.configuration["method"] == method]
+        first, last = own[0], own[-1]
+        text = f"{method} {100 * first.accuracy:.1f} % at {scale * first.size:,.0f}"
+        if len(own) > 1:
+            text += f", {100 * last.accuracy:.1f} % at {scale * last.size:,.0f}"
+        parts.append(text)
+    parts += [f"{level.name} {100 * level.accuracy:.1f} %" for level in levels]
+    return "; ".join(parts) + "."

@@ -1,0 +1,305 @@
+"""The smallest updates at their accuracy, what one method saves over another, and what single choices change."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from capacity_analysis.absent import Absent
+from capacity_analysis.frontier import FrontierPoint
+from capacity_analysis.savings import Saving
+from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.sources import ordered
+from capacity_reports.style import legend, log_axis, method_style, percent_axis
+from capacity_reports.views import Analysis, TaskConfigurations
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PLACES = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("demonstrations", "demonstrations"),
+    Column("adapter", "adapter"),
+    Column("storage_dtype", "dtype"),
+    Column("sharing", "sharing"),
+    Column("u", "u", "count"),
+    Column("groups", "groups", "count"),
+    Column("rank", "rank", "count"),
+    Column("trained_parameters", "trained parameters", "count"),
+    Column("size", "size", "count"),
+    Column("accuracy", "accuracy, %", "percent"),
+    Column("low", "95 % low", "percent"),
+    Column("high", "95 % high", "percent"),
+    Column("on_frontier", "frontier"),
+    Column("membership", "member, %", "percent"),
+    Column("seeds", "seeds", "count"),
+)
+_SAVINGS = (
+    Column("model", "model"),
+    Column("test", "method"),
+    Column("anchor", "against"),
+    Column("size_ratio", "size at equal accuracy", "ratio"),
+    Column("low", "95 % low", "ratio"),
+    Column("high", "95 % high", "ratio"),
+    Column("accuracy_low", "from accuracy, %", "percent"),
+    Column("accuracy_high", "to accuracy, %", "percent"),
+    Column("remark", ""),
+)
+_LEVEL = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("same", "else equal"),
+    Column("level", "level"),
+    Column("accuracy", "accuracy, %", "percent"),
+    Column("low", "95 % low", "percent"),
+    Column("high", "95 % high", "percent"),
+    Column("seeds", "seeds", "count"),
+)
+FACTORS = {"storage_dtype": "Precision", "sharing": "Sharing", "rank": "Rank"}
+
+
+def frontier_section(analysis: Analysis) -> Section:
+    """Frontier and savings in bytes, or in parameters where bytes are not known."""
+    blocks: list[Block] = []
+    reasons: list[str] = []
+    for in_bytes, in_parameters in zip(analysis.update_bytes, analysis.parameters, strict=True):
+        found = in_parameters if isinstance(in_bytes, Absent) else in_bytes
+        if isinstance(found, Absent):
+            reasons.append(found.reason)
+            continue
+        task = str(found.task) if len(analysis.parameters) > 1 else ""
+        for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
+            blocks.append(_frontier(found, model, task))
+        if isinstance(found.saved, Absent):
+            blocks.append(Text((f"Savings at equal accuracy: not available, {found.saved.reason}.",)))
+        elif found.saved:
+            blocks.append(_savings(found, found.saved, task))
+        else:
+            blocks.append(Text(("Savings at equal accuracy: there is one arm only.",)))
+        blocks.append(Text((f"Intervals: {found.found.method}.",)))
+    if not blocks:
+        return Section("frontier", "Frontier and savings", (), "; ".join(dict.fromkeys(reasons)))
+    return Section("frontier", "Frontier and savings", tuple(blocks))
+
+
+def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
+    places = [p for p in found.places if str(p.configuration.get("model", "")) == model]
+
+    def draw(axes: "Axes") -> None:
+        for method in ordered([str(p.configuration["method"]) for p in places]):
+            colour, marker, _ = method_style(method)
+            own = [p for p in places if p.configuration["method"] == method]
+            for on in (True, False):
+                some = [p for p in own if p.on_frontier == on]
+                axes.plot(
+                    [p.size for p in some],
+                    [p.accuracy for p in some],
+                    ls="",
+                    marker=marker,
+                    color=colour,
+                    mfc=colour if on else "none",
+                    label=method if on else f"{method}, dominated",
+                )
+            best = sorted((p for p in own if p.on_frontier), key=lambda p: p.size)
+            axes.step([p.size for p in best], [p.accuracy for p in best], where="post", color=colour, lw=1)
+        log_axis(axes, "x", f"update, {found.unit}")
+        percent_axis(axes)
+        legend(axes, 2)
+
+    on = [p for p in places if p.on_frontier]
+    words = "; ".join(f"{p.configuration['method']} {p.size:,.0f} {found.unit} {100 * p.accuracy:.1f} %" for p in on)
+    where = ", ".join(x for x in (model, task) if x)
+    name = slug("frontier", task, model)
+    return Figure(
+        name,
+        f"Frontier{f', {where}' if where else ''}",
+        "Filled: no update of the same method is at most as large and more accurate; the untrained base "
+        "is free. Member: share of "
+        "replicates on the frontier.",
+        f"Frontier of accuracy over {found.unit}{f' on {where}' if where else ''}: "
+        f"{words or 'no update beats the base'}.",
+        Table(name, "Configurations and their place", _PLACES, tuple(_place(p) for p in places)),
+        draw,
+    )
+
+
+def _place(p: FrontierPoint) -> tuple[Cell, ...]:
+    measured: dict[str, Cell] = {
+        "size": p.size,
+        "accuracy": p.accuracy,
+        "low": p.low,
+        "high": p.high,
+        "on_frontier": "on" if p.on_frontier else "",
+        "membership": p.membership,
+        "seeds": p.seeds,
+    }
+    return tuple(measured[c.key] if c.key in measured else p.configuration.get(c.key) for c in _PLACES)
+
+
+def _savings(found: TaskConfigurations, saved: Sequence[Saving], task: str) -> Table:
+    """Of every two arms the one that needs less over the other; the other way round is the inverse."""
+    seen: set[tuple[str, str, str]] = set()
+    rows = []
+    for s in sorted(saved, key=lambda s: (s.model, s.size_ratio is None, s.size_ratio or 0.0)):
+        if (s.model, s.anchor, s.test) in seen:
+            continue
+        seen.add((s.model, s.test, s.anchor))
+        rows.append((s.model, s.test, s.anchor, s.size_ratio, s.low, s.high, s.accuracy_low, s.accuracy_high, s.remark))
+    return Table(
+        slug("savings", task),
+        f"Size at equal accuracy, {found.unit}{f', {task}' if task else ''}",
+        _SAVINGS,
+        tuple(rows),
+        "Bjøntegaard's delta on monotone curves, averaged over the accuracies that both reach; below 1× "
+        "the first needs less.",
+    )
+
+
+def ablation_section(analysis: Analysis) -> Section:
+    """What precision, sharing, rank, and u × groups change while all else is equal."""
+    blocks: list[Block] = []
+    for found in analysis.parameters:
+        if isinstance(found, Absent):
+            continue
+        task = str(found.task) if len(analysis.parameters) > 1 else ""
+        for factor in FACTORS:
+            sets = _alike(found.places, factor)
+            if sets:
+                blocks.append(_levels(factor, sets, task))
+        blocks += _grids(found.places, task)
+    if not blocks:
+        why = "no two configurations differ only in storage dtype, sharing or rank, and there is no grid of u × groups"
+        return Section("ablations", "Ablations", (), why)
+    return Section("ablations", "Ablations", tuple(blocks))
+
+
+def _alike(places: Sequence[FrontierPoint], factor: str) -> list[tuple[str, list[FrontierPoint]]]:
+    """Groups that differ in nothing but the factor (rank changes the count too, and the rate may follow)."""
+    free = {factor, "learning_rate", *(("trained_parameters",) if factor == "rank" else ())}
+    groups: dict[tuple[tuple[str, str | int | float], ...], list[FrontierPoint]] = {}
+    for p in places:
+        key = tuple(sorted((k, v) for k, v in p.configuration.items() if k not in free))
+        if factor in p.configuration:
+            groups.setdefault(key, []).append(p)
+    found = []
+    for key, members in groups.items():
+        if len({p.configuration[factor] for p in members}) > 1:
+            shown = [
+                f"{k.replace('_', ' ')} {v}" for k, v in key if k not in ("model", "method", "demonstrations", "task")
+            ]
+            found.append((", ".join(shown), members))
+    return found
+
+
+def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: str) -> Figure:
+    levels = list(dict.fromkeys(str(p.configuration[factor]) for _, members in sets for p in members))
+    if factor == "rank":
+        levels.sort(key=int)
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            p.configuration.get("model"),
+            p.configuration["method"],
+            same,
+            str(p.configuration[factor]),
+            p.accuracy,
+            p.low,
+            p.high,
+            p.seeds,
+        )
+        for same, members in sets
+        for p in members
+    )
+
+    def draw(axes: "Axes") -> None:
+        for _, members in sets:
+            own = sorted(members, key=lambda p: levels.index(str(p.configuration[factor])))
+            colour, marker, style = method_style(str(own[0].configuration["method"]))
+            x = [levels.index(str(p.configuration[factor])) for p in own]
+            axes.plot(
+                x,
+                [p.accuracy for p in own],
+                color=colour,
+                marker=marker,
+                ls=style,
+                lw=1,
+                label=str(own[0].configuration["method"]),
+            )
+            for place, p in zip(x, own, strict=True):
+                if p.low is not None and p.high is not None:
+                    axes.plot([place, place], [p.low, p.high], color=colour, lw=1)
+        axes.set_xticks(range(len(levels)), levels)
+        percent_axis(axes)
+        legend(axes, 3)
+
+    name = slug("ablation", factor, task)
+    words = "; ".join(f"{r[1]} {r[3]} {100 * float(r[4] or 0):.1f} %" for r in rows[:12])
+    return Figure(
+        name,
+        FACTORS[factor],
+        "Lines join configurations that are equal in everything else; bars are 95 % intervals for fresh seeds.",
+        f"Accuracy by {factor.replace('_', ' ')}: {words}{' …' if len(rows) > 12 else ''}.",
+        Table(name, f"Accuracy by {factor.replace('_', ' ')}", _LEVEL, rows),
+        draw,
+    )
+
+
+def _grids(places: Sequence[FrontierPoint], task: str) -> list[Block]:
+    """Heat maps of accuracy over u × groups, one a model and method, where both vary."""
+    found: list[Block] = []
+    tiny = [p for p in places if {"u", "groups"} <= set(p.configuration)]
+    for model, method in dict.fromkeys(
+        (str(p.configuration.get("model", "")), str(p.configuration["method"])) for p in tiny
+    ):
+        own = [p for p in tiny if (str(p.configuration.get("model", "")), p.configuration["method"]) == (model, method)]
+        cells = {(int(p.configuration["u"]), int(p.configuration["groups"])): p for p in own}
+        if len(cells) < len(own) or len({u for u, _ in cells}) < 2 or len({g for _, g in cells}) < 2:
+            continue
+        found.append(_heat(cells, slug("u-groups", task, model, method), f"u × groups, {model} {method}".strip()))
+    return found
+
+
+def _heat(cells: dict[tuple[int, int], FrontierPoint], name: str, title: str) -> Figure:
+    us, groups = sorted({u for u, _ in cells}), sorted({g for _, g in cells})
+
+    def draw(axes: "Axes") -> None:
+        import numpy as np
+        import seaborn as sns
+
+        grid = np.array([[cells[u, g].accuracy * 100 if (u, g) in cells else np.nan for g in groups] for u in us])
+        sns.heatmap(
+            grid,
+            ax=axes,
+            annot=True,
+            fmt=".1f",
+            cmap="cividis",
+            xticklabels=groups,
+            yticklabels=us,
+            mask=np.isnan(grid),
+            cbar_kws={"label": "accuracy, %"},
+            linewidths=0.5,
+            annot_kws={"size": 8},
+        )
+        axes.set_xlabel("groups")
+        axes.set_ylabel("u")
+
+    rows = tuple(
+        (u, g, int(p.configuration["trained_parameters"]), p.accuracy, p.low, p.high, p.seeds)
+        for (u, g), p in sorted(cells.items())
+    )
+    columns = (
+        Column("u", "u", "count"),
+        Column("groups", "groups", "count"),
+        Column("trained_parameters", "trained parameters", "count"),
+        Column("accuracy", "accuracy, %", "percent"),
+        Column("low", "95 % low", "percent"),
+        Column("high", "95 % high", "percent"),
+        Column("seeds", "seeds", "count"),
+    )
+    words = "; ".join(f"u {u}, {g} groups {100 * p.accuracy:.1f} %" for (u, g), p in sorted(cells.items()))
+    return Figure(
+        name,
+        title,
+        "Accuracy of each tested pair; empty cells were not tested.",
+        f"Accuracy over u and groups: {words}.",
+        Table(name, title, columns, rows),
+        draw,
+    )

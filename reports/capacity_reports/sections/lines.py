@@ -1,0 +1,56 @@
+"""What is drawn through the accuracies of an arm: the curve that answers for it, as `capacity threshold` fits it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from capacity_analysis.hill import HillFit, fit_hill
+from capacity_analysis.monotone import isotonic
+from capacity_analysis.thresholds import Curve, Evidence
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Sizes and accuracies, K or finer. `low`, `high`: pointwise 95 % band for fresh seeds; None for a monotone fit."""
+
+    estimator: str
+    sizes: Array
+    accuracies: Array
+    low: Array | None
+    high: Array | None
+
+
+def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
+    """The line of one arm: its Hill curve where that answers, else its isotonic fit.
+
+    Args:
+        evidence: of the curve's model.
+        curve: the estimate that answers for the arm.
+        points: of a smooth line.
+    """
+    place = next(i for i, arm in enumerate(evidence.arms) if arm.method == curve.method)
+    arm, spread = evidence.arms[place], evidence.spreads[place]
+    if curve.estimator != "hill":
+        weights = 1 / spread.variance[0] if spread.known else None
+        return Line("monotone", arm.sizes, isotonic(spread.mean[0], weights), None, None)
+    question = evidence.question
+    fit = fit_hill(arm.sizes, spread.mean[0], spread.variance[0], lower=question.lower, upper=question.upper)
+    sizes = np.geomspace(arm.sizes[0], arm.sizes[-1], points)
+    middle = fit.curve.accuracy(sizes)
+    quantile = float(stats.t.ppf(0.975, spread.df[0])) if np.isfinite(spread.df[0]) else float(stats.norm.ppf(0.975))
+    half = quantile * standard_errors(fit, sizes)
+    return Line("hill", sizes, middle, np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1))
+
+
+def standard_errors(fit: HillFit, sizes: Array) -> Array:
+    """Delta-method standard error of the fitted accuracy at each size, K: √(∇pᵀ Σ ∇p) (drc's `predict`)."""
+    c, d, h = fit.curve.lower, fit.curve.upper, fit.curve.slope
+    share = fit.curve.share(sizes)
+    steep = (d - c) * share * (1 - share)
+    gradient = np.stack([1 - share, share, -h * steep, h * steep * np.log(sizes / fit.curve.midpoint)])
+    variance: Array = np.einsum("ik,ij,jk->k", gradient, fit.covariance, gradient)
+    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))

@@ -1,0 +1,332 @@
+"""Threshold against model size, with the published points beside ours."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from capacity_analysis.absent import Absent
+from capacity_analysis.reference import CITATION, Crossing, first_crossings, read_raw, reference_points
+from capacity_analysis.scaling import Prediction, ScalingFit
+from capacity_analysis.scaling_report import ScalingResult, scaling_report
+from capacity_analysis.threshold_study import ThresholdStudy, scaling_curves
+from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.sources import attempt
+from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, numbers, percent_axis, short
+from capacity_reports.views import Analysis, View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PUBLISHED_TASK = "gsm8k"
+_COLUMNS = (
+    Column("kind", "what"),
+    Column("method", "method"),
+    Column("model", "model"),
+    Column("model_parameters", "model parameters", "count"),
+    Column("estimate", "estimate", "count"),
+    Column("low", "95 % low", "count", "open"),
+    Column("high", "95 % high", "count", "open"),
+    Column("remark", ""),
+)
+
+
+def scaling_section(analysis: Analysis, *, published: bool) -> Section:
+    """One figure a view; `published`: with the published first crossings."""
+    blocks: list[Block] = []
+    reasons: list[str] = []
+    for view, study in analysis.thresholds:
+        found = attempt(partial(_results, study))
+        if isinstance(found, Absent):
+            reasons.append(found.reason)
+            continue
+        drawn = [r for r in found if r.thresholds]
+        if not drawn or len({t.model for r in drawn for t in r.thresholds}) < 2:
+            reasons.append("it needs thresholds on at least two models")
+            continue
+        blocks.append(_figure(view, study, drawn, _published(study) if published else ()))
+        lines = [f"{r.method}: {_slope(r)}" for r in drawn]
+        lines += list(dict.fromkeys(remark for r in drawn for remark in r.remarks))
+        blocks.append(Text(tuple(lines), bullets=True))
+    title = "Threshold against model size"
+    if not blocks:
+        why = "; ".join(dict.fromkeys(reasons)) or "there are no thresholds"
+        return Section("scaling", title, (), why)
+    intro = (
+        "log threshold = α + β log model size, fitted to intervals. The gap between base and ceiling "
+        "shrinks as models grow, so "
+        "thresholds at a share of the gain and at one accuracy scale differently: `--target` asks for the other."
+    )
+    return Section("scaling", title, (Text((intro,)), *blocks))
+
+
+def _results(study: ThresholdStudy) -> tuple[ScalingResult, ...]:
+    return scaling_report(scaling_curves(study))
+
+
+def _slope(result: ScalingResult) -> str:
+    fit = result.fit
+    if isinstance(fit, Absent):
+        return f"no line: {fit.reason}."
+    low, high = (f"{end:+.2f}" if np.isfinite(end) else "open" for end in (fit.slope.low, fit.slope.high))
+    unit = "decades of threshold a decade of model size"
+    if fit.slope.estimate is None:
+        return f"slopes from {low} to {high} {unit} are possible ({fit.method}; {fit.n} models)."
+    return f"slope {fit.slope.estimate:+.2f}, 95 % from {low} to {high} {unit} ({fit.method}; {fit.n} models)."
+
+
+def _published(study: ThresholdStudy) -> tuple[Crossing, ...]:
+    gain = study.evidence[0].target.gain
+    if gain is None:
+        return ()
+    found = first_crossings(reference_points("tinylora-table2"), (gain,))
+    return tuple(c for c in found if c.task == PUBLISHED_TASK)
+
+
+def _figure(
+    view: View, study: ThresholdStudy, results: Sequence[ScalingResult], published: Sequence[Crossing]
+) -> Figure:
+    raw = read_raw("tinylora-table2") if published else None
+    sizes = {} if raw is None else dict(zip(raw["backbone"], raw["backbone_parameters"], strict=True))
+    rows = [*_measured(study, results), *_predicted(results)]
+    rows += [
+        (
+            "published",
+            "grpo",
+            c.model,
+            int(sizes[c.model]),
+            c.trained_parameters,
+            None,
+            None,
+            {"left": "already at the smallest size", "right": "not below the full update"}.get(c.censored, ""),
+        )
+        for c in published
+    ]
+    target = results[0].target
+
+    def draw(axes: "Axes") -> None:
+        for result in results:
+            _draw(axes, result, study)
+        for c in published:
+            if c.trained_parameters is not None:
+                axes.plot(
+                    [sizes[c.model]],
+                    [c.trained_parameters],
+                    ls="",
+                    marker="*",
+                    ms=10,
+                    mfc="none",
+                    mec=FAINT,
+                    mew=1.3,
+                    label="published grpo, GSM8K",
+                )
+        log_axis(axes, "x", "model parameters")
+        log_axis(axes, "y", f"threshold, {study.unit}")
+        legend(axes, 2)
+
+    df = [f"{r.method} {r.fit.df}" for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is not None]
+    known = [r for r in rows if r[0] == "measured"]
+    words = "; ".join(f"{r[1]} on {r[2]}: {_words(r)}" for r in known)
+    caption = (
+        f"Thresholds at {target}. Bars: 95 % intervals; arrows: open ends. Bands: 95 % prediction of a new "
+        "model, hatched beyond one "
+        "doubling, where they are extrapolations to be doubted."
+    )
+    ranges = [r.method for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is None]
+    if ranges:
+        caption += (
+            f" For {joined(ranges)} the band is the range of all lines through the intervals, without a probability."
+        )
+    if df:
+        caption += f" Degrees of freedom: {', '.join(df)}; with three models there is 1 and Student's quantile is 12.7."
+    if published:
+        caption += f" Stars: first crossings of published curves ({CITATION}, table 2), means without intervals."
+    name = slug("scaling", view.label)
+    return Figure(
+        name,
+        f"Thresholds of several models{f', {view.label}' if view.label else ''}",
+        caption,
+        f"Threshold against model size, {target}: {words}.",
+        Table(name, "Thresholds and predictions", _COLUMNS, tuple(rows)),
+        draw,
+        height=4.0,
+    )
+
+
+def _words(row: tuple[Cell, ...]) -> str:
+    estimate, low, high = row[4], row[5], row[6]
+    if isinstance(estimate, float | int):
+        return f"{estimate:,.3g}"
+    ends = [
+        f"above {low:,.3g}" if isinstance(low, float | int) else "",
+        f"below {high:,.3g}" if isinstance(high, float | int) else "",
+    ]
+    return " and ".join(e for e in ends if e) or "unknown"
+
+
+def _estimate(study: ThresholdStudy, model: str, method: str) -> float | None:
+    curve = next((c for c in study.curves if c.answer and (c.model or "") == model and c.method == method), None)
+    return None if curve is None else curve.threshold.estimate
+
+
+def _measured(study: ThresholdStudy, results: Sequence[ScalingResult]) -> list[tuple[Cell, ...]]:
+    return [
+        (
+            "measured",
+            r.method,
+            t.model,
+            t.model_parameters,
+            _estimate(study, t.model, r.method),
+            t.low or None,
+            t.high if np.isfinite(t.high) else None,
+            "",
+        )
+        for r in results
+        for t in r.thresholds
+    ]
+
+
+def _predicted(results: Sequence[ScalingResult]) -> list[tuple[Cell, ...]]:
+    return [
+        (
+            "predicted",
+            r.method,
+            family or None,
+            p.model_parameters,
+            _finite(p.estimate),
+            _finite(p.low) or None,
+            _finite(p.high),
+            "extrapolated beyond one doubling" if p.far else "extrapolated" if p.doublings else "",
+        )
+        for r in results
+        for family, p in r.predictions
+    ]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
+    colour, marker, style = method_style(result.method)
+    place = list(dict.fromkeys(c.method for c in study.curves)).index(result.method)
+    shift = 1.06 ** (place - 1)  # side by side at equal model sizes
+    for t in result.thresholds:
+        x = t.model_parameters * shift
+        estimate = _estimate(study, t.model, result.method)
+        curve = next(c for c in study.curves if c.answer and (c.model or "") == t.model and c.method == result.method)
+        low, high = t.low or curve.sizes[0], t.high if np.isfinite(t.high) else curve.sizes[-1]
+        axes.plot([x, x], [low, high], color=colour, lw=1.2)
+        if t.low == 0:
+            axes.plot([x], [low], marker="v", ms=5, color=colour, ls="")
+        if not np.isfinite(t.high):
+            axes.plot([x], [high], marker="^", ms=5, color=colour, ls="")
+        middle = estimate or (low * high) ** 0.5
+        axes.plot(
+            [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.method
+        )
+    fit = result.fit
+    if not isinstance(fit, ScalingFit):
+        return
+    smallest, largest = (f(t.model_parameters for t in result.thresholds) for f in (min, max))
+    inside, beyond = np.geomspace(smallest, 2 * largest, 30), np.geomspace(2 * largest, 10 * largest, 10)
+    for sizes, far in ((inside, False), (beyond, True)):
+        drawn = [fit.predict(float(n)) for n in sizes]
+        if drawn[0].estimate is not None:
+            axes.plot(sizes, numbers(p.estimate for p in drawn), color=colour, ls=":" if far else style, lw=1.2)
+        _band(axes, sizes, drawn, colour, far=far)
+
+
+def _band(
+    axes: "Axes",
+    sizes: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    drawn: Sequence[Prediction],
+    colour: str,
+    *,
+    far: bool,
+) -> None:
+    low, high = np.array([p.low for p in drawn]), np.array([p.high for p in drawn])
+    if not (np.isfinite(high).all() and (low > 0).all()) or (high / low > 1e12).any():
+        return  # unbounded: the table says so
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.1, lw=0)
+    if far:  # apart from the tint, whose opacity would be the hatch's too
+        axes.fill_between(sizes, low, high, facecolor="none", edgecolor=colour, linewidth=0, hatch="////")
+
+
+def published_section() -> Section:
+    """The published curves and what they do not support."""
+    from capacity_analysis.reference import REMARKS, TASKS
+
+    points = reference_points("tinylora-table2")
+    frame = points.frame[(points.frame["task"] == PUBLISHED_TASK).fillna(False)]
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (str(m), int(n), str(how), int(size), float(a))
+        for m, n, how, size, a in zip(
+            frame["model"],
+            frame["model_parameters"],
+            frame["method"],
+            frame["trained_parameters"],
+            frame["accuracy"],
+            strict=True,
+        )
+    )
+    models = list(dict.fromkeys(row[0] for row in rows))
+
+    def draw(axes: "Axes") -> None:
+        for place, model in enumerate(models):
+            colour, marker, _ = method_style("grpo" if place == 0 else ("sft", "rft", "rft-online")[(place - 1) % 3])
+            own = sorted((r[3], r[4]) for r in rows if r[0] == model and r[2] != "base")
+            axes.plot(
+                numbers(x for x, _ in own), numbers(y for _, y in own), marker=marker, color=colour, label=str(model)
+            )
+            base = next((r[4] for r in rows if r[0] == model and r[2] == "base"), None)
+            if isinstance(base, float):
+                axes.axhline(base, color=colour, ls="--", lw=1)
+        log_axis(axes, "x", "trained parameters")
+        percent_axis(axes)
+        legend(axes, 2)
+
+    crossings = first_crossings(points)
+    text = tuple(REMARKS["tinylora-table2"]) + tuple(REMARKS["tinylora-text"][1:])
+    words = "; ".join(
+        f"{m} from {100 * min(float(r[4] or 0) for r in rows if r[0] == m):.1f} to "
+        f"{100 * max(float(r[4] or 0) for r in rows if r[0] == m):.1f} %"
+        for m in models
+    )
+    curve = Figure(
+        "published-accuracy",
+        "Published accuracy on GSM8K, GRPO",
+        f"{CITATION}, table 2; dashed: the untrained models. Means without seeds or counts.",
+        f"Published accuracy against trained parameters on GSM8K: {words}; the largest update trains up to "
+        f"{short(max(float(r[3] or 0) for r in rows))} parameters.",
+        Table(
+            "published-accuracy",
+            "Published accuracies",
+            (
+                Column("model", "model"),
+                Column("model_parameters", "model parameters", "count"),
+                Column("method", "method"),
+                Column("trained_parameters", "trained parameters", "count"),
+                Column("accuracy", "accuracy, %", "percent"),
+            ),
+            rows,
+        ),
+        draw,
+    )
+    first = Table(
+        "published-crossings",
+        "First size that reaches a share of the gain",
+        (
+            Column("model", "model"),
+            Column("task", "task"),
+            Column("gain", "share of the gain, %", "percent"),
+            Column("target", "target, %", "percent"),
+            Column("trained_parameters", "trained parameters", "count"),
+            Column("censored", "censored"),
+        ),
+        tuple(
+            (c.model, c.task, c.gain, c.target, c.trained_parameters, c.censored) for c in crossings if c.task in TASKS
+        ),
+    )
+    return Section("published", "Published figures", (Text(text, bullets=True), curve, first))

@@ -1,0 +1,130 @@
+"""Summary: what was asked, what the data allow to say, and the checklist."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from capacity_analysis.absent import Absent
+from capacity_analysis.checklist import checklist
+from capacity_analysis.threshold_study import facts
+from capacity_reports.blocks import Block, Column, Section, Table, Text
+from capacity_reports.views import Analysis
+
+
+def verdicts(analysis: Analysis) -> tuple[str, ...]:
+    """One sentence a pair of methods, with interval or bound; the stored verdict of a comparison."""
+    found = [str(analysis.source.comparison["verdict"])] if analysis.source.comparison else []
+    for view, study in analysis.thresholds:
+        asked = _asked(study.question.target, study.question.gain)
+        where = f"{view.label}: " if view.label else ""
+        found += [f"{where}{sentence} to reach {asked}." for sentence in study.sentences()]
+    return tuple(found)
+
+
+def _asked(target: float | None, gain: float) -> str:
+    return f"{100 * gain:g} % of the gain" if target is None else f"{100 * target:g} %"
+
+
+def summary(analysis: Analysis, found: Sequence[str]) -> Section:
+    """The section."""
+    source = analysis.source
+    blocks: list[Block] = []
+    if source.question:
+        blocks.append(Text((f"Asked: {source.question}",)))
+    if source.predictions:
+        blocks.append(Text(("Predicted before the runs:",)))
+        blocks.append(Text(source.predictions, bullets=True))
+    if found:
+        blocks.append(Text(tuple(found), strong=True))
+    else:
+        blocks.append(Text(("These data allow no verdict: the reasons stand below and in the sections.",), strong=True))
+    blocks.append(Text((_counts(analysis),)))
+    blocks += _comparison(source.comparison)
+    limits = [line for _, study in analysis.thresholds for line in study.unsupported]
+    limits += [
+        f"{v.label or 'thresholds'}: {v.thresholds.reason}" for v in analysis.views if isinstance(v.thresholds, Absent)
+    ]
+    if limits:
+        blocks += [Text(("Not supported by these data:",)), Text(tuple(dict.fromkeys(limits)), bullets=True)]
+    if not isinstance(source.points, Absent):
+        blocks.append(_checklist(analysis))
+    return Section("summary", "Summary", tuple(blocks))
+
+
+def _counts(analysis: Analysis) -> str:
+    source = analysis.source
+    if source.study is None:
+        assert not isinstance(source.points, Absent)
+        return f"A points table of {len(source.points.frame):,} rows."
+    seeds = {run.spec.seed for run in source.trained}
+    text = (
+        f"{len(source.runs):,} runs are complete, {len(source.trained):,} of them of trained updates on test items; "
+        f"{len(source.failures):,} failed, {len(source.missing):,} are missing."
+    )
+    if len(seeds) == 1:
+        text += " There is one seed: the spread between seeds is unknown and in no interval."
+    return text
+
+
+def _checklist(analysis: Analysis) -> Table:
+    source = analysis.source
+    assert not isinstance(source.points, Absent)
+    known = next((facts(study) for _, study in analysis.thresholds), None)
+    answers = checklist(source.points, source.study, known)
+    first = analysis.thresholds[0][0].label if len(analysis.views) > 1 and analysis.thresholds else ""
+    return Table(
+        "checklist",
+        "Checklist",
+        (
+            Column("number", "", "count"),
+            Column("question", "question"),
+            Column("answer", "answer"),
+            Column("reason", "why"),
+        ),
+        tuple((a.number, a.question, a.answer, a.reason) for a in answers),
+        f"What concerns thresholds is answered for {first}." if first else "",
+    )
+
+
+def _comparison(stored: dict[str, Any] | None) -> list[Block]:
+    """The last result of `capacity compare` in this study, as it was stored."""
+    if stored is None:
+        return []
+    columns = (
+        Column("method", "method"),
+        Column("trained_parameters", "trained parameters", "count"),
+        Column("update_bytes", "payload, bytes", "count"),
+        Column("learning_rate", "rate", "number"),
+        Column("accuracy", "accuracy, %", "percent"),
+        Column("low", "95 % low", "percent"),
+        Column("high", "95 % high", "percent"),
+        Column("gain", "gain, points", "points"),
+        Column("gain_low", "gain low", "points"),
+        Column("gain_high", "gain high", "points"),
+        Column("seeds", "seeds", "count"),
+        Column("n_items", "items", "count"),
+    )
+    rows = [tuple(row.get(c.key) for c in columns) for row in stored.get("results", [])]
+    base = stored.get("base")
+    if base:
+        cells = {"method": "base", "trained_parameters": 0, "update_bytes": 0, **base}
+        rows.insert(0, tuple(cells.get(c.key) for c in columns))
+    pairs = (
+        Column("first", "method"),
+        Column("second", "against"),
+        Column("estimate", "difference, points", "points"),
+        Column("low", "95 % low", "points"),
+        Column("high", "95 % high", "points"),
+        Column("method", "interval"),
+    )
+    blocks: list[Block] = [
+        Table(
+            "comparison", "Comparison at one size", columns, tuple(rows), "Intervals for fresh seeds and fresh items."
+        )
+    ]
+    differences = stored.get("differences", [])
+    if differences:
+        rows = [tuple(d.get(c.key) for c in pairs) for d in differences]
+        blocks.append(Table("comparison-differences", "Paired differences of accuracy", pairs, tuple(rows)))
+    if stored.get("remarks"):
+        blocks.append(Text(tuple(str(r) for r in stored["remarks"]), bullets=True))
+    return blocks

@@ -1,0 +1,294 @@
+"""Thresholds, their ratios, and what the same design would say of two equal methods."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from capacity_analysis.absent import Absent
+from capacity_analysis.null_calibration import NullCalibration
+from capacity_analysis.ratios import Ratio
+from capacity_analysis.threshold_study import ThresholdStudy
+from capacity_analysis.thresholds import Curve
+from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.style import FAINT, dashes, joined, legend, log_axis, method_style, numbers
+from capacity_reports.views import Analysis, View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CURVES = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("estimator", "estimator"),
+    Column("estimate", "threshold", "count"),
+    Column("low", "95 % low", "count", "open"),
+    Column("high", "95 % high", "count", "open"),
+    Column("censored", "censored"),
+    Column("bound", "in words"),
+    Column("first_crossing", "first crossing", "count", "never"),
+    Column("stays_above", "stays above", "count", "never"),
+    Column("fit_p", "fit, p", "p", "not tested"),
+    Column("fraction_not_reached", "not reached, %", "percent"),
+    Column("seeds", "seeds", "count"),
+)
+_RATIOS = (
+    Column("model", "model"),
+    Column("numerator", "method"),
+    Column("denominator", "over"),
+    Column("estimator", "estimator"),
+    Column("estimate", "ratio", "ratio"),
+    Column("low", "95 % low", "ratio", "0"),
+    Column("high", "95 % high", "ratio", "∞"),
+    Column("censored", "censored"),
+    Column("parallel_p", "parallel, p", "p", "not tested"),
+)
+_AGAINST = (
+    Column("numerator", "method"),
+    Column("denominator", "over"),
+    Column("target", "target, %", "percent"),
+    Column("estimate", "ratio", "ratio"),
+    Column("low", "95 % low", "ratio", "0"),
+    Column("high", "95 % high", "ratio", "∞"),
+)
+_NULL = (
+    Column("model", "model"),
+    Column("numerator", "method"),
+    Column("denominator", "over"),
+    Column("naive_above_10", "naive ratio beyond 10×, %", "percent"),
+    Column("naive_above_100", "beyond 100×, %", "percent"),
+    Column("excludes_1", "interval excludes 1, %", "percent"),
+    Column("claims_10", "interval claims 10×, %", "percent"),
+    Column("one_sided", "interval open, %", "percent"),
+    Column("simulations", "simulations", "count"),
+)
+
+
+def threshold_section(analysis: Analysis) -> Section:
+    """Thresholds and ratios of every view."""
+    blocks: list[Block] = []
+    for view in analysis.views:
+        blocks += (
+            [_absent(view, view.thresholds)] if isinstance(view.thresholds, Absent) else _of_view(view, view.thresholds)
+        )
+    if not analysis.thresholds:
+        reasons = [v.thresholds.reason for v in analysis.views if isinstance(v.thresholds, Absent)]
+        points = analysis.source.points
+        why = points.reason if isinstance(points, Absent) else "; ".join(reasons) or "no trained runs are complete"
+        return Section("thresholds", "Thresholds and ratios", (), why)
+    return Section("thresholds", "Thresholds and ratios", tuple(blocks))
+
+
+def _absent(view: View, absent: Absent) -> Text:
+    return Text((f"{view.label or 'Thresholds'}: not available, {absent.reason}.",))
+
+
+def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
+    targets = []
+    for e in study.evidence:
+        model = f"{e.design.model}: " if e.design.model else ""
+        text = f"{model}target accuracy {100 * e.target.accuracy:.1f} %"
+        if e.target.base is not None and e.target.ceiling is not None:
+            text += (
+                f", which is the base {100 * e.target.base:.1f} % + {e.target.gain:g} × the gain up to the ceiling "
+                f"{100 * e.target.ceiling:.1f} % ({e.target.ceiling_from})"
+            )
+        targets.append(text + ".")
+    answers = [c for c in study.curves if c.answer]
+    others = [c for c in study.curves if not c.answer]
+    intervals = joined(list(dict.fromkeys(c.interval for c in study.curves)))
+    head = (f"{view.label}.",) if view.label else ()
+    where = f", {view.label}" if view.label else ""
+    blocks: list[Block] = [
+        Text(head + tuple(targets)),
+        Table(
+            slug("thresholds", view.label),
+            f"Smallest update that reaches the target, {study.unit}{where}",
+            _CURVES,
+            tuple(_curve(c) for c in answers),
+            f"Intervals: {intervals}.",
+        ),
+        Table(
+            slug("thresholds-other", view.label),
+            "The other estimator",
+            _CURVES,
+            tuple(_curve(c) for c in others),
+            exported_only=True,
+        ),
+    ]
+    if study.ratios:
+        rows = tuple(_ratio(r) for r in study.ratios if r.answer)
+        blocks.append(Table(slug("ratios", view.label), f"Ratios of thresholds at the target{where}", _RATIOS, rows))
+    for evidence in study.evidence:
+        model = evidence.design.model or ""
+        own = [r for r in study.ratios if (r.model or "") == model and r.against_target]
+        if own:
+            blocks.append(_against(view, model, own))
+    return blocks
+
+
+def _curve(curve: Curve) -> tuple[Cell, ...]:
+    t = curve.threshold
+    return (
+        curve.model,
+        curve.method,
+        curve.estimator,
+        t.estimate,
+        t.low,
+        t.high,
+        t.censored,
+        bound(curve),
+        curve.first_crossing,
+        curve.stays_above,
+        curve.fit_p,
+        t.fraction_not_reached,
+        curve.seeds,
+    )
+
+
+def bound(curve: Curve) -> str:
+    """What is known of a threshold, in words."""
+    t = curve.threshold
+    if t.censored == "right":
+        return f"above {curve.sizes[-1]:,.0f}, not reached in the tested range"
+    if t.censored == "left":
+        return f"at most {curve.sizes[0]:,.0f}, reached at the smallest size"
+    if t.low is None and t.high is None:
+        return "no interval"
+    return "between tested sizes"
+
+
+def _ratio(ratio: Ratio) -> tuple[Cell, ...]:
+    return (
+        ratio.model,
+        ratio.numerator,
+        ratio.denominator,
+        ratio.estimator,
+        ratio.estimate,
+        ratio.low,
+        ratio.high,
+        ratio.censored,
+        ratio.parallel_p,
+    )
+
+
+def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
+    """The ratio at each target, one line a pair."""
+    rows = tuple(
+        (r.numerator, r.denominator, a.target, a.estimate, a.low, a.high) for r in ratios for a in r.against_target
+    )
+    known = [r for r in rows if r[3] is not None]
+
+    def draw(axes: "Axes") -> None:
+        floor, roof = 0.1, 1000.0
+        if known:
+            floor = min(floor, 0.5 * min(float(r[3] or 1) for r in known))
+            roof = max(roof, 2 * max(float(r[3] or 1) for r in known))
+        for place, r in enumerate(ratios):
+            colour, marker, _ = method_style(r.denominator)
+            drawn = [a for a in r.against_target if a.estimate is not None]
+            x = [100 * a.target for a in drawn]
+            name = f"{r.numerator} : {r.denominator}"
+            axes.plot(x, numbers(a.estimate for a in drawn), color=colour, marker=marker, ls=dashes(place), label=name)
+            low = [max(a.low or floor, floor) for a in drawn]
+            high = [min(a.high or roof, roof) for a in drawn]
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+        for value in (1, 10):
+            axes.axhline(value, color=FAINT, ls="--", lw=1)
+        axes.set_ylim(floor, roof)
+        axes.set_xlabel("target accuracy, %")
+        log_axis(axes, "y", "ratio of thresholds")
+        legend(axes, 2)
+
+    where = ", ".join(part for part in (model, view.label) if part)
+    unknown = len(rows) - len(known)
+    words = "; ".join(
+        f"{n} : {d} {e:.3g} at {100 * t:.1f} %" for n, d, t, e, _, _ in known if e is not None and t is not None
+    )
+    return Figure(
+        slug("ratio-against-target", view.label, model),
+        f"Ratio against target{f', {where}' if where else ''}",
+        "Ratio of threshold sizes by the Hill curves at shares .1 to .9 of the gain, with 95 % bands; "
+        "dashed lines are 1× and "
+        f"10×. Where the curves are not parallel no single ratio exists. {unknown} ratios are censored and not drawn.",
+        f"Ratio of thresholds against the target accuracy{f' on {where}' if where else ''}: "
+        f"{words or 'all are censored'}.",
+        Table(slug("ratio-against-target", view.label, model), "Ratio at each target", _AGAINST, rows),
+        draw,
+    )
+
+
+def null_section(analysis: Analysis) -> Section:
+    """Null calibration of every pair."""
+    blocks: list[Block] = []
+    for view, study in analysis.thresholds:
+        if study.null:
+            blocks.append(_null(view, study.null))
+    if not blocks:
+        reason = (
+            "it needs thresholds with intervals"
+            if not analysis.options.null or not analysis.thresholds
+            else ("it needs two methods with several sizes and a known spread")
+        )
+        return Section("null-calibration", "Null calibration", (), reason)
+    intro = (
+        "If both methods of a pair were the same, how often would a study with these sizes, items and "
+        "seeds show a large ratio "
+        "all the same? The naive way divides the sizes at which the means first pass the target; the "
+        "interval is the one above."
+    )
+    return Section("null-calibration", "Null calibration", (Text((intro,)), *blocks))
+
+
+def _null(view: View, found: Sequence[NullCalibration]) -> Figure:
+    rows = tuple(
+        (
+            n.model,
+            n.numerator,
+            n.denominator,
+            n.naive_above_10,
+            n.naive_above_100,
+            n.excludes_1,
+            n.claims_10,
+            n.one_sided,
+            n.simulations,
+        )
+        for n in found
+    )
+    names = [" ".join(p for p in (n.model or "", f"{n.numerator} : {n.denominator}") if p) for n in found]
+    shares = (
+        ("naive ratio beyond 10×", "naive_above_10", "#d55e00", "s"),
+        ("interval excludes 1", "excludes_1", "#0072b2", "o"),
+        ("interval claims 10×", "claims_10", "#008060", "^"),
+    )
+
+    def draw(axes: "Axes") -> None:
+        for label, key, colour, marker in shares:
+            axes.plot(
+                [100 * getattr(n, key) for n in found],
+                range(len(found)),
+                ls="",
+                marker=marker,
+                color=colour,
+                label=label,
+            )
+        axes.axvline(2.5, color=FAINT, ls=":", lw=1)
+        axes.axvline(5, color=FAINT, ls="--", lw=1)
+        axes.set_yticks(range(len(found)), names)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlim(left=-0.5)
+        axes.set_xlabel("simulated studies of two equal methods, %")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.35 if len(found) < 4 else -0.2), ncol=2, frameon=False)
+
+    words = "; ".join(
+        f"{name}: naive beyond 10× in {100 * n.naive_above_10:.1f} %, interval excludes 1 in {100 * n.excludes_1:.1f} %"
+        for name, n in zip(names, found, strict=True)
+    )
+    return Figure(
+        slug("null-calibration", view.label),
+        f"Two equal methods{f', {view.label}' if view.label else ''}",
+        f"{found[0].simulations:,} simulated studies a pair; Monte-Carlo error of a share of 5 %: "
+        f"{100 * found[0].standard_error:.1f} points. Dotted line 2.5 %, dashed 5 %.",
+        f"Null calibration: {words}.",
+        Table(slug("null-calibration", view.label), "Shares of simulated studies", _NULL, rows),
+        draw,
+        height=max(2.4, 1.2 + 0.3 * len(found)),
+    )

@@ -1,0 +1,146 @@
+"""What a report reads: a study folder, a points table or published figures, each read once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from capacity.config import RunSpec
+from capacity.errors import CapacityError, DataError
+from capacity.runs import files
+from capacity.runs.study import Failure, Run, Study, one_fingerprint
+from capacity_analysis.absent import Absent
+from capacity_analysis.points import Points, read_points
+
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """What a report cannot know from a study alone. By default it knows nothing of it and says so.
+
+    Attributes:
+        train_items: how many items the train split of a run's task has.
+        configurations: among how many the learning rate of a run of so many trained parameters was chosen.
+        prompt: the prompt of an item, by its name.
+    """
+
+    train_items: Callable[[RunSpec], int | Absent] = lambda _: Absent("the size of the train split was not looked up")
+    configurations: Callable[[RunSpec, int], int | Absent] = lambda *_: Absent(
+        "how many learning rates were tried was not looked up"
+    )
+    prompt: Callable[[RunSpec, str], str | Absent] = lambda *_: Absent("the prompt was not looked up")
+
+
+class LoadedStudy(Study):
+    """A study whose runs are read once."""
+
+    @cached_property
+    def _runs(self) -> list[Run]:
+        return super().runs()
+
+    def runs(self) -> list[Run]:
+        """All complete runs, as they were when first asked for."""
+        return list(self._runs)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One study or table.
+
+    Attributes:
+        name: heading: that of the study file, or of the folder.
+        path: as given.
+        question: of the study file, or "".
+        predictions: of the study file: written down before the runs.
+        points: the points table, or why there is none.
+        study: the folder; None for tables.
+        runs: complete ones; none for tables.
+        failures: with their diagnosis.
+        missing: labels of planned runs that neither are complete nor failed.
+        comparison: the stored result of `capacity compare`; None if there is none.
+    """
+
+    name: str
+    path: str
+    question: str
+    predictions: tuple[str, ...]
+    points: Points | Absent
+    study: Study | None = None
+    runs: tuple[Run, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    missing: tuple[str, ...] = ()
+    comparison: dict[str, Any] | None = None
+    _metrics: dict[Path, list[dict[str, Any]]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def trained(self) -> list[Run]:
+        """Complete runs of trained updates on the reported split."""
+        return [run for run in self.runs if run.spec.training is not None and run.spec.evaluation.split == "test"]
+
+    def metrics(self, run: Run) -> list[dict[str, Any]]:
+        """A run's rows a training step, read once."""
+        if run.folder not in self._metrics:
+            self._metrics[run.folder] = run.metrics()
+        return self._metrics[run.folder]
+
+
+def read_source(source: str, *, allow_mixed: bool = False) -> Source:
+    """Reads a study folder, a points table, or `reference:NAME`.
+
+    Raises:
+        CapacityError: nothing to report on: no such source, runs that are corrupt or of different environments.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        points = read_points(source)
+        return Source(source.removeprefix("reference:") if ":" in source else folder.stem, source, "", (), points)
+    study = LoadedStudy(folder)
+    runs, failures = study.runs(), study.failures()
+    known = {run.spec.identity for run in runs}
+    failed = {failure.run for failure in failures}
+    missing = [s.label for s in study.plan() if s.identity not in known and s.short_id not in failed]
+    if not runs and not failures and not missing:
+        raise DataError(f"{source}: an empty study: no run is complete, failed or planned")
+    one_fingerprint(runs, folder, allow_mixed=allow_mixed)
+    table = read_points(source, allow_mixed=True) if runs else Absent("no run of this study is complete")
+    described = _table(folder / "study.json")
+    return Source(
+        name=str(described.get("name") or folder.resolve().name),
+        path=source,
+        question=str(described.get("question") or ""),
+        predictions=tuple(str(p) for p in described.get("predictions") or ()),
+        points=table,
+        study=study,
+        runs=tuple(runs),
+        failures=tuple(failures),
+        missing=tuple(missing),
+        comparison=_table(folder / "comparison.json") or None,
+    )
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A JSON object, empty if there is no such file."""
+    if not path.exists():
+        return {}
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not a JSON object: remove it")
+    return found
+
+
+def attempt(make: Callable[[], _Made]) -> _Made | Absent:
+    """What `make` gives, or why it cannot be had."""
+    try:
+        return make()
+    except CapacityError as error:
+        return Absent(str(error))
+
+
+def ordered(methods: Sequence[str]) -> list[str]:
+    """Methods in the order in which they are always shown."""
+    from capacity_reports.style import METHODS
+
+    known = list(METHODS)
+    return sorted(dict.fromkeys(methods), key=lambda m: (known.index(m) if m in known else len(known), m))

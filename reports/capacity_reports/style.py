@@ -1,0 +1,202 @@
+"""How figures look: one column wide, readable on a phone, colours that colour-blind readers can tell apart.
+
+Colours come from Okabe & Ito's palette ("Color universal design", 2008), darker where it is too light for lines on
+white; markers and dashes repeat what colour says. On a page, inks are replaced by variables of the style sheet, so that
+one drawing serves a light and a dark screen.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+    from capacity_reports.blocks import Figure
+
+WIDTH = 4.6  # inches
+INK, FAINT = "#1b1c1e", "#8b8d92"  # text and axes; grid and reference lines
+# Method → colour, marker, dashes.
+METHODS: dict[str, tuple[str, str, str]] = {
+    "sft": ("#d55e00", "s", "-"),
+    "grpo": ("#0072b2", "o", "-"),
+    "rft": ("#008060", "^", "-"),
+    "rft-online": ("#a8538a", "v", "--"),
+    "sft+grpo": ("#7a5c00", "D", "--"),
+    "random-reward": ("#6b6e75", "X", ":"),
+}
+# The same on a dark screen.
+DARK = {
+    INK: "#e9eaec",
+    FAINT: "#85888f",
+    "#d55e00": "#ff8a3d",
+    "#0072b2": "#5ab4f0",
+    "#008060": "#35c99b",
+    "#a8538a": "#e08cc4",
+    "#7a5c00": "#e0b83c",
+    "#6b6e75": "#a9acb3",
+}
+_OTHERS = (("#56b4e9", "P"), ("#9a4b00", "*"), ("#4b6b00", "h"), ("#5b4bb0", "<"), ("#a02c2c", ">"))
+_DASHES = ("-", "--", ":", "-.")
+
+
+def method_style(method: str) -> tuple[str, str, str]:
+    """Colour, marker and dashes of a method, the same in every figure."""
+    if method in METHODS:
+        return METHODS[method]
+    colour, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]
+    return colour, marker, "-"
+
+
+def dashes(place: int) -> str:
+    """The line style of the n-th size of a method."""
+    return _DASHES[place % len(_DASHES)]
+
+
+def levels(count: int) -> list[str]:
+    """Colours of an ordered quantity, from few to many, dark enough for lines on white and light enough on black."""
+    import seaborn as sns
+
+    return [str(c) for c in sns.color_palette("viridis", n_colors=count + 1).as_hex()][:count]
+
+
+def log_axis(axes: "Axes", which: Literal["x", "y"], label: str) -> None:
+    """A logarithmic axis with whole numbers: 1, 100, 10k, 1M."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_label_text(label)
+
+
+def percent_axis(axes: "Axes", label: str = "accuracy, %") -> None:
+    """A vertical axis of shares, written in percent."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes.set_ylabel(label)
+
+
+def numbers(values: Iterable[str | float | None]) -> list[float]:
+    """Values as coordinates; what is not there is not drawn."""
+    return [float("nan") if value is None else float(value) for value in values]
+
+
+def short(value: float) -> str:
+    """0.01, 1, 100, 10k, 1M."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor * 0.9999:
+            return f"{value / factor:.4g}{unit}"
+    return f"{value:.3g}"
+
+
+def legend(axes: "Axes", columns: int = 2) -> None:
+    """The key, below the axes: nothing is hidden by it."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    if unique:
+        axes.legend(
+            unique.values(), unique.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=columns, frameon=False
+        )
+
+
+def _settings(*, text_as_paths: bool) -> "AbstractContextManager[None]":
+    import matplotlib as mpl
+    import seaborn as sns
+
+    own: dict[str, Any] = {
+        "svg.fonttype": "path" if text_as_paths else "none",
+        "svg.hashsalt": "capacity",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9.0,
+        "axes.labelsize": 9.0,
+        "axes.titlesize": 9.0,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "legend.fontsize": 8.5,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "axes.grid": True,
+        "grid.alpha": 0.35,
+        "grid.linewidth": 0.5,
+        "grid.color": FAINT,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 5.0,
+        "hatch.linewidth": 0.5,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    }
+    # Colour names as they are, no global state: the style holds while a figure is drawn.
+    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **own}
+    return mpl.rc_context(settings)
+
+
+def _canvas(figure: "Figure") -> "Canvas":
+    import seaborn as sns
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(WIDTH, figure.height))
+    axes = canvas.add_subplot()
+    figure.draw(axes)
+    sns.despine(canvas)
+    return canvas
+
+
+def svg_file(figure: "Figure") -> str:
+    """The figure as a file of its own: dark ink on white, letters as outlines, the same on every machine."""
+    return _svg(figure, text_as_paths=True, background="white")
+
+
+def png_file(figure: "Figure", dpi: int = 300) -> bytes:
+    """The figure as pixels on white."""
+    buffer = io.BytesIO()
+    with _settings(text_as_paths=True):
+        _canvas(figure).savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def inline_svg(figure: "Figure") -> str:
+    """The figure as an element of a page: identifiers of its own, inks from the style sheet, `alt` as its label."""
+    text = _svg(figure, text_as_paths=False, background="none")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style[^>]*>.*?</style>", "", text, count=1, flags=re.DOTALL)  # its rules are in the page's
+    for found in sorted(set(re.findall(r'\bid="([^"]+)"', text)), key=len, reverse=True):
+        new = f"{figure.name}-{found}"
+        for before, after in (('id="', '"'), ('href="#', '"'), ("url(#", ")")):
+            text = text.replace(f"{before}{found}{after}", f"{before}{new}{after}")
+    for ink in DARK:
+        text = text.replace(ink, f"var({variable(ink)})")
+    box = re.search(r'viewBox="[^"]+"', text)
+    assert box is not None
+    end = text.index(">")
+    return (
+        f'<svg {box.group()} role="img" aria-label="{escape(figure.alt)}" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink"{text[end:]}'
+    )
+
+
+def variable(ink: str) -> str:
+    """The style sheet's name of an ink."""
+    return f"--ink-{ink.removeprefix('#')}"
+
+
+def _svg(figure: "Figure", *, text_as_paths: bool, background: str) -> str:
+    buffer = io.StringIO()
+    with _settings(text_as_paths=text_as_paths):
+        _canvas(figure).savefig(
+            buffer, format="svg", bbox_inches="tight", facecolor=background, metadata={"Date": None, "Creator": None}
+        )
+    return buffer.getvalue()
+
+
+def joined(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""

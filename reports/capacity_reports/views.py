@@ -1,0 +1,160 @@
+"""The parts of a source that may be compared: rows of one task, one kind of demonstrations and one storage dtype.
+
+Thresholds, configurations and savings come from `capacity_analysis`; here they are only asked for and kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from capacity_analysis.absent import Absent
+from capacity_analysis.arms import Selection
+from capacity_analysis.configurations import Configurations, configurations
+from capacity_analysis.frontier import FrontierPoint, frontier
+from capacity_analysis.points import Points
+from capacity_analysis.savings import Saving, curves, savings
+from capacity_analysis.threshold_study import ThresholdStudy, study_thresholds
+from capacity_analysis.thresholds import Question
+from capacity_reports.sources import Source, attempt
+
+UNSEEN = "none"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a source, and how much is computed.
+
+    Attributes:
+        question: target and intervals.
+        seed: of all random draws.
+        null: simulated studies of the null calibration of each pair; 0 for none.
+        replicates: of the bootstrap behind frontier and savings.
+    """
+
+    question: Question = field(default_factory=Question)
+    seed: int = 0
+    null: int = 100
+    replicates: int = 250
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows that may be compared. None: not recorded.
+
+    Attributes:
+        label: what tells it from the other views of the source, "" for the only one.
+        thresholds: or why there are none.
+    """
+
+    task: str | None
+    demonstrations: str | None
+    storage_dtype: str | None
+    label: str
+    thresholds: ThresholdStudy | Absent
+
+
+@dataclass(frozen=True)
+class TaskConfigurations:
+    """All configurations of one task with accuracy and place on the frontier; sizes in `unit`."""
+
+    task: str | None
+    unit: str
+    found: Configurations
+    places: tuple[FrontierPoint, ...]
+    saved: tuple[Saving, ...] | Absent
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything computed of one source.
+
+    Attributes:
+        views: at least one if there are trained test rows.
+        parameters, update_bytes: configurations by task, or why there are none, in each unit.
+    """
+
+    source: Source
+    options: Options
+    views: tuple[View, ...]
+    parameters: tuple[TaskConfigurations | Absent, ...]
+    update_bytes: tuple[TaskConfigurations | Absent, ...]
+
+    @property
+    def thresholds(self) -> list[tuple[View, ThresholdStudy]]:
+        """The views that have thresholds."""
+        return [(v, v.thresholds) for v in self.views if isinstance(v.thresholds, ThresholdStudy)]
+
+
+def analyse(source: Source, options: Options) -> Analysis:
+    """Asks the analysis for everything that a report shows."""
+    points = source.points
+    if isinstance(points, Absent):
+        return Analysis(source, options, (), (points,), (points,))
+    rows = points.frame[_reported(points)]
+    places = _distinct(rows)
+    views = tuple(
+        View(task, demonstrations, dtype, _label(places, place), _thresholds(points, place, options))
+        for place in places
+        for task, demonstrations, dtype in [place]
+    )
+    tasks = list(dict.fromkeys(place[0] for place in places)) or [None]
+    both = [
+        tuple(attempt(partial(_configurations, points, task, unit, options)) for task in tasks)
+        for unit in ("parameters", "bytes")
+    ]
+    return Analysis(source, options, views, both[0], both[1])
+
+
+def _reported(points: Points) -> "pd.Series[bool]":
+    """Trained rows of the split that results are reported on."""
+    frame = points.frame
+    trained = frame["trained_parameters"] > 0
+    test = (frame["split"] != "validation").fillna(True)
+    return trained & test if (trained & test).any() else trained
+
+
+def _distinct(rows: pd.DataFrame) -> list[tuple[str | None, str | None, str | None]]:
+    """Task, demonstrations and dtype of every view; methods without demonstrations belong to each kind."""
+    found: dict[tuple[str | None, str | None], list[str | None]] = {}
+    for task, dtype, shown in zip(rows["task"], rows["storage_dtype"], rows["demonstrations"], strict=True):
+        kinds = found.setdefault((_plain(task), _plain(dtype)), [])
+        kind = None if pd.isna(shown) or shown == UNSEEN else str(shown)
+        if kind is not None and kind not in kinds:
+            kinds.append(kind)
+    return [(task, kind, dtype) for (task, dtype), kinds in found.items() for kind in (kinds or [None])]
+
+
+def _plain(value: object) -> str | None:
+    return None if pd.isna(value) else str(value)
+
+
+def _label(places: Sequence[tuple[str | None, ...]], place: tuple[str | None, ...]) -> str:
+    """The fields in which the views of a source differ."""
+    varies = [len({p[i] for p in places}) > 1 for i in range(3)]
+    return ", ".join(str(value) for value, told in zip(place, varies, strict=True) if told and value is not None)
+
+
+def _thresholds(
+    points: Points, place: tuple[str | None, str | None, str | None], options: Options
+) -> ThresholdStudy | Absent:
+    selection = Selection(task=place[0], demonstrations=place[1], storage_dtype=place[2])
+    return attempt(lambda: study_thresholds(points, selection, options.question, seed=options.seed, null=options.null))
+
+
+def _configurations(points: Points, task: str | None, unit: str, options: Options) -> TaskConfigurations:
+    """Savings take most of the time, so they are computed in one unit only: bytes, where all are known."""
+    frame = points.frame
+    with_bytes = bool(frame.loc[frame["trained_parameters"] > 0, "update_bytes"].notna().all())
+    found = configurations(points, unit=unit, task=task)  # type: ignore[arg-type]
+    places = frontier(found, options.replicates, np.random.default_rng(options.seed))
+    saved = (
+        Absent("savings are computed in bytes")
+        if unit == "parameters" and with_bytes
+        else attempt(
+            lambda: savings(found, curves(found), options.replicates, np.random.default_rng([options.seed, 1]))
+        )
+    )
+    return TaskConfigurations(task, unit, found, places, saved)
