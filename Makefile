@@ -74,7 +74,7 @@ check-power: $(READY)
 
 # SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)
-	$(BIN)/python benchmarks/factors.py
+	$(BIN)/python benchmarks/factors.py --threads 2
 
 # Long proofs, run by hand.
 nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power
