@@ -1,8 +1,8 @@
 """What a run will cost before it is made: arithmetic, GPU-hours and memory, from shapes and the spec. No torch.
 
 Unless told otherwise every completion is taken to be as long as the spec allows, so these are upper estimates; memory
-always is. A backward pass takes one sequence at a time. GPU-hours are for one GPU that
-does 312 TFLOP/s in bf16 (an A100), of which training reaches two fifths and sampling through transformers a twentieth.
+always is. A backward pass takes one sequence at a time unless told otherwise; training takes a whole step
+at once today. GPU-hours are for one GPU that does 312 TFLOP/s in bf16 (an A100), of which training reaches two fifths and sampling through transformers a twentieth.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,6 @@ from capacity.models.names import parse_model
 PEAK_FLOPS = 312e12
 TRAINING_SHARE, SAMPLING_SHARE = 0.4, 0.05
 PROMPT_TOKENS = 256
-_MICRO_BATCH = 1
 _SAMPLED_AT_ONCE = 64
 
 
@@ -36,7 +35,12 @@ class RunEstimate:
 
 
 def run_estimate(
-    spec: RunSpec, trained: int, prompt_tokens: int = PROMPT_TOKENS, completion_tokens: int | None = None
+    spec: RunSpec,
+    trained: int,
+    prompt_tokens: int = PROMPT_TOKENS,
+    completion_tokens: int | None = None,
+    *,
+    whole_steps: bool = False,
 ) -> RunEstimate:
     """The cost of one run.
 
@@ -45,6 +49,7 @@ def run_estimate(
         trained: parameters of its update.
         prompt_tokens: of a prompt.
         completion_tokens: of a usual completion; as many as the spec allows if None.
+        whole_steps: a backward pass takes all sequences of a step, as training does today.
     """
     (_, shape), name = model_shape(spec.model), parse_model(spec.model)
     forward = 2 * shape.parameters
@@ -54,12 +59,12 @@ def run_estimate(
         return prompt_tokens + min(most, completion_tokens or most)
 
     sampled = evaluation.items * evaluation.samples_per_item * tokens(evaluation.max_new_tokens)
-    trained_tokens, longest = 0, evaluation.max_new_tokens
+    trained_tokens, longest, per_step = 0, evaluation.max_new_tokens, 0
     full = isinstance(spec.adapter, FullUpdate)
     if spec.training is not None:
         training = spec.training
-        sequences = training.steps * training.prompts_per_step * training.samples_per_prompt
-        trained_tokens = sequences * tokens(training.max_new_tokens)
+        per_step = training.prompts_per_step * training.samples_per_prompt
+        trained_tokens = training.steps * per_step * tokens(training.max_new_tokens)
         own = 0.5 if spec.method == "sft+grpo" else float(spec.method not in SEES_DEMONSTRATIONS)
         sampled += int(own * trained_tokens)
         longest = max(longest, training.max_new_tokens)
@@ -70,7 +75,7 @@ def run_estimate(
             shape,
             trained=trained,
             sequences=min(_SAMPLED_AT_ONCE, evaluation.items),
-            micro_batch=_MICRO_BATCH if spec.training is not None else 0,
+            micro_batch=per_step if whole_steps else min(1, per_step),
             prompt_tokens=prompt_tokens,
             new_tokens=longest,
             dtype=name.dtype,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -11,21 +10,19 @@ from pathlib import Path
 from rich.console import Console
 
 from capacity.config import METHODS, Method, RunSpec, TaskSpec
-from capacity.errors import CapacityError, DataError
-from capacity.executors.local import run_all
+from capacity.errors import CapacityError
 from capacity.models.aliases import check_trainable, resolve
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
-from capacity.runs.study import Run, State, Study
+from capacity.runs.study import Study
 from capacity.tasks.catalog import parse_task
 from capacity.training.pairs import compare_specs, parse_methods
 from capacity.training.rates import PARTS, parse_rates, tuned_rate
 from capacity.training.sizes import Size, SizeChoice, size_of
 from capacity_analysis.comparison import compare_runs
-from capacity_cli.app import Interrupted
 from capacity_cli.choices import match_choice, storage_dtype_choice
 from capacity_cli.environment import check_libraries, device
-from capacity_cli.progress import RunProgress
+from capacity_cli.making import make_missing, states
 from capacity_reports.tables import comparison_view, rows_table
 
 
@@ -61,10 +58,9 @@ def compare_command(
     check_libraries()
     began = time.monotonic()
     with study.locked():
-        study.write_plan(specs)
-        missing = [s for s, (state, _) in _states(study, specs, fingerprint, allow_mixed) if state == "missing"]
-        failed = _make(study, missing, fingerprint, workers) if missing else 0
-        runs = [run for _, (_, run) in _states(study, specs, fingerprint, allow_mixed) if run is not None]
+        failed = make_missing(study, specs, fingerprint, workers, "steps of all runs", allow_mixed=allow_mixed)
+        found = states(study, specs, fingerprint, allow_mixed=allow_mixed)
+        runs = [run for _, _, run in found if run is not None]
         if failed and not any(run.spec.method == "base" for run in runs):
             raise _failures(failed, specs, study)
         comparison = compare_runs(runs, specs)
@@ -112,40 +108,12 @@ def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: 
     return Path("capacity-studies") / f"compare-{plain}-{name}-{digest}"
 
 
-def _states(
-    study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, allow_mixed: bool
-) -> list[tuple[RunSpec, tuple[State, Run | None]]]:
-    """Each run with its state; stale runs are refused unless allowed."""
-    states = [(spec, study.find(spec, fingerprint)) for spec in specs]
-    stale = [run for _, (state, run) in states if state == "stale" and run is not None]
-    if stale and not allow_mixed:
-        raise DataError(
-            f"{study.folder}: {len(stale)} runs are stale, made in another environment "
-            f"({stale[0].fingerprint.difference(fingerprint)}): choose another --out, or reuse them with --allow-mixed"
-        )
-    return states
-
-
 def _show_plan(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, as_json: bool) -> None:
-    states = [(spec, study.find(spec, fingerprint)[0]) for spec in specs]
+    found = [(spec, study.find(spec, fingerprint)[0]) for spec in specs]
     if as_json:
-        runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in states]
+        runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
         print(json.dumps({"study": str(study.folder), "runs": runs}, indent=1))
         return
-    rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in states]
+    rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
     Console().print(rows_table(("run", "what", "rate", "state"), rows))
     print(f"{len(rows)} runs in {study.folder}")
-
-
-def _make(study: Study, missing: Sequence[RunSpec], fingerprint: Fingerprint, workers: int | None) -> int:
-    """Makes the missing runs; returns how many failed."""
-    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
-    try:
-        with RunProgress(missing) as progress:
-            return run_all(study, missing, fingerprint, count, progress.on_event)
-    except KeyboardInterrupt:
-        done = sum(study.path_of(spec).is_dir() for spec in missing)
-        raise Interrupted(
-            f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
-            "the same command continues"
-        ) from None

@@ -1,7 +1,6 @@
 """`capacity sweep`: make the runs of a study file, and print accuracy against size."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +10,17 @@ from rich.console import Console
 
 from capacity.config import METHODS, RunSpec
 from capacity.errors import CapacityError, DataError
-from capacity.executors.local import run_all
 from capacity.models.aliases import ALIASES
 from capacity.runs import files
-from capacity.runs.fingerprint import Fingerprint, current
+from capacity.runs.fingerprint import current
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
 from capacity.studies.estimate import StudyEstimate, run_estimate, study_estimate
 from capacity.studies.file import StudyFile, read_study_file
 from capacity.studies.grid import cells, first_rates, result_specs, trial_specs, unique
 from capacity.studies.sweep import sweep
-from capacity_cli.app import Interrupted
 from capacity_cli.environment import check_libraries, device
-from capacity_cli.progress import RunProgress
+from capacity_cli.making import make_missing, states
 from capacity_reports.tables import rows_table, seconds
 
 
@@ -37,8 +34,7 @@ def sweep_command(
         _show_plan(file, Study(folder), as_json=as_json)
         return
     began = time.monotonic()
-    study, specs = make_study(file, folder, workers, allow_mixed=allow_mixed)
-    runs = _complete(study, specs)
+    study, specs, runs = make_study(file, folder, workers, allow_mixed=allow_mixed)
     failures = [f for f in study.failures() if f.run in {s.short_id for s in specs}]
     table = folder / "points.csv"
     files.write_atomically(table, to_csv(points(file.name, study.runs())))
@@ -71,23 +67,22 @@ def sweep_command(
 
 def make_study(
     file: StudyFile, folder: Path, workers: int | None, *, allow_mixed: bool = False
-) -> tuple[Study, list[RunSpec]]:
+) -> tuple[Study, list[RunSpec], list[Run]]:
     """Makes what is missing of a study in `folder`.
 
     Returns:
-        The study and the specs of its reported runs; those that failed are in it with their diagnosis.
+        The study, the specs of its reported runs, and those runs; what failed is in the study with its diagnosis.
     """
     check_libraries()
     fingerprint, study = current(device(), "fp32"), Study(folder)
 
     def make(specs: Sequence[RunSpec], what: str) -> None:
-        study.write_plan(specs)
-        missing = _missing(study, specs, fingerprint, allow_mixed=allow_mixed)
-        if missing:
-            _make(study, missing, fingerprint, workers, what)
+        make_missing(study, specs, fingerprint, workers, what, allow_mixed=allow_mixed)
 
     with study.locked():
-        return study, sweep(file, study, make)
+        specs = sweep(file, study, make)
+        found = states(study, specs, fingerprint, allow_mixed=allow_mixed)
+        return study, specs, [run for _, _, run in found if run is not None]
 
 
 def run_sweep(path: Path, out: Path, workers: int | None, *, fresh: bool) -> Study:
@@ -100,41 +95,11 @@ def run_sweep(path: Path, out: Path, workers: int | None, *, fresh: bool) -> Stu
     file = read_study_file(path)
     if fresh and (out / "runs").is_dir() and any((out / "runs").iterdir()):
         raise DataError(f"{out}: has runs already, and a check starts an empty study: choose another folder")
-    study, specs = make_study(file, out, workers)
-    failed = len(specs) - len(_complete(study, specs))
+    study, specs, runs = make_study(file, out, workers)
+    failed = len(specs) - len(runs)
     if failed:
         raise CapacityError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {out}")
     return study
-
-
-def _complete(study: Study, specs: Sequence[RunSpec]) -> list[Run]:
-    folders = (study.path_of(spec) for spec in specs)
-    return [study.read(folder) for folder in folders if folder.is_dir()]
-
-
-def _missing(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, allow_mixed: bool) -> list[RunSpec]:
-    """The runs that are to be made; stale ones are refused unless allowed."""
-    states = [(spec, *study.find(spec, fingerprint)) for spec in specs]
-    stale = [run for _, state, run in states if state == "stale" and run is not None]
-    if stale and not allow_mixed:
-        raise DataError(
-            f"{study.folder}: {len(stale)} runs are stale, made in another environment "
-            f"({stale[0].fingerprint.difference(fingerprint)}): choose another --out, or reuse them with --allow-mixed"
-        )
-    return [spec for spec, state, _ in states if state == "missing"]
-
-
-def _make(study: Study, missing: Sequence[RunSpec], fingerprint: Fingerprint, workers: int | None, what: str) -> None:
-    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
-    try:
-        with RunProgress(missing, what) as progress:
-            run_all(study, missing, fingerprint, count, progress.on_event)
-    except KeyboardInterrupt:
-        done = sum(study.path_of(spec).is_dir() for spec in missing)
-        raise Interrupted(
-            f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
-            "the same command continues"
-        ) from None
 
 
 def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
@@ -178,5 +143,6 @@ def _estimate(file: StudyFile) -> StudyEstimate:
     estimates = []
     for cell, method in arms:
         spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
-        estimates += [run_estimate(spec, cell.size.solution.trained_parameters)] * len(cell.grid.seeds)
+        cost = run_estimate(spec, cell.size.solution.trained_parameters, whole_steps=True)
+        estimates += [cost] * len(cell.grid.seeds)
     return study_estimate(estimates)
