@@ -1,8 +1,9 @@
 """What a run will cost before it is made: arithmetic, GPU-hours and memory, from shapes and the spec. No torch.
 
 Unless told otherwise every completion is taken to be as long as the spec allows, so these are upper estimates; memory
-always is. A backward pass takes one sequence at a time unless told otherwise; training takes a whole step
-at once today. GPU-hours are for one GPU that does 312 TFLOP/s in bf16 (an A100), of which training reaches two fifths and sampling through transformers a twentieth.
+always is. A backward pass takes one sequence at a time unless told otherwise; training takes a whole step at once
+today. GPU-hours are for one GPU that does 312 TFLOP/s in bf16 (an A100), of which training reaches two fifths and
+sampling through transformers a twentieth.
 """
 
 from collections.abc import Iterable

@@ -57,9 +57,8 @@ def make_missing(
         Interrupted: Ctrl-C; complete runs are kept.
     """
     study.write_plan(specs)
-    missing = [
-        spec for spec, state, _ in states(study, specs, fingerprint, allow_mixed=allow_mixed) if state == "missing"
-    ]
+    found = states(study, specs, fingerprint, allow_mixed=allow_mixed)
+    missing = [spec for spec, state, _ in found if state == "missing"]
     if not missing:
         return 0
     count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)

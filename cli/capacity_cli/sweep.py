@@ -133,7 +133,7 @@ def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
     print(f"{len(planned)} other runs ({done[1]} done)")
     if any(ALIASES[m].source != "embedded" if m in ALIASES else True for grid in file.grids for m in grid.models):
         print(f"Without the tuning about {cost.gpu_hours:,.1f} A100-hours at the longest completions allowed")
-        print(f"Largest run about {cost.peak_bytes / 1e9:.0f} GB of memory")
+        print(f"Largest run about {cost.peak_bytes / 1e9:,.0f} GB of memory: a step goes through the model at once")
 
 
 def _estimate(file: StudyFile) -> StudyEstimate:
