@@ -41,11 +41,12 @@ sizes: $(READY)
 # What raises the size that sft needs, noise in the demonstrations or their distance from the model's style (hours).
 causal: $(READY)
 	$(BIN)/capacity sweep studies/abacus-causal.toml
+	$(BIN)/python benchmarks/causal_verdicts.py capacity-studies/abacus-causal
 
 # Tunes the shipped learning rates on the validation items (writes capacity/training/rates.json), by the shipped study.
 tune: $(READY)
-	$(BIN)/capacity sweep studies/abacus-sizes.toml
-	$(BIN)/python benchmarks/ship_rates.py capacity-studies/abacus-sizes
+	$(BIN)/capacity sweep studies/abacus-rates.toml
+	$(BIN)/python benchmarks/ship_rates.py capacity-studies/abacus-rates
 
 # Measures the embedded models and writes docs/model-cards.md.
 model-cards: $(READY)
