@@ -106,14 +106,18 @@ def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: t
     assert result["task"] == "abacus?demonstrations=worked&style_bits=4&style_shift=4"
     assert set(result["base_by_temperature"]) == {"0", "1"}
     assert result["verdict"].startswith("With 84 trained parameters: ")
+    page = study / "report.html"
+    assert (result.pop("report"), result.pop("report_error")) == (str(page), None)
+    assert result["verdict"] in " ".join(page.read_text().split())
     assert json.loads((study / "comparison.json").read_text()) == result
 
 
 def test_a_finished_comparison_makes_nothing_again(script: Path, finished: tuple[Path, dict[str, Any]]) -> None:
     study, result = finished
     before = written(study)
-    again = run(script, "compare", "--seeds", "2", "--out", str(study), *RATES)
+    again = run(script, "compare", "--seeds", "2", "--out", str(study), "--no-report", *RATES)
     assert again.returncode == 0
+    assert "eport" not in again.stdout
     assert written(study) == before
     assert result["verdict"] in " ".join(again.stdout.split())
 
@@ -122,7 +126,7 @@ def test_runs_of_another_environment_are_refused_unless_allowed(
     script: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
     study, _ = finished
-    options = ("compare", "--seeds", "2", "--out", str(study), *RATES, "--as-another-environment")
+    options = ("compare", "--seeds", "2", "--out", str(study), *RATES, "--no-report", "--as-another-environment")
     refused = run(script, *options)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
@@ -151,7 +155,7 @@ def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(script: P
     study = tmp_path / "study"
     done = run(
         script, "compare", "--methods", "sft,grpo", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
-        "--learning-rates", "sft=1e30,grpo=1e-5",
+        "--no-report", "--learning-rates", "sft=1e30,grpo=1e-5",
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("capacity: 1 of 6 runs failed; the diagnosis of each: capacity runs")

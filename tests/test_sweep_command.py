@@ -41,7 +41,7 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.toml").write_text(STUDY)
-    done = run(folder, "tiny.toml", "--json")
+    done = run(folder, "tiny.toml", "--json", "--no-report")
     assert done.returncode == 0, done.stderr
     (folder / "first.json").write_text(done.stdout)
     return folder
@@ -69,10 +69,29 @@ def test_sweep_tunes_then_makes_what_is_reported(made: Path) -> None:
 def test_second_start_makes_nothing_again(made: Path) -> None:
     folder = made / "capacity-studies" / "tiny" / "runs"
     before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    first = json.loads((made / "first.json").read_text())
+    assert first["report"] is None
+    page = made / "capacity-studies" / "tiny" / "report.html"
+    assert not page.exists()
     done = run(made, "tiny.toml", "--json")
     assert done.returncode == 0, done.stderr
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
-    assert json.loads(done.stdout)["sizes"] == json.loads((made / "first.json").read_text())["sizes"]
+    result = json.loads(done.stdout)
+    assert result["sizes"] == first["sizes"]
+    assert (result["report"], result["report_error"]) == ("capacity-studies/tiny/report.html", None)
+    assert "Does it run?" in page.read_text()
+
+
+def test_a_report_that_fails_is_said_and_fails_nothing(made: Path) -> None:
+    page = made / "capacity-studies" / "tiny" / "report.html"
+    page.unlink(missing_ok=True)
+    page.mkdir()
+    done = run(made, "tiny.toml")
+    page.rmdir()
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("The report was not written: ")
+    assert "report.html" in last
 
 
 def test_dry_run_counts_the_runs_without_making_them(made: Path) -> None:

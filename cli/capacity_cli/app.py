@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="End without writing the page of the study.")]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -102,6 +103,7 @@ def compare(
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")
     ] = False,
+    no_report: NoReport = False,
     json: Json = False,
 ) -> None:
     """Train matched pairs of runs of one size and compare them on the test items."""
@@ -115,7 +117,7 @@ def compare(
     )  # fmt: skip
     compare_command(
         model, task, choice, methods, seeds, learning_rates, storage_dtype, match, tokens_per_step,
-        workers, out, dry_run=dry_run, allow_mixed=allow_mixed, as_json=json,
+        workers, out, dry_run=dry_run, allow_mixed=allow_mixed, report=not no_report, as_json=json,
     )  # fmt: skip
 
 
@@ -130,12 +132,15 @@ def sweep(
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")
     ] = False,
+    no_report: NoReport = False,
     json: Json = False,
 ) -> None:
     """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
     from capacity_cli.sweep import sweep_command
 
-    sweep_command(study, out, workers, dry_run=dry_run, allow_mixed=allow_mixed, as_json=json)
+    sweep_command(
+        study, out, workers, dry_run=dry_run, allow_mixed=allow_mixed, report=not no_report, as_json=json
+    )  # fmt: skip
 
 
 @app.command()

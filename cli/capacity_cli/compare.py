@@ -41,6 +41,7 @@ def compare_command(
     *,
     dry_run: bool,
     allow_mixed: bool,
+    report: bool,
     as_json: bool,
 ) -> None:
     """Everything between the options and the printed result."""
@@ -74,12 +75,17 @@ def compare_command(
             "failed": failed,
         }
         files.write_atomically(study.folder / "comparison.json", json.dumps(result, indent=1) + "\n")
-    if as_json:
-        print(json.dumps(result, indent=1))
-    else:
+    if not as_json:
         console = Console()
         console.print(comparison_view(comparison, wall, remarks), highlight=False, soft_wrap=not console.is_terminal)
         console.print(f"Runs: {study.folder}", highlight=False, soft_wrap=True)
+    from capacity_cli.report import report_json, report_line, study_report
+
+    written = study_report(study.folder, allow_mixed=allow_mixed) if report else None
+    if as_json:
+        print(json.dumps(result | report_json(written), indent=1))
+    elif written is not None:
+        print(report_line(written))
     if failed:
         raise _failures(failed, specs, study)
 

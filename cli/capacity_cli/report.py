@@ -43,9 +43,20 @@ def report_command(
         print(f"Report: {target}")
 
 
-def study_report(folder: Path, *, allow_mixed: bool = False) -> str:
-    """What `compare` and `sweep` end with: writes the study's page and says where it is; never raises."""
+def study_report(folder: Path, *, allow_mixed: bool = False) -> Path | Absent:
+    """What `compare` and `sweep` end with: the page of the study, or why there is none. Never raises."""
     return try_report(folder, lookups=lookups(), allow_mixed=allow_mixed)
+
+
+def report_line(written: Path | Absent) -> str:
+    """Where the page is, in words."""
+    return f"The report was not written: {written.reason}" if isinstance(written, Absent) else f"Report: {written}"
+
+
+def report_json(written: Path | Absent | None) -> dict[str, str | None]:
+    """Where the page is: `report` is null if none was written, `report_error` says why; None: none was wanted."""
+    error = written.reason if isinstance(written, Absent) else None
+    return {"report": str(written) if isinstance(written, Path) else None, "report_error": error}
 
 
 def lookups() -> Lookups:

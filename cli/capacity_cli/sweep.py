@@ -25,7 +25,14 @@ from capacity_reports.tables import rows_table, seconds
 
 
 def sweep_command(
-    path: Path, out: Path | None, workers: int | None, *, dry_run: bool, allow_mixed: bool, as_json: bool
+    path: Path,
+    out: Path | None,
+    workers: int | None,
+    *,
+    dry_run: bool,
+    allow_mixed: bool,
+    report: bool,
+    as_json: bool,
 ) -> None:
     """Everything between the options and the printed result."""
     file = read_study_file(path)
@@ -42,6 +49,16 @@ def sweep_command(
     from capacity_analysis.sizes_table import size_rows
 
     rows = size_rows(runs)
+    if not as_json:
+        console = Console()
+        headings = ("model", "method", "demonstrations", "adapter", "trained", "rate", "accuracy % (95 %)", "seeds")
+        console.print(rows_table(headings, [row.cells() for row in rows]), soft_wrap=True, highlight=False)
+        print(f"{len(runs)} runs in {folder}, points in {table}; {seconds(wall)}")
+        for failure in failures:
+            console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
+    from capacity_cli.report import report_json, report_line, study_report
+
+    written = study_report(folder, allow_mixed=allow_mixed) if report else None
     if as_json:
         result = {
             "study": str(folder),
@@ -50,15 +67,11 @@ def sweep_command(
             "failed": [{"label": f.label, "message": f.message} for f in failures],
             "sizes": [row.to_json() for row in rows],
             "wall_seconds": round(wall, 1),
+            **report_json(written),
         }
         print(json.dumps(result, indent=1))
-    else:
-        console = Console()
-        headings = ("model", "method", "demonstrations", "adapter", "trained", "rate", "accuracy % (95 %)", "seeds")
-        console.print(rows_table(headings, [row.cells() for row in rows]), soft_wrap=True, highlight=False)
-        print(f"{len(runs)} runs in {folder}, points in {table}; {seconds(wall)}")
-        for failure in failures:
-            console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
+    elif written is not None:
+        print(report_line(written))
     if failures:
         raise CapacityError(
             f"{len(failures)} of {len(specs)} runs failed; the diagnosis of each: capacity runs {folder}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from capacity import __version__
 from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.files import write_atomically
+from capacity_analysis.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
 from capacity_reports.sources import Lookups, read_source
 from capacity_reports.views import Analysis, Options, analyse
@@ -269,12 +270,12 @@ def try_report(
     options: Options | None = None,
     lookups: Lookups | None = None,
     allow_mixed: bool = False,
-) -> str:
-    """Writes the page of a finished study and says where it is, in one line; what goes wrong is said, not raised."""
+) -> Path | Absent:
+    """Writes the page of a finished study: its path, or in one line why there is none. Never raises."""
     try:
-        path = write_report([folder], options=options, lookups=lookups, allow_mixed=allow_mixed)
+        return write_report([folder], options=options, lookups=lookups, allow_mixed=allow_mixed)
     except CapacityError as error:
-        return f"The report was not written: {error}"
+        return Absent(str(error))
     except Exception as error:  # the study is done and must not fail by its report
-        return f"The report was not written ({type(error).__name__}: {error}); try: capacity report {folder}"
-    return f"Report: {path}"
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        return Absent(f"{message}; to try again: capacity report {folder}")
