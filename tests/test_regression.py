@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import guarded
 import numpy as np
@@ -226,6 +227,29 @@ def test_a_missing_method_or_base_is_refused():
 
 def test_other_items_are_refused():
     assert "the study answered other items than the baseline" in refused(made(first_item=1), made())
+
+
+@pytest.mark.parametrize(
+    ("field", "after"), [("trained_parameters", "14 parameters, 26 bytes"), ("update_bytes", "13 parameters, 27 bytes")]
+)
+def test_an_update_of_another_size_is_refused_even_if_it_scores_better(field, after):
+    study = guarded.make(draw=1, shift=0.1)
+    for run in study.made:
+        if run.result["trained_parameters"] == 13:
+            run.result[field] += 1
+    message = refused(snapshot(study), made())
+    assert f"another size (13 parameters, 26 bytes → {after})" in message
+
+
+def test_bytes_of_entropy_coded_updates_are_free():
+    def entropy_coded(extra):
+        study = guarded.make()
+        for i, run in enumerate(study.made):
+            run.result["update_bytes"] += extra * run.spec.seed
+            study.made[i] = replace(run, spec=run.spec.model_copy(update={"storage_dtype": "entropy"}))
+        return snapshot(study)
+
+    assert check(entropy_coded(1), entropy_coded(0)).outcome == "identical"
 
 
 def test_sizes_that_the_baseline_does_not_have_are_left_out():

@@ -17,7 +17,8 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
     """The cells of the baseline with those of the study, (old, new); what the study has besides is left out.
 
     Raises:
-        DataError: a size is missing, a protocol differs (says in which field), or the items differ.
+        DataError: a size is missing, a protocol differs (says in which field), the items differ, or the same spec
+            makes an update of another size.
     """
     by_key = {cell.key: cell for cell in study.cells}
     found = []
@@ -26,9 +27,16 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
         if new is None:
             raise DataError(_why_missing(old, study, baseline))
         if (new.n_items, new.items_digest) != (old.n_items, old.items_digest):
+            counts = "" if new.n_items == old.n_items else f" ({new.n_items} against {old.n_items})"
             raise DataError(
-                f"{cell_label(old)}: the study answered other items than the baseline "
-                f"({new.n_items} against {old.n_items}): the task changed; make a new baseline if that was meant"
+                f"{cell_label(old)}: the study answered other items than the baseline{counts}: "
+                "the task changed; make a new baseline if that was meant"
+            )
+        if _size(new) != _size(old):
+            # A larger update would score better, and hide that the one asked for is no longer made.
+            raise DataError(
+                f"{cell_label(old)}: the same spec now makes an update of another size ({_size(old)} → {_size(new)}): "
+                "the adapters changed; make a new baseline if that was meant"
             )
         found.append((old, new))
     return found
@@ -78,6 +86,14 @@ def size_labels(cells: Sequence[Cell]) -> list[str]:
                 value = value[name]
             labels[i] += f" {value}" if part else f" #{i + 1}"
     return labels
+
+
+def _size(cell: Cell) -> str:
+    """What an update of the cell holds; bytes only where they do not depend on what was learnt."""
+    text = f"{cell.trained_parameters:,} parameters"
+    if cell.spec["storage_dtype"] == "entropy":
+        return text
+    return f"{text}, {' or '.join(f'{n:,}' for n in sorted({run.update_bytes for run in cell.runs}))} bytes"
 
 
 def _why_missing(old: Cell, study: Baseline, baseline: Baseline) -> str:
