@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xxhash
+from scipy.linalg import hadamard
 from scipy.sparse.linalg import svds
 
 from capacity.adapters import factors
@@ -71,7 +72,11 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("d", "k"), [(400, 150), (150, 400)])
 def test_an_update_is_the_same_whichever_algorithm_made_the_factors(d: int, k: int, kind: str, rank: int) -> None:
-    w = KINDS[kind](d, k)
+    assert_exact(KINDS[kind](d, k), rank)
+
+
+def assert_exact(w: torch.Tensor, rank: int) -> None:
+    """The residuals are as stated, and two other algorithms, from their own factors, make the same ΔW within 1e-4."""
     found = truncated_svd(w, rank, content_hash(w))
     sigma = np.append(found.sigma, found.next_sigma)
     gaps = -np.diff(sigma)
@@ -80,7 +85,7 @@ def test_an_update_is_the_same_whichever_algorithm_made_the_factors(d: int, k: i
     assert (residuals(w, found) <= 1.01 * allowed).all()
     m = w.double().numpy()
     u, s, vt = np.linalg.svd(m, full_matrices=False)
-    v0 = np.random.default_rng(0).standard_normal(min(d, k))
+    v0 = np.random.default_rng(0).standard_normal(min(w.shape))
     pu, ps, pvt = svds(m, k=rank, v0=v0, tol=1e-13)
     order = np.argsort(-ps)
     r = np.random.default_rng(rank).standard_normal((rank, rank))
@@ -91,21 +96,77 @@ def test_an_update_is_the_same_whichever_algorithm_made_the_factors(d: int, k: i
     np.testing.assert_allclose(found.next_sigma, s[rank], rtol=1e-4)
 
 
+@pytest.fixture(params=[True, False], ids=["8 bits", "float32"])
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the CPU is taken to be fast at integers of 8 bits; small weights of a flat spectrum count as large."""
+    monkeypatch.setattr(factors, "_FLAT", 100)
+    monkeypatch.setattr(factors, "_LONG", 1)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.fixture
+def rounded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every weight whose WᵀW was formed, whether it was that of the rounded weight."""
+    formed: list[bool] = []
+    multiply = factors._Sides._multiply
+
+    def observed(sides: factors._Sides, mean_square: float, keep: int) -> None:
+        multiply(sides, mean_square, keep)
+        formed.append(sides.rounded)
+
+    monkeypatch.setattr(factors._Sides, "_multiply", observed)
+    return formed
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 8])
+@pytest.mark.parametrize(("d", "k"), [(900, 300), (300, 900)])
+def test_an_update_of_a_flat_weight_is_the_same_whichever_algorithm_made_the_factors(
+    d: int, k: int, rank: int, fast: bool, rounded: list[bool]
+) -> None:
+    assert_exact(weight(d, k), rank)
+    assert_exact(weight(d, k, 1) ** 3, rank)  # of heavy tails
+    assert rounded == [fast, False]
+
+
+def test_singular_values_of_a_flat_weight_may_all_be_the_same(fast: bool, rounded: list[bool]) -> None:
+    w = torch.from_numpy(hadamard(512)[:, :200]).float()
+    f = truncated_svd(w, 3, content_hash(w))
+    assert rounded == [fast]
+    np.testing.assert_allclose(f.sigma, 512**0.5, rtol=1e-12)
+    assert (residuals(w, f) <= TOLERANCE * f.sigma[0]).all()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_products_of_a_rounded_weight_are_exact(wide: bool) -> None:
+    levels = torch.randint(-127, 128, (700, 300), generator=torch.Generator().manual_seed(0))
+    expected = (levels.T @ levels).numpy() / 127**2 * 9
+    w = levels * (3 / 127)
+    found = factors._rounded_gram(w.T.contiguous() if wide else w, 3.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_an_update_is_the_same_on_one_thread_and_on_two(tmp_path: Path) -> None:
     script = (
         "import sys, torch, numpy as np\n"
+        "from capacity.adapters import factors\n"
         "from capacity.adapters.factors import content_hash, truncated_svd\n"
         "torch.set_num_threads(int(sys.argv[1]))\n"
-        "w = torch.randn(600, 900, generator=torch.Generator().manual_seed(3))\n"
-        "f = truncated_svd(w, 2, content_hash(w))\n"
-        "np.save(sys.argv[2], (f.u * f.sigma) @ np.array([[1.0, 2.0], [-1.0, 0.5]]) @ f.vt)\n"
+        "w = torch.randn(400, 900, generator=torch.Generator().manual_seed(3))\n"
+        "factors._LONG = 1\n"
+        "updates = []\n"
+        "for factors._FLAT in (100, 1000):\n"
+        "    f = truncated_svd(w, 2, content_hash(w))\n"
+        "    updates.append((f.u * f.sigma) @ np.array([[1.0, 2.0], [-1.0, 0.5]]) @ f.vt)\n"
+        "np.save(sys.argv[2], updates)\n"
     )
     for threads in ("1", "2"):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         command = [sys.executable, "-c", script, threads, str(tmp_path / f"{threads}.npy")]
         subprocess.run(command, env=environment, check=True)
     one, two = (np.load(tmp_path / f"{t}.npy") for t in "12")
-    assert relative(one, two) < 1e-4
+    for update in one:
+        assert all(relative(update, other) < 1e-4 for other in two)
 
 
 def test_the_same_weight_gives_the_same_bytes() -> None:

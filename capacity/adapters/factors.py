@@ -31,6 +31,12 @@ _CALL = 2**19  # multiply-adds of one matrix product: its slice of W stays in ca
 _LIMIT = 512  # vectors of a Krylov space before it is restarted
 _ROUNDS = 16
 _FLAT = 1024  # below this length of its smaller side, passes over W always cost less than WᵀW
+_LEVELS = 127  # of an entry rounded to 8 bits, on either side of 0
+_LONG = 1024  # of the larger side for every vector kept; below, rounding W saves less than the rounds it adds cost
+_PEAK = 8  # of the largest entry over their root mean square; above, 8 bits are too few
+_COARSE = 1e-4  # of σ₁²: residuals under a rounded W that are far below those under W
+_GAIN = 0.03  # of the residuals is left after a round under a rounded W: about what the rounding itself allows
+_FIRST_ROUNDS = 4  # from residuals of 0.5 % of σ₁², those of the rounding, to the least that float32 resolves
 _SMALL = 2**21  # entries of a W of which a float64 copy, 16 MB, is worth its memory
 _SCHEME = "factors-2"
 
@@ -88,7 +94,9 @@ def truncated_svd(
 
     Block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ, formed only if W's spectrum is flat, from a start
     seeded by the weight's content hash: in float32 as far as that goes, then restarted from float64 vectors with
-    corrections that may be coarse because they are small. A Rayleigh–Ritz step in float64 judges every round, until
+    corrections that may be coarse because they are small. For these WᵀW may be that of W rounded to 8 bits, which many
+    CPUs multiply four times as fast; the first rounds then take their residuals from W in float32. In all others a
+    Rayleigh–Ritz step in float64 is the judge, until
 
         ‖Wᵀu_i − σ_i v_i‖ ≤ max(min(1e-6 σ₁, 3e-5 gap_i), 1e-12 σ₁),
 
@@ -115,8 +123,15 @@ def truncated_svd(
     keep = min(n, -(-(rank + 2) // _BLOCK) * _BLOCK)
     start = np.random.default_rng(int(digest[:16], 16)).standard_normal((min(_BLOCK, n), n))
     basis = _orthonormal(start).astype(np.float32)
-    w.prepare(basis)
-    vectors = _krylov(w, basis, w.both(basis), rank, keep, np.float32)
+    w.prepare(basis, keep)
+    vectors = _krylov(w, basis, w.near(basis), rank, keep, np.float32, _COARSE if w.rounded else 0.0)
+    for _ in range(_FIRST_ROUNDS if w.rounded else 0):
+        v = _orthonormal(vectors.astype(np.float64))
+        images = w.both(v.astype(np.float32)).astype(np.float64)
+        squares, rotation = _leading(v @ images.T, keep)
+        v, images = rotation @ v, rotation @ images
+        residual = np.linalg.norm(images - squares[:, None] * v, axis=1)[: rank + 1]
+        vectors = _krylov(w, v, images, rank, keep, np.float32, _GAIN * float(residual.max() / squares[0]))
     precision: DTypeLike = np.float32
     before = np.inf
     for _ in range(_ROUNDS):
@@ -130,9 +145,10 @@ def truncated_svd(
         if excess <= 0:
             break
         # Images in float32 suffice while they make progress; what they cannot resolve takes float64.
-        precision = precision if excess < before / 10 else np.float64
+        precision = precision if excess < before / (3 if w.rounded else 10) else np.float64
         before = excess
-        vectors = _krylov(w, v, sigma[:, None] * back, rank, keep, precision)
+        floor = _GAIN * float(residual.max() / sigma[0]) if w.rounded else 0.0
+        vectors = _krylov(w, v, sigma[:, None] * back, rank, keep, precision, floor)
     else:
         worst = float(residual[:rank].max() / sigma[0])
         if not worst <= TOLERANCE:
@@ -150,14 +166,37 @@ def _plain(weight: torch.Tensor, name: str) -> tuple[_Array, int]:
     Float64 if W is, else float32; without a copy where it has that form already.
     """
     precise = not weight.is_floating_point() or weight.dtype == torch.float64
-    w: _Array = weight.detach().to("cpu", torch.float64 if precise else torch.float32).contiguous().numpy()
-    largest = float(max(w.max(), -w.min()))
+    plain = weight.detach().to("cpu", torch.float64 if precise else torch.float32).contiguous()
+    w: _Array = plain.numpy()
+    largest = _largest(plain)
     if not np.isfinite(largest):
         raise CapacityError(f"{name}: its weight has values that are not finite")
     exponent = int(np.frexp(largest)[1])
     if abs(exponent) < 30:  # squares of sums stay within float32
         return w, 0
     return np.ldexp(w, -exponent), exponent
+
+
+def _largest(w: torch.Tensor) -> float:
+    """The largest magnitude of an entry; not finite if some entry is not."""
+    low, high = torch.aminmax(w)
+    return float(torch.maximum(-low, high))
+
+
+def _rounded_gram(w: torch.Tensor, largest: float) -> _Array:
+    """The smaller of WᵀW and WWᵀ for W rounded to 8 bits. Its sums are exact, the same on every machine."""
+    rounded = torch.empty(w.shape, dtype=torch.int8)
+    for start in range(0, len(w), 64):
+        rows = slice(start, start + 64)
+        rounded[rows] = (w[rows] * (_LEVELS / largest)).round_()
+    sides = rounded if w.shape[0] < w.shape[1] else rounded.T
+    gram = torch.empty(len(sides), len(sides))
+    for start in range(0, len(sides), 256):
+        block = slice(start, start + 256)
+        products = torch._int_mm(sides[block], sides[start:].T)
+        gram[block, start:], gram[start:, block] = products, products.T
+    scaled: _Array = gram.mul_((largest / _LEVELS) ** 2).numpy()
+    return scaled
 
 
 class _Sides:
@@ -175,20 +214,34 @@ class _Sides:
         self.exact = w.astype(np.float64) if w.size <= _SMALL else w
         self.tall = w
         self.gram: _Array | None = None
+        self.rounded = False  # it is that of W rounded to 8 bits
 
-    def prepare(self, x: _Array) -> None:
-        """Chooses how `both` works, from its products with X.
+    def prepare(self, x: _Array, keep: int) -> None:
+        """Chooses how `near` works for so many vectors kept, from the products of X with a part of W.
 
         Passes over W are cheap if few are needed, and that is so if some singular values stand out. If the squares
         of all of them add up to many times the largest, none does, and the matrix WᵀW is worth its price.
         """
         if self.n >= _FLAT and self.w.size >= 2 * self.n**2 and self.w.dtype == np.float32:
-            image = self.left(self.right(_orthonormal(self.left(self.right(x)))))
-            largest = float(np.linalg.norm(image, axis=1).max())
-            if float(np.vdot(self.w, self.w)) > self.n / 4 * largest:
-                self.gram = self.w @ self.w.T if self.wide else self.w.T @ self.w
+            part = _Sides(self.w[:, : 2 * self.n] if self.wide else self.w[: 2 * self.n], self.check)
+            image = part.left(part.right(_orthonormal(part.left(part.right(x)))))
+            squares = float(torch.linalg.vector_norm(torch.from_numpy(part.w))) ** 2
+            if squares > self.n / 4 * float(np.linalg.norm(image, axis=1).max()):
+                self._multiply(squares / part.w.size, keep)
         if self.wide and self.gram is None:
             self.tall = torch.from_numpy(self.w).T.contiguous().numpy()
+
+    def _multiply(self, mean_square: float, keep: int) -> None:
+        """Forms WᵀW: of a rounded W where that pays, the CPU is fast at it, and no entry of W stands out."""
+        w, length = torch.from_numpy(self.w), max(self.w.shape)
+        largest = _largest(w)
+        fast = torch._C._has_mkldnn and torch.cpu._is_vnni_supported()
+        pays = length >= _LONG * keep and length * _LEVELS**2 < 2**31  # and the sums fit 32 bits
+        self.rounded = fast and pays and largest**2 < _PEAK**2 * mean_square
+        if self.rounded:
+            self.gram = _rounded_gram(w, largest)
+        else:
+            self.gram = self.w @ self.w.T if self.wide else self.w.T @ self.w
 
     def right(self, x: _Array) -> _Array:
         """X Wᵀ for rows X (m, n)."""
@@ -202,11 +255,16 @@ class _Sides:
         w = self.exact if y.dtype == np.float64 else self.w
         return _times(w, y) if self.wide else _times_transposed(w, y)
 
-    def both(self, x: _Array) -> _Array:
-        """X WᵀW for rows X (m, n), in the dtype of X: by WᵀW, or in one pass over W."""
+    def near(self, x: _Array) -> _Array:
+        """As `both`, but in float32 by the matrix WᵀW if there is one."""
+        if self.gram is None or x.dtype == np.float64:
+            return self.both(x)
         self.check()
-        if self.gram is not None and x.dtype == np.float32:
-            return _times(self.gram, x)
+        return _times(self.gram, x)
+
+    def both(self, x: _Array) -> _Array:
+        """X WᵀW for rows X (m, n), in the dtype of X, in one pass over W unless W is wide and no copy of Wᵀ there."""
+        self.check()
         if self.wide and self.gram is not None:
             return self.left(self.right(x))
         product = np.zeros_like(x)
@@ -215,18 +273,31 @@ class _Sides:
         return product
 
 
+def _step(w: _Array, vectors: _Array) -> int:
+    """How many rows of W one matrix product takes."""
+    columns: int = w.shape[1]
+    return max(16, _CALL // (len(vectors) * columns))
+
+
 def _slices(w: _Array, vectors: _Array) -> Iterator[tuple[slice, _Array]]:
     """Rows of W a few at a time, in the dtype of `vectors`, so that products with both sides find them in cache."""
-    rows = max(16, _CALL // (len(vectors) * w.shape[1]))
+    step = _step(w, vectors)
     same = w.dtype == vectors.dtype
-    for start in range(0, len(w), rows):
-        part = slice(start, start + rows)
+    for start in range(0, len(w), step):
+        part = slice(start, start + step)
         yield part, w[part] if same else w[part].astype(vectors.dtype)
 
 
 def _times(w: _Array, x: _Array) -> _Array:
     """X Wᵀ for rows X (m, columns of W), in the dtype of X: shape (m, rows of W)."""
     product = np.empty((len(x), len(w)), x.dtype)
+    if w.dtype == x.dtype:  # all in one call, so that threads do not wait for Python between its products
+        step = _step(w, x)
+        whole = len(w) - len(w) % step
+        blocks = w[:whole].reshape(-1, step, w.shape[1]).swapaxes(1, 2)
+        product[:, :whole] = (x @ blocks).swapaxes(0, 1).reshape(len(x), whole)
+        product[:, whole:] = x @ w[whole:].T
+        return product
     for part, rows in _slices(w, x):
         product[:, part] = x @ rows.T
     return product
@@ -264,7 +335,9 @@ def _allowed(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
     return allowed
 
 
-def _krylov(w: _Sides, start: _Array, start_images: _Array, rank: int, keep: int, precision: DTypeLike) -> _Array:
+def _krylov(
+    w: _Sides, start: _Array, start_images: _Array, rank: int, keep: int, precision: DTypeLike, floor: float
+) -> _Array:
     """The `keep` leading Ritz vectors (keep, n) of WᵀW, in falling order, on a growing Krylov space.
 
     Args:
@@ -275,14 +348,16 @@ def _krylov(w: _Sides, start: _Array, start_images: _Array, rank: int, keep: int
         keep: how many to return, above `rank` if n is.
         precision: dtype of the products with W. If it is coarser than `start`, the error of the result is that of
             the products times the distance from `start`.
+        floor: of σ₁², the residuals below which there is no need to go.
     """
     size, n = start.shape
     dtype = start.dtype
     limit = min(n, max(_LIMIT, 4 * keep))
-    rounding = 32 * float(np.finfo(dtype).eps)
+    rounded = w.rounded and precision == np.float32
+    floor = max(floor if rounded else 0.0, 32 * float(np.finfo(dtype).eps))
     basis, images, projected = np.empty((limit, n), dtype), np.empty((limit, n), dtype), np.zeros((limit, limit), dtype)
     basis[:size], images[:size], projected[:size, :size] = start, start_images, start @ start_images.T
-    latest = start_images[: max(_BLOCK, rank)]
+    latest = start_images if rounded else start_images[: max(_BLOCK, rank)]
     check = max(size + _BLOCK, keep)
     while True:
         room = min(len(latest), limit - size)
@@ -294,10 +369,12 @@ def _krylov(w: _Sides, start: _Array, start_images: _Array, rank: int, keep: int
             residual = np.linalg.norm(s[some] @ images[:size] - values[some, None] * vectors, axis=1)
             sigma = np.sqrt(np.maximum(values[some], 0)).astype(np.float64)
             allowed = _allowed(np.append(sigma, 0.0)[some])[: len(sigma)] * sigma / 2
-            if room == 0 or (residual <= np.maximum(allowed, rounding * values[0])).all():
+            if room == 0 or (residual <= np.maximum(allowed, floor * values[0])).all():
                 return s @ basis[:size]
         block = _orthonormal(latest[:room], basis[:size])
-        latest = w.both(block.astype(precision, copy=False)).astype(dtype, copy=False)
+        latest = w.near(block.astype(precision, copy=False)).astype(dtype, copy=False)
+        if rounded:  # symmetry: the images agree with those of the start, which are better
+            latest += (block @ start_images.T - latest @ start.T) @ start
         grown = size + room
         # Below the diagonal stand the images of the older, more exact rows: `_leading` reads only those.
         projected[size:grown, :size] = block @ images[:size].T
