@@ -250,7 +250,6 @@ WRONG = [
     ("plan --budget 13 --rank 0", "rank 0 is outside 1 … 128"),
     ("plan --budget 13 --rank 129", "rank 129 is outside 1 … 128"),
     ("compare --model abacsu", "unknown model 'abacsu': did you mean abacus"),
-    ("compare --model qwen2.5-3b", "no learning rate is tuned for rft, tinylora of 100 parameters on qwen2.5-3b"),
     ("compare --task abacsu", "unknown task 'abacsu': did you mean abacus?"),
     ("compare --task abacus?demonstrations=wroked", "did you mean worked?"),
     ("compare --task abacus?style=own", "unknown option of task abacus 'style'"),

@@ -10,7 +10,7 @@ from untrained import TOKENIZER, HopelessTask, LuckyTask, adapted_model, spec_of
 from capacity.config import RunSpec
 from capacity.training import heldout
 from capacity.training.batches import HELDOUT_STREAM, generator
-from capacity.training.heldout import heldout_code_length
+from capacity.training.heldout import demonstration_length, heldout_code_length
 
 TASK = LuckyTask()
 
@@ -51,6 +51,18 @@ def test_sft_is_the_sum_over_demonstrations_of_validation_items() -> None:
     assert result["heldout_base_code_length_bits"] == pytest.approx(base, rel=1e-5)
     assert abs(bits - base) > 1e-3 * base
     assert (result["heldout_demonstrations"], result["heldout_tokens"]) == (24, tokens)
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_demonstrations_cost_what_transformers_says(rows: int) -> None:
+    adapted = adapted_model(spec_of("sft"), 0.3)
+    items = TASK.items("test", 10)
+    found = demonstration_length(adapted.model, TOKENIZER, TASK, items, lambda *_, **__: rows)
+    rng = generator(0, HELDOUT_STREAM)
+    pairs = [(i.prompt, TASK.demonstrations(i, 1, rng)[0]) for i in items]
+    bits, tokens = bits_by_transformers(adapted.model, pairs)
+    assert found.bits == pytest.approx(bits, rel=1e-5)
+    assert (found.demonstrations, found.tokens) == (10, tokens)
 
 
 def test_untrained_update_codes_as_the_base_does() -> None:

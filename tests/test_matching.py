@@ -67,7 +67,7 @@ def test_matching_tokens_drops_rewards_and_advantages_with_their_sequences() -> 
     (batch,) = steps_of(arm, 1)
     count = len(batch.rollout.completion_ids)
     assert 0 < count < 16
-    assert len(batch.rewards) == len(batch.advantages) == len(batch.base_logits) == count
+    assert len(batch.rewards) == len(batch.advantages) == batch.sequences == count
     assert len(arm.metrics[0]["group_hits"]) == count // 4
     assert (arm.cost.prompts, arm.cost.sequences, arm.cost.sampled_sequences) == (count // 4, count, 16)
 

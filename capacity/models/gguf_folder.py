@@ -12,7 +12,7 @@ from filelock import FileLock
 from capacity.errors import DataError
 from capacity.models.gguf import gguf_config
 
-_SCHEME = "1"  # of the conversion
+SCHEME = "1"  # of the conversion
 _EDGE = 1 << 20  # bytes at both ends of a file that take part in its identity
 
 
@@ -24,16 +24,24 @@ def gguf_folder(path: Path, cache: Path) -> Path:
         CapacityError: the package gguf is not installed.
     """
     gguf_config(path)
-    folder = cache / f"gguf-{path.stem}-{_identity(path)}-{_SCHEME}"
+    return converted(path, cache / f"gguf-{path.stem}-{_identity(path)}-{SCHEME}")
+
+
+def converted(source: Path, folder: Path) -> Path:
+    """`folder`, made from the GGUF file `source` unless it is there; an interrupted conversion is begun anew.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     if folder.is_dir():
         return folder
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
-                _convert(path, folder)
+                _convert(source, folder)
     except OSError as error:
-        raise DataError(f"{path}: cannot be converted into {cache}: {error}") from None
+        raise DataError(f"{source}: cannot be converted into {folder.parent}: {error}") from None
     return folder
 
 

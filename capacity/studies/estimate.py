@@ -1,32 +1,41 @@
 """What a run will cost before it is made: arithmetic, GPU-hours and memory, from shapes and the spec. No torch.
 
 Unless told otherwise every completion is taken to be as long as the spec allows, so these are upper estimates; memory
-always is. A backward pass takes one sequence at a time unless told otherwise; training takes a whole step at once
-today. GPU-hours are for one GPU that does 312 TFLOP/s in bf16 (an A100), of which training reaches two fifths and
-sampling through transformers a twentieth.
+always is. GPU-hours and memory are for one A100: 312 TFLOP/s in bf16, of which training reaches two fifths and sampling
+through transformers a twentieth, and 80 GB unless told otherwise.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from capacity.config import SEES_DEMONSTRATIONS, FullUpdate, RunSpec
 from capacity.models.aliases import model_shape
-from capacity.models.memory import MemoryPlan, memory_plan
+from capacity.models.memory import PROMPT_TOKENS, MemoryPlan, advice, memory_plan, rows_at_once
 from capacity.models.names import parse_model
 
 PEAK_FLOPS = 312e12
 TRAINING_SHARE, SAMPLING_SHARE = 0.4, 0.05
-PROMPT_TOKENS = 256
-_SAMPLED_AT_ONCE = 64
+GPU_BYTES = 80 * 10**9
+_SAMPLED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """`sampling_flops` and `training_flops`: of rollouts and evaluation, and of the steps; `memory`: at its widest."""
+    """What one run takes.
+
+    Attributes:
+        sampling_flops, training_flops: of rollouts and evaluation, and of the steps.
+        rows: of a step that go through the model at once on the GPU planned for; 0 if nothing is trained.
+        memory: at the widest point, with as many rows.
+        least: the same with one row at a time: what a GPU must have.
+    """
 
     sampling_flops: float
     training_flops: float
+    rows: int
     memory: MemoryPlan
+    least: MemoryPlan
 
     @property
     def gpu_hours(self) -> float:
@@ -41,7 +50,7 @@ def run_estimate(
     prompt_tokens: int = PROMPT_TOKENS,
     completion_tokens: int | None = None,
     *,
-    whole_steps: bool = False,
+    device_bytes: int = GPU_BYTES,
 ) -> RunEstimate:
     """The cost of one run.
 
@@ -50,7 +59,7 @@ def run_estimate(
         trained: parameters of its update.
         prompt_tokens: of a prompt.
         completion_tokens: of a usual completion; as many as the spec allows if None.
-        whole_steps: a backward pass takes all sequences of a step, as training does today.
+        device_bytes: memory of the GPU that is planned for.
     """
     (_, shape), name = model_shape(spec.model), parse_model(spec.model)
     forward = 2 * shape.parameters
@@ -69,34 +78,59 @@ def run_estimate(
         own = 0.5 if spec.method == "sft+grpo" else float(spec.method not in SEES_DEMONSTRATIONS)
         sampled += int(own * trained_tokens)
         longest = max(longest, training.max_new_tokens)
+    plan = partial(
+        memory_plan,
+        shape,
+        trained=trained,
+        prompt_tokens=prompt_tokens,
+        new_tokens=longest,
+        dtype=name.dtype,
+        quantised=name.quantised,
+        full=full,
+    )
+    least = plan(sequences=1, micro_batch=min(1, per_step))
+    fitting = rows_at_once(
+        shape,
+        prompt_tokens=prompt_tokens,
+        new_tokens=longest,
+        dtype=name.dtype,
+        resident=least.weights + least.update,
+        device_bytes=device_bytes,
+    )
+    rows = min(per_step, fitting)
+    # What sampling and evaluation take at once, `capacity.training.evaluate.batch_size`: a quarter of the GPU's memory.
+    sequences = max(1, min(_SAMPLED_AT_ONCE, evaluation.items, device_bytes // 4 // max(1, least.cache)))
     return RunEstimate(
         sampling_flops=forward * sampled,
         training_flops=forward * trained_tokens * (4 if full else 3),  # forward, backward, and the base for its KL
-        memory=memory_plan(
-            shape,
-            trained=trained,
-            sequences=min(_SAMPLED_AT_ONCE, evaluation.items),
-            micro_batch=per_step if whole_steps else min(1, per_step),
-            prompt_tokens=prompt_tokens,
-            new_tokens=longest,
-            dtype=name.dtype,
-            quantised=name.quantised,
-            full=full,
-        ),
+        rows=rows,
+        memory=plan(sequences=sequences, micro_batch=rows),
+        least=least,
     )
 
 
 @dataclass(frozen=True)
 class StudyEstimate:
-    """Sums over runs, and the memory of the largest."""
+    """Sums over runs, and the largest run: `least_bytes` with one row at a time, `advice` if that exceeds an A100.
+
+    `peak_bytes`: the most that a run takes on it, with as many rows at a time as fit.
+    """
 
     runs: int
     gpu_hours: float
+    least_bytes: int
     peak_bytes: int
+    advice: str | None
 
 
 def study_estimate(estimates: Iterable[RunEstimate]) -> StudyEstimate:
     """The cost of several runs."""
     found = list(estimates)
-    peak = max((e.memory.peak for e in found), default=0)
-    return StudyEstimate(len(found), sum(e.gpu_hours for e in found), peak)
+    largest = max(found, key=lambda e: e.least.peak, default=None)
+    return StudyEstimate(
+        runs=len(found),
+        gpu_hours=sum(e.gpu_hours for e in found),
+        least_bytes=0 if largest is None else largest.least.peak,
+        peak_bytes=max((e.memory.peak for e in found), default=0),
+        advice=None if largest is None else advice(largest.least, GPU_BYTES),
+    )

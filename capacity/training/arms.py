@@ -6,6 +6,8 @@ Where the sequences come from and which loss they get is each method's own: `sft
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -18,23 +20,42 @@ from capacity.errors import TrainingError
 from capacity.tasks.task import Item, Task
 from capacity.training import losses
 from capacity.training.batches import encode_completions, encode_prompts
+from capacity.training.evaluate import batch_size
 from capacity.training.rollout import Rollout, forward_logits, pad_left, pad_right, sample
+from capacity.training.slices import RowsAtOnce, joined, slice_sizes, summed
 
 OnStep = Callable[[int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's sequences. `rewards` and `advantages`, (B,), only when the sequences are own samples.
+    """One step's sequences, or a slice of them. `extra`: what the source measured.
 
-    `base_logits`, (B, T, V): the untrained model's on these sequences. `extra`: what the source measured.
+    `rewards` and `advantages`, (B,), only when the sequences are own samples.
     """
 
     rollout: Rollout
-    base_logits: Tensor
     extra: dict[str, Any]
     rewards: Tensor | None = None
     advantages: Tensor | None = None
+
+    @property
+    def sequences(self) -> int:
+        """B."""
+        return len(self.rollout.completion_ids)
+
+    @property
+    def tokens(self) -> int:
+        """Of all completions."""
+        return int(self.rollout.completion_mask.sum())
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """The sequences from `start` to before `stop`; the batch itself if that is all."""
+        if (start, stop) == (0, self.sequences):
+            return self
+        rollout = Rollout(*(t[start:stop] for t in vars(self.rollout).values()))
+        rewards, advantages = (t if t is None else t[start:stop] for t in (self.rewards, self.advantages))
+        return Batch(rollout, self.extra, rewards, advantages)
 
 
 @dataclass
@@ -60,6 +81,17 @@ class Recorder:
     metrics: list[dict[str, Any]]
     cost: Cost
     on_step: OnStep | None = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one slice's pass shows: `logprobs` (B, T) of the objective, means over its tokens in nats, sums in bits."""
+
+    logprobs: Tensor
+    entropy: float
+    kl_to_base: float
+    code_length: float
+    base_code_length: float
 
 
 class Arm:
@@ -96,6 +128,7 @@ class Arm:
         self.recorder = recorder or Recorder([], Cost())
         self.first_step = len(self.recorder.metrics)
         self.parameters = sum(p.numel() for p in adapted.bare.parameters())
+        self.at_once = RowsAtOnce(adapted, spec.model)
         self.device = next(adapted.model.parameters()).device
         start = adapted.vector()
         self.start = start if bool(start.any()) else None  # random, or trained by an earlier phase
@@ -124,22 +157,37 @@ class Arm:
         """The sequences of one step; `items` holds each prompt `sequences_per_prompt` times in a row."""
         raise NotImplementedError
 
-    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """The loss of one step and what this arm measures beside it."""
+    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of a step, or of a slice of its rows by itself, and the log-probabilities (B, T) that it is of."""
         raise NotImplementedError
+
+    def share(self, part: Batch, whole: Batch) -> float:
+        """What a slice's loss is multiplied by so that the slices' losses add up to the step's."""
+        raise NotImplementedError
+
+    def measured(self, logprobs: Tensor, batch: Batch) -> dict[str, Any]:  # noqa: ARG002
+        """What this arm measures of a whole step, given the log-probabilities (B, T) of its objective."""
+        return {}
 
     def sampled(self, items: Sequence[Item], temperature: float, rng: np.random.Generator) -> tuple[Rollout, Tensor]:
         """One sample of the model, as it is, for each of `items`, and its rewards (B,), 0 or 1. Counts the cost."""
-        prompt_ids, prompt_mask = pad_left(encode_prompts(self.tokenizer, items), self.tokenizer.pad_token_id)
-        rollout = sample(
-            self.adapted.model,
-            prompt_ids.to(self.device),
-            prompt_mask.to(self.device),
-            torch.from_numpy(rng.random((len(items), self.training.max_new_tokens))),
-            temperature=temperature,
-            eos=self.tokenizer.eos_token_id,
-            pad=self.tokenizer.pad_token_id,
-        )
+        pad, longest = self.tokenizer.pad_token_id, self.training.max_new_tokens
+        prompt_ids, prompt_mask = pad_left(encode_prompts(self.tokenizer, items), pad)
+        uniforms = torch.from_numpy(rng.random((len(items), longest)))
+        size = batch_size(self.adapted.bare, self.device, prompt_ids.shape[1] + longest)
+        parts = [
+            sample(
+                self.adapted.model,
+                prompt_ids[start : start + size].to(self.device),
+                prompt_mask[start : start + size].to(self.device),
+                uniforms[start : start + size],
+                temperature=temperature,
+                eos=self.tokenizer.eos_token_id,
+                pad=pad,
+            )
+            for start in range(0, len(items), size)
+        ]
+        rollout = joined(parts, pad)
         texts = self.tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True)
         rewards = [float(self.task.grade(item, text)) for item, text in zip(items, texts, strict=True)]
         tokens = int(rollout.completion_mask.sum())
@@ -183,57 +231,87 @@ class Arm:
     def finish(
         self, rollout: Rollout, rewards: Tensor | None = None, advantages: Tensor | None = None, **extra: Any
     ) -> Batch:
-        """The batch of a step: drops what matching leaves out, counts the cost, asks the untrained model."""
-        count = self.within_tokens(rollout)
-        if count < len(rollout.completion_ids):
-            rollout = Rollout(*(t[:count] for t in vars(rollout).values()))
-            rewards, advantages = (t if t is None else t[:count] for t in (rewards, advantages))
-        with torch.no_grad(), self.adapted.switched_off():
-            base_logits = forward_logits(self.adapted.model, rollout).float()
-        tokens = int(rollout.prompt_mask.sum() + rollout.completion_mask.sum())
-        self.cost.prompts += count // self.sequences_per_prompt
-        self.cost.sequences += count
-        self.cost.trained_tokens += int(rollout.completion_mask.sum())
+        """The batch of a step: drops what matching leaves out, and counts the cost."""
+        whole = Batch(rollout, extra, rewards, advantages)
+        batch = whole.rows(0, self.within_tokens(rollout))
+        tokens = int(batch.rollout.prompt_mask.sum() + batch.rollout.completion_mask.sum())
+        self.cost.prompts += batch.sequences // self.sequences_per_prompt
+        self.cost.sequences += batch.sequences
+        self.cost.trained_tokens += batch.tokens
         backward = 4 if isinstance(self.spec.adapter, FullUpdate) else 2
         self.cost.flops += (2 + backward) * self.parameters * tokens
-        return Batch(rollout, base_logits, extra, rewards, advantages)
+        return batch
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of one step; records its metrics, all of them from before the update.
 
+        Where a step is too large for the device its rows go through the model in slices. The value and its gradient are
+        those of the whole step up to the order of summation; the gradient is then known before `backward` asks for it.
+
         Raises:
             TrainingError: the loss is not finite.
         """
-        rollout, mask = batch.rollout, batch.rollout.completion_mask
+        sizes = slice_sizes(batch.sequences, self.at_once(batch.rollout))
+        ends = list(accumulate(sizes))
+        parts = [batch.rows(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        seen: list[_Seen] = []
+
+        def share(part: Batch) -> Tensor:
+            loss, looked_at = self._one_pass(part)
+            seen.append(looked_at)
+            return loss if part is batch else loss * self.share(part, batch)
+
+        if len(parts) == 1:
+            loss = share(batch)
+        else:
+            loss = summed([partial(share, part) for part in parts], list(self.adapted.trained.values()))
+        self._record(loss, batch, parts, seen)
+        return loss
+
+    def _one_pass(self, part: Batch) -> tuple[Tensor, "_Seen"]:
+        """The loss of some rows by themselves, and what is looked at beside it."""
+        rollout, mask = part.rollout, part.rollout.completion_mask
+        with torch.no_grad(), self.adapted.switched_off():
+            base_logits = forward_logits(self.adapted.model, rollout).float()
         logits = forward_logits(self.adapted.model, rollout).float()
-        loss, extra = self.objective(logits, batch)
-        step = len(self.recorder.metrics)
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(
-                f"the loss is {float(loss.detach())} at step {step}: "
-                f"lower the learning rate, now {self.training.learning_rate:g}"
-            )
+        loss, own = self.objective(logits, part)
         with torch.no_grad():
             logprobs = losses.token_logprobs(logits, rollout.completion_ids)
-            base_logprobs = losses.token_logprobs(batch.base_logits, rollout.completion_ids)
-            row = {
-                "step": step,
-                "loss": float(loss),
-                "mean_length": float(mask.sum(-1).float().mean()),
-                "entropy_bits": float(losses.mean_entropy(logits, mask)) / math.log(2),
-                "kl_to_base_bits": float(losses.mean_kl(logits, batch.base_logits, mask)) / math.log(2),
-                "code_length_bits": losses.code_length_bits(logprobs, mask),
-                "base_code_length_bits": losses.code_length_bits(base_logprobs, mask),
-                "trained_tokens": int(mask.sum()),
-                **batch.extra,
-                **extra,
-            }
+            base_logprobs = losses.token_logprobs(base_logits, rollout.completion_ids)
+            looked_at = _Seen(
+                own.detach(),
+                float(losses.mean_entropy(logits, mask)),
+                float(losses.mean_kl(logits, base_logits, mask)),
+                losses.code_length_bits(logprobs, mask),
+                losses.code_length_bits(base_logprobs, mask),
+            )
+        return loss, looked_at
+
+    def _record(self, loss: Tensor, batch: Batch, parts: Sequence[Batch], seen: Sequence["_Seen"]) -> None:
+        """Writes down the metrics of a step: sums over its slices, or means weighted by their tokens."""
+        step, value = len(self.recorder.metrics), float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {step}: lower the learning rate, now {self.training.learning_rate:g}"
+            )
+        weights = [part.tokens / batch.tokens for part in parts]
+        row = {
+            "step": step,
+            "loss": value,
+            "mean_length": float(batch.rollout.completion_mask.sum(-1).float().mean()),
+            "entropy_bits": sum(w * s.entropy for w, s in zip(weights, seen, strict=True)) / math.log(2),
+            "kl_to_base_bits": sum(w * s.kl_to_base for w, s in zip(weights, seen, strict=True)) / math.log(2),
+            "code_length_bits": sum(s.code_length for s in seen),
+            "base_code_length_bits": sum(s.base_code_length for s in seen),
+            "trained_tokens": batch.tokens,
+            **batch.extra,
+            **self.measured(torch.cat([s.logprobs for s in seen]), batch),
+        }
         if self.phase is not None:
             row["phase"] = self.phase
         self.recorder.metrics.append(row)
         if self.recorder.on_step is not None:
             self.recorder.on_step(step, row)
-        return loss
 
     def diagnose(self) -> None:
         """Looks at the finished training as a whole.

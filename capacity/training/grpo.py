@@ -39,24 +39,31 @@ class GrpoArm(Arm):
         """The rewards (B,) that the samples get for their grades (B,)."""
         return graded
 
-    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The clipped surrogate; one update a batch, so the samples are on policy and the ratio is 1."""
-        assert batch.rewards is not None
         assert batch.advantages is not None
-        rollout, k = batch.rollout, self.training.samples_per_prompt
-        mask = rollout.completion_mask
-        logprobs = losses.token_logprobs(logits, rollout.completion_ids, self.grpo.temperature)
+        logprobs = losses.token_logprobs(logits, batch.rollout.completion_ids, self.grpo.temperature)
+        mask = batch.rollout.completion_mask
         loss = losses.grpo_loss(logprobs, logprobs.detach(), batch.advantages, mask, self.grpo.epsilon)
+        return loss, logprobs
+
+    def share(self, part: Batch, whole: Batch) -> float:
+        """That of its sequences, over which the loss is a mean."""
+        return part.sequences / whole.sequences
+
+    def measured(self, logprobs: Tensor, batch: Batch) -> dict[str, Any]:
+        """Rewards, and how far the trainer is from the sampler."""
+        assert batch.rewards is not None
+        k = self.training.samples_per_prompt
         hits = advantage.group_hits(batch.rewards, k)
-        kl = losses.mean_sampled_kl(rollout.sampler_logprobs, logprobs.detach(), mask)
-        extra = {
+        kl = losses.mean_sampled_kl(batch.rollout.sampler_logprobs, logprobs, batch.rollout.completion_mask)
+        return {
             "reward": float(batch.rewards.mean()),
             "kl_to_sampler_bits": float(kl) / math.log(2),
             "group_hits": hits,
             "dead_groups": advantage.dead_groups(hits, k),
             "reward_bits": sum(losses.kt_code_bits(h, k) for h in hits),
         }
-        return loss, extra
 
     def diagnose(self) -> None:
         """Also looks at the rewards.

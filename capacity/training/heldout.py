@@ -4,6 +4,8 @@ What it still costs to code such sequences is what excess description length sub
 2601.04728).
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +13,12 @@ from torch import nn
 
 from capacity.adapters.inject import AdaptedModel
 from capacity.config import RunSpec
-from capacity.tasks.task import Task
+from capacity.tasks.task import Item, Task
 from capacity.training import losses
 from capacity.training.arms import Arm
-from capacity.training.batches import HELDOUT_STREAM, generator
+from capacity.training.batches import HELDOUT_STREAM, encode_completions, encode_prompts, generator
 from capacity.training.rft import RftArm
-from capacity.training.rollout import Rollout, forward_logits
+from capacity.training.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.training.sft import SftArm
 
 _ITEMS = 256
@@ -48,18 +50,55 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
         rollout = arm.written([item for item, _ in kept], [tokens for _, tokens in kept])
     else:
         return {}
+    rows = arm.at_once(rollout, backward=False)
     with adapted.switched_off():
-        base = _bits(adapted.model, rollout)
+        base = code_length(adapted.model, rollout, rows)
     return {
-        "heldout_code_length_bits": _bits(adapted.model, rollout),
+        "heldout_code_length_bits": code_length(adapted.model, rollout, rows),
         "heldout_base_code_length_bits": base,
         "heldout_demonstrations": len(rollout.completion_ids),
         "heldout_tokens": int(rollout.completion_mask.sum()),
     }
 
 
+@dataclass(frozen=True)
+class DemonstrationLength:
+    """Code length of demonstrations, Σ −log₂ p over the tokens of their completions; `bits`: of all of them."""
+
+    bits: float
+    demonstrations: int
+    tokens: int
+
+
+def demonstration_length(
+    model: nn.Module, tokenizer: Any, task: Task, items: Sequence[Item], at_once: Callable[..., int]
+) -> DemonstrationLength:
+    """Code length of one demonstration of each of `items`, end-of-sequence tokens included.
+
+    Args:
+        model: as it is, adapter on or off.
+        tokenizer: of the model.
+        task: one that has demonstrations.
+        items: what they are of.
+        at_once: rows of a rollout that go through the model together, see `RowsAtOnce`.
+    """
+    rng = generator(_SEED, HELDOUT_STREAM)
+    texts = [text for item in items for text in task.demonstrations(item, 1, rng)]
+    ids, mask = pad_right(encode_completions(tokenizer, texts), tokenizer.pad_token_id)
+    prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
+    device = next(model.parameters()).device
+    rollout = Rollout(*(t.to(device) for t in (*prompts, ids, mask, torch.zeros(ids.shape))))
+    bits = code_length(model, rollout, at_once(rollout, backward=False))
+    return DemonstrationLength(bits, len(texts), int(mask.sum()))
+
+
 @torch.no_grad()
-def _bits(model: nn.Module, rollout: Rollout) -> float:
+def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
+    """Σ −log₂ p of the completions' tokens, `rows` sequences at a time."""
     model.eval()
-    logprobs = losses.token_logprobs(forward_logits(model, rollout).float(), rollout.completion_ids)
-    return losses.code_length_bits(logprobs, rollout.completion_mask)
+    bits = 0.0
+    for start in range(0, len(rollout.completion_ids), rows):
+        part = Rollout(*(t[start : start + rows] for t in vars(rollout).values()))
+        logprobs = losses.token_logprobs(forward_logits(model, part).float(), part.completion_ids)
+        bits += losses.code_length_bits(logprobs, part.completion_mask)
+    return bits

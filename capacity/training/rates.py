@@ -1,4 +1,4 @@
-"""Learning rates: those shipped (tuned on validation by `make tune`), and those the user gives."""
+"""Learning rates: those shipped (tuned on validation by `make tune`), defaults for other models, and the user's."""
 
 import json
 import math
@@ -8,6 +8,8 @@ from typing import Any
 
 from capacity.config import Method, TaskSpec
 from capacity.errors import SpecError
+from capacity.models.aliases import ALIASES
+from capacity.models.names import parse_model
 
 _REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
 
@@ -26,13 +28,19 @@ class TunedRate:
     Attributes:
         learning_rate: the best of those tried.
         at_edge: whether it was the smallest or the largest of them.
-        tuned_at: the number of trained parameters at which they were tried.
+        tuned_at: the number of trained parameters at which they were tried; None for a default that nobody tuned.
     """
 
     learning_rate: float
     at_edge: bool
-    tuned_at: int
+    tuned_at: int | None
 
+
+# Rates to begin with on models that none are tuned for, all within the range that TinyLoRA's authors tried for both
+# methods, 1e-7 to 2e-4 (arXiv 2602.04118); they do not print which was best at which size. The fewer parameters, the
+# larger. On another model and data the best may be ten times larger or smaller.
+UNTUNED: dict[str, float] = {"lora": 1e-5, "full": 1e-6}
+UNTUNED_SMALL = 1e-4  # of all other adapters
 
 # Methods without a tuning of their own: a control must train like what it controls, rft-online like rft.
 SAME_RATE: dict[Method, Method] = {"random-reward": "grpo", "rft-online": "rft"}
@@ -42,11 +50,13 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
     """The shipped learning rate of this method: the one tuned at the nearest size of the same adapter.
 
     Only sft's depends on the demonstrations, and on their style only: the knobs of a style share a rate, so that
-    they can be compared.
+    they can be compared. Models that are not embedded get a default that nobody tuned.
 
     Raises:
-        SpecError: none was tuned within a factor of ten of this size.
+        SpecError: an embedded model, for which none was tuned within a factor of ten of this size.
     """
+    if not is_embedded(model):
+        return TunedRate(UNTUNED.get(adapter, UNTUNED_SMALL), at_edge=False, tuned_at=None)
     tuned = SAME_RATE.get(method, method)
     rows = [
         row
@@ -62,6 +72,12 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
             f"task {task.label}: give one with --learning-rates {method}=RATE"
         )
     return TunedRate(float(row["learning_rate"]), bool(row["at_edge"]), row["trained_parameters"])
+
+
+def is_embedded(model: str) -> bool:
+    """Whether it is one of the models that are shipped, whose rates are tuned."""
+    base = parse_model(model).base
+    return base in ALIASES and ALIASES[base].source == "embedded"
 
 
 def _distance(one: int, other: int) -> float:

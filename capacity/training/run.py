@@ -1,7 +1,5 @@
 """One run from its spec: load, adapt, train, round to the storage dtype, evaluate, save."""
 
-import resource
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from capacity.errors import DataError, TrainingError
 from capacity.models.aliases import model_shape
 from capacity.models.loading import load, model_folder
 from capacity.models.names import parse_model
+from capacity.runs.resources import peak_memory
 from capacity.tasks.catalog import open_task
 from capacity.training import trl_bridge
 from capacity.training.allocation import Allocation, gradient_allocation
@@ -103,12 +102,6 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         **heldout,
         "training_seconds": round(trained_seconds, 3),
         "wall_seconds": round(time.monotonic() - began, 3),
-        "worker_peak_memory_bytes": _peak_memory(),
+        "worker_peak_memory_bytes": peak_memory(),
     }
     return RunRecord(result, recorder.metrics, evaluation.outcomes, artifact)
-
-
-def _peak_memory() -> int:
-    """Largest resident size of this process so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -17,10 +17,14 @@ class SupervisedArm(Arm):
 
     trainer = "sft"
 
-    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the completions' tokens."""
         logprobs = losses.token_logprobs(logits, batch.rollout.completion_ids)
-        return losses.sft_loss(logprobs, batch.rollout.completion_mask), {}
+        return losses.sft_loss(logprobs, batch.rollout.completion_mask), logprobs
+
+    def share(self, part: Batch, whole: Batch) -> float:
+        """That of its tokens, over which the loss is a mean."""
+        return part.tokens / whole.tokens
 
 
 class SftArm(SupervisedArm):

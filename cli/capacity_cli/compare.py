@@ -97,11 +97,19 @@ def _failures(failed: int, specs: Sequence[RunSpec], study: Study) -> CapacityEr
 def _edge_remarks(
     alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
 ) -> list[str]:
-    """Says which shipped rates were the smallest or largest of those tried."""
+    """Says which shipped rates were the smallest or largest of those tried, and which nobody tuned."""
     parts = {part for m in methods for part in PARTS.get(m, (m,))}
     used = [m for m in METHODS if m in parts and m not in rates]
-    edge = [m for m in used if tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters).at_edge]
-    return [f"The tuned rate of {m} lies at the edge of the rates tried: a better one may exist." for m in edge]
+    rate = {m: tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters) for m in used}
+    edge = [m for m in used if rate[m].at_edge]
+    remarks = [f"The tuned rate of {m} lies at the edge of the rates tried: a better one may exist." for m in edge]
+    untuned = [f"{m} {rate[m].learning_rate:g}" for m in used if rate[m].tuned_at is None]
+    if untuned:
+        remarks.append(
+            f"The rates {', '.join(untuned)} are untuned defaults from the range that the paper tried: tune them with "
+            "capacity sweep before comparing methods."
+        )
+    return remarks
 
 
 def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: Fingerprint) -> Path:

@@ -72,7 +72,7 @@ def configurations_tried(spec: RunSpec, trained_parameters: int) -> int | Absent
         tuned = tuned_rate(spec.model, spec.task, spec.method, kind, trained_parameters)
     except CapacityError:
         return unknown
-    if tuned.learning_rate != spec.training.learning_rate:
+    if tuned.tuned_at is None or tuned.learning_rate != spec.training.learning_rate:
         return unknown
     wanted = (spec.model, spec.task.name, method, kind, tuned.tuned_at)
     names = ("model", "task", "method", "adapter", "trained_parameters")

@@ -1,8 +1,6 @@
 """`capacity factors`: the SVD factors of a local checkpoint, computed once and kept in the cache."""
 
 import json
-import resource
-import sys
 import time
 import warnings
 from contextlib import closing
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capacity.errors import DataError
+from capacity.runs.resources import peak_memory
 from capacity_cli.app import Interrupted
 from capacity_cli.environment import check_libraries
 from capacity_cli.progress import ModuleProgress
@@ -53,7 +52,7 @@ def factors_command(folder: Path, rank: int, targets: str | None, *, as_json: bo
             "the same command continues"
         ) from None
     remarks = list(dict.fromkeys(str(w.message) for w in caught))
-    wall, memory = time.monotonic() - began, _peak_memory()
+    wall, memory = time.monotonic() - began, peak_memory()
     if as_json:
         result = {
             "folder": str(folder),
@@ -95,9 +94,3 @@ def _skeleton(folder: Path) -> "nn.Module":
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{folder / 'config.json'}: not the config of a causal language model: {first}") from None
     return model
-
-
-def _peak_memory() -> int:
-    """The largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -11,11 +11,12 @@ from rich.console import Console
 from capacity.config import METHODS, RunSpec
 from capacity.errors import CapacityError, DataError
 from capacity.models.aliases import ALIASES
+from capacity.models.memory import gigabytes
 from capacity.runs import files
 from capacity.runs.fingerprint import current
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
-from capacity.studies.estimate import StudyEstimate, run_estimate, study_estimate
+from capacity.studies.estimate import GPU_BYTES, StudyEstimate, run_estimate, study_estimate
 from capacity.studies.file import StudyFile, read_study_file
 from capacity.studies.grid import cells, first_rates, result_specs, trial_specs, unique
 from capacity.studies.sweep import sweep
@@ -133,7 +134,12 @@ def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
             "runs": listed[1],
             "runs_at_tuned_rates": later,
         }
-        result["estimate"] = {"gpu_hours": cost.gpu_hours, "peak_memory_bytes": cost.peak_bytes}
+        result["estimate"] = {
+            "gpu_hours": cost.gpu_hours,
+            "least_memory_bytes": cost.least_bytes,
+            "peak_memory_bytes": cost.peak_bytes,
+            "advice": cost.advice,
+        }
         print(json.dumps(result, indent=1))
         return
     rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
@@ -146,7 +152,10 @@ def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
     print(f"{len(planned)} other runs ({done[1]} done)")
     if any(ALIASES[m].source != "embedded" if m in ALIASES else True for grid in file.grids for m in grid.models):
         print(f"Without the tuning about {cost.gpu_hours:,.1f} A100-hours at the longest completions allowed")
-        print(f"Largest run about {cost.peak_bytes / 1e9:,.0f} GB of memory: a step goes through the model at once")
+        least, gpu = gigabytes(cost.least_bytes), gigabytes(GPU_BYTES)
+        print(f"Largest run at least {least} of memory, one sequence at a time; on a GPU of {gpu} as many as fit")
+        if cost.advice is not None:
+            print(f"The largest {cost.advice}")
 
 
 def _estimate(file: StudyFile) -> StudyEstimate:
@@ -156,6 +165,6 @@ def _estimate(file: StudyFile) -> StudyEstimate:
     estimates = []
     for cell, method in arms:
         spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
-        cost = run_estimate(spec, cell.size.solution.trained_parameters, whole_steps=True)
+        cost = run_estimate(spec, cell.size.solution.trained_parameters)
         estimates += [cost] * len(cell.grid.seeds)
     return study_estimate(estimates)
