@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 from fakes import add, spec, study_in
 
+from capacity.errors import DataError
 from capacity_analysis.checklist import QUESTIONS, ThresholdFacts, checklist
 from capacity_analysis.points import Points, from_frame, read_points
 
@@ -125,3 +127,33 @@ def test_different_projections_are_no_pair(tmp_path: Path):
     add(study, other.model_copy(update={"adapter": other.adapter.model_copy(update={"projection_seed": 9})}), [1, 0])
     found = answers(read_points(str(study.folder)), study)
     assert found[9] == ("no", "adapter or dtype differ at tinylora 13 seed 0")
+
+
+def tuning(method, rates, at_edge=False, failed=()):
+    trials = [{"rate": r, "accuracy": None if r in failed else 0.5 + 0.1 * (r == 0.01)} for r in rates]
+    return {
+        "model": "m", "task": "t", "adapter": "tinylora", "trained_parameters": 13, "match": "prompts",
+        "tokens_per_step": None, "method": method, "learning_rate": 0.01, "at_edge": at_edge, "trials": trials,
+    }  # fmt: skip
+
+
+def line_two(folder, arms, methods=("sft", "grpo")):
+    study = study_in(folder)
+    (study.folder / "tuning.json").write_text(json.dumps(arms))
+    (study.folder / "study.json").write_text(json.dumps({"tuning": {"seeds": [1000]}}))
+    points = table(methods, sizes=(13,), validation=False, model="m")
+    return answers(points, study)[2]
+
+
+def test_the_tuning_of_a_study_answers_line_two(tmp_path):
+    rates = (0.001, 0.01, 0.1)
+    both = [tuning("sft", rates), tuning("grpo", rates)]
+    assert line_two(tmp_path, both) == ("yes", "3 rates for each of 2 arms")
+    assert line_two(tmp_path, both, ("sft", "grpo", "random-reward", "sft+grpo"))[0] == "yes"
+    assert line_two(tmp_path, both, ("sft", "rft")) == ("no", "no trials for m rft 13")
+    failed = [tuning("sft", rates, failed=(0.1,)), tuning("grpo", rates)]
+    assert line_two(tmp_path, failed)[0] == "yes"  # a rate at which runs fail was tried as well
+    assert "not as many" in line_two(tmp_path, [tuning("sft", rates[:2]), tuning("grpo", rates)])[1]
+    assert "edge" in line_two(tmp_path, [tuning("sft", rates, at_edge=True), tuning("grpo", rates)])[1]
+    with pytest.raises(DataError, match=r"tuning\.json: not as"):
+        line_two(tmp_path, [{"learning_rate": 0.1}])

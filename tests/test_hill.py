@@ -1,8 +1,9 @@
 """Hill fits against drc's published numbers, and profile intervals against what they must satisfy.
 
-Data: `ryegrass` (Inderjit, Streibig & Olofsdotter, Physiologia Plantarum 2002) and `S.alba` (Christensen et al.,
-    2003) as in
-R's package drc (Ritz et al., PLoS ONE 2015), whose LL.4 and LL.3 fits the expected numbers are.
+Data: `ryegrass` (Inderjit, Streibig & Olofsdotter, Physiologia Plantarum 114, 2002, 422–428) and `S.alba`, dry weight
+of Sinapis alba under bentazone and glyphosate (Christensen, Teicher & Streibig, Pest Management Science 59, 2003,
+1303–1310), both as distributed with R's package drc (Ritz et al., PLoS ONE 2015), whose LL.4 and LL.3 fits the
+expected numbers are.
 """
 
 import math

@@ -74,3 +74,32 @@ def test_published_figures_give_first_crossings_without_intervals():
     assert found["Qwen2.5-3B-Instruct"]["first_crossing"] == 8064
     assert found["Qwen2.5-7B-Instruct"]["threshold"]["censored"] == "left"
     assert all(c["threshold"]["low"] is None and c["threshold"]["high"] is None for c in found.values())
+
+
+def test_published_figures_alone_give_all_first_crossings_and_what_they_do_not_support():
+    done = run(app, ["threshold", "reference:tinylora-table2"])
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["Qwen2.5-3B-Instruct", "gsm8k", "63", "(81.5)", "63", "(84.8)", "8,064", "(86.5)"] in lines
+    assert ["Qwen2.5-Math-7B", "gsm8k", "392", "(77.8)", "392", "(85.3)", ">", "100,352", "(89.0)"] in lines
+    assert "Only GRPO: it says nothing about SFT : GRPO ratios." in done.stdout
+    assert (
+        "Qwen2.5-7B-Instruct needs a smaller update than Qwen2.5-3B-Instruct for 80 % of its gain on 3 of 6"
+        in done.stdout
+    )
+
+
+def test_published_figures_alone_as_json():
+    done = run(app, ["threshold", "reference:tinylora-table2", "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert {"curves", "ratios", "null_calibration", "crossings", "supported", "not_supported"} <= set(result)
+    assert {c["task"] for c in result["curves"]} >= {"gsm8k", "math500", "average"}
+    assert all(c["threshold"]["low"] is None and c["threshold"]["high"] is None for c in result["curves"])
+
+
+def test_stated_figures_have_no_crossing():
+    done = run(app, ["threshold", "reference:tinylora-text"])
+    assert done.exit_code == 0, done.output
+    assert "no crossing follows" in done.stdout
+    assert "never pool them" in done.stdout

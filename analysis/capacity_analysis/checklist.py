@@ -12,7 +12,7 @@ import pandas as pd
 
 from capacity.runs.study import Run, Study
 from capacity_analysis.points import Points
-from capacity_analysis.selection import RateTrials, rate_trials
+from capacity_analysis.selection import RateTrials, rate_trials, tuning_trials
 
 State = Literal["yes", "no", "not measured"]
 
@@ -33,6 +33,9 @@ QUESTIONS = (
 )
 ENOUGH_SEEDS = 5
 _EXTREME = 10.0
+# Methods without a tuning of their own (`capacity.training.rates`, which needs no import from here).
+_SAME_RATE = {"random-reward": ("grpo",), "rft-online": ("rft",), "sft+grpo": ("sft", "grpo")}
+_Arm = tuple[str, str, int]  # model, method, trained parameters
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ def checklist(
         points: as read.
         study: its folder, if it has one: shows failures, costs and recipes of the runs.
         thresholds: what the analysis of thresholds found.
-        tuning: trials of learning rates that were made elsewhere (those of shipped rates); by default the validation
-            rows of the table.
+        tuning: trials of learning rates that were made elsewhere (those of shipped rates); by default those of the
+            study's own `tuning.json`, and the validation rows of the table.
     """
-    trials = tuple(tuning) if tuning is not None else rate_trials(points)
+    trials = tuple(tuning) if tuning is not None else _trials(points, study)
     runs = [run for run in study.runs() if run.spec.training is not None] if study is not None else []
     failures = len(study.failures()) if study is not None else None
     facts = thresholds or ThresholdFacts()
@@ -120,22 +123,44 @@ def _target(facts: ThresholdFacts) -> tuple[State, str]:
     return "yes", f"accuracy {100 * facts.target:.1f} % for every arm"
 
 
+def _trials(points: Points, study: Study | None) -> tuple[RateTrials, ...]:
+    """What the study's tuning recorded, and the validation rows of arms that it does not name."""
+    recorded = () if study is None else tuning_trials(study.folder)
+    named = {_arm(t) for t in recorded}
+    return (*recorded, *(t for t in rate_trials(points) if _arm(t) not in named))
+
+
+def _arm(trials: RateTrials) -> _Arm:
+    return (trials.model or "", trials.method, trials.trained_parameters)
+
+
 def _tuned(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:
+    """Trials are equal if the methods that are compared with one another, those of one size, had as many."""
     if not trials:
-        return "not measured", "no validation rows show which learning rates were tried"
-    tuned = {(t.method, t.trained_parameters) for t in trials}
-    rows = _trained(points)
-    needed = {(str(m), int(s)) for m, s in zip(rows["method"], rows["trained_parameters"], strict=True)}
+        return "not measured", "neither tuning.json nor validation rows show which learning rates were tried"
+    tuned, rows = {_arm(t) for t in trials}, _trained(points)
+    places = zip(rows["model"].fillna(""), rows["method"], rows["trained_parameters"], strict=True)
+    needed = {(str(model), part, int(size)) for model, method, size in places for part in _rates_of(str(method))}
     missing = sorted(needed - tuned)
     if missing:
-        return "no", f"no trials for {_some(f'{m} {s:,}' for m, s in missing)}"
-    unequal = [t for t in trials if not t.equal_trials] or (trials if len({len(t.rates) for t in trials}) > 1 else [])
+        return "no", f"no trials for {_some(f'{model} {m} {s:,}'.strip() for model, m, s in missing)}"
+    used = [t for t in trials if _arm(t) in needed]
+    unequal = [t for t in used if not t.equal_trials]
+    for model, size in dict.fromkeys((t.model, t.trained_parameters) for t in used):
+        compared = [t for t in used if (t.model, t.trained_parameters) == (model, size)]
+        unequal += compared if len({t.tried for t in compared}) > 1 else []
     if unequal:
-        return "no", f"not as many trials everywhere: {_some(t.arm for t in unequal)}"
-    edge = [t.arm for t in trials if t.at_edge]
+        return "no", f"not as many trials for every method: {_some(t.arm for t in unequal)}"
+    edge = [t.arm for t in used if t.at_edge]
     if edge:
         return "no", f"optimum at the edge of the rates tried: {_some(edge)}"
-    return "yes", f"{len(trials[0].rates)} rates for each of {len(trials)} arms"
+    fewest, most = (f(t.tried for t in used) for f in (min, max))
+    return "yes", f"{fewest if fewest == most else f'{fewest} to {most}'} rates for each of {len(used)} arms"
+
+
+def _rates_of(method: str) -> tuple[str, ...]:
+    """The methods whose tuning a method trains with: a control has the rate of what it controls."""
+    return _SAME_RATE.get(method, (method,))
 
 
 def _selection(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:

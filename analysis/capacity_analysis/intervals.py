@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,21 @@ def _crossed_half_width(matrix: NDArray[np.float64], confidence: float) -> tuple
         terms.append((float(matrix.mean(1).var(ddof=1)) / seeds, seeds - 1))
     if items > 1:
         terms.append((float(matrix.mean(0).var(ddof=1)) / items, items - 1))
-    squared = sum(v * float(stats.t.ppf(0.5 + confidence / 2, df)) ** 2 for v, df in terms)
+    squared = sum(v * float(stdtrit(df, 0.5 + confidence / 2)) ** 2 for v, df in terms)
     return math.sqrt(squared), sum(v for v, _ in terms)
 
 
 def _normal_quantile(confidence: float) -> float:
-    return float(stats.norm.ppf(0.5 + confidence / 2))
+    return float(ndtri(0.5 + confidence / 2))
 
 
 def accuracy_interval(outcomes: NDArray[np.float64], confidence: float = 0.95) -> Interval:
     """Interval of an arm's accuracy.
 
-    One seed: Wilson's interval over items. Several: Wilson's form with the sample size at which the binomial has the
-    variance found for seeds and items together, and the quantile that gives its half-width (after Korn & Graubard
-    1998). It stays inside [0, 1], holds the estimate, and is never narrower than the items alone allow, also at 0 or 1.
+    One seed: Wilson's interval over items (JASA 1927). Several: Wilson's form with the sample size at which the
+    binomial has the variance found for seeds and items together, and the quantile that gives its half-width (after
+    Korn & Graubard 1998). It stays inside [0, 1], holds the estimate, and is never narrower than the items alone
+    allow, also at 0 or 1.
 
     Args:
         outcomes: seeds × items, entries in [0, 1].

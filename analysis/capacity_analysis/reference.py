@@ -50,6 +50,7 @@ class Crossing:
         gain: share of the gain, base to full update.
         target: the accuracy that it stands for.
         trained_parameters: the first size that reaches it; for "left" the smallest one tested, for "right" None.
+        last_below: the largest tested size under it, which does not reach it; None if there is none.
         censored: "left": already the smallest size reaches it; "right": none below the full update does.
     """
 
@@ -58,6 +59,7 @@ class Crossing:
     gain: float
     target: float
     trained_parameters: int | None
+    last_below: int | None
     censored: Literal["none", "left", "right"]
 
 
@@ -149,8 +151,51 @@ def first_crossings(points: Points, gains: Sequence[float] = GAINS) -> tuple[Cro
                 state = "right"
             elif first == smallest:
                 state = "left"
-            found.append(Crossing(str(model), str(task), gain, target, first, state))
+            under = [int(n) for n in sizes["trained_parameters"] if first is None or n < first]
+            below = under[-1] if under else None
+            found.append(Crossing(str(model), str(task), gain, target, first, below, state))
     return tuple(found)
+
+
+def supported_lines(points: Points, gain: float = 0.8) -> list[str]:
+    """What follows about model size: on how many benchmarks the largest model of a family needs a smaller update.
+
+    A crossing lies anywhere above the last size that misses the target. So one model needs less for certain only if
+    its first crossing is at most the other's last size below.
+
+    Args:
+        points: a published table; families with one model are left out.
+        gain: share of the gain.
+    """
+    lines = []
+    crossings = [c for c in first_crossings(points, (gain,)) if c.task != "average"]
+    for _, rows in points.frame[points.frame["family"].notna()].groupby("family", sort=False):
+        models = list(rows.sort_values("model_parameters", kind="stable")["model"].unique())
+        if len(models) < 2:
+            continue
+        small, large = ({c.task: c for c in crossings if c.model == m} for m in (models[0], models[-1]))
+        shared = [task for task in small if task in large]
+        less = [task for task in shared if _certainly_less(large[task], small[task])]
+        more = [task for task in shared if _certainly_less(small[task], large[task])]
+        lines.append(
+            f"{models[-1]} needs a smaller update than {models[0]} for {100 * gain:.0f} % of its gain on "
+            f"{_of(less, shared)} and a larger one on {_of(more, shared)}; elsewhere the tested sizes do not tell"
+        )
+    return lines
+
+
+def _certainly_less(one: Crossing, other: Crossing) -> bool:
+    return (
+        one.trained_parameters is not None
+        and other.last_below is not None
+        and one.trained_parameters <= other.last_below
+    )
+
+
+def _of(some: Sequence[str], everything: Sequence[str]) -> str:
+    """ "2 of 6 benchmarks (a, b)"."""
+    named = f" ({', '.join(some)})" if some else ""
+    return f"{len(some)} of {len(everything)} benchmarks{named}"
 
 
 def crossing_lines(points: Points) -> list[str]:
@@ -159,6 +204,15 @@ def crossing_lines(points: Points) -> list[str]:
     for crossing in first_crossings(points):
         lines.setdefault((crossing.model, crossing.task), []).append(_words(crossing))
     return [f"{model}, {task}: first size at {', '.join(parts)}" for (model, task), parts in lines.items()]
+
+
+def crossing_words(crossing: Crossing) -> str:
+    """ "≤ 13 (91.0)": the size, and the accuracy asked for in percent; "> 100,352 (89.0)" where no size reaches it."""
+    if crossing.trained_parameters is None:
+        size = f"> {crossing.last_below:,}"
+    else:
+        size = f"{'≤ ' if crossing.censored == 'left' else ''}{crossing.trained_parameters:,}"
+    return f"{size} ({100 * crossing.target:.1f})"
 
 
 def _words(crossing: Crossing) -> str:

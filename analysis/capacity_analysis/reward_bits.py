@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from capacity_analysis.codes import Floats, binary_entropy, entropy_bits, kt_code_bits, plug_in_code_bits
 
@@ -72,6 +71,8 @@ def sequence_entropy(p: ArrayLike, samples: int) -> Floats:
 
 def count_entropy(p: ArrayLike, samples: int) -> Floats:
     """Entropy of the *number* of hits among k independent rewards of probability p, in bits. Shape of p."""
+    from scipy import stats  # half a second, for this alone
+
     counts = np.arange(samples + 1)
     return np.asarray(entropy_bits(stats.binom.pmf(counts, samples, np.asarray(p)[..., None])))
 

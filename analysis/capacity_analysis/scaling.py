@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from capacity.errors import DataError
 from capacity_analysis.absent import Absent
@@ -185,7 +185,7 @@ def fit_scaling(thresholds: Sequence[ModelThreshold], confidence: float = 0.95) 
             f"{design.shape[1]} coefficients"
         )
     df = int(bounded.sum()) - design.shape[1]
-    t = float(stats.t.ppf(0.5 + confidence / 2, df)) if df > 0 else math.inf
+    t = float(special.stdtrit(df, 0.5 + confidence / 2)) if df > 0 else math.inf
     exact = bool((low == high).all())
     sigma: float | None
     likelihood: float | None

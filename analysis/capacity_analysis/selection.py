@@ -6,11 +6,14 @@ and an optimum at the edge of the rates that were tried is perhaps none.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from scipy import integrate, stats
+from scipy.special import ndtr
 
-from capacity.errors import SpecError
+from capacity.errors import DataError, SpecError
+from capacity.runs import files
 from capacity_analysis.points import Points
 
 # What is tuned apart: one learning rate for each of these.
@@ -27,9 +30,10 @@ def best_of_bias(trials: int) -> float:
     """
     if trials < 1:
         raise ValueError("at least one trial")
+    from scipy import integrate  # a quarter of a second that reading a table need not wait for
 
     def above(z: float) -> float:
-        return float(-(stats.norm.cdf(-z) ** trials) + 1 - stats.norm.cdf(z) ** trials)
+        return float(1 - ndtr(z) ** trials - ndtr(-z) ** trials)
 
     value, _ = integrate.quad(above, 0, 40, epsabs=1e-12)  # ∫ z d(Φ^m), by parts over both halves
     return float(value)
@@ -50,6 +54,8 @@ class RateTrials:
         at_edge: whether it is the smallest or the largest of those tried; true for a single rate.
         flattery: by how much the best rate's accuracy here exceeds its own expectation if all rates are equal:
             `best_of_bias` × the standard error of such a mean; None where no rate has two seeds.
+        model: of the arm; None if it is not known.
+        failed: rates at which runs failed; they count as tried and have no accuracy.
     """
 
     arm: str
@@ -61,6 +67,13 @@ class RateTrials:
     best: float
     at_edge: bool
     flattery: float | None
+    model: str | None = None
+    failed: tuple[float, ...] = ()
+
+    @property
+    def tried(self) -> int:
+        """How many rates were tried."""
+        return len(self.rates) + len(self.failed)
 
     @property
     def equal_trials(self) -> bool:
@@ -90,9 +103,47 @@ def rate_trials(points: Points, split: str = "validation") -> tuple[RateTrials, 
                 best=best,
                 at_edge=best in (rates[0], rates[-1]),
                 flattery=None if error is None else best_of_bias(len(rates)) * error,
+                model=None if pd.isna(rows.iloc[0]["model"]) else str(rows.iloc[0]["model"]),
             )
         )
     return tuple(found)
+
+
+def tuning_trials(folder: Path) -> tuple[RateTrials, ...]:
+    """The rates that `capacity sweep` tried in a study, as its `tuning.json` tells; empty if it tuned nothing.
+
+    An arm that failed at every rate is left out.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if not (folder / "tuning.json").exists():
+        return ()
+    arms, study = files.read_json(folder / "tuning.json"), files.read_json(folder / "study.json")
+    try:
+        if study["tuning"] is None:  # its file has changed since
+            return ()
+        seeds = len(study["tuning"]["seeds"])
+        return tuple(_tuned(arm, seeds) for arm in arms if arm["learning_rate"] is not None)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'tuning.json'}: not as `capacity sweep` writes it ({error}): remove it") from None
+
+
+def _tuned(arm: dict[str, Any], seeds: int) -> RateTrials:
+    known = [(float(t["rate"]), float(t["accuracy"])) for t in arm["trials"] if t["accuracy"] is not None]
+    return RateTrials(
+        arm=f"{arm['model']} {arm['method']} {arm['adapter']} {arm['trained_parameters']}",
+        trained_parameters=int(arm["trained_parameters"]),
+        method=str(arm["method"]),
+        rates=tuple(rate for rate, _ in known),
+        accuracies=tuple(accuracy for _, accuracy in known),
+        runs=(seeds,) * len(known),
+        best=float(arm["learning_rate"]),
+        at_edge=bool(arm["at_edge"]),
+        flattery=None,
+        model=str(arm["model"]),
+        failed=tuple(float(t["rate"]) for t in arm["trials"] if t["accuracy"] is None),
+    )
 
 
 def arm_name(row: "pd.Series") -> str:

@@ -44,11 +44,15 @@ def threshold_command(
     from capacity_analysis.scaling_report import scaling_report
     from capacity_analysis.scaling_report import to_json as scaling_json
     from capacity_analysis.threshold_study import facts, scaling_curves, study_thresholds
+    from capacity_cli.published import is_published, show_published
     from capacity_cli.scaling import scaling_view
 
     if unit not in ("parameters", "bytes"):
         raise SpecError(f"--unit {unit!r}: choose parameters or bytes")
     points = read_points(source, allow_mixed=allow_mixed)
+    if is_published(source) and question.target is None and task is None and protocol is None:
+        show_published(points, source.removeprefix("reference:"), question, as_json=as_json)
+        return
     selection = Selection(
         task, demonstrations, split, protocol, adapter, storage_dtype, rates_of(rate),
         "bytes" if unit == "bytes" else "parameters",
@@ -187,7 +191,7 @@ def _sizes(curve: "Curve") -> str:
 
 
 def _size(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.2g}"
+    return f"{value:,.0f}" if value >= 99.5 or value == int(value) else f"{value:,.2g}"
 
 
 def _lines(answers: "Sequence[Answer]") -> RenderableType:
