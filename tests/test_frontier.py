@@ -170,6 +170,19 @@ def test_one_seed_is_binomial_and_says_so():
     assert found.errors == pytest.approx(np.sqrt(p * (1 - p) / 400), rel=0.01)
 
 
+def test_seeds_that_agree_exactly_are_not_taken_for_certainty():
+    rows = [
+        {"method": "grpo", "trained_parameters": n, "seed": seed, "n_items": 100, "n_correct": 0}
+        for n, seed in itertools.product((1, 10), range(3))
+    ]
+    found = configurations(from_frame(pd.DataFrame(rows), "t"))
+    assert found.dispersion is None
+    assert "agree exactly" in found.method
+    assert np.all(found.errors > 0)
+    uncounted = pd.DataFrame(rows).drop(columns=["n_items", "n_correct"]).assign(accuracy=0.0)
+    assert "no interval" in configurations(from_frame(uncounted, "t")).method
+
+
 def test_dispersion_is_pooled_over_sizes_and_about_one_for_binomial_counts():
     found = configurations(table({"grpo": 30, "sft": 300}, seeds=40))
     assert found.df == 2 * len(SIZES) * 39

@@ -25,6 +25,7 @@ from capacity_reports.blocks import Column, Figure, Report, Table
 from capacity_reports.report import build_report, csv_text, try_report, write_files, write_report
 from capacity_reports.sections.lines import standard_errors
 from capacity_reports.sections.paired import differences
+from capacity_reports.sections.summary import claims
 from capacity_reports.sources import Lookups, read_source
 from capacity_reports.views import Options
 
@@ -118,6 +119,7 @@ def test_description_lengths_and_rates_are_those_of_the_analysis(report, folder)
 def test_dynamics_are_means_over_seeds_and_blocks(report):
     rows = report.table("reward-abacus-0-9m").records()
     assert rows[-1]["step"] == STEPS
+    assert "3 seeds each" in report.figure("reward-abacus-0-9m").caption
     assert len(rows) == STEPS // 2
     grpo = [key for key in rows[0] if str(key).startswith("grpo")]
     assert len(grpo) == 3
@@ -258,10 +260,40 @@ def test_several_models_have_thresholds_against_their_size(tmp_path):
     measured = {r["model"]: r["estimate"] for r in rows if r["kind"] == "measured"}
     curves = {c["model"]: c["threshold"]["estimate"] for c in report.analysis["m"]["curves"] if c["answer"]}
     assert measured == curves
+    crossings = {(r["model"], r["task"]): r["gain_95"] for r in report.table("published-crossings").records()}
+    assert crossings["Qwen2.5-7B-Instruct", "gsm8k"] == "≤ 13 (91.5)"
     published = [r for r in rows if r["kind"] == "published"]
     assert published
     assert {r["method"] for r in published} == {"grpo"}
     assert all(r["low"] is None for r in published)
+
+
+def test_methods_of_one_size_stand_side_by_side(tmp_path):
+    from matplotlib.figure import Figure as Canvas
+
+    study = full_study(tmp_path / "one", sizes=((13, 1),), seeds=2, items=40, tuned=False)
+    report = build_report([study.folder], options=Options(null=0, replicates=50))
+    axes = Canvas().add_subplot()
+    report.figure("accuracy-abacus-0-9m").draw(axes)
+    methods = [text.get_text() for text in axes.get_xticklabels()]
+    assert methods == ["sft", "grpo", "rft"]
+    assert axes.get_xlabel() == "trained parameters: 13"
+    drawn = {line.get_label(): line.get_xdata()[0] for line in axes.lines if line.get_label() in methods}
+    assert drawn == {"sft": 0, "grpo": 1, "rft": 2}
+    assert "no frontier to draw" in report.markdown()
+
+
+def test_the_verdict_of_a_comparison_is_a_sentence_a_claim():
+    verdict = (
+        "With 84 trained parameters: grpo scores higher than sft, +2.0 points (95 % interval +1.0 to +3.0); "
+        "sft gains over the base, +5.0 points (95 % interval +4.0 to +6.0) (3 seeds, 10 items; 1 grpo run is left out)."
+    )
+    assert claims(verdict) == [
+        "With 84 trained parameters (3 seeds, 10 items; 1 grpo run is left out): grpo scores higher than sft, "
+        "+2.0 points (95 % interval +1.0 to +3.0).",
+        "sft gains over the base, +5.0 points (95 % interval +4.0 to +6.0).",
+    ]
+    assert claims("No trained run is complete.") == ["No trained run is complete."]
 
 
 def test_published_figures_alone(tmp_path):

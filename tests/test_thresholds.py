@@ -1,6 +1,9 @@
 """Thresholds of whole points tables: selection, targets, censoring, and properties that hold for every table."""
 
 import math
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -303,13 +306,37 @@ def test_population_without_outcomes_is_a_labelled_approximation():
     assert "approximation" in found.interval
 
 
-def test_ten_thousand_replicates_of_a_thousand_runs_are_quick():
-    rng = np.random.default_rng(0)
-    sizes = [round(10 ** (i / 16)) + i for i in range(100)]
+MANY = [round(10 ** (i / 16)) + i for i in range(100)]  # with two methods and five seeds a thousand runs
+SLOW = pytest.mark.skipif("CAPACITY_SLOW" not in os.environ, reason="figures of speed: CAPACITY_SLOW=1")
+
+
+def seconds(points, replicates):
+    """Processor time of thresholds and ratios for fresh items."""
+    question = Question(gain=0.5, items="population", replicates=replicates)
     began = time.process_time()
-    design = designs(with_outcomes(5, 1319, sizes, rng), Selection())[0]
-    gather(design, Question(gain=0.5, items="population", replicates=1000), rng)
-    assert time.process_time() - began < 15
+    study_thresholds(points, Selection(), question, null=0)
+    return time.process_time() - began
+
+
+@SLOW
+@pytest.mark.parametrize(("replicates", "limit"), [(1000, 5), (10_000, 30)])
+def test_replicates_of_a_thousand_runs_are_quick(replicates, limit):
+    points = with_outcomes(5, 1319, MANY, np.random.default_rng(0))
+    assert (len(points.frame[points.frame["trained_parameters"] > 0]), len(points.items)) == (1000, 1319)
+    assert seconds(points, replicates) < limit
+
+
+@SLOW
+def test_replicates_of_a_thousand_counts_are_quick():
+    table = frame({"sft": lambda x: hill(x, midpoint=300.0), "grpo": hill}, noise=3, seeds=5, sizes=MANY, items=1319)
+    assert seconds(from_frame(table, "table"), 10_000) < 10
+
+
+def test_thresholds_load_neither_torch_nor_the_slow_parts_of_scipy():
+    slow = "'torch', 'transformers', 'scipy.stats', 'scipy.integrate', 'matplotlib'"
+    code = f"import sys, capacity_analysis.threshold_study; print([m for m in ({slow}) if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_curves_carry_what_they_were_made_from():

@@ -5,7 +5,6 @@ all accuracies at once carry the uncertainty to whatever is computed from them.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
-from capacity.runs.study import Study
 from capacity_analysis.points import Points
 from capacity_analysis.selection import reported_rows
 
@@ -35,7 +33,7 @@ class Configurations:
         errors: standard error of each accuracy for fresh seeds, (configurations,); NaN where nothing is known of it.
         item_outcomes: configurations × items, mean over seeds, or None.
         dispersion: variance between seeds over the binomial variance, pooled over all configurations; None if no
-            configuration has two seeds, and then the binomial variance stands for it.
+            configuration has two seeds, or all seeds agree exactly: then the binomial variance stands for it.
         df: degrees of freedom behind it.
         unit: of `size`.
         source: what was read.
@@ -53,7 +51,9 @@ class Configurations:
     def method(self) -> str:
         """How replicates are made, in words."""
         if np.isnan(self.errors).all():
-            return "no counts and no second seed: no interval"
+            return "no counts and no spread between seeds: no interval"
+        if self.dispersion is None and self.df:
+            return "binomial over items (all seeds agree exactly, so their spread cannot be estimated)"
         if self.dispersion is None:
             return "binomial over items (one seed: the spread between seeds is unknown)"
         return f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
@@ -84,14 +84,6 @@ class Configurations:
         return np.asarray(weights @ self.item_outcomes.T + noise)
 
 
-def study_details(source: str) -> pd.DataFrame | None:
-    """Sharing, u, groups and rank of each run of a study folder, in the order of its points; None for other sources."""
-    if not Path(source).is_dir():
-        return None
-    rows = [run.spec.adapter.model_dump() for run in Study(Path(source)).runs()]
-    return pd.DataFrame([{name: row.get(name) for name in DETAILS} for row in rows], columns=list(DETAILS))
-
-
 def configurations(points: Points, *, unit: Unit | None = None, task: str | None = None) -> Configurations:
     """The configurations of a points table.
 
@@ -104,9 +96,10 @@ def configurations(points: Points, *, unit: Unit | None = None, task: str | None
     Raises:
         SpecError: several tasks or protocols, sizes that are not known, no trained rows.
     """
-    details = study_details(points.source)
     keep = reported_rows(points) & _one_protocol(points, task)
-    frame = points.frame.assign(**{name: details[name] if details is not None else pd.NA for name in DETAILS})[keep]
+    recipes = points.recipes or ({},) * len(points.frame)
+    details = {name: pd.Series([r.get(name) for r in recipes], index=points.frame.index) for name in DETAILS}
+    frame = points.frame.assign(**details)[keep]
     unit = _unit(frame, points.source, unit)
     frame = frame.assign(size=frame["update_bytes" if unit == "bytes" else "trained_parameters"].astype("Float64"))
     frame.loc[frame["method"] == "base", "size"] = 0.0
@@ -185,9 +178,9 @@ def _errors(rows: list[pd.DataFrame]) -> tuple[Floats, float | None, int]:
     shrunk = (means * total + 0.5) / (total + 1)
     unit_variance = shrunk * (1 - shrunk) / answers
     df = int((seeds - 1).sum())
-    if df == 0:
-        errors = np.sqrt(unit_variance / seeds) if counted else np.full(len(rows), np.nan)
-        return errors, None, 0
     squares = np.array([float(((found["accuracy"] - found["accuracy"].mean()) ** 2).sum()) for found in rows])
+    if df == 0 or squares.sum() == 0:  # one seed, or seeds that agree everywhere: no spread to estimate
+        errors = np.sqrt(unit_variance / seeds) if counted else np.full(len(rows), np.nan)
+        return errors, None, df
     dispersion = float(squares.sum() / ((seeds - 1) * unit_variance).sum())
     return np.sqrt(dispersion * unit_variance / seeds), dispersion, df

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from capacity.config import RunSpec
 from capacity.errors import DataError
@@ -81,10 +81,10 @@ DEMONSTRATIONS, REWARDS, UPDATE = "demonstrations", "rewards", "update"
 QUANTITIES = (
     Quantity("base_bits_per_demonstration", "held-out demonstration under the base", "bits", DEMONSTRATIONS),
     Quantity("heldout_bits_per_demonstration", "held-out demonstration under the update", "bits", DEMONSTRATIONS),
-    Quantity("base_bits_per_token", "the same, base, a token", "bits/token", DEMONSTRATIONS),
-    Quantity("heldout_bits_per_token", "the same, update, a token", "bits/token", DEMONSTRATIONS),
+    Quantity("base_bits_per_token", "held-out token under the base", "bits/token", DEMONSTRATIONS),
+    Quantity("heldout_bits_per_token", "held-out token under the update", "bits/token", DEMONSTRATIONS),
     Quantity("prequential_bits", "prequential code length, first pass", "bits", DEMONSTRATIONS),
-    Quantity("prequential_bits_per_demonstration", "the same, a demonstration", "bits", DEMONSTRATIONS),
+    Quantity("prequential_bits_per_demonstration", "prequential code length a demonstration", "bits", DEMONSTRATIONS),
     Quantity("surplus_bits", "surplus description length", "bits", DEMONSTRATIONS),
     Quantity("excess_bits", "excess description length: bits learnt", "bits", DEMONSTRATIONS),
     Quantity("excess_bits_per_parameter", "bits learnt a trained parameter", "bits", DEMONSTRATIONS),
@@ -92,7 +92,7 @@ QUANTITIES = (
     Quantity("reward_ideal_bits", "rewards, ideal code Σ k·H₂", "bits", REWARDS),
     Quantity("reward_realised_bits", "rewards, KT code", "bits", REWARDS),
     Quantity("reward_live_bits", "rewards, KT code, without dead groups", "bits", REWARDS),
-    Quantity("reward_live_bits_per_parameter", "the same, a trained parameter (a cap)", "bits", REWARDS),
+    Quantity("reward_live_bits_per_parameter", "live rewards a trained parameter (a cap)", "bits", REWARDS),
     Quantity("dead_fraction", "dead groups", "share", REWARDS),
     Quantity("payload_bits", "update: payload", "bits", UPDATE),
     Quantity("header_bits", "update: header", "bits", UPDATE),
@@ -204,7 +204,7 @@ def _over_seeds(values: Sequence[float | Absent | _AtLeast]) -> Value:
     n, mean = len(numbers), float(numbers.mean())
     if n == 1:
         return Measured(mean, None, None, 1, at_least)
-    half = float(stats.t.ppf(0.975, n - 1)) * float(numbers.std(ddof=1)) / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * float(numbers.std(ddof=1)) / n**0.5
     return Measured(mean, mean - half, mean + half, n, at_least)
 
 

@@ -7,6 +7,7 @@ arm may start below it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,18 +145,23 @@ def fit_hill(
 
 
 def fit_parallel(
-    arms: list[tuple[Vector, Vector, Vector]], *, lower: float | None = None, upper: float | None = None
+    arms: list[tuple[Vector, Vector, Vector]],
+    *,
+    lower: float | None = None,
+    upper: float | None = None,
+    apart: Sequence[HillFit] | None = None,
 ) -> tuple[tuple[Hill, ...], float]:
     """Curves with common limits and slope and their own midpoints: estimates and weighted sum of squares.
 
     Args:
         arms: (sizes, values, variances) of each.
         lower, upper: fixed limits.
+        apart: the fits of the single arms, to start from; made here if None.
     """
     fixed = (lower, upper)
     k = sum(f is None for f in fixed)
     x, y = (np.concatenate([arm[i] for arm in arms]) for i in (0, 1))
-    starts = [fit_hill(*arm, lower=lower, upper=upper).curve for arm in arms]
+    starts = [fit.curve for fit in apart or [fit_hill(*arm, lower=lower, upper=upper) for arm in arms]]
 
     def curves(t: Vector) -> list[Hill]:
         shared = _curve(_spread_out(np.concatenate([t[:k], t[-2:-1], t[-1:]]), fixed))

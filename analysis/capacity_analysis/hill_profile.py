@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Curve = Callable[[Array], tuple[Array, Array]]  # parameters → whitened residuals and their derivatives
 _LN10 = np.log(10.0)
 # Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.
 _LOG_SLOPES = (np.log(0.1), np.log(1000.0))
 _BEYOND = 3.0
 # A curve that passes the target lies at least this far on both sides of it.
 _CLEAR = 1e-5
+# Rows that are minimised at once.
+_SIDE_BY_SIDE = 4000
 # Further levels at which a profile is cut, as shares of the critical value.
 INNER = (0.1, 0.3)
 
@@ -125,19 +128,24 @@ def crossings(fits: Fits, critical: Array) -> Crossings:
     smallest = np.minimum(fits.sum_of_squares, np.where(np.isfinite(size), at_anchor, np.inf))
     excess = np.maximum(at_anchor - smallest, 0.0)
 
-    def ends(level: Array) -> tuple[Array, Array]:
-        low = _end(problem, anchor, excess, smallest, level, first, -1.0, start)
-        high = _end(problem, anchor, excess, smallest, level, last, 1.0, start)
-        # The best curve lies beyond the tested sizes, and no curve through them is left: the outermost size is the end.
-        shut = excess > level
-        low = np.where(size == -np.inf, -np.inf, np.where(shut, last, low))
-        high = np.where(size == np.inf, np.inf, np.where(shut, first, high))
-        return low, high
-
-    low, high = ends(critical)
-    inner = [ends(critical * share) for share in INNER]
-    inner_low, inner_high = (np.stack([end[side] for end in inner]) for side in (0, 1))
-    return Crossings(size, low, high, inner_low, inner_high, critical, smallest, fits.influence)
+    # Both ends at all levels as rows of one search, sides × levels × data sets; of many data sets one by one.
+    levels = critical * np.array([1.0, *INNER])[:, None]
+    count, n = levels.shape
+    rows = np.tile(np.arange(n), 2 * count)
+    direction = np.repeat([-1.0, 1.0], count * n)
+    bound = np.where(direction < 0, first, last)
+    wanted = np.tile(levels.ravel(), 2)
+    found = []
+    for some in np.split(np.arange(len(rows)), 1 if len(rows) <= _SIDE_BY_SIDE else 2 * count):
+        own = rows[some]
+        given = anchor[own], excess[own], smallest[own], wanted[some], bound[some], direction[some], start[own]
+        found.append(_ends(problem.take(own), *given))
+    low, high = np.concatenate(found).reshape(2, count, n)
+    # The best curve lies beyond the tested sizes, and no curve through them is left: the outermost size is the end.
+    shut = excess > levels
+    low = np.where(size == -np.inf, -np.inf, np.where(shut, last, low))
+    high = np.where(size == np.inf, np.inf, np.where(shut, first, high))
+    return Crossings(size, low[0], high[0], low[1:], high[1:], critical, smallest, fits.influence)
 
 
 @dataclass(frozen=True)
@@ -162,15 +170,14 @@ class _Problem:
         bounds = _stack(
             n, self.limits.lower, self.limits.upper, (first - _BEYOND, last + _BEYOND), (_LOG_SLOPES[0], _LOG_SLOPES[1])
         )
-        theta, smallest = np.zeros((n, 4)), np.full(n, np.inf)
+        starts = []
         for place in (0.1, 0.35, 0.6, 0.85):
             for slope in (0.7, 2.5, 12.0, 200.0):
                 start = np.empty((n, 4))
                 start[:, 0], start[:, 1] = self.z[:, 0], self.z[:, -1]
                 start[:, 2], start[:, 3] = first + place * (last - first), np.log(slope)
-                found, cost = _minimise(self._free_curve, start, *bounds)
-                better = cost < smallest
-                theta[better], smallest[better] = found[better], cost[better]
+                starts.append(start)
+        theta, smallest = self._least(starts, bounds, lambda part, _: part._free_curve, 25)
         # A falling curve rises nowhere: the flat one is the best that does not fall.
         falling = theta[:, 1] < theta[:, 0]
         if falling.any():
@@ -233,12 +240,38 @@ class _Problem:
             np.stack([-share * span, (1 - share) * span, np.full(n, np.log(slope))], axis=1)
             for share, slope in ((0.5, 1.0), (0.5, 8.0), (0.5, 300.0), (0.15, 2.0), (0.85, 2.0))
         ]
-        best, cost = np.zeros((n, 3)), np.full(n, np.inf)
-        for start in (*starts, *(own if len(starts) == 1 else ())):
-            found, other = _minimise(lambda theta: self._pinned_curve(theta, sizes), start, *bounds, iterations=15)
-            better = other < cost
-            best[better], cost[better] = found[better], other[better]
+        best, cost = self._least(
+            [*starts, *(own if len(starts) == 1 else ())],
+            bounds,
+            lambda part, rows: lambda theta: part._pinned_curve(theta, sizes[rows]),
+            15,
+        )
         return cost, best
+
+    def _least(
+        self,
+        starts: list[Array],
+        bounds: tuple[Array, Array],
+        curve: "Callable[[_Problem, NDArray[np.intp]], Curve]",
+        iterations: int,
+    ) -> tuple[Array, Array]:
+        """The best of the minima found from several starts: parameters and sums of squares.
+
+        Few data sets are minimised from all starts side by side, which saves calls; many from one start at a time,
+        which saves memory. `curve` gives the function of some rows.
+        """
+        n, (low, high) = len(self.z), bounds
+        together = len(starts) if n * len(starts) <= _SIDE_BY_SIDE else 1
+        best, cost = np.zeros_like(starts[0]), np.full(n, np.inf)
+        for first in range(0, len(starts), together):
+            some = starts[first : first + together]
+            rows = np.tile(np.arange(n), len(some))
+            function = curve(self.take(rows), rows)
+            found, other = _minimise(function, np.concatenate(some), low[rows], high[rows], iterations)
+            for theta, sums in zip(np.split(found, len(some)), np.split(other, len(some)), strict=True):
+                better = sums < cost
+                best[better], cost[better] = theta[better], sums[better]
+        return best, cost
 
     def _pinned_curve(self, theta: Array, sizes: Array) -> tuple[Array, Array]:
         lower, upper, log_slope = theta.T[:, :, None]
@@ -252,28 +285,31 @@ class _Problem:
         return self._whitened(lower + (upper - lower) * share - self.z, jacobian)
 
 
-def _end(
+def _ends(
     problem: _Problem,
     anchor: Array,
     excess: Array,
     smallest: Array,
     critical: Array,
-    bound: float,
-    direction: float,
+    bound: Array,
+    direction: Array,
     start: Array,
 ) -> Array:
-    """One end of each interval, between `anchor` and the outermost tested size `bound`; ±inf if it is open."""
-    out = np.full(len(anchor), direction * np.inf)
+    """One end of each row's interval, between `anchor` and the outermost tested size `bound`; ±inf if it is open.
+
+    `direction`: −1 for a low end, 1 for a high one.
+    """
+    out = direction * np.inf
     rows = np.flatnonzero((excess <= critical) & (np.abs(anchor - bound) > 1e-9))
     if not len(rows):
         return out
     part, wanted = problem.take(rows), np.sqrt(critical[rows])
-    at_bound, theta = part.best_through(np.full(len(rows), bound), start[rows])
+    at_bound, theta = part.best_through(bound[rows], start[rows])
     closed = np.sqrt(np.maximum(at_bound - smallest[rows], 0.0)) > wanted
     rows, part, wanted, far = rows[closed], part.take(np.flatnonzero(closed)), wanted[closed], theta[closed]
     if not len(rows):
         return out
-    inner, outer = anchor[rows].copy(), np.full(len(rows), bound)
+    inner, outer, up = anchor[rows].copy(), bound[rows].copy(), direction[rows] > 0
     f_inner = np.sqrt(excess[rows]) - wanted
     f_outer = np.sqrt(np.maximum(at_bound[closed] - smallest[rows], 0.0)) - wanted
     near = start[rows]
@@ -281,8 +317,8 @@ def _end(
         # Regula falsi on the root of the excess, with halvings in between, as the excess may level off.
         middle = inner - f_inner * (outer - inner) / (f_outer - f_inner)
         margin = 0.02 * (outer - inner)
-        middle = np.where(direction > 0, np.clip(middle, inner + margin, outer - margin), middle)
-        middle = np.where(direction < 0, np.clip(middle, outer - margin, inner + margin), middle)
+        least, most = np.where(up, inner + margin, outer - margin), np.where(up, outer - margin, inner + margin)
+        middle = np.clip(middle, least, most)
         if turn % 3 == 2:
             middle = (inner + outer) / 2
         cost, theta = part.best_through(middle, near, far)
@@ -303,9 +339,7 @@ def _stack(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array,
     return low.astype(float), high.astype(float)
 
 
-def _minimise(
-    function: Callable[[Array], tuple[Array, Array]], start: Array, low: Array, high: Array, iterations: int = 25
-) -> tuple[Array, Array]:
+def _minimise(function: Curve, start: Array, low: Array, high: Array, iterations: int) -> tuple[Array, Array]:
     """Levenberg–Marquardt inside a box, all data sets side by side: parameters and sums of squares."""
     theta = np.clip(start, low, high)
     residual, jacobian = function(theta)

@@ -18,7 +18,6 @@ from capacity_analysis.estimates import (
     hill_ratio,
     monotone_ratio,
 )
-from capacity_analysis.hill import fit_hill
 from capacity_analysis.hill_profile import limits_around
 from capacity_analysis.monotone import isotonic, passing
 from capacity_analysis.spread import spread_of_seeds
@@ -120,10 +119,9 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
 
 
 def _truth(evidence: Evidence, place: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    arm, spread, question = evidence.arms[place], evidence.spreads[place], evidence.question
+    arm, spread = evidence.arms[place], evidence.spreads[place]
     if bool(believes_hill(evidence.estimates[place])[0]):
-        fit = fit_hill(arm.sizes, spread.mean[0], spread.variance[0], lower=question.lower, upper=question.upper)
-        return np.clip(fit.curve.accuracy(arm.sizes), 0.0, 1.0)
+        return np.clip(evidence.fit(place).curve.accuracy(arm.sizes), 0.0, 1.0)
     return isotonic(spread.mean[0], 1.0 / spread.variance[0])
 
 

@@ -43,23 +43,26 @@ class Points:
             another split); None if the source has no per-item outcomes.
         items: their names, in the order of the columns of `outcomes`.
         source: what was read.
+        recipes: options of each row's adapter (sharing, u, groups, rank, …); None if the source does not tell.
     """
 
     frame: pd.DataFrame
     outcomes: NDArray[np.float64] | None
     items: tuple[str, ...]
     source: str
+    recipes: tuple[dict[str, Any], ...] | None = None
 
     def where(self, keep: Any) -> "Points":
         """The rows at which the boolean vector `keep` is true, with the items that at least one of them was asked."""
         mask = np.asarray(keep, dtype=bool)
         frame = self.frame[mask].reset_index(drop=True)
+        recipes = None if self.recipes is None else tuple(r for r, kept in zip(self.recipes, mask, strict=True) if kept)
         if self.outcomes is None:
-            return Points(frame, None, self.items, self.source)
+            return Points(frame, None, self.items, self.source, recipes)
         rows = self.outcomes[mask]
         asked = ~np.isnan(rows).all(0)
         items = tuple(name for name, kept in zip(self.items, asked, strict=True) if kept)
-        return Points(frame, rows[:, asked], items, self.source)
+        return Points(frame, rows[:, asked], items, self.source, recipes)
 
 
 def read_points(source: str, *, allow_mixed: bool = False) -> Points:
@@ -81,7 +84,9 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
         return found if isinstance(found, Points) else from_frame(found, source)
     path = Path(source)
     if path.is_dir():
-        return _from_study(path, allow_mixed=allow_mixed)
+        runs = Study(path).runs()
+        one_fingerprint(runs, path, allow_mixed=allow_mixed)
+        return study_points(path, runs)
     if not path.exists():
         raise DataError(f"{source}: no such points table or study folder")
     if path.suffix.lower() not in _TABLES:
@@ -142,25 +147,32 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: cannot be read as a table: {reason}") from None
 
 
-def _from_study(folder: Path, *, allow_mixed: bool) -> Points:
-    """The complete runs of a study, with their outcomes."""
-    runs = Study(folder).runs()
+def study_points(folder: Path, runs: Sequence[Run]) -> Points:
+    """The points of complete runs that were read already, with their outcomes.
+
+    Raises:
+        DataError: there are none.
+    """
     if not runs:
         raise DataError(f"{folder}: no complete runs in this study")
-    one_fingerprint(runs, folder, allow_mixed=allow_mixed)
     frame = _validated(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
     outcomes, items = _outcomes(runs)
-    return Points(frame, outcomes, items, str(folder))
+    return Points(frame, outcomes, items, str(folder), tuple(run.spec.adapter.model_dump() for run in runs))
 
 
 def _outcomes(runs: Sequence[Run]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Runs × items over all items that any run was asked, NaN where it was not."""
-    answered = [{str(row["item"]): sum(row["correct"]) / len(row["correct"]) for row in run.outcomes()} for run in runs]
+    answered = [{str(row["item"]): _share(row["correct"]) for row in run.outcomes()} for run in runs]
     column = {name: i for i, name in enumerate(dict.fromkeys(name for run in answered for name in run))}
     matrix = np.full((len(runs), len(column)), np.nan)
     for i, run in enumerate(answered):
         matrix[i, [column[name] for name in run]] = list(run.values())
     return matrix, tuple(column)
+
+
+def _share(correct: list[int]) -> float:
+    """Of right samples; mostly there is one."""
+    return float(correct[0]) if len(correct) == 1 else sum(correct) / len(correct)
 
 
 def _validated(raw: pd.DataFrame, source: str) -> pd.DataFrame:

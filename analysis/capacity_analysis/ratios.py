@@ -20,7 +20,7 @@ from capacity_analysis.estimates import (
     hill_ratio,
     monotone_ratio,
 )
-from capacity_analysis.hill import fit_hill, fit_parallel
+from capacity_analysis.hill import fit_parallel
 from capacity_analysis.hill_profile import limits_around
 from capacity_analysis.thresholds import Estimator, Evidence, plain
 
@@ -68,6 +68,7 @@ class Ratio:
 def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
     """Every pair of arms by both estimators, the one to believe first."""
     found = []
+    at_targets: dict[int, tuple[Relative, ArmEstimates]] = {}
     for n, d in pairs(evidence):
         arms = evidence.estimates[n], evidence.estimates[d]
         believed = bool(believes_hill(*arms)[0]) and evidence.known
@@ -91,7 +92,7 @@ def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
                     censored=censored,
                     answer=answer,
                     parallel_p=parallel_test(evidence, n, d) if name == "hill" and len(sizes) == 2 else None,
-                    against_target=_against_target(evidence, n, d) if name == "hill" else (),
+                    against_target=_against_target(evidence, n, d, at_targets) if name == "hill" else (),
                 )
             )
     return tuple(found)
@@ -124,7 +125,9 @@ def _censoring(numerator: object, denominator: object) -> str:
 
 
 def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
-    """p-value of the F test of curves that differ only in their midpoints; None where it cannot be made."""
+    """p-value of the F test of curves that differ only in their midpoints, as parallel curves of bioassay do (Ritz et
+    al., PLoS ONE 2015); None where it cannot be made.
+    """
     if not evidence.known:
         return None
     q, data = evidence.question, []
@@ -134,34 +137,39 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
     shared = sum(limit is None for limit in (q.lower, q.upper)) + 1
     if any(len(sizes) < shared + 1 or np.ptp(mean) == 0 for sizes, mean, _ in data):
         return None
-    apart = sum(fit_hill(*arm, lower=q.lower, upper=q.upper).sum_of_squares for arm in data)
-    _, together = fit_parallel(data, lower=q.lower, upper=q.upper)
+    single = [evidence.fit(i) for i in (n, d)]
+    apart = sum(fit.sum_of_squares for fit in single)
+    _, together = fit_parallel(data, lower=q.lower, upper=q.upper, apart=single)
     df = evidence.spreads[n].df + evidence.spreads[d].df
     return float(f_tail(np.array([max(together - apart, 0.0) / shared]), shared, df)[0])
 
 
-def _against_target(evidence: Evidence, n: int, d: int) -> tuple[RatioAt, ...]:
-    """The Hill ratio at shares of the gain, each with the uncertainty that the main target has."""
+def _against_target(
+    evidence: Evidence, n: int, d: int, known: dict[int, tuple[Relative, ArmEstimates]]
+) -> tuple[RatioAt, ...]:
+    """The Hill ratio at shares of the gain, each with the uncertainty that the main target has.
+
+    `known`: arms that an earlier pair has estimated; more are added.
+    """
     target = evidence.target
     if target.base is None or target.ceiling is None or not evidence.known:
         return ()
     base, ceiling, count = target.base, target.ceiling, len(TARGETS)
     goals = base + np.array(TARGETS) * (ceiling - base)
-    relatives: dict[int, Relative] = {}
-    estimates: dict[int, ArmEstimates] = {}
+    limits = limits_around(goals, evidence.question.lower, evidence.question.upper)
     for i in (n, d):
+        if i in known:
+            continue
         own = evidence.relatives[i]
         z = own.z + target.accuracy - goals[:, None]
         repeated = (np.repeat(x, count, axis=0) for x in (own.covariance, own.df, own.variance, own.seeds))
-        relatives[i] = Relative(own.log_sizes, z, *repeated)
-        estimates[i] = estimate_arm(
-            relatives[i], limits_around(goals, evidence.question.lower, evidence.question.upper)
-        )
-    first, second = estimates[n].hill, estimates[d].hill
+        relative = Relative(own.log_sizes, z, *repeated)
+        known[i] = relative, estimate_arm(relative, limits)
+    first, second = known[n][1].hill, known[d][1].hill
     assert first is not None
     assert second is not None
     cross, paired = (np.repeat(x[n, d], count, axis=0) for x in (evidence.cross, evidence.paired))
-    result = hill_ratio(relatives[n], relatives[d], first, second, cross, paired)
+    result = hill_ratio(known[n][0], known[d][0], first, second, cross, paired)
     return tuple(
         RatioAt(float(goal), *(plain(float(x)) for x in values))
         for goal, *values in zip(goals, result.estimate, result.low, result.high, strict=True)

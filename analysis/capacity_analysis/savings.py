@@ -188,7 +188,7 @@ def savings(
 
 def _interval(ratios: Floats, missing: float | None) -> tuple[float | None, float | None, str]:
     if missing is None:
-        return None, None, "no counts and no second seed, so no interval"
+        return None, None, "no counts and no spread between seeds, so no interval"
     if missing > _TAIL:
         return None, None, f"the curves share no accuracies in {100 * missing:.0f} % of the replicates: no interval"
     low, high = np.quantile(ratios, (0.025, 0.975))

@@ -1,7 +1,7 @@
 """Threshold sizes of the arms of one design: the smallest update that reaches a target, with interval and censoring."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from capacity_analysis.estimates import (
     cross_covariance,
     estimate_arm,
 )
+from capacity_analysis.hill import HillFit, fit_hill
 from capacity_analysis.hill_profile import Crossings, Limits, limits_around
 from capacity_analysis.monotone import Brackets
 from capacity_analysis.resampling import item_shifts, not_reached, seed_shifts
@@ -149,6 +150,19 @@ class Evidence:
     known: bool
     basis: str
     left_out: tuple[str, ...]
+    _fits: dict[int, HillFit] = field(default_factory=dict, repr=False, compare=False)
+
+    def fit(self, place: int) -> HillFit:
+        """The Hill curve of an arm's means by itself, with the limits of the question; fitted once.
+
+        Raises:
+            DataError: fewer sizes than free parameters, or equal means.
+        """
+        if place not in self._fits:
+            q, spread = self.question, self.spreads[place]
+            sizes, variance = self.arms[place].sizes, spread.variance[0]
+            self._fits[place] = fit_hill(sizes, spread.mean[0], variance, lower=q.lower, upper=q.upper)
+        return self._fits[place]
 
 
 def gather(design: Design, question: Question, rng: np.random.Generator) -> Evidence:

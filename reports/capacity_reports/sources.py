@@ -11,7 +11,7 @@ from capacity.errors import CapacityError, DataError
 from capacity.runs import files
 from capacity.runs.study import Failure, Run, Study, one_fingerprint
 from capacity_analysis.absent import Absent
-from capacity_analysis.points import Points, read_points
+from capacity_analysis.points import Points, read_points, study_points
 
 _Made = TypeVar("_Made")
 
@@ -104,7 +104,7 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
     if not runs and not failures and not missing:
         raise DataError(f"{source}: an empty study: no run is complete, failed or planned")
     one_fingerprint(runs, folder, allow_mixed=allow_mixed)
-    table = read_points(source, allow_mixed=True) if runs else Absent("no run of this study is complete")
+    table = study_points(folder, runs) if runs else Absent("no run of this study is complete")
     described = _table(folder / "study.json")
     return Source(
         name=str(described.get("name") or folder.resolve().name),
@@ -130,12 +130,12 @@ def _table(path: Path) -> dict[str, Any]:
     return found
 
 
-def attempt(make: Callable[[], _Made]) -> _Made | Absent:
-    """What `make` gives, or why it cannot be had."""
+def attempt(make: Callable[[], _Made], source: str = "") -> _Made | Absent:
+    """What `make` gives, or why it cannot be had; the page need not name its own `source`."""
     try:
         return make()
     except CapacityError as error:
-        return Absent(str(error))
+        return Absent(str(error).removeprefix(f"{source}: "))
 
 
 def ordered(methods: Sequence[str]) -> list[str]:

@@ -168,10 +168,7 @@ def inline_svg(figure: "Figure") -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, count=1, flags=re.DOTALL)  # its rules are in the page's
-    for found in sorted(set(re.findall(r'\bid="([^"]+)"', text)), key=len, reverse=True):
-        new = f"{figure.name}-{found}"
-        for before, after in (('id="', '"'), ('href="#', '"'), ("url(#", ")")):
-            text = text.replace(f"{before}{found}{after}", f"{before}{new}{after}")
+    text = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{figure.name}-", text)
     for ink in DARK:
         text = text.replace(ink, f"var({variable(ink)})")
     box = re.search(r'viewBox="[^"]+"', text)

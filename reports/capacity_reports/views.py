@@ -102,7 +102,7 @@ def analyse(source: Source, options: Options) -> Analysis:
     )
     tasks = list(dict.fromkeys(place[0] for place in places)) or [None]
     both = [
-        tuple(attempt(partial(_configurations, points, task, unit, options)) for task in tasks)
+        tuple(attempt(partial(_configurations, points, task, unit, options), points.source) for task in tasks)
         for unit in ("parameters", "bytes")
     ]
     return Analysis(source, options, views, both[0], both[1])
@@ -141,7 +141,10 @@ def _thresholds(
     points: Points, place: tuple[str | None, str | None, str | None], options: Options
 ) -> ThresholdStudy | Absent:
     selection = Selection(task=place[0], demonstrations=place[1], storage_dtype=place[2])
-    return attempt(lambda: study_thresholds(points, selection, options.question, seed=options.seed, null=options.null))
+    return attempt(
+        lambda: study_thresholds(points, selection, options.question, seed=options.seed, null=options.null),
+        points.source,
+    )
 
 
 def _configurations(points: Points, task: str | None, unit: str, options: Options) -> TaskConfigurations:

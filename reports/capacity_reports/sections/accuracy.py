@@ -21,6 +21,7 @@ from capacity_reports.views import UNSEEN, Analysis, TaskConfigurations, View
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_APART = 4.0  # points between the marks of two methods at one size
 _COLUMNS = (
     Column("method", "method"),
     Column("adapter", "adapter"),
@@ -108,11 +109,18 @@ def _figure(
     size = "payload, bits" if bits else "trained parameters"
     where = ", ".join(part for part in (model, view.label) if part)
 
+    methods = list(dict.fromkeys(str(p.configuration["method"]) for p in places))
+    single = len({p.size for p in places}) == 1  # methods side by side: at one size they would hide one another
+
     def draw(axes: "Axes") -> None:
         scale = 8 if bits else 1
-        for method in dict.fromkeys(str(p.configuration["method"]) for p in places):
+        if not single:
+            log_axis(axes, "x", size)
+        for number, method in enumerate(methods):
             own = [p for p in places if p.configuration["method"] == method]
-            _draw_arm(axes, method, own, [dots.get(_key(p), ()) for p in own], scale)
+            at = [float(number) if single else scale * p.size for p in own]
+            beside = 0.0 if single else _APART * (number - (len(methods) - 1) / 2)
+            _draw_arm(axes, method, own, [dots.get(_key(p), ()) for p in own], at, beside)
         for fitted in lines:
             _draw_line(axes, *fitted)
         for curve in marked:
@@ -121,7 +129,10 @@ def _figure(
             axes.axhline(
                 level.accuracy, color=INK if level.name == "target" else FAINT, ls=level.dashes, lw=1, label=level.name
             )
-        log_axis(axes, "x", size)
+        if single:
+            axes.set_xticks(range(len(methods)), methods)
+            axes.set_xlim(-0.5, len(methods) - 0.5)
+            axes.set_xlabel(f"{size}: {scale * places[0].size:,.0f}")
         percent_axis(axes)
         legend(axes, 3)
 
@@ -237,18 +248,27 @@ def _asked(evidence: Evidence | None) -> list[Level]:
 
 
 def _draw_arm(
-    axes: "Axes", method: str, places: Sequence[FrontierPoint], dots: Sequence[Sequence[float]], scale: float
+    axes: "Axes",
+    method: str,
+    places: Sequence[FrontierPoint],
+    dots: Sequence[Sequence[float]],
+    at: Sequence[float],
+    beside: float,
 ) -> None:
+    """Means with their intervals at the places `at`, seeds as small marks; all drawn `beside` points to the right."""
+    from matplotlib.transforms import ScaledTranslation
+
     colour, marker, _ = method_style(method)
-    for p, seeds in zip(places, dots, strict=True):
-        x = scale * p.size
+    drawn = []
+    for x, p, seeds in zip(at, places, dots, strict=True):
         if len(seeds) > 1:
-            axes.plot([x] * len(seeds), seeds, ls="", marker=marker, ms=2.5, color=colour, alpha=0.5)
+            drawn += axes.plot([x] * len(seeds), seeds, ls="", marker=marker, ms=2.5, color=colour, alpha=0.5)
         if p.low is not None and p.high is not None:
-            axes.plot([x, x], [p.low, p.high], color=colour, lw=1)
-    axes.plot(
-        [scale * p.size for p in places], [p.accuracy for p in places], ls="", marker=marker, color=colour, label=method
-    )
+            drawn += axes.plot([x, x], [p.low, p.high], color=colour, lw=1)
+    means = [p.accuracy for p in places]
+    drawn += axes.plot(at, means, ls="", marker=marker, color=colour, label=method)
+    for artist in drawn:  # moved afterwards: the limits of the axes come from the values
+        artist.set_transform(axes.transData + ScaledTranslation(beside / 72, 0, axes.figure.dpi_scale_trans))
 
 
 def _draw_line(axes: "Axes", method: str, fitted: Line) -> None:

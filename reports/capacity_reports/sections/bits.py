@@ -68,7 +68,10 @@ def frontier_section(analysis: Analysis) -> Section:
             continue
         task = str(found.task) if len(analysis.parameters) > 1 else ""
         for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
-            blocks.append(_frontier(found, model, task))
+            if len({p.size for p in _on(found, model)}) > 1:
+                blocks.append(_frontier(found, model, task))
+            else:
+                blocks.append(Text((f"{model or 'All rows'}: one size only, so there is no frontier to draw.",)))
         if isinstance(found.saved, Absent):
             blocks.append(Text((f"Savings at equal accuracy: not available, {found.saved.reason}.",)))
         elif found.saved:
@@ -81,14 +84,18 @@ def frontier_section(analysis: Analysis) -> Section:
     return Section("frontier", "Frontier and savings", tuple(blocks))
 
 
+def _on(found: TaskConfigurations, model: str) -> list[FrontierPoint]:
+    return [p for p in found.places if str(p.configuration.get("model", "")) == model]
+
+
 def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
-    places = [p for p in found.places if str(p.configuration.get("model", "")) == model]
+    places = _on(found, model)
 
     def draw(axes: "Axes") -> None:
         for method in ordered([str(p.configuration["method"]) for p in places]):
             colour, marker, _ = method_style(method)
             own = [p for p in places if p.configuration["method"] == method]
-            for on in (True, False):
+            for on in sorted({p.on_frontier for p in own}, reverse=True):
                 some = [p for p in own if p.on_frontier == on]
                 axes.plot(
                     [p.size for p in some],
@@ -251,8 +258,9 @@ def _grids(places: Sequence[FrontierPoint], task: str) -> list[Block]:
     ):
         own = [p for p in tiny if (str(p.configuration.get("model", "")), p.configuration["method"]) == (model, method)]
         cells = {(int(p.configuration["u"]), int(p.configuration["groups"])): p for p in own}
-        if len(cells) < len(own) or len({u for u, _ in cells}) < 2 or len({g for _, g in cells}) < 2:
-            continue
+        us, groups = {u for u, _ in cells}, {g for _, g in cells}
+        if len(cells) < len(own) or min(len(us), len(groups)) < 2 or len(cells) <= max(len(us), len(groups)):
+            continue  # cells that share hardly a row or a column are no grid
         found.append(_heat(cells, slug("u-groups", task, model, method), f"u × groups, {model} {method}".strip()))
     return found
 

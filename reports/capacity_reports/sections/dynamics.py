@@ -135,11 +135,11 @@ def _figure(source: Source, recorded: Recorded, model: str, arms: Sequence[Arm])
     )
     name = slug(recorded.key.replace("_", "-"), model)
     over = f"blocks of {width} steps" if width > 1 else "single steps"
-    seeds = "; ".join(
-        f"{m} {s:,}: {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-        for m, s, _, runs in arms
-        if (m, s) in {k[:2] for k in keys}
-    )
+    drawn = [(f"{m} {s:,}", len(runs)) for m, s, _, runs in arms if (m, s) in {k[:2] for k in keys}]
+    counts = {count for _, count in drawn}
+    seeds = "; ".join(f"{name}: {_seeds(count)}" for name, count in drawn)
+    if len(counts) == 1:
+        seeds = f"{_seeds(counts.pop())} each"
     return Figure(
         name,
         f"{recorded.title}, {model}",
@@ -148,6 +148,10 @@ def _figure(source: Source, recorded: Recorded, model: str, arms: Sequence[Arm])
         Table(name, f"{recorded.title}, {recorded.axis}", columns, rows),
         draw,
     )
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _values(recorded: Recorded, run: Run, rows: Sequence[dict[str, Any]]) -> list[float | None]:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 from capacity_analysis.absent import Absent
 from capacity_analysis.describe import QUANTITIES, DescribedArm, Description, Measured, describe
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.sources import Lookups, attempt
-from capacity_reports.style import legend, log_axis, method_style, numbers
+from capacity_reports.sources import Lookups, attempt, ordered
+from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, numbers
 from capacity_reports.views import Analysis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CATEGORIES = {"demonstrations": "Demonstrations", "rewards": "Rewards", "update": "Update"}
+_PAYLOAD, _ALL = "payload", "all methods"
 # What is drawn: quantity, how it is named in the key.
 _DRAWN = (
     ("excess_bits", "bits learnt (excess)"),
     ("reward_live_bits", "rewards, live groups (a cap)"),
-    ("payload_bits", "payload"),
+    ("payload_bits", _PAYLOAD),
 )
 
 
@@ -110,18 +111,32 @@ def _long(found: Description) -> Table:
 
 def _reasons(found: Description) -> list[Block]:
     reasons: dict[str, list[str]] = {}
+    methods: dict[str, list[str]] = {}
     for arm in found.arms:
         for q in QUANTITIES:
             value = arm.values[q.key]
             if isinstance(value, Absent) and not value.reason.startswith("does not apply"):
                 reasons.setdefault(value.reason, []).append(q.words)
-    lines = [f"Not measured, {reason}: {', '.join(dict.fromkeys(words))}." for reason, words in reasons.items()]
+                methods.setdefault(value.reason, []).append(arm.method)
+    lines = [
+        f"Not measured for {joined(ordered(methods[reason]))}, {reason}: {'; '.join(dict.fromkeys(words))}."
+        for reason, words in reasons.items()
+    ]
     floors = sorted(
         {q.words for arm in found.arms for q in QUANTITIES if getattr(arm.values[q.key], "at_least", False)}
     )
     if floors:
         lines.append(f"Lower bounds only (the loss is still above ε at the end): {', '.join(floors)} of some arms.")
     return [Text(tuple(lines), bullets=True)] if lines else []
+
+
+def _once(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+    """The payload is the same for every method of one size and dtype: then it is one line, not one over the other."""
+    payload = [r for r in rows if r[0] == _PAYLOAD]
+    if len({r[1] for r in payload}) < 2 or len({r[2:4] for r in payload}) > len({r[2] for r in payload}):
+        return list(rows)
+    shared = {r[2]: (_PAYLOAD, _ALL, *r[2:]) for r in payload}
+    return [*(r for r in rows if r[0] != _PAYLOAD), *shared.values()]
 
 
 def _chart(model: str, arms: Sequence[DescribedArm]) -> Figure | None:
@@ -133,11 +148,12 @@ def _chart(model: str, arms: Sequence[DescribedArm]) -> Figure | None:
                 rows.append((name, arm.method, arm.trained_parameters, value.estimate, value.low, value.high))
     if not rows:
         return None
+    rows = _once(rows)
     marks = {name: mark for (_, name), mark in zip(_DRAWN, ("-", "--", ":"), strict=True)}
 
     def draw(axes: "Axes") -> None:
         for name, method in dict.fromkeys((r[0], r[1]) for r in rows):
-            colour, marker, _ = method_style(str(method))
+            colour, marker, _ = (FAINT, "d", "") if method == _ALL else method_style(str(method))
             own = sorted((r for r in rows if r[:2] == (name, method)), key=lambda r: float(r[2] or 0))
             axes.plot(
                 numbers(r[2] for r in own),
@@ -157,6 +173,7 @@ def _chart(model: str, arms: Sequence[DescribedArm]) -> Figure | None:
         else:
             axes.set_yscale("symlog", linthresh=10)
             axes.set_ylabel("bits")
+        axes.margins(y=0.08)
         legend(axes, 1)
 
     name = slug("bits-against-size", model)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
-from capacity_analysis.hill import HillFit, fit_hill
+from capacity_analysis.hill import HillFit
 from capacity_analysis.monotone import isotonic
 from capacity_analysis.thresholds import Curve, Evidence
 
@@ -37,11 +37,10 @@ def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
     if curve.estimator != "hill":
         weights = 1 / spread.variance[0] if spread.known else None
         return Line("monotone", arm.sizes, isotonic(spread.mean[0], weights), None, None)
-    question = evidence.question
-    fit = fit_hill(arm.sizes, spread.mean[0], spread.variance[0], lower=question.lower, upper=question.upper)
+    fit = evidence.fit(place)
     sizes = np.geomspace(arm.sizes[0], arm.sizes[-1], points)
     middle = fit.curve.accuracy(sizes)
-    quantile = float(stats.t.ppf(0.975, spread.df[0])) if np.isfinite(spread.df[0]) else float(stats.norm.ppf(0.975))
+    quantile = float(stdtrit(spread.df[0], 0.975) if np.isfinite(spread.df[0]) else ndtri(0.975))
     half = quantile * standard_errors(fit, sizes)
     return Line("hill", sizes, middle, np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1))
 

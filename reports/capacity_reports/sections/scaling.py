@@ -256,7 +256,7 @@ def _band(
 
 def published_section() -> Section:
     """The published curves and what they do not support."""
-    from capacity_analysis.reference import REMARKS, TASKS
+    from capacity_analysis.reference import GAINS, REMARKS, TASKS, crossing_words, supported_lines
 
     points = reference_points("tinylora-table2")
     frame = points.frame[(points.frame["task"] == PUBLISHED_TASK).fillna(False)]
@@ -315,8 +315,8 @@ def published_section() -> Section:
         draw,
     )
     first = Table(
-        "published-crossings",
-        "First size that reaches a share of the gain",
+        "published-crossings-long",
+        "First size that reaches a share of the gain, a row each",
         (
             Column("model", "model"),
             Column("task", "task"),
@@ -328,5 +328,21 @@ def published_section() -> Section:
         tuple(
             (c.model, c.task, c.gain, c.target, c.trained_parameters, c.censored) for c in crossings if c.task in TASKS
         ),
+        exported_only=True,
     )
-    return Section("published", "Published figures", (Text(text, bullets=True), curve, first))
+    cells: dict[tuple[str, str], list[str]] = {}
+    for c in crossings:
+        cells.setdefault((c.model, c.task), []).append(crossing_words(c))
+    wide = Table(
+        "published-crossings",
+        "First size that reaches a share of the gain, trained parameters (accuracy asked for, %)",
+        (
+            Column("model", "model"),
+            Column("task", "task"),
+            *(Column(f"gain_{100 * gain:.0f}", f"{100 * gain:.0f} % of the gain") for gain in GAINS),
+        ),
+        tuple((model, task, *words) for (model, task), words in cells.items()),
+        "≤: the smallest size tested reaches it already. >: no size tested below the full update does.",
+    )
+    supported = Text(tuple(f"Supported, of means only: {line}." for line in supported_lines(points)))
+    return Section("published", "Published figures", (Text(text, bullets=True), supported, curve, wide, first))

@@ -1,5 +1,6 @@
 """Summary: what was asked, what the data allow to say, and the checklist."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,22 @@ from capacity_reports.views import Analysis
 
 def verdicts(analysis: Analysis) -> tuple[str, ...]:
     """One sentence a pair of methods, with interval or bound; the stored verdict of a comparison."""
-    found = [str(analysis.source.comparison["verdict"])] if analysis.source.comparison else []
+    found = claims(str(analysis.source.comparison["verdict"])) if analysis.source.comparison else []
     for view, study in analysis.thresholds:
         asked = _asked(study.question.target, study.question.gain)
         where = f"{view.label}: " if view.label else ""
         found += [f"{where}{sentence} to reach {asked}." for sentence in study.sentences()]
     return tuple(found)
+
+
+def claims(verdict: str) -> list[str]:
+    """The verdict of a comparison, a sentence a claim; its scope (seeds, items) goes to the front."""
+    parts = re.fullmatch(r"(With [^:]+): (.+) \(((?:\d+ seeds|one seed)[^()]*)\)\.", verdict)
+    if parts is None:
+        return [verdict]
+    size, claims, scope = parts.groups()
+    first, *others = claims.split("; ")
+    return [f"{size} ({scope}): {first}.", *(f"{claim}." for claim in others)]
 
 
 def _asked(target: float | None, gain: float) -> str:
@@ -41,7 +52,9 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
     blocks += _comparison(source.comparison)
     limits = [line for _, study in analysis.thresholds for line in study.unsupported]
     limits += [
-        f"{v.label or 'thresholds'}: {v.thresholds.reason}" for v in analysis.views if isinstance(v.thresholds, Absent)
+        ": ".join(part for part in (v.label, v.thresholds.reason) if part)
+        for v in analysis.views
+        if isinstance(v.thresholds, Absent)
     ]
     if limits:
         blocks += [Text(("Not supported by these data:",)), Text(tuple(dict.fromkeys(limits)), bullets=True)]
