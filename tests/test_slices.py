@@ -101,3 +101,5 @@ def test_every_step_of_the_embedded_models_is_one_slice() -> None:
     for name in ("abacus-0.2m", "abacus-0.9m", "abacus-3m"):
         rows = rows_at_once(ALIASES[name].shape, prompt_tokens=20, new_tokens=44)
         assert rows >= 256, name
+        held_out = rows_at_once(ALIASES[name].shape, prompt_tokens=20, new_tokens=44, backward=False)
+        assert held_out >= 256, name

@@ -155,14 +155,16 @@ def rows_at_once(
         prompt_tokens, new_tokens: of the widest row.
         dtype: of weights and activations.
         resident: bytes of weights and update, which stay in memory.
-        device_bytes: memory of the GPU; None on a CPU, where a pass takes at most `CPU_PASS_BYTES`.
+        device_bytes: memory of the GPU; None on a CPU, where a pass takes at most `CPU_PASS_BYTES`, half of that
+            without a backward one.
         backward: whether a backward pass follows.
 
     Returns:
         One at least, whether it fits or not: `advice` says what to change.
     """
     row = row_bytes(shape, prompt_tokens, new_tokens, dtype, backward=backward)
-    room = CPU_PASS_BYTES if device_bytes is None else _GPU_SHARE * device_bytes / HEADROOM - resident
+    on_cpu = CPU_PASS_BYTES if backward else CPU_PASS_BYTES / 2
+    room = on_cpu if device_bytes is None else _GPU_SHARE * device_bytes / HEADROOM - resident
     return max(1, int(room // (row.activations + row.logits)))
 
 

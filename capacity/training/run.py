@@ -24,6 +24,7 @@ from capacity.training import trl_bridge
 from capacity.training.allocation import Allocation, gradient_allocation
 from capacity.training.arms import Cost, OnStep, Recorder
 from capacity.training.evaluate import evaluate
+from capacity.training.fitting import check_memory, device_memory
 from capacity.training.heldout import heldout_code_length
 from capacity.training.phases import phases
 
@@ -55,6 +56,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     """
     began = time.monotonic()
     _, shape = model_shape(spec.model)
+    check_memory(spec, shape, device_memory(device))
     torch.manual_seed(spec.seed)
     cache = cache or default_cache()
     model, tokenizer = load(spec.model, device)

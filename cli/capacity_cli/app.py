@@ -67,7 +67,10 @@ StorageDtype = Annotated[
 @app.command()
 def compare(
     model: Annotated[str, typer.Option(help="Model alias.")] = "abacus",
-    task: Annotated[str, typer.Option(help="Task, with options: abacus?demonstrations=own.")] = "abacus",
+    task: Annotated[
+        str | None,
+        typer.Option(help="Task, with options: abacus?demonstrations=own.", show_default="abacus; gsm8k for others"),
+    ] = None,
     budget: Budget = None,
     methods: Annotated[
         str, typer.Option(help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo.")
@@ -161,6 +164,10 @@ def plan(
     allocation: Allocation = "even",
     storage_dtype: StorageDtype = "bf16",
     modules: Annotated[bool, typer.Option("--modules", help="List the adapted modules with their groups.")] = False,
+    memory: Annotated[
+        str | None, typer.Option(help="24GB: does training fit such a GPU, and if not, what to change?")
+    ] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of the longest completion, for the memory.")] = 512,
     json: Json = False,
 ) -> None:
     """What an update of a given budget or choice is on a model. Offline, without torch."""
@@ -172,7 +179,9 @@ def plan(
         vector_length=vector_length, length=length, targets=targets, sharing=sharing, scaling=scaling,
         allocation=allocation,
     )  # fmt: skip
-    plan_command(model, choice, storage_dtype, list_modules=modules, as_json=json)
+    plan_command(
+        model, choice, storage_dtype, list_modules=modules, as_json=json, memory=memory, tokens=(256, new_tokens)
+    )
 
 
 @app.command()
@@ -207,6 +216,9 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     control: Annotated[bool, typer.Option("--control", help="Also with the adapter switched off.")] = False,
+    code_length: Annotated[
+        bool, typer.Option("--code-length", help="Also what a demonstration of each item costs to code, in bits.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the result with per-item outcomes.", show_default="none")
     ] = None,
@@ -216,7 +228,18 @@ def evaluate(
     from capacity_cli.evaluate import evaluate_command
 
     evaluate_command(
-        model, adapter, task, split, items, samples, temperature, seed, control=control, out=out, as_json=json
+        model,
+        adapter,
+        task,
+        split,
+        items,
+        samples,
+        temperature,
+        seed,
+        control=control,
+        code_length=code_length,
+        out=out,
+        as_json=json,
     )
 
 

@@ -21,6 +21,7 @@ from capacity.training.rates import PARTS, parse_rates, tuned_rate
 from capacity.training.sizes import Size, SizeChoice, size_of
 from capacity_analysis.comparison import compare_runs
 from capacity_cli.choices import match_choice, storage_dtype_choice
+from capacity_cli.defaults import default_task, default_weights
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.making import make_missing, states
 from capacity_reports.tables import comparison_view, rows_table
@@ -28,7 +29,7 @@ from capacity_reports.tables import comparison_view, rows_table
 
 def compare_command(
     model: str,
-    task: str,
+    task: str | None,
     choice: SizeChoice,
     methods: str,
     seeds: int,
@@ -45,16 +46,17 @@ def compare_command(
     as_json: bool,
 ) -> None:
     """Everything between the options and the printed result."""
-    alias, dtype, chosen = resolve(model), storage_dtype_choice(storage_dtype), parse_methods(methods)
-    check_trainable(alias)
-    task_spec = parse_task(task)
+    check_trainable(resolve(model))
+    alias, dtype, chosen = default_weights(model), storage_dtype_choice(storage_dtype), parse_methods(methods)
+    task_spec = parse_task(task or default_task(alias))
     size = size_of(alias, choice, dtype)
     rates = parse_rates(learning_rates, chosen)
     specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates, match_choice(match), tokens_per_step)
     fingerprint = current(device(), "fp32")
     study = Study(out or _default_out(alias, size, specs, fingerprint))
+    remarks = _remarks(model, alias, task_spec, chosen, size, rates)
     if dry_run:
-        _show_plan(study, specs, fingerprint, as_json=as_json)
+        _show_plan(study, specs, fingerprint, remarks, as_json=as_json)
         return
     check_libraries()
     began = time.monotonic()
@@ -66,7 +68,6 @@ def compare_command(
             raise _failures(failed, specs, study)
         comparison = compare_runs(runs, specs)
         wall = time.monotonic() - began
-        remarks = _edge_remarks(alias, task_spec, chosen, size, rates)
         result = {
             **comparison.to_json(),
             "remarks": remarks,
@@ -94,10 +95,10 @@ def _failures(failed: int, specs: Sequence[RunSpec], study: Study) -> CapacityEr
     return CapacityError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {study.folder}")
 
 
-def _edge_remarks(
-    alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
+def _remarks(
+    model: str, alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
 ) -> list[str]:
-    """Says which shipped rates were the smallest or largest of those tried, and which nobody tuned."""
+    """Says which shipped rates were the smallest or largest of those tried, which nobody tuned, and what was chosen."""
     parts = {part for m in methods for part in PARTS.get(m, (m,))}
     used = [m for m in METHODS if m in parts and m not in rates]
     rate = {m: tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters) for m in used}
@@ -109,6 +110,8 @@ def _edge_remarks(
             f"The rates {', '.join(untuned)} are untuned defaults from the range that the paper tried: tune them with "
             "capacity sweep before comparing methods."
         )
+    if alias != resolve(model):
+        remarks.append(f"Weights in bf16, as a large model's are unless its name says another: {model}?dtype=fp32.")
     return remarks
 
 
@@ -122,12 +125,16 @@ def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: 
     return Path("capacity-studies") / f"compare-{plain}-{name}-{digest}"
 
 
-def _show_plan(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, as_json: bool) -> None:
+def _show_plan(
+    study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, remarks: Sequence[str], *, as_json: bool
+) -> None:
     found = [(spec, study.find(spec, fingerprint)[0]) for spec in specs]
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
-        print(json.dumps({"study": str(study.folder), "runs": runs}, indent=1))
+        print(json.dumps({"study": str(study.folder), "runs": runs, "remarks": list(remarks)}, indent=1))
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
     Console().print(rows_table(("run", "what", "rate", "state"), rows))
     print(f"{len(rows)} runs in {study.folder}")
+    for remark in remarks:
+        print(remark)

@@ -36,6 +36,7 @@ def evaluate_command(
     *,
     as_json: bool,
     control: bool = False,
+    code_length: bool = False,
     out: Path | None = None,
 ) -> None:
     """Everything between the options and the printed result."""
@@ -53,6 +54,8 @@ def evaluate_command(
         raise DataError(f"--out {out}: no folder {out.parent}")
     named = parse_task(task)
     problem = open_task(named)
+    if code_length and not problem.has_demonstrations:
+        raise SpecError(f"--code-length: task {named.label} has no demonstrations")
     default = PROTOCOLS[named.name].evaluation(problem, validation=split == "validation", temperature=temperature)
     spec = EvaluationSpec(
         split=default.split,
@@ -82,6 +85,7 @@ def evaluate_command(
         "split": spec.split,
         "protocol": protocol_name(spec),
         **measured,
+        "demonstrations": _demonstrations(opened, problem, spec) if code_length else None,
     }
     text = json.dumps(result, indent=1)
     if out is not None:
@@ -114,6 +118,19 @@ def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control:
         gain = difference_interval(_matrix(evaluation.outcomes, "correct"), _matrix(base.outcomes, "correct"))
         measured["control"] = {**_counts(base), "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
     return measured
+
+
+def _demonstrations(opened: "Opened", problem: Task, spec: EvaluationSpec) -> dict[str, Any]:
+    """What one demonstration of each of the evaluated items costs to code."""
+    from capacity.adapters.inject import AdaptedModel
+    from capacity.config import NoAdapter
+    from capacity.training.heldout import demonstration_length
+    from capacity.training.slices import RowsAtOnce
+
+    adapted = opened.adapted or AdaptedModel(opened.model.requires_grad_(False), NoAdapter(), opened.model)
+    items = problem.items(spec.split, spec.items)
+    found = demonstration_length(opened.model, opened.tokenizer, problem, items, RowsAtOnce(adapted, opened.base))
+    return {"n": found.demonstrations, "tokens": found.tokens, "code_length_bits": found.bits}
 
 
 def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | None:
@@ -174,6 +191,10 @@ def _sentence(result: dict[str, Any], adapter: Path | None) -> str:
         lines.append(f"at least one of {k} samples right: {100 * result['pass_at_k']:.1f} % of the items")
     if result["n_unfinished"]:
         lines.append(f"cut off before their end: {result['n_unfinished']:,} of {result['n_items'] * k:,} completions")
+    if result["demonstrations"] is not None:
+        coded = result["demonstrations"]
+        n, tokens, bits = coded["n"], coded["tokens"], coded["code_length_bits"]
+        lines.append(f"demonstrations: {bits:,.0f} bits for {n:,}, {bits / n:,.1f} each, {bits / tokens:.3f} a token")
     if result["kl_to_base_bits"] is not None:
         lines.append(f"KL to the base: {result['kl_to_base_bits']:.4g} bits a token")
     if result["control"] is not None:

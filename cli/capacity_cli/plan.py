@@ -1,6 +1,7 @@
 """`capacity plan`: sizes and groups of an update on a model, from shapes alone."""
 
 import json
+from typing import Any
 
 from rich.console import Console
 
@@ -9,16 +10,31 @@ from capacity.adapters.storage import FIXED_SIZE_DTYPES, payload_bytes
 from capacity.models.aliases import ALIASES, model_shape
 from capacity.training.sizes import OPTIONS, SizeChoice, size_of
 from capacity_cli.choices import storage_dtype_choice
+from capacity_cli.plan_memory import fit_text, memory_of, memory_text, parse_memory
 from capacity_reports.tables import rows_table
 
 
-def plan_command(model: str, choice: SizeChoice, storage_dtype: str, *, list_modules: bool, as_json: bool) -> None:
-    """Prints the plan as a table or as JSON."""
+def plan_command(
+    model: str,
+    choice: SizeChoice,
+    storage_dtype: str,
+    *,
+    list_modules: bool,
+    as_json: bool,
+    memory: str | None = None,
+    tokens: tuple[int, int] = (256, 512),
+) -> None:
+    """Prints the plan as a table or as JSON.
+
+    `memory`: of the GPU that training is to fit; `tokens`: of the longest prompt and completion.
+    """
+    available = None if memory is None else parse_memory(memory)
     name, shape = model_shape(model)
     size = size_of(model, choice, storage_dtype_choice(storage_dtype))
     solution, shapes, assignment = size.solution, size.modules, size.group_of_module
     options = OPTIONS[solution.adapter]
-    plan = {
+    training = memory_of(shape, size, model, tokens, available)
+    plan: dict[str, Any] = {
         "model": name,
         "source": ALIASES[name].source if name in ALIASES else "folder",
         "family": shape.family,
@@ -37,6 +53,7 @@ def plan_command(model: str, choice: SizeChoice, storage_dtype: str, *, list_mod
         "adapted_modules": len(shapes) or None,
         "groups": solution.groups,
         "group_sizes": [] if assignment is None else list(group_sizes(assignment)),
+        "training_memory": training,
         "update_bytes": {d: payload_bytes(solution.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
     }
     if list_modules:
@@ -47,9 +64,12 @@ def plan_command(model: str, choice: SizeChoice, storage_dtype: str, *, list_mod
     if as_json:
         print(json.dumps(plan, indent=1))
         return
-    rows = [(key.replace("_", " "), _text(value)) for key, value in plan.items() if key != "modules"]
+    shown = {**plan, "training_memory": memory_text(training, tokens)}
+    rows = [(key.replace("_", " "), _text(value)) for key, value in shown.items() if key != "modules"]
     console = Console()
     console.print(rows_table(("", ""), [r for r in rows if r[1]]))
+    if available is not None:
+        print(fit_text(plan["training_memory"]))
     if list_modules:
         listed = [
             (m.name, f"{m.d}×{m.k}", "" if assignment is None else str(assignment[i])) for i, m in enumerate(shapes)

@@ -1,0 +1,102 @@
+"""Memory estimated from shapes: against what a backward pass really keeps, and what is said where it does not fit."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from small import SMALLEST, small_spec
+from untrained import LuckyTask, arm_of, laid_out, spec_of
+
+from capacity.errors import SpecError, TrainingError
+from capacity.models.aliases import ALIASES
+from capacity.models.memory import CPU_PASS_BYTES, HEADROOM, gigabytes, memory_plan, row_bytes, rows_at_once
+from capacity.training.fitting import check_memory, device_memory
+from capacity_cli.plan_memory import parse_memory
+
+SHAPE = ALIASES["qwen2.5-3b"].shape
+TOKENS: dict[str, Any] = {"prompt_tokens": 256, "new_tokens": 512}
+
+
+@pytest.mark.parametrize("budget", ["100", "full"])
+def test_activations_are_those_that_a_backward_pass_keeps(budget: str) -> None:
+    arm = arm_of(spec_of("sft", budget=budget), LuckyTask())
+    batch = arm.batch(laid_out(arm, LuckyTask().items("train", arm.prompts_per_step)))
+    parameters = {p.untyped_storage().data_ptr() for p in arm.adapted.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        loss = arm.loss(batch)
+    assert torch.isfinite(loss)
+    prompt, new = batch.rollout.prompt_ids.shape[1], batch.rollout.completion_ids.shape[1]
+    row = row_bytes(ALIASES[SMALLEST].shape, prompt, new)
+    assert 0.6 < batch.sequences * row.activations / sum(kept.values()) < 1.7
+
+
+def test_rows_fill_the_room_that_weights_and_update_leave() -> None:
+    row = row_bytes(SHAPE, **TOKENS, dtype="bf16")
+    weights = 2 * SHAPE.parameters
+    for available in (24 * 10**9, 80 * 10**9):
+        rows = rows_at_once(SHAPE, **TOKENS, dtype="bf16", resident=weights, device_bytes=available)
+        plan = memory_plan(SHAPE, trained=100, sequences=1, micro_batch=rows, **TOKENS, dtype="bf16")
+        assert plan.training <= 0.9 * available + HEADROOM * 1600
+        assert plan.training + HEADROOM * (row.activations + row.logits) > 0.9 * available
+    assert rows_at_once(SHAPE, **TOKENS, resident=weights, device_bytes=weights) == 1
+
+
+def test_a_pass_on_a_cpu_takes_two_gigabytes_whatever_the_machine() -> None:
+    shape = ALIASES["smollm2-135m"].shape
+    row = row_bytes(shape, **TOKENS)
+    assert rows_at_once(shape, **TOKENS) == CPU_PASS_BYTES // (row.activations + row.logits)
+    assert rows_at_once(shape, **TOKENS, resident=10**12) == rows_at_once(shape, **TOKENS)
+    row = row_bytes(shape, **TOKENS, backward=False)
+    assert rows_at_once(shape, **TOKENS, backward=False) == CPU_PASS_BYTES // 2 // (row.activations + row.logits)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_is_loaded() -> None:
+    spec = small_spec("grpo")
+    check_memory(spec, ALIASES["abacus-0.9m"].shape, device_memory("cpu"))
+    with pytest.raises(TrainingError, match=r"needs about .* there are 10.0 GB: the weights alone do not fit; load"):
+        check_memory(spec, SHAPE, 10**10)
+    full = small_spec("sft", budget="full")
+    with pytest.raises(TrainingError, match="weights and update with its moments do not fit"):
+        check_memory(full, SHAPE, 50 * 10**9)
+
+
+@pytest.mark.parametrize(("count", "text"), [(400, "400 B"), (4 * 10**6, "4.0 MB"), (15_231_233_024, "15.2 GB")])
+def test_sizes_in_words(count: int, text: str) -> None:
+    assert gigabytes(count) == text
+
+
+def test_memory_of_a_gpu_is_read() -> None:
+    assert (parse_memory("24GB"), parse_memory("1.5 GiB")) == (24 * 10**9, 3 * 2**29)
+    for wrong in ("24", "0GB", "GB", "24 TB"):
+        with pytest.raises(SpecError, match="write 24GB or 40GiB"):
+            parse_memory(wrong)
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [("80GB", "Training fits 80.0 GB, with"), ("20GB", "for one sequence at a time: lower the task's")],
+)
+def test_plan_says_whether_training_fits(capsys: pytest.CaptureFixture[str], memory: str, said: str) -> None:
+    from capacity.adapters.budget import Budget
+    from capacity.training.sizes import SizeChoice
+    from capacity_cli.plan import plan_command
+
+    choice = SizeChoice(budget=Budget.parse("13"))
+    for as_json in (False, True):
+        plan_command("qwen2.5-7b?dtype=bf16", choice, "bf16", list_modules=False, as_json=as_json, memory=memory)
+        out = capsys.readouterr().out
+        if as_json:
+            found = json.loads(out)["training_memory"]
+            assert (found["advice"] is None) == (memory == "80GB")
+            assert found["weights"] == 2 * ALIASES["qwen2.5-7b"].shape.parameters
+        else:
+            assert said in out
