@@ -8,7 +8,8 @@ from untrained import LuckyTask, arm_of, laid_out, spec_of
 
 from capacity.models.aliases import ALIASES
 from capacity.models.memory import rows_at_once
-from capacity.training.slices import slice_sizes, summed
+from capacity.training.rollout import Rollout
+from capacity.training.slices import slice_sizes, summed, trimmed
 
 TASK = LuckyTask()
 METHODS = ["sft", "rft", "grpo", "random-reward"]
@@ -95,6 +96,17 @@ def test_samples_drawn_in_parts_are_those_drawn_together(monkeypatch: pytest.Mon
         for name, tensor in vars(together).items():
             torch.testing.assert_close(vars(parts)[name], tensor, atol=1e-5, rtol=0, msg=name)
         assert torch.equal(part_rewards, rewards)
+
+
+def test_trimming_drops_columns_that_are_padding_in_every_row() -> None:
+    tokens, mask = torch.arange(12).view(2, 6), torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
+    ends = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
+    found = trimmed(Rollout(tokens, mask, tokens, ends, tokens.float()))
+    assert found.prompt_ids.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
+    assert found.completion_ids.tolist() == found.sampler_logprobs.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert (found.prompt_mask.shape, found.completion_mask.tolist()) == ((2, 5), [[1, 1, 1], [1, 0, 0]])
+    again = trimmed(found)
+    assert all(torch.equal(a, b) for a, b in zip(vars(again).values(), vars(found).values(), strict=True))
 
 
 def test_every_step_of_the_embedded_models_is_one_slice() -> None:

@@ -20,6 +20,7 @@ from capacity.training.batches import HELDOUT_STREAM, encode_completions, encode
 from capacity.training.rft import RftArm
 from capacity.training.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.training.sft import SftArm
+from capacity.training.slices import trimmed
 
 _ITEMS = 256
 _SEED = 0  # the same held-out sequences for all runs of one kind
@@ -98,7 +99,7 @@ def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
     model.eval()
     bits = 0.0
     for start in range(0, len(rollout.completion_ids), rows):
-        part = Rollout(*(t[start : start + rows] for t in vars(rollout).values()))
+        part = trimmed(Rollout(*(t[start : start + rows] for t in vars(rollout).values())))
         logprobs = losses.token_logprobs(forward_logits(model, part).float(), part.completion_ids)
         bits += losses.code_length_bits(logprobs, part.completion_mask)
     return bits

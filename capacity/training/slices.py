@@ -79,6 +79,14 @@ def joined(parts: Sequence[Rollout], pad: int) -> Rollout:
     )
 
 
+def trimmed(rollout: Rollout) -> Rollout:
+    """Without the columns that are padding in every row, as slices of long batches have."""
+    first = int(rollout.prompt_mask.any(0).int().argmax())
+    last = int(rollout.completion_mask.any(0).sum())
+    prompt = (t[:, first:] for t in (rollout.prompt_ids, rollout.prompt_mask))
+    return Rollout(*prompt, *(t[:, :last] for t in list(vars(rollout).values())[2:]))
+
+
 class _Sum(torch.autograd.Function):
     """A sum whose gradient is known already."""
 
