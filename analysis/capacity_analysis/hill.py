@@ -126,6 +126,7 @@ def fit_hill(
         found = optimize.least_squares(
             lambda t: weight * (_curve(_spread_out(t, fixed)).accuracy(x) - y),
             start,
+            jac=lambda t: weight[:, None] * _derivatives(_spread_out(t, fixed), x)[:, free],
             bounds=_bounds(x, fixed),
             x_scale="jac",
             xtol=1e-12,
@@ -202,6 +203,15 @@ def _hessian(free: Vector, x: Vector, y: Vector, weight: Vector, fixed: tuple[fl
     steps = 1e-4 * np.eye(len(free))
     hessian = np.stack([(gradient(free + s) - gradient(free - s)) / 2e-4 for s in steps])
     return np.asarray((hessian + hessian.T) / 2)
+
+
+def _derivatives(theta: Vector, x: Vector) -> Vector:
+    """Of the accuracies at sizes x with respect to lower, upper, ln midpoint and ln slope; observations × 4."""
+    curve = _curve(theta)
+    share = curve.share(x)
+    away = np.log(np.where(x > 0, x, curve.midpoint) / curve.midpoint)  # at size 0 the curve is level
+    steep = (curve.upper - curve.lower) * share * (1.0 - share) * curve.slope
+    return np.stack([1.0 - share, share, -steep, steep * away], axis=1)
 
 
 def _curve(theta: Vector) -> Hill:

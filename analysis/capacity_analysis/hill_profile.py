@@ -23,6 +23,8 @@ _LOG_SLOPES = (np.log(0.1), np.log(1000.0))
 _BEYOND = 3.0
 # A curve that passes the target lies at least this far on both sides of it.
 _CLEAR = 1e-5
+# Ends are searched until they are known to this, in decades.
+_PRECISE = 0.004
 # Rows that are minimised at once.
 _SIDE_BY_SIDE = 4000
 # Further levels at which a profile is cut, as shares of the critical value.
@@ -314,21 +316,21 @@ def _ends(
     f_outer = np.sqrt(np.maximum(at_bound[closed] - smallest[rows], 0.0)) - wanted
     near = start[rows]
     for turn in range(14):
-        # Regula falsi on the root of the excess, with halvings in between, as the excess may level off.
-        middle = inner - f_inner * (outer - inner) / (f_outer - f_inner)
-        margin = 0.02 * (outer - inner)
-        least, most = np.where(up, inner + margin, outer - margin), np.where(up, outer - margin, inner + margin)
-        middle = np.clip(middle, least, most)
-        if turn % 3 == 2:
-            middle = (inner + outer) / 2
-        cost, theta = part.best_through(middle, near, far)
-        value = np.sqrt(np.maximum(cost - smallest[rows], 0.0)) - wanted
-        within = value <= 0
-        near, far = np.where(within[:, None], theta, near), np.where(within[:, None], far, theta)
-        inner, f_inner = np.where(within, middle, inner), np.where(within, value, f_inner)
-        outer, f_outer = np.where(within, outer, middle), np.where(within, f_outer, value)
-        if np.all(np.abs(outer - inner) < 0.004):
+        live = np.flatnonzero(np.abs(outer - inner) >= _PRECISE)
+        if not len(live):
             break
+        # Regula falsi on the root of the excess, with halvings in between, as the excess may level off.
+        a, b, f_a, f_b = inner[live], outer[live], f_inner[live], f_outer[live]
+        middle = a - f_a * (b - a) / (f_b - f_a)
+        margin = 0.02 * (b - a)
+        least, most = np.where(up[live], a + margin, b - margin), np.where(up[live], b - margin, a + margin)
+        middle = (a + b) / 2 if turn % 3 == 2 else np.clip(middle, least, most)
+        cost, theta = part.take(live).best_through(middle, near[live], far[live])
+        value = np.sqrt(np.maximum(cost - smallest[rows[live]], 0.0)) - wanted[live]
+        within = value <= 0
+        inside, outside = live[within], live[~within]
+        inner[inside], f_inner[inside], near[inside] = middle[within], value[within], theta[within]
+        outer[outside], f_outer[outside], far[outside] = middle[~within], value[~within], theta[~within]
     out[rows] = outer
     return out
 

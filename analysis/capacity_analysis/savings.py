@@ -1,14 +1,14 @@
 """Which arm needs the smaller update at equal accuracy, and which is more accurate at equal size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
 import pandas as pd
 
 from capacity.errors import SpecError
-from capacity_analysis.bjontegaard import inverse_curve, isotonic, size_ratio
+from capacity_analysis.bjontegaard import SizeRatio, inverse_curve, isotonic, size_ratio
 from capacity_analysis.configurations import DETAILS, KEY, Configurations, Floats, Items
 
 # Replicates in which the curves share no accuracies leave the interval open once they are more than its tails.
@@ -157,11 +157,18 @@ def savings(
             values.extend(isotonic(draws[:, list(curve.rows)], curve.weights))
         inverted[curve.model, curve.arm] = [inverse_curve(curve.sizes, row) for row in values]
     results = []
+    known: dict[tuple[str, str, str], list[SizeRatio | None]] = {}
     for test, anchor in permutations(arms, 2):
         if test.model != anchor.model:
             continue
-        pairs = zip(inverted[test.model, test.arm], inverted[anchor.model, anchor.arm], strict=True)
-        estimate, *drawn = (size_ratio(a, b) for a, b in pairs)
+        if (test.model, anchor.arm, test.arm) in known:  # the other way round it is the inverse
+            other = known[test.model, anchor.arm, test.arm]
+            found_ratios = [None if r is None else replace(r, ratio=1 / r.ratio) for r in other]
+        else:
+            pairs = zip(inverted[test.model, test.arm], inverted[anchor.model, anchor.arm], strict=True)
+            found_ratios = [size_ratio(a, b) for a, b in pairs]
+        known[test.model, test.arm, anchor.arm] = found_ratios
+        estimate, *drawn = found_ratios
         ratios = np.array([r.ratio for r in drawn if r is not None])
         missing = 1 - len(ratios) / len(drawn) if drawn else None
         low, high, remark = _interval(ratios, missing)

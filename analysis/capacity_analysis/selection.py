@@ -83,6 +83,13 @@ class RateTrials:
 
 def rate_trials(points: Points, split: str = "validation") -> tuple[RateTrials, ...]:
     """The rates tried on `split` for every trained arm, in the order of the table. Empty if there are none."""
+    if f"rates tried on {split}" not in points.memo:
+        points.memo[f"rates tried on {split}"] = _rate_trials(points, split)
+    found: tuple[RateTrials, ...] = points.memo[f"rates tried on {split}"]
+    return found
+
+
+def _rate_trials(points: Points, split: str) -> tuple[RateTrials, ...]:
     frame = points.frame
     known = frame[(frame["split"] == split).fillna(False) & frame["learning_rate"].notna()]
     found = []
@@ -177,10 +184,10 @@ def reported_rows(points: Points) -> "pd.Series[bool]":
     frame = points.frame
     keep = (frame["split"] != "validation").fillna(True).astype(bool)
     chosen = {trial.arm: trial.best for trial in rate_trials(points)}
-    for _, rows in frame[keep & frame["learning_rate"].notna()].groupby(list(ARM), dropna=False, sort=False):
+    trained = frame[keep & frame["learning_rate"].notna()]
+    distinct = trained.groupby(list(ARM), dropna=False, sort=False)["learning_rate"].transform("nunique")
+    for _, rows in trained[distinct > 1].groupby(list(ARM), dropna=False, sort=False):
         rates = sorted({float(rate) for rate in rows["learning_rate"]})
-        if len(rates) == 1:
-            continue
         name = arm_name(rows.iloc[0])
         if chosen.get(name) not in rates:
             raise SpecError(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.transforms import Bbox
 
     from capacity_reports.blocks import Figure
 
@@ -59,9 +60,10 @@ def dashes(place: int) -> str:
 
 def levels(count: int) -> list[str]:
     """Colours of an ordered quantity, from few to many, dark enough for lines on white and light enough on black."""
-    import seaborn as sns
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
 
-    return [str(c) for c in sns.color_palette("viridis", n_colors=count + 1).as_hex()][:count]
+    return [to_hex(colormaps["viridis"]((place + 1) / (count + 2))) for place in range(count)]
 
 
 def log_axis(axes: "Axes", which: Literal["x", "y"], label: str) -> None:
@@ -108,9 +110,8 @@ def legend(axes: "Axes", columns: int = 2) -> None:
 
 def _settings(*, text_as_paths: bool) -> "AbstractContextManager[None]":
     import matplotlib as mpl
-    import seaborn as sns
 
-    own: dict[str, Any] = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "path" if text_as_paths else "none",
         "svg.hashsalt": "capacity",
         "font.family": "sans-serif",
@@ -131,22 +132,29 @@ def _settings(*, text_as_paths: bool) -> "AbstractContextManager[None]":
         "lines.linewidth": 1.6,
         "lines.markersize": 5.0,
         "hatch.linewidth": 0.5,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "lines.solid_capstyle": "round",
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     }
-    # Colour names as they are, no global state: the style holds while a figure is drawn.
-    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **own}
-    return mpl.rc_context(settings)
+    return mpl.rc_context(settings)  # no global state: the style holds while a figure is drawn
 
 
 def _canvas(figure: "Figure") -> "Canvas":
-    import seaborn as sns
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(WIDTH, figure.height))
-    axes = canvas.add_subplot()
-    figure.draw(axes)
-    sns.despine(canvas)
+    figure.draw(canvas.add_subplot())
     return canvas
+
+
+def _box(canvas: "Canvas") -> "Bbox":
+    """What is drawn with a little room around, in inches. `bbox_inches="tight"` would draw everything twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(canvas).get_renderer()  # type: ignore[no-untyped-call]
+    return canvas.get_tightbbox(renderer).padded(0.1)
 
 
 def svg_file(figure: "Figure") -> str:
@@ -158,7 +166,8 @@ def png_file(figure: "Figure", dpi: int = 300) -> bytes:
     """The figure as pixels on white."""
     buffer = io.BytesIO()
     with _settings(text_as_paths=True):
-        _canvas(figure).savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+        canvas = _canvas(figure)
+        canvas.savefig(buffer, format="png", dpi=dpi, bbox_inches=_box(canvas), facecolor="white")
     return buffer.getvalue()
 
 
@@ -188,9 +197,8 @@ def variable(ink: str) -> str:
 def _svg(figure: "Figure", *, text_as_paths: bool, background: str) -> str:
     buffer = io.StringIO()
     with _settings(text_as_paths=text_as_paths):
-        _canvas(figure).savefig(
-            buffer, format="svg", bbox_inches="tight", facecolor=background, metadata={"Date": None, "Creator": None}
-        )
+        canvas, nobody = _canvas(figure), {"Date": None, "Creator": None}
+        canvas.savefig(buffer, format="svg", bbox_inches=_box(canvas), facecolor=background, metadata=nobody)
     return buffer.getvalue()
 
 
