@@ -21,6 +21,7 @@ from capacity.tasks.task import Item, Task
 from capacity.training import losses
 from capacity.training.batches import encode_completions, encode_prompts
 from capacity.training.evaluate import batch_size
+from capacity.training.processes import Processes
 from capacity.training.rollout import Rollout, forward_logits, pad_left, pad_right, sample
 from capacity.training.slices import RowsAtOnce, joined, slice_sizes, summed
 
@@ -85,9 +86,10 @@ class Recorder:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one slice's pass shows: `logprobs` (B, T) of the objective, means over its tokens in nats, sums in bits."""
+    """What one slice's pass shows: `logprobs` (B, T) of the objective, means over `tokens` in nats, sums in bits."""
 
     logprobs: Tensor
+    tokens: int
     entropy: float
     kl_to_base: float
     code_length: float
@@ -251,8 +253,10 @@ class Arm:
         Raises:
             TrainingError: the loss is not finite.
         """
-        sizes = slice_sizes(batch.sequences, self.at_once(batch.rollout))
-        ends = list(accumulate(sizes))
+        processes = Processes.current()
+        first, last = processes.own(batch.sequences)
+        sizes = slice_sizes(last - first, self.at_once(batch.rollout))
+        ends = [first + end for end in accumulate(sizes)]
         parts = [batch.rows(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         seen: list[_Seen] = []
 
@@ -261,11 +265,12 @@ class Arm:
             seen.append(looked_at)
             return loss if part is batch else loss * self.share(part, batch)
 
-        if len(parts) == 1:
+        if processes.count == len(parts) == 1:
             loss = share(batch)
         else:
-            loss = summed([partial(share, part) for part in parts], list(self.adapted.trained.values()))
-        self._record(loss, batch, parts, seen)
+            add_up = processes.add_up if processes.count > 1 else None
+            loss = summed([partial(share, p) for p in parts], list(self.adapted.trained.values()), add_up)
+        self._record(loss, batch, [s for found in processes.gathered(seen) for s in found])
         return loss
 
     def _one_pass(self, part: Batch) -> tuple[Tensor, "_Seen"]:
@@ -279,7 +284,8 @@ class Arm:
             logprobs = losses.token_logprobs(logits, rollout.completion_ids)
             base_logprobs = losses.token_logprobs(base_logits, rollout.completion_ids)
             looked_at = _Seen(
-                own.detach(),
+                own.detach().cpu(),
+                part.tokens,
                 float(losses.mean_entropy(logits, mask)),
                 float(losses.mean_kl(logits, base_logits, mask)),
                 losses.code_length_bits(logprobs, mask),
@@ -287,14 +293,14 @@ class Arm:
             )
         return loss, looked_at
 
-    def _record(self, loss: Tensor, batch: Batch, parts: Sequence[Batch], seen: Sequence["_Seen"]) -> None:
+    def _record(self, loss: Tensor, batch: Batch, seen: Sequence["_Seen"]) -> None:
         """Writes down the metrics of a step: sums over its slices, or means weighted by their tokens."""
         step, value = len(self.recorder.metrics), float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {step}: lower the learning rate, now {self.training.learning_rate:g}"
             )
-        weights = [part.tokens / batch.tokens for part in parts]
+        weights = [s.tokens / batch.tokens for s in seen]
         row = {
             "step": step,
             "loss": value,
@@ -305,7 +311,7 @@ class Arm:
             "base_code_length_bits": sum(s.base_code_length for s in seen),
             "trained_tokens": batch.tokens,
             **batch.extra,
-            **self.measured(torch.cat([s.logprobs for s in seen]), batch),
+            **self.measured(torch.cat([s.logprobs for s in seen]).to(self.device), batch),
         }
         if self.phase is not None:
             row["phase"] = self.phase

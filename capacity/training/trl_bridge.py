@@ -5,6 +5,7 @@ gradient clipping, accumulation and devices stay TRL's. Overridden: `_get_train_
 `_compute_loss` (GRPO) and `compute_loss` (SFT). `tests/test_trl_bridge.py` is the contract test.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +19,17 @@ from capacity.config import TrainingSpec
 from capacity.errors import TrainingError
 from capacity.tasks.task import Item
 from capacity.training.arms import Arm, Batch
+from capacity.training.processes import Processes
 
 
-def common_arguments(training: TrainingSpec, seed: int, device: str, scratch: str) -> dict[str, Any]:
+def common_arguments(
+    training: TrainingSpec, seed: int, device: str, scratch: str, processes: int = 1
+) -> dict[str, Any]:
     """Trainer arguments that are the same for both arms: Adam, the rate's schedule, one update a step."""
     return {
         "output_dir": scratch,
         "max_steps": training.steps,
-        "per_device_train_batch_size": training.prompts_per_step * training.samples_per_prompt,
+        "per_device_train_batch_size": training.prompts_per_step * training.samples_per_prompt // processes,
         "gradient_accumulation_steps": 1,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.schedule,
@@ -38,6 +42,7 @@ def common_arguments(training: TrainingSpec, seed: int, device: str, scratch: st
         "max_grad_norm": training.max_grad_norm,
         "seed": seed,
         "use_cpu": device == "cpu",
+        "ddp_backend": "gloo" if device == "cpu" and processes > 1 else None,
         "bf16": False,
         "gradient_checkpointing": False,
         "remove_unused_columns": False,
@@ -58,8 +63,11 @@ class _ItemFeed:
     def _get_train_sampler(self, dataset: Any = None) -> SequentialSampler:  # noqa: ARG002
         return SequentialSampler(range(len(self.items)))
 
-    def _prepare_inputs(self, rows: Any) -> Batch:
-        return self.arm.batch([self.items[row["position"]] for row in rows])
+    def _prepare_inputs(self, rows: Any) -> Batch:  # noqa: ARG002
+        """The sequences of the next step, all of them in each process: the arm divides them itself."""
+        size = self.arm.prompts_per_step * self.arm.sequences_per_prompt
+        first = len(self.arm.metrics) * size
+        return self.arm.batch(self.items[first : first + size])
 
 
 class PairedGRPOTrainer(_ItemFeed, GRPOTrainer):  # type: ignore[misc]
@@ -91,11 +99,15 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
         schedule: steps × the arm's prompts_per_step items.
         device: "cpu" or "cuda".
         scratch: folder that the trainer may write to.
+
+    Raises:
+        TrainingError: several GPUs, or several processes, in a way that is not supported.
     """
-    training = arm.training
+    training, processes = arm.training, Processes.current()
+    _check_processes(arm, processes)
     items = [item for item in schedule for _ in range(arm.sequences_per_prompt)]
     dataset = datasets.Dataset.from_dict({"prompt": [i.prompt for i in items], "position": range(len(items))})
-    arguments = common_arguments(training, arm.spec.seed, device, scratch)
+    arguments = common_arguments(training, arm.spec.seed, device, scratch, processes.count)
     untrained = {name: p.detach().clone() for name, p in arm.adapted.trained.items()}
     trainer: PairedGRPOTrainer | PairedSFTTrainer
     if arm.trainer == "grpo":
@@ -127,6 +139,25 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
     trainer.arm = arm
     trainer.items = items
     trainer.train()
+
+
+def _check_processes(arm: Arm, processes: Processes) -> None:
+    """Whether this run can be made by as many processes as were started."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != processes.count:
+        raise TrainingError(
+            f"this is one of {started} processes that know nothing of each other: a run over several is made by "
+            "torchrun --nproc-per-node N -m capacity.studies.processes STUDY.toml"
+        )
+    for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise TrainingError(
+                f"{name} divides the weights, which rollouts and factors need whole: start plain processes, each with "
+                "the whole model, loaded with ?dtype=bf16 or ?quantised=nf4 if it is large"
+            )
+    sequences = arm.training.prompts_per_step * arm.training.samples_per_prompt
+    if sequences % processes.count:
+        raise TrainingError(f"{sequences} sequences a step cannot be divided over {processes.count} processes evenly")
 
 
 def _restore_fp32(arm: Arm, untrained: dict[str, Tensor]) -> None:

@@ -1,0 +1,114 @@
+"""Two gloo processes make the update that one makes, and what cannot be divided is refused in one line."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from small import SMALLEST, small_spec
+from untrained import LuckyTask, arm_of, spec_of
+
+from capacity.errors import SpecError, TrainingError
+from capacity.runs.fingerprint import current
+from capacity.runs.study import Run, Study
+from capacity.studies.processes import make, specs_of
+from capacity.training import trl_bridge
+from capacity.training.batches import prompt_schedule
+from capacity.training.processes import Processes
+from capacity.training.run import execute
+
+TASK = LuckyTask()
+METHODS = ["grpo", "sft", "rft"]
+RUN = small_spec("sft", model=SMALLEST, items=8)
+
+
+def trained(method: Any, folder: str) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """The update after three steps, and the metrics."""
+    spec = spec_of(method, steps=3, prompts_per_step=3)
+    arm = arm_of(spec, TASK)
+    trl_bridge.train(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step), "cpu", folder)
+    return arm.adapted.vector(), arm.metrics
+
+
+def one_of_two(rank: int, port: int, folder: str) -> None:
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(where, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    found = {method: trained(method, f"{folder}/{rank}") for method in METHODS}
+    torch.save(found, f"{folder}/{rank}.pt")
+    failed = make([RUN], Study(Path(folder) / "study"), current("cpu", "fp32"))
+    assert failed == 0
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def made_by_two() -> Iterator[tuple[list[dict[str, Any]], list[Run]]]:
+    """What each of two processes found, by method, and the study that they made together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        mp.start_processes(one_of_two, (port, folder), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+        found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(2)]
+        yield found, Study(Path(folder) / "study").runs()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_make_the_update_of_one(made_by_two: Any, method: str, tmp_path: Path) -> None:
+    (update, metrics), (other, other_metrics) = (found[method] for found in made_by_two[0])
+    assert torch.equal(update, other)
+    assert metrics == other_metrics
+    alone, alone_metrics = trained(method, str(tmp_path))
+    assert float(alone.abs().max()) > 1e-3
+    torch.testing.assert_close(update, alone, atol=1e-5, rtol=1e-4)
+    assert len(metrics) == len(alone_metrics) == 3
+    for row, alone_row in zip(metrics, alone_metrics, strict=True):
+        for name, value in alone_row.items():
+            assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_two_processes_write_a_run_once(made_by_two: Any) -> None:
+    (run,) = made_by_two[1]
+    assert run.spec == RUN
+    assert run.result["processes"] == 2
+    alone = execute(RUN, "cpu")
+    assert run.result["trained_parameters"] == alone.result["trained_parameters"]
+    for row, expected in zip(run.metrics(), alone.metrics, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+def test_rows_are_divided_in_order_and_evenly() -> None:
+    for rows in range(10):
+        for count in range(1, 5):
+            ends = [Processes(rank, count).own(rows) for rank in range(count)]
+            assert [i for first, last in ends for i in range(first, last)] == list(range(rows))
+            assert max(b - a for a, b in ends) - min(b - a for a, b in ends) <= 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WORLD_SIZE", "2", "one of 2 processes that know nothing of each other"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP divides the weights"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed divides the weights"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(TrainingError, match=message):
+        trained("sft", str(tmp_path))
+
+
+def test_a_study_whose_rates_are_tuned_is_refused() -> None:
+    path = Path(__file__).parents[1] / "studies" / "paper-table-2.toml"
+    with pytest.raises(SpecError, match=r'its rates are "tuned": tune them with capacity sweep'):
+        specs_of(path)
