@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
     from matplotlib.transforms import Bbox
 
     from capacity_reports.blocks import Figure
@@ -83,6 +84,14 @@ def percent_axis(axes: "Axes", label: str = "accuracy, %") -> None:
 
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes.set_ylabel(label)
+
+
+def moved(axes: "Axes", drawn: "Sequence[Line2D]", right: float = 0.0, up: float = 0.0) -> None:
+    """Moves what is drawn by some points, so that it hides nothing. The limits of the axes stay those of the values."""
+    from matplotlib.transforms import ScaledTranslation
+
+    for line in drawn:
+        line.set_transform(axes.transData + ScaledTranslation(right / 72, up / 72, axes.figure.dpi_scale_trans))
 
 
 def numbers(values: Iterable[str | float | None]) -> list[float]:

@@ -15,13 +15,13 @@ from capacity_analysis.thresholds import Curve, Evidence
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.sections.lines import Line, line
 from capacity_reports.sources import attempt, ordered
-from capacity_reports.style import FAINT, INK, joined, legend, log_axis, method_style, percent_axis
+from capacity_reports.style import FAINT, INK, joined, legend, log_axis, method_style, moved, percent_axis
 from capacity_reports.views import UNSEEN, Analysis, TaskConfigurations, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_APART = 4.0  # points between the marks of two methods at one size
+_APART = 3.0  # points between the marks of two methods at one size
 _COLUMNS = (
     Column("method", "method"),
     Column("adapter", "adapter"),
@@ -256,8 +256,6 @@ def _draw_arm(
     beside: float,
 ) -> None:
     """Means with their intervals at the places `at`, seeds as small marks; all drawn `beside` points to the right."""
-    from matplotlib.transforms import ScaledTranslation
-
     colour, marker, _ = method_style(method)
     drawn = []
     for x, p, seeds in zip(at, places, dots, strict=True):
@@ -267,8 +265,7 @@ def _draw_arm(
             drawn += axes.plot([x, x], [p.low, p.high], color=colour, lw=1)
     means = [p.accuracy for p in places]
     drawn += axes.plot(at, means, ls="", marker=marker, color=colour, label=method)
-    for artist in drawn:  # moved afterwards: the limits of the axes come from the values
-        artist.set_transform(axes.transData + ScaledTranslation(beside / 72, 0, axes.figure.dpi_scale_trans))
+    moved(axes, drawn, right=beside)
 
 
 def _draw_line(axes: "Axes", method: str, fitted: Line) -> None:

@@ -13,7 +13,7 @@ from capacity_analysis.scaling_report import ScalingResult, scaling_report
 from capacity_analysis.threshold_study import ThresholdStudy, scaling_curves
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.sources import attempt
-from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, numbers, percent_axis, short
+from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
 from capacity_reports.views import Analysis, View
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
         low, high = t.low or curve.sizes[0], t.high if np.isfinite(t.high) else curve.sizes[-1]
         axes.plot([x, x], [low, high], color=colour, lw=1.2)
         if t.low == 0:
-            axes.plot([x], [low], marker="v", ms=5, color=colour, ls="")
+            moved(axes, axes.plot([x], [low], marker="v", ms=5, color=colour, ls="", clip_on=False), up=-7)
         if not np.isfinite(t.high):
-            axes.plot([x], [high], marker="^", ms=5, color=colour, ls="")
+            moved(axes, axes.plot([x], [high], marker="^", ms=5, color=colour, ls="", clip_on=False), up=7)
         middle = estimate or (low * high) ** 0.5
         axes.plot(
             [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.method
