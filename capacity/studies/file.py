@@ -31,7 +31,7 @@ from pydantic import (
 
 from capacity.adapters.budget import Budget
 from capacity.adapters.sharing import Sharing
-from capacity.config import METHODS, Frozen, Match, Method, StorageDtype, TaskSpec
+from capacity.config import METHODS, Frozen, Match, Method, RolloutSpec, StorageDtype, TaskSpec
 from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.models.aliases import check_trainable, resolve
 from capacity.tasks.catalog import parse_task
@@ -162,12 +162,16 @@ class Grid(Frozen):
 
 
 class StudyFile(Frozen):
-    """A whole study. `predictions`: what its authors expect, written down before it is run."""
+    """A whole study. `predictions`: what its authors expect, written down before it is run.
+
+    `rollouts`: samples of all runs come from another engine than the trainer's own model.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     question: str = ""
     predictions: tuple[str, ...] = ()
     tuning: Tuning | None = None
+    rollouts: RolloutSpec | None = None
     grids: Annotated[tuple[Grid, ...], Field(min_length=1)]
 
 

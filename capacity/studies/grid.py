@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from capacity.config import Match, Method, RunSpec, TaskSpec
+from capacity.config import Match, Method, RolloutSpec, RunSpec, TaskSpec
 from capacity.errors import CapacityError, SpecError
+from capacity.rollouts.choice import with_rollouts
 from capacity.studies.file import Grid, StudyFile, Tuning
 from capacity.training.pairs import base_specs, rate_of, trained_spec
 from capacity.training.rates import PARTS, SAME_RATE
@@ -21,10 +22,11 @@ class Cell:
     model: str
     task: TaskSpec
     size: Size
+    rollouts: RolloutSpec | None = None
 
     def spec(self, method: Method, seed: int, rates: Mapping[Method, float], *, validation: bool) -> RunSpec:
         """One run of the cell."""
-        return trained_spec(
+        spec = trained_spec(
             self.model,
             self.task,
             method,
@@ -37,6 +39,7 @@ class Cell:
             tokens_per_step=self.grid.tokens_per_step,
             protocol=self.grid.protocol_of(self.task),
         )
+        return with_rollouts(spec, self.rollouts)
 
     @property
     def tuned_methods(self) -> tuple[Method, ...]:
@@ -58,7 +61,8 @@ def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
             for task in grid.task_specs:
                 for entry in grid.sizes:
                     try:
-                        yield Cell(grid, model, task, size_of(model, entry.choice, grid.storage_dtype))
+                        size = size_of(model, entry.choice, grid.storage_dtype)
+                        yield Cell(grid, model, task, size, study.rollouts)
                     except CapacityError as error:
                         raise SpecError(f"grid {number}: {error}") from None
 
@@ -88,7 +92,8 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
                 specs += [cell.spec(method, seed, rates, validation=validation) for seed in cell.grid.seeds]
     for grid in study.grids:
         if grid.base:
-            specs += [s for m in grid.models for t in grid.task_specs for s in base_specs(m, t, grid.protocol_of(t))]
+            base = [s for m in grid.models for t in grid.task_specs for s in base_specs(m, t, grid.protocol_of(t))]
+            specs += [with_rollouts(spec, study.rollouts) for spec in base]
     return unique(specs)
 
 

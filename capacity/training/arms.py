@@ -17,13 +17,14 @@ from torch import Tensor
 from capacity.adapters.inject import AdaptedModel
 from capacity.config import FullUpdate, RunSpec, TrainingSpec
 from capacity.errors import TrainingError
+from capacity.rollouts.interface import Sampler
+from capacity.rollouts.transformers import TransformersSampler
 from capacity.tasks.task import Item, Task
 from capacity.training import losses
 from capacity.training.batches import encode_completions, encode_prompts
-from capacity.training.evaluate import batch_size
 from capacity.training.processes import Processes
-from capacity.training.rollout import Rollout, forward_logits, pad_left, pad_right, sample
-from capacity.training.slices import RowsAtOnce, joined, slice_sizes, summed
+from capacity.training.rollout import Rollout, forward_logits, pad_left, pad_right
+from capacity.training.slices import RowsAtOnce, slice_sizes, summed
 
 OnStep = Callable[[int, dict[str, Any]], None]
 
@@ -106,6 +107,7 @@ class Arm:
         spec: the run.
         training: of this phase; the run's own if None.
         recorder: shared by the phases of a run.
+        sampler: where samples come from, shared too; the trainer's own model if None.
     """
 
     trainer: Literal["sft", "grpo"]  # which of TRL's trainers it goes with
@@ -119,6 +121,7 @@ class Arm:
         spec: RunSpec,
         training: TrainingSpec | None = None,
         recorder: Recorder | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         training = training or spec.training
         assert training is not None
@@ -132,6 +135,8 @@ class Arm:
         self.parameters = sum(p.numel() for p in adapted.bare.parameters())
         self.at_once = RowsAtOnce(adapted, spec.model)
         self.device = next(adapted.model.parameters()).device
+        self.sampler: Sampler = sampler or TransformersSampler(adapted, tokenizer)
+        self.sampling: dict[str, Any] = {}
         start = adapted.vector()
         self.start = start if bool(start.any()) else None  # random, or trained by an earlier phase
 
@@ -171,31 +176,24 @@ class Arm:
         """What this arm measures of a whole step, given the log-probabilities (B, T) of its objective."""
         return {}
 
-    def sampled(self, items: Sequence[Item], temperature: float, rng: np.random.Generator) -> tuple[Rollout, Tensor]:
-        """One sample of the model, as it is, for each of `items`, and its rewards (B,), 0 or 1. Counts the cost."""
-        pad, longest = self.tokenizer.pad_token_id, self.training.max_new_tokens
-        prompt_ids, prompt_mask = pad_left(encode_prompts(self.tokenizer, items), pad)
-        uniforms = torch.from_numpy(rng.random((len(items), longest)))
-        size = batch_size(self.adapted.bare, self.device, prompt_ids.shape[1] + longest)
-        parts = [
-            sample(
-                self.adapted.model,
-                prompt_ids[start : start + size].to(self.device),
-                prompt_mask[start : start + size].to(self.device),
-                uniforms[start : start + size],
-                temperature=temperature,
-                eos=self.tokenizer.eos_token_id,
-                pad=pad,
-            )
-            for start in range(0, len(items), size)
-        ]
-        rollout = joined(parts, pad)
+    def sampled(
+        self, items: Sequence[Item], temperature: float, rng: np.random.Generator, *, base: bool = False
+    ) -> tuple[Rollout, Tensor]:
+        """One sample of the model as it is for each of `items`, and its rewards (B,), 0 or 1. Counts the cost.
+
+        With `base` the untrained model is sampled. What was measured of the sampler is in `sampling`.
+        """
+        prompts = encode_prompts(self.tokenizer, items)
+        if not base:
+            self.sampling = self.sampler.follow(prompts, f"step {len(self.recorder.metrics)}")
+        longest = self.training.max_new_tokens
+        rollout = self.sampler.sample(prompts, rng, temperature=temperature, max_new_tokens=longest, base=base)
         texts = self.tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True)
         rewards = [float(self.task.grade(item, text)) for item, text in zip(items, texts, strict=True)]
         tokens = int(rollout.completion_mask.sum())
         self.cost.sampled_sequences += len(items)
         self.cost.sampled_tokens += tokens
-        self.cost.flops += 2 * self.parameters * (int(prompt_mask.sum()) + tokens)
+        self.cost.flops += 2 * self.parameters * (int(rollout.prompt_mask.sum()) + tokens)
         return rollout, torch.tensor(rewards, device=self.device)
 
     def written(self, items: Sequence[Item], completions: Sequence[Sequence[int]]) -> Rollout:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,9 @@ from capacity.errors import SpecError
 from capacity.tasks.task import GradedTwice, Item, Task
 from capacity.training.chat import prompt_ids
 from capacity.training.rollout import Rollout, pad_left, sample
+
+if TYPE_CHECKING:
+    from capacity.rollouts.interface import Sampler
 
 _BATCH = 256
 _CPU_CACHE_BYTES = 512 * 1024**2  # of keys and values of a batch; on a GPU a quarter of its memory
@@ -55,12 +59,14 @@ def evaluate(
     spec: EvaluationSpec,
     on_items: Callable[[int, int], None] | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
+    sampler: "Sampler | None" = None,
 ) -> Evaluation:
     """Samples and grades `samples_per_item` completions of each item.
 
     The uniforms of item i, sample j depend on the protocol's seed and on i and j only, so two runs differ in an
     item only where their models differ. `on_items` is called with (done, all) after each batch, `on_rollout` with
-    what was sampled.
+    what was sampled. With `sampler` the completions are that engine's, in one pass, each with a seed of its own that
+    depends on the protocol's seed, i and j; `model` is then asked for its context only.
 
     Raises:
         DataError: the split has fewer items than asked for.
@@ -69,13 +75,22 @@ def evaluate(
     items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
     check_context(model, items, prompts, spec.max_new_tokens)
+    if sampler is not None:
+        sampler.follow(prompts, "evaluation")
+        rng = np.random.default_rng(spec.seed)
+        new = spec.max_new_tokens
+        rollout = sampler.sample(prompts, rng, temperature=spec.temperature, max_new_tokens=new)
+        if on_rollout is not None:
+            on_rollout(rollout)
+        texts, unfinished = _read(tokenizer, rollout)
+        return graded(task, items, texts, spec.samples_per_item, unfinished)
     generator = torch.Generator().manual_seed(spec.seed)
     uniforms = torch.rand(len(items), spec.max_new_tokens, generator=generator, dtype=torch.float64)
     device = next(model.parameters()).device
     size = batch_size(model, device, max(map(len, prompts)) + spec.max_new_tokens)
     model.eval()
-    texts: list[str] = []
-    unfinished = 0
+    all_texts: list[str] = []
+    all_unfinished = 0
     for start in range(0, len(items), size):
         ids, mask = pad_left(prompts[start : start + size], tokenizer.pad_token_id)
         rollout = sample(
@@ -87,17 +102,24 @@ def evaluate(
             eos=tokenizer.eos_token_id,
             pad=tokenizer.pad_token_id,
         )
-        texts.extend(tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True))
-        ended = ((rollout.completion_ids == tokenizer.eos_token_id) & rollout.completion_mask.bool()).any(1)
-        unfinished += int((~ended).sum())
+        texts, unfinished = _read(tokenizer, rollout)
+        all_texts.extend(texts)
+        all_unfinished += unfinished
         if on_rollout is not None:
             on_rollout(rollout)
         if on_items is not None:
-            on_items(len(texts), len(items))
-    return _graded(task, items, texts, spec.samples_per_item, unfinished)
+            on_items(len(all_texts), len(items))
+    return graded(task, items, all_texts, spec.samples_per_item, all_unfinished)
 
 
-def _graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfinished: int) -> Evaluation:
+def _read(tokenizer: Any, rollout: Rollout) -> tuple[list[str], int]:
+    """The texts of completions, and how many were cut off before their end."""
+    ended = ((rollout.completion_ids == tokenizer.eos_token_id) & rollout.completion_mask.bool()).any(1)
+    return tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True), int((~ended).sum())
+
+
+def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfinished: int) -> Evaluation:
+    """The evaluation of given completions, `k` in a row of each item, `unfinished` of which were cut off."""
     pairs = list(zip(items, texts, strict=True))
     grades = {"correct": [int(task.grade(item, text)) for item, text in pairs]}
     if isinstance(task, GradedTwice):

@@ -1,6 +1,7 @@
 """GRPO, and its control whose rewards say nothing."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from capacity.config import GrpoSpec
 from capacity.errors import TrainingError
+from capacity.rollouts.importance import effective_share, importance_weights
 from capacity.tasks.task import Item
 from capacity.training import advantage, losses
 from capacity.training.arms import Arm, Batch
@@ -33,7 +35,7 @@ class GrpoArm(Arm):
         rewards = self.rewarded(graded)
         k = self.training.samples_per_prompt
         advantages = advantage.group_advantages(rewards, k, self.grpo.advantage_epsilon)
-        return self.finish(rollout, rewards, advantages)
+        return self.finish(rollout, rewards, advantages, **self.sampling)
 
     def rewarded(self, graded: Tensor) -> Tensor:
         """The rewards (B,) that the samples get for their grades (B,)."""
@@ -44,8 +46,17 @@ class GrpoArm(Arm):
         assert batch.advantages is not None
         logprobs = losses.token_logprobs(logits, batch.rollout.completion_ids, self.grpo.temperature)
         mask = batch.rollout.completion_mask
-        loss = losses.grpo_loss(logprobs, logprobs.detach(), batch.advantages, mask, self.grpo.epsilon)
+        weights = self.weights(logprobs, batch)
+        loss = losses.grpo_loss(logprobs, logprobs.detach(), batch.advantages, mask, self.grpo.epsilon, weights)
         return loss, logprobs
+
+    def weights(self, logprobs: Tensor, batch: Batch) -> Tensor | None:
+        """Importance weights (B, T) of samples that another engine drew; None for the trainer's own."""
+        rollouts = self.spec.rollouts
+        if rollouts is None:
+            return None
+        sampler, mask = batch.rollout.sampler_logprobs, batch.rollout.completion_mask
+        return importance_weights(logprobs, sampler, mask, rollouts.correction, rollouts.cap)
 
     def share(self, part: Batch, whole: Batch) -> float:
         """That of its sequences, over which the loss is a mean."""
@@ -63,7 +74,21 @@ class GrpoArm(Arm):
             "group_hits": hits,
             "dead_groups": advantage.dead_groups(hits, k),
             "reward_bits": sum(losses.kt_code_bits(h, k) for h in hits),
+            **self.correction(logprobs, batch, float(kl) / math.log(2)),
         }
+
+    def correction(self, logprobs: Tensor, batch: Batch, kl_bits: float) -> dict[str, float]:
+        """What the importance weights left of a step; a warning where the sampler is far from the trainer."""
+        weights, rollouts = self.weights(logprobs, batch), self.spec.rollouts
+        if weights is None or rollouts is None:
+            return {}
+        if kl_bits > rollouts.kl_warning:
+            warnings.warn(
+                f"{self.spec.label}, step {len(self.recorder.metrics)}: KL to the sampler is {kl_bits:.3g} bits a "
+                f"token, above {rollouts.kl_warning:g}: see docs/rollouts.md",
+                stacklevel=2,
+            )
+        return {"importance_share": effective_share(weights, batch.rollout.completion_mask)}
 
     def diagnose(self) -> None:
         """Also looks at the rewards.

@@ -5,6 +5,7 @@ from typing import Any
 
 from capacity.adapters.inject import AdaptedModel
 from capacity.config import RunSpec
+from capacity.rollouts.interface import Sampler
 from capacity.tasks.task import Item, Task
 from capacity.training.arms import Arm, Recorder
 from capacity.training.batches import prompt_schedule
@@ -22,7 +23,12 @@ ARMS: dict[str, type[Arm]] = {
 
 
 def phases(
-    adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec, recorder: Recorder
+    adapted: AdaptedModel,
+    tokenizer: Any,
+    task: Task,
+    spec: RunSpec,
+    recorder: Recorder,
+    sampler: Sampler | None = None,
 ) -> Iterator[tuple[Arm, list[Item]]]:
     """Each arm of a run with the prompts of its steps. An arm is made when the one before it has trained.
 
@@ -32,7 +38,7 @@ def phases(
     training = spec.training
     assert training is not None
     if spec.method != "sft+grpo":
-        arm = ARMS[spec.method](adapted, tokenizer, task, spec, training, recorder)
+        arm = ARMS[spec.method](adapted, tokenizer, task, spec, training, recorder, sampler)
         yield arm, prompt_schedule(task, spec.seed, training.steps, arm.prompts_per_step)
         return
     assert spec.warm_start is not None
@@ -41,7 +47,7 @@ def phases(
     schedule: list[Item] = []
     for name, (steps, rate) in parts.items():
         changed = {"steps": steps, "learning_rate": rate, "warmup_steps": warmup}
-        arm = ARMS[name](adapted, tokenizer, task, spec, training.model_copy(update=changed), recorder)
+        arm = ARMS[name](adapted, tokenizer, task, spec, training.model_copy(update=changed), recorder, sampler)
         arm.phase = name
         used = len(schedule)
         schedule = prompt_schedule(task, spec.seed, used // arm.prompts_per_step + steps, arm.prompts_per_step)

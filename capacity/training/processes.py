@@ -1,17 +1,23 @@
 """One run over several processes, each with the whole model on a device of its own.
 
-Every process walks through the same steps with the same random numbers. The rows of a step are divided: each process
-computes the loss of its rows, and gradients are added up. So all make the same update, the one that a single process
-would have made up to the order of summation. Without a process group (`torchrun`, `accelerate launch`) there is one
-process, and nothing is exchanged.
+Every process walks through the same steps with the same random numbers. The rows of a step are divided: each samples
+its rows, completions are gathered, each computes the loss of its rows, gradients are added up. So all make the same
+update, the one that a single process would have made up to the order of summation. Without a process group (`torchrun`,
+`accelerate launch`) there is one process, and nothing is exchanged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from capacity.rollouts.interface import Sampler
+from capacity.training.rollout import Rollout, pad_left
+from capacity.training.slices import joined
 
 Value = TypeVar("Value")
 
@@ -47,3 +53,49 @@ class Processes:
         if self.count > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
+
+
+class DividedSampler:
+    """Samples of the trainer's own model, a share of the prompts in each process; see `Sampler`.
+
+    Each sequence gets the random numbers that it would get in one process.
+    """
+
+    engine_name: str | None = None
+
+    def __init__(self, sampler: Sampler, pad: int, device: torch.device, processes: Processes) -> None:
+        self.sampler = sampler
+        self.pad = pad
+        self.device = device
+        self.processes = processes
+
+    def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:
+        """As the sampler that is divided."""
+        return self.sampler.follow(prompts, where)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rng: np.random.Generator,
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        base: bool = False,
+    ) -> Rollout:
+        """One completion of each prompt, on every process."""
+        start, stop = self.processes.own(len(prompts))
+        rng.random((start, max_new_tokens))  # those of the processes before this one
+        options: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "base": base}
+        part = self.sampler.sample(prompts[start:stop], rng, **options) if stop > start else None
+        rng.random((len(prompts) - stop, max_new_tokens))
+        completions = [None if part is None else [t.cpu() for t in vars(part).values()][2:]]
+        parts = [found for (found,) in self.processes.gathered(completions) if found is not None]
+        counts = [len(ids) for ids, _, _ in parts]
+        ids, mask = pad_left(prompts, self.pad)  # as wide as the longest prompt of all
+        split = zip(torch.split(ids, counts), torch.split(mask, counts), parts, strict=True)
+        whole = joined([Rollout(i, m, *found) for i, m, found in split], self.pad)
+        return Rollout(*(t.to(self.device) for t in vars(whole).values()))
+
+    def close(self) -> None:
+        """As the sampler that is divided."""
+        self.sampler.close()

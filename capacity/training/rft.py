@@ -5,7 +5,6 @@ that it is drawn when its step comes); `rft-online` samples the current policy. 
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import cycle, islice
 from typing import Any
 
@@ -55,6 +54,7 @@ class RftArm(SupervisedArm):
             self.written(laid_out, completions),
             unsolved_prompts=len(prompts) - len(solved),
             different_samples=different,
+            **self.sampling,
         )
 
     def right_samples(
@@ -63,15 +63,13 @@ class RftArm(SupervisedArm):
         """For each prompt the right ones of k samples, as token ids; more rounds only for prompts without any."""
         right: list[list[list[int]]] = [[] for _ in prompts]
         frozen = self.spec.method == "rft"
-        with self.adapted.switched_off() if frozen else nullcontext():
-            for _ in range(rounds):
-                wanted = [i for i, samples in enumerate(right) if not samples]
-                if not wanted:
-                    break
-                rollout, rewards = self.sampled(
-                    [prompts[i] for i in wanted for _ in range(k)], self.rft.temperature, rng
-                )
-                for row, (ids, mask) in enumerate(zip(rollout.completion_ids, rollout.completion_mask, strict=True)):
-                    if rewards[row]:
-                        right[wanted[row // k]].append(ids[mask.bool()].tolist())
+        for _ in range(rounds):
+            wanted = [i for i, samples in enumerate(right) if not samples]
+            if not wanted:
+                break
+            laid_out = [prompts[i] for i in wanted for _ in range(k)]
+            rollout, rewards = self.sampled(laid_out, self.rft.temperature, rng, base=frozen)
+            for row, (ids, mask) in enumerate(zip(rollout.completion_ids, rollout.completion_mask, strict=True)):
+                if rewards[row]:
+                    right[wanted[row // k]].append(ids[mask.bool()].tolist())
         return right

@@ -18,6 +18,7 @@ from capacity.errors import DataError, TrainingError
 from capacity.models.aliases import model_shape
 from capacity.models.loading import load, model_folder
 from capacity.models.names import parse_model
+from capacity.rollouts.opening import opened_sampler
 from capacity.runs.resources import peak_memory
 from capacity.tasks.catalog import open_task
 from capacity.training import trl_bridge
@@ -52,6 +53,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
 
     Raises:
         TrainingError: no honest result; the message is the diagnosis.
+        EngineError: the engine that samples does not start, or is gone.
         CapacityError: the spec does not fit the model or the task.
     """
     began = time.monotonic()
@@ -70,20 +72,22 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     entries = allocation.entries if allocation else None
     adapted = attach(model, spec.adapter, cache, entries=entries, weights=weights)
     recorder, artifact, payload, square_sum = Recorder([], Cost(), on_step), None, {}, None
-    if spec.training is not None:
-        start = adapted.vector()
-        for arm, schedule in phases(adapted, tokenizer, task, spec, recorder):
-            with tempfile.TemporaryDirectory() as scratch:
-                trl_bridge.train(arm, schedule, device, scratch)
-            arm.diagnose()
-        square_sum = float((adapted.vector() - start).double().square().sum())
-        try:
-            payload = store(adapted, spec.storage_dtype)
-        except DataError as error:
-            raise TrainingError(str(error)) from None
-        artifact = pack(adapted, payload, model=spec.model, base=base, dtype=spec.storage_dtype, run=spec.identity)
-    trained_seconds = time.monotonic() - began
-    evaluation = evaluate(adapted.model, tokenizer, task, spec.evaluation)
+    with opened_sampler(spec, adapted, tokenizer, device) as sampler:
+        if spec.training is not None:
+            start = adapted.vector()
+            for arm, schedule in phases(adapted, tokenizer, task, spec, recorder, sampler):
+                with tempfile.TemporaryDirectory() as scratch:
+                    trl_bridge.train(arm, schedule, device, scratch)
+                arm.diagnose()
+            square_sum = float((adapted.vector() - start).double().square().sum())
+            try:
+                payload = store(adapted, spec.storage_dtype)
+            except DataError as error:
+                raise TrainingError(str(error)) from None
+            artifact = pack(adapted, payload, model=spec.model, base=base, dtype=spec.storage_dtype, run=spec.identity)
+        trained_seconds = time.monotonic() - began
+        engine = sampler if spec.rollouts is not None else None
+        evaluation = evaluate(adapted.model, tokenizer, task, spec.evaluation, sampler=engine)
     heldout = heldout_code_length(adapted, tokenizer, task, spec) if spec.training is not None else {}
     result = {
         "model_parameters": shape.parameters,
@@ -102,6 +106,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "accuracy": evaluation.accuracy,
         **asdict(recorder.cost),
         **heldout,
+        **({} if engine is None else {"engine": engine.engine_name}),
         "training_seconds": round(trained_seconds, 3),
         "wall_seconds": round(time.monotonic() - began, 3),
         "worker_peak_memory_bytes": peak_memory(),

@@ -19,7 +19,7 @@ from capacity.config import TrainingSpec
 from capacity.errors import TrainingError
 from capacity.tasks.task import Item
 from capacity.training.arms import Arm, Batch
-from capacity.training.processes import Processes
+from capacity.training.processes import DividedSampler, Processes
 
 
 def common_arguments(
@@ -105,6 +105,8 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
     """
     training, processes = arm.training, Processes.current()
     _check_processes(arm, processes)
+    if processes.count > 1:
+        arm.sampler = DividedSampler(arm.sampler, arm.tokenizer.pad_token_id, arm.device, processes)
     items = [item for item in schedule for _ in range(arm.sequences_per_prompt)]
     dataset = datasets.Dataset.from_dict({"prompt": [i.prompt for i in items], "position": range(len(items))})
     arguments = common_arguments(training, arm.spec.seed, device, scratch, processes.count)
@@ -158,6 +160,8 @@ def _check_processes(arm: Arm, processes: Processes) -> None:
     sequences = arm.training.prompts_per_step * arm.training.samples_per_prompt
     if sequences % processes.count:
         raise TrainingError(f"{sequences} sequences a step cannot be divided over {processes.count} processes evenly")
+    if processes.count > 1 and arm.spec.rollouts is not None:
+        raise TrainingError("an engine's rollouts serve one process: leave out rollouts, or start one process")
 
 
 def _restore_fp32(arm: Arm, untrained: dict[str, Tensor]) -> None:

@@ -63,6 +63,11 @@ StorageDtype = Annotated[
     str, typer.Option(help="Dtype of the stored update: fp32, bf16, fp16, fp8, int8, int4 or entropy.")
 ]
 
+Rollouts = Annotated[
+    str,
+    typer.Option(help="What samples: transformers (the trainer's own model), vllm, or auto (vllm for large models)."),
+]
+
 
 @app.command()
 def compare(
@@ -98,6 +103,7 @@ def compare(
     tokens_per_step: Annotated[
         int | None, typer.Option(min=1, help="Completion tokens that a step trains on, with --match tokens.")
     ] = None,
+    rollouts: Rollouts = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 4")
     ] = None,
@@ -120,7 +126,8 @@ def compare(
     )  # fmt: skip
     compare_command(
         model, task, choice, methods, seeds, learning_rates, storage_dtype, match, tokens_per_step,
-        workers, out, dry_run=dry_run, allow_mixed=allow_mixed, report=not no_report, as_json=json,
+        workers, out, dry_run=dry_run, allow_mixed=allow_mixed, report=not no_report, rollouts=rollouts,
+        as_json=json,
     )  # fmt: skip
 
 
@@ -163,6 +170,9 @@ def plan(
     scaling: Scaling = "paper",
     allocation: Allocation = "even",
     storage_dtype: StorageDtype = "bf16",
+    rollouts: Annotated[
+        str, typer.Option(help="With vllm: the memory of a device that trainer and engine share.")
+    ] = "transformers",
     modules: Annotated[bool, typer.Option("--modules", help="List the adapted modules with their groups.")] = False,
     memory: Annotated[
         str | None, typer.Option(help="24GB: does training fit such a GPU, and if not, what to change?")
@@ -180,8 +190,9 @@ def plan(
         allocation=allocation,
     )  # fmt: skip
     plan_command(
-        model, choice, storage_dtype, list_modules=modules, as_json=json, memory=memory, tokens=(256, new_tokens)
-    )
+        model, choice, storage_dtype, list_modules=modules, as_json=json, rollouts=rollouts,
+        memory=memory, tokens=(256, new_tokens),
+    )  # fmt: skip
 
 
 @app.command()
@@ -205,7 +216,8 @@ def evaluate(
         str | None, typer.Argument(help="Alias, or a folder such as merged weights. [default: the adapter's base]")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(help="Native artifact, run folder, or PEFT folder to put on the model.")
+        list[Path] | None,
+        typer.Option(help="Native artifact, run folder, or PEFT folder to put on the model; several with vllm."),
     ] = None,
     task: Annotated[str, typer.Option(help="Task.")] = "abacus",
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
@@ -219,6 +231,9 @@ def evaluate(
     code_length: Annotated[
         bool, typer.Option("--code-length", help="Also what a demonstration of each item costs to code, in bits.")
     ] = False,
+    rollouts: Annotated[str, typer.Option(help="What samples: transformers, or vllm for all adapters at once.")] = (
+        "transformers"
+    ),
     out: Annotated[
         Path | None, typer.Option(help="Write the result with per-item outcomes.", show_default="none")
     ] = None,
@@ -226,21 +241,19 @@ def evaluate(
 ) -> None:
     """Accuracy of a model on a task, with any form of adapter on it."""
     from capacity_cli.evaluate import evaluate_command
+    from capacity_cli.evaluate_several import evaluate_several_command, through_engine
 
+    adapters = adapter or []
+    if through_engine(rollouts, adapters, code_length=code_length):
+        evaluate_several_command(
+            model, adapters, task, split, items, samples, temperature, seed, control=control, out=out, as_json=json
+        )
+        return
+    one = adapters[0] if adapters else None
     evaluate_command(
-        model,
-        adapter,
-        task,
-        split,
-        items,
-        samples,
-        temperature,
-        seed,
-        control=control,
-        code_length=code_length,
-        out=out,
-        as_json=json,
-    )
+        model, one, task, split, items, samples, temperature, seed,
+        control=control, code_length=code_length, out=out, as_json=json,
+    )  # fmt: skip
 
 
 @app.command()

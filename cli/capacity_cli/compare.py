@@ -11,7 +11,8 @@ from rich.console import Console
 
 from capacity.config import METHODS, Method, RunSpec, TaskSpec
 from capacity.errors import CapacityError
-from capacity.models.aliases import check_trainable, resolve
+from capacity.models.aliases import check_trainable, model_shape, resolve
+from capacity.rollouts.choice import parse_choice, rollout_spec, with_rollouts
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
@@ -44,6 +45,7 @@ def compare_command(
     allow_mixed: bool,
     report: bool,
     as_json: bool,
+    rollouts: str = "auto",
 ) -> None:
     """Everything between the options and the printed result."""
     check_trainable(resolve(model))
@@ -52,6 +54,8 @@ def compare_command(
     size = size_of(alias, choice, dtype)
     rates = parse_rates(learning_rates, chosen)
     specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates, match_choice(match), tokens_per_step)
+    engine = rollout_spec(parse_choice(rollouts), alias, model_shape(alias)[1], device())
+    specs = [with_rollouts(spec, engine) for spec in specs]
     fingerprint = current(device(), "fp32")
     study = Study(out or _default_out(alias, size, specs, fingerprint))
     remarks = _remarks(model, alias, task_spec, chosen, size, rates)

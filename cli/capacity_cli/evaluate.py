@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capacity.config import EvaluationSpec
+from capacity.config import EvaluationSpec, TaskSpec
 from capacity.errors import DataError, SpecError
 from capacity.runs import files
 from capacity.tasks.catalog import open_task, parse_task
@@ -44,27 +44,9 @@ def evaluate_command(
         raise SpecError("give a MODEL, or --adapter with an adapter that names its model")
     if control and adapter is None:
         raise SpecError("--control switches an adapter off: it needs --adapter")
-    if split not in ("test", "validation"):
-        raise SpecError(f"--split {split!r}: choose test or validation")
-    if temperature is not None and not math.isfinite(temperature):
-        raise SpecError(f"--temperature {temperature}: give a finite number, 0 or above")
-    if seed >= 2**63:
-        raise SpecError(f"--seed {seed}: give a number below 2^63")
-    if out is not None and not out.parent.is_dir():
-        raise DataError(f"--out {out}: no folder {out.parent}")
-    named = parse_task(task)
-    problem = open_task(named)
+    named, problem, spec = asked_of(task, split, items, samples, temperature, seed, out)
     if code_length and not problem.has_demonstrations:
         raise SpecError(f"--code-length: task {named.label} has no demonstrations")
-    default = PROTOCOLS[named.name].evaluation(problem, validation=split == "validation", temperature=temperature)
-    spec = EvaluationSpec(
-        split=default.split,
-        items=default.items if items is None else items,
-        samples_per_item=samples,
-        temperature=default.temperature,
-        max_new_tokens=default.max_new_tokens,
-        seed=seed,
-    )
     check_libraries()
     from capacity.runs.points import protocol_name
     from capacity.training.quiet import quiet
@@ -93,6 +75,37 @@ def evaluate_command(
     print(text if as_json else _sentence(result, adapter))
 
 
+def asked_of(
+    task: str, split: str, items: int | None, samples: int, temperature: float | None, seed: int, out: Path | None
+) -> tuple[TaskSpec, Task, EvaluationSpec]:
+    """The task and the protocol that the options name.
+
+    Raises:
+        SpecError: an option out of range.
+        DataError: `out` has no folder.
+    """
+    if split not in ("test", "validation"):
+        raise SpecError(f"--split {split!r}: choose test or validation")
+    if temperature is not None and not math.isfinite(temperature):
+        raise SpecError(f"--temperature {temperature}: give a finite number, 0 or above")
+    if seed >= 2**63:
+        raise SpecError(f"--seed {seed}: give a number below 2^63")
+    if out is not None and not out.parent.is_dir():
+        raise DataError(f"--out {out}: no folder {out.parent}")
+    named = parse_task(task)
+    problem = open_task(named)
+    default = PROTOCOLS[named.name].evaluation(problem, validation=split == "validation", temperature=temperature)
+    spec = EvaluationSpec(
+        split=default.split,
+        items=default.items if items is None else items,
+        samples_per_item=samples,
+        temperature=default.temperature,
+        max_new_tokens=default.max_new_tokens,
+        seed=seed,
+    )
+    return named, problem, spec
+
+
 def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control: bool) -> dict[str, Any]:
     """Evaluates, with KL to the base for an adapter, and on demand the same model with the adapter off."""
     from capacity.training.divergence import KlMeter
@@ -109,14 +122,14 @@ def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control:
             on_items=progress.on_count,
             on_rollout=None if meter is None else meter.add,
         )
-    measured = _counts(evaluation)
+    measured = counts(evaluation)
     measured["kl_to_base_bits"] = None if meter is None else meter.bits_per_token
     measured["control"] = None
     if control and off is not None:
         with ModuleProgress("items, adapter off") as progress, off():
             base = evaluate(opened.model, opened.tokenizer, problem, spec, on_items=progress.on_count)
-        gain = difference_interval(_matrix(evaluation.outcomes, "correct"), _matrix(base.outcomes, "correct"))
-        measured["control"] = {**_counts(base), "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
+        gain = difference_interval(matrix(evaluation.outcomes, "correct"), matrix(base.outcomes, "correct"))
+        measured["control"] = {**counts(base), "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
     return measured
 
 
@@ -143,13 +156,14 @@ def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | 
     return None
 
 
-def _matrix(outcomes: Sequence[dict[str, Any]], grade: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def matrix(outcomes: Sequence[dict[str, Any]], grade: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """One row: the share of right samples of each item."""
     return np.array([[float(np.mean(row[grade])) for row in outcomes]])
 
 
-def _counts(evaluation: "Evaluation") -> dict[str, Any]:
-    interval = accuracy_interval(_matrix(evaluation.outcomes, "correct"))
+def counts(evaluation: "Evaluation") -> dict[str, Any]:
+    """What is reported of an evaluation, with its interval."""
+    interval = accuracy_interval(matrix(evaluation.outcomes, "correct"))
     return {
         "n_items": evaluation.n_items,
         "samples_per_item": evaluation.samples_per_item,
@@ -170,7 +184,7 @@ def _grade(evaluation: "Evaluation", grade: str, right: int | None) -> dict[str,
     """Accuracy by one way of grading, with its interval; None for tasks that are graded in one way."""
     if right is None:
         return None
-    found: Interval = accuracy_interval(_matrix(evaluation.outcomes, grade))
+    found: Interval = accuracy_interval(matrix(evaluation.outcomes, grade))
     return {"n_correct": right, "accuracy": found.estimate, "low": found.low, "high": found.high}
 
 

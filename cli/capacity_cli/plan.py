@@ -5,13 +5,21 @@ from typing import Any
 
 from rich.console import Console
 
+from capacity.adapters.budget import Solution
 from capacity.adapters.sharing import group_sizes
 from capacity.adapters.storage import FIXED_SIZE_DTYPES, payload_bytes
 from capacity.models.aliases import ALIASES, model_shape
+from capacity.models.memory import gigabytes, memory_plan
+from capacity.models.names import parse_model
+from capacity.models.shapes import ModelShape
+from capacity.rollouts.choice import parse_choice
+from capacity.rollouts.memory import shared_plan
 from capacity.training.sizes import OPTIONS, SizeChoice, size_of
 from capacity_cli.choices import storage_dtype_choice
 from capacity_cli.plan_memory import fit_text, memory_of, memory_text, parse_memory
 from capacity_reports.tables import rows_table
+
+_LARGE = 10**8  # bytes from which on they are shown in GB
 
 
 def plan_command(
@@ -21,6 +29,7 @@ def plan_command(
     *,
     list_modules: bool,
     as_json: bool,
+    rollouts: str = "transformers",
     memory: str | None = None,
     tokens: tuple[int, int] = (256, 512),
 ) -> None:
@@ -56,6 +65,8 @@ def plan_command(
         "training_memory": training,
         "update_bytes": {d: payload_bytes(solution.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
     }
+    if parse_choice(rollouts) == "vllm":
+        plan["shared_memory"] = _shared_memory(model, shape, solution, tokens)
     if list_modules:
         plan["modules"] = [
             {"name": m.name, "d": m.d, "k": m.k, "group": assignment[i] if assignment is not None else None}
@@ -77,13 +88,34 @@ def plan_command(
         console.print(rows_table(("module", "shape", "group"), listed))
 
 
+def _shared_memory(model: str, shape: ModelShape, solution: Solution, tokens: tuple[int, int]) -> dict[str, int | bool]:
+    """One device for the trainer and a vLLM engine, bytes: one row of a step at a time, 64 sequences in the cache."""
+    dtype = parse_model(model).dtype
+    trainer = memory_plan(
+        shape,
+        trained=solution.trained_parameters,
+        sequences=0,
+        micro_batch=1,
+        prompt_tokens=tokens[0],
+        new_tokens=tokens[1],
+        dtype=dtype,
+        full=solution.adapter == "full",
+    )
+    swapped = solution.adapter not in ("full", "bitfit")
+    rank = solution.rank if swapped else None
+    return shared_plan(shape, trainer, dtype=dtype, rank=rank, tokens=sum(tokens)).to_json()
+
+
 def _text(value: object) -> str:
     if value is None or value == []:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return "\n".join(f"{key} {count:,} B" for key, count in value.items())
+        sized = {key: gigabytes(v) if v >= _LARGE else f"{v:,} B" for key, v in value.items() if type(v) is int}
+        return "\n".join(f"{key.replace('_', ' ')} {text}" for key, text in sized.items())
     if isinstance(value, list):
         runs: list[list[int]] = []
         for size in value:
