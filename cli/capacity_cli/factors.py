@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from capacity.errors import DataError
 from capacity.runs.resources import peak_memory
-from capacity_cli.app import Interrupted
 from capacity_cli.environment import check_libraries
+from capacity_cli.interrupted import Interrupted
 from capacity_cli.progress import ModuleProgress
 from capacity_cli.sizes import parse_targets
 from capacity_reports.tables import seconds

@@ -8,7 +8,7 @@ from capacity.errors import DataError
 from capacity.executors.local import run_all
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, State, Study
-from capacity_cli.app import Interrupted
+from capacity_cli.interrupted import Interrupted
 from capacity_cli.progress import RunProgress
 
 

@@ -1,0 +1,1 @@
+"""The commands with their options; what they do is in the modules beside this package, imported on demand."""
