@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from capacity.errors import EngineError, SpecError
 from capacity.models.aliases import ALIASES
 from capacity.models.memory import memory_plan
 from capacity.rollouts import several
+from capacity.rollouts.choice import SERVER
 from capacity.rollouts.memory import cache_bytes, shared_plan
 from capacity.rollouts.several import BASE, check_base_rows, evaluate_several
 from capacity.rollouts.weights import LoraWriter
@@ -141,3 +143,15 @@ def test_compare_plans_runs_through_an_engine() -> None:
     assert all(run["spec"]["rollouts"]["engine"] == "vllm" for run in through)
     assert all("rollouts" not in run["spec"] for run in plain)
     assert not {run["id"] for run in through} & {run["id"] for run in plain}
+
+
+def test_compare_without_vllm_says_so_before_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed here")
+    monkeypatch.delenv(SERVER, raising=False)
+    arguments = ["compare", "--seeds", "1", "--rollouts", "vllm", "--out", str(tmp_path / "s")]
+    found = CliRunner().invoke(app, arguments)
+    assert isinstance(found.exception, EngineError)
+    assert "vLLM is not installed here: pip install" in str(found.exception)
+    assert not list((tmp_path / "s" / "runs").glob("*"))
+    assert not list((tmp_path / "s" / "failed").glob("*"))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from capacity.config import RunSpec
 from capacity.errors import DataError
 from capacity.executors.local import run_all
+from capacity.rollouts.choice import SERVER
+from capacity.rollouts.engine import installed_version
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, State, Study
 from capacity_cli.interrupted import Interrupted
@@ -54,6 +56,7 @@ def make_missing(
 
     Raises:
         DataError: as `states`.
+        EngineError: runs sample from a vLLM in their own process, and there is none.
         Interrupted: Ctrl-C; complete runs are kept.
     """
     study.write_plan(specs)
@@ -61,6 +64,8 @@ def make_missing(
     missing = [spec for spec, state, _ in found if state == "missing"]
     if not missing:
         return 0
+    if any(spec.rollouts is not None for spec in missing) and SERVER not in os.environ:
+        installed_version()
     count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
     try:
         with RunProgress(missing, what) as progress:
