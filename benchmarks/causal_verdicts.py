@@ -5,62 +5,21 @@ its 95 % interval; and what a converged model pays for a demonstration, bit by b
 """
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from study_arms import Arm, arms_of, percent, points, table
 
-from capacity.runs.study import Run, Study
-from capacity_analysis.comparison import outcome_matrix
-from capacity_analysis.intervals import Interval, accuracy_interval, difference_interval
+from capacity.runs.study import Study
+from capacity_analysis.intervals import Interval, accuracy_interval
 
 MARGIN = 0.03  # "less than 3 points" in the predictions
 
 
-@dataclass(frozen=True)
-class Arm:
-    """The runs of one method, style and size, by seed. `style`: bits and shift; None for methods that see none."""
-
-    method: str
-    style: tuple[float, float] | None
-    parameters: int
-    runs: tuple[Run, ...]
-
-    @property
-    def outcomes(self) -> NDArray[np.float64]:
-        """Seeds × items."""
-        return outcome_matrix(self.runs)
-
-    @property
-    def demonstration_bits(self) -> float:
-        """What the trained model pays for a held-out demonstration, bits, mean over seeds."""
-        return float(
-            np.mean([r.result["heldout_code_length_bits"] / r.result["heldout_demonstrations"] for r in self.runs])
-        )
-
-
-def arms_of(runs: Iterable[Run]) -> dict[tuple[str, tuple[float, float] | None, int], Arm]:
-    """The trained arms on the test split."""
-    found: dict[tuple[str, tuple[float, float] | None, int], list[Run]] = {}
-    for run in runs:
-        if run.spec.method != "base" and run.spec.evaluation.split == "test":
-            options = run.spec.task.options
-            style = (float(options["style_bits"]), float(options["style_shift"])) if options else None
-            key = (run.spec.method, style, int(run.result["trained_parameters"]))
-            found.setdefault(key, []).append(run)
-    return {key: Arm(*key, tuple(sorted(rs, key=lambda r: r.spec.seed))) for key, rs in found.items()}
-
-
-def percent(interval: Interval) -> str:
-    """An accuracy with its interval."""
-    return f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
-
-
-def points(interval: Interval) -> str:
-    """A difference with its interval, percentage points."""
-    return f"{100 * interval.estimate:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+def demonstration_bits(arm: Arm) -> float:
+    """What the trained model pays for a held-out demonstration, bits, mean over seeds."""
+    return float(np.mean([r.result["heldout_code_length_bits"] / r.result["heldout_demonstrations"] for r in arm.runs]))
 
 
 def lower(interval: Interval) -> str:
@@ -75,24 +34,16 @@ def within(interval: Interval) -> str:
     return "beyond" if interval.low > MARGIN or interval.high < -MARGIN else "undecided"
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def main() -> None:
     """Reads the study named on the command line."""
-    arms = arms_of(Study(Path(sys.argv[1])).runs())
+    trained = [arm for arm in arms_of(Study(Path(sys.argv[1])).runs()) if arm.parameters]
+    arms = {(arm.method, arm.style, arm.parameters): arm for arm in trained}
     sizes = sorted({size for _, _, size in arms})
     bits = sorted({style[0] for _, style, _ in arms if style})
     shifts = sorted({style[1] for _, style, _ in arms if style})
 
     def sft(b: float, s: float, size: int) -> Arm:
         return arms["sft", (b, s), size]
-
-    def difference(first: Arm, second: Arm) -> Interval:
-        return difference_interval(first.outcomes, second.outcomes)
 
     print("Accuracy, % (95 % for fresh seeds and items)\n")
     rows = [
@@ -106,15 +57,15 @@ def main() -> None:
     print(table(("method", "style_bits", "style_shift", *(f"{z:,}" for z in sizes)), rows))
 
     print(f"Shift, sft at {shifts[-1]:g} − sft at {shifts[0]:g} bits of shift, points\n")
-    found = [[difference(sft(b, shifts[-1], z), sft(b, shifts[0], z)) for z in sizes] for b in bits]
+    found = [[sft(b, shifts[-1], z).over(sft(b, shifts[0], z)) for z in sizes] for b in bits]
     print(_differences(sizes, [(f"style_bits {b:g}", row) for b, row in zip(bits, found, strict=True)], lower))
 
     print(f"Entropy, sft with {bits[-1]:g} − sft with {bits[0]:g} style bits, points\n")
-    found = [[difference(sft(bits[-1], s, z), sft(bits[0], s, z)) for z in sizes] for s in shifts]
+    found = [[sft(bits[-1], s, z).over(sft(bits[0], s, z)) for z in sizes] for s in shifts]
     print(_differences(sizes, [(f"style_shift {s:g}", row) for s, row in zip(shifts, found, strict=True)], within))
 
     print("Without shift, sft − rft, points\n")
-    found = [[difference(sft(b, 0.0, z), arms["rft", None, z]) for z in sizes] for b in bits]
+    found = [[sft(b, 0.0, z).over(arms["rft", None, z]) for z in sizes] for b in bits]
     print(_differences(sizes, [(f"style_bits {b:g}", row) for b, row in zip(bits, found, strict=True)], within))
 
     print("All weights trained, difference from grpo, points\n")
@@ -123,14 +74,14 @@ def main() -> None:
     others.append(("rft", arms["rft", None, full]))
     rows = []
     for name, arm in others:
-        found_one = difference(arm, arms["grpo", None, full])
+        found_one = arm.over(arms["grpo", None, full])
         rows.append((name, points(found_one), within(found_one)))
     print(table(("arm", "difference", "3 points"), rows))
 
     print("What a model trained in full pays for a held-out demonstration, bits\n")
     rows = []
     for s in shifts:
-        paid = [sft(b, s, full).demonstration_bits for b in bits]
+        paid = [demonstration_bits(sft(b, s, full)) for b in bits]
         slope = float(np.polyfit(bits, paid, 1)[0])
         rows.append((f"{s:g}", *(f"{p:.2f}" for p in paid), f"{slope:.3f}"))
     print(table(("style_shift", *(f"{b:g} style bits" for b in bits), "slope"), rows))

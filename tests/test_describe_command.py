@@ -92,3 +92,21 @@ def test_train_split_of_a_task_and_of_an_unknown_one():
     assert train_items(spec("sft")) == 8192
     elsewhere = spec("sft").model_copy(update={"task": spec("sft").task.model_copy(update={"name": "elsewhere"})})
     assert isinstance(train_items(elsewhere), Absent)
+
+
+def test_styles_of_demonstrations_are_arms_of_their_own(study: Study):
+    for seed in range(3):
+        plain = spec("sft", seed)
+        options = {**plain.task.options, "style_bits": 8.0, "style_shift": 0.0}
+        noisy = plain.model_copy(update={"task": plain.task.model_copy(update={"options": options})})
+        add_run(study, noisy, HELDOUT)
+    found = json.loads(run(str(study.folder), "--json", "--configurations", "4"))
+    arms = [(arm["method"], arm["demonstrations"], arm["seeds"]) for arm in found["arms"]]
+    assert [arm for arm in arms if arm[0] == "sft"] == [
+        ("sft", spec("sft").task.style, [0, 1, 2]),
+        ("sft", "worked&style_bits=8&style_shift=0", [0, 1, 2]),
+    ]
+    text = run(str(study.folder), "--configurations", "4")
+    assert text.count("13 trained parameters (tinylora), demonstrations worked") == 2
+    assert text.count("grpo bf16 (3 seeds)") == 2  # sees none, so it stands with each
+    assert "(6 seeds)" not in text

@@ -68,6 +68,16 @@ def test_frontier_of_a_rising_curve_holds_every_size_and_a_worse_dtype_is_off_it
     assert all(p.low < p.accuracy < p.high for p in places)
 
 
+def test_each_kind_of_demonstrations_has_a_frontier_of_its_own():
+    plain = table({"sft": 30}, demonstrations="worked&style_bits=0")
+    noisy = table({"sft": 3000}, rng_seed=1, demonstrations="worked&style_bits=8")
+    both = pd.concat([plain.frame, noisy.frame[noisy.frame["method"] != "base"]])
+    found = frontier(configurations(from_frame(both, "t")), 200, np.random.default_rng(0))
+    on = [(p.configuration["demonstrations"], p.size) for p in found if p.on_frontier]
+    assert [size for kind, size in on if kind == "worked&style_bits=0"] == [2 * size for size in SIZES]
+    assert (("worked&style_bits=8", 2 * SIZES[-1])) in on  # beaten by the other kind at every size
+
+
 def test_an_update_worse_than_the_base_is_not_on_the_frontier():
     points = table({"sft": 30})
     worse = points.frame.copy()

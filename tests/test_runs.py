@@ -75,9 +75,11 @@ def test_text_outside_ascii_and_line_separators_survive(study):
     assert study.read(study.path_of(spec)).outcomes() == outcomes
 
 
-def test_runs_are_listed_by_folder_name(study):
-    added = [fakes.add(study, fakes.spec(seed=seed), [1]) for seed in range(5)]
-    assert study.runs() == sorted(added, key=lambda r: r.folder.name)
+def test_runs_are_listed_by_what_they_are(study):
+    added = [fakes.add(study, fakes.spec(method, seed=seed), [1]) for seed in (2, 0, 1) for method in ("grpo", "sft")]
+    listed = [(run.spec.method, run.spec.seed) for run in study.runs()]
+    assert listed == [("sft", 0), ("sft", 1), ("sft", 2), ("grpo", 0), ("grpo", 1), ("grpo", 2)]
+    assert {run.folder for run in study.runs()} == {run.folder for run in added}
 
 
 def test_copied_run_folder_belongs_to_the_study_it_was_copied_to(tmp_path, run):

@@ -20,6 +20,7 @@ Items = Literal["these", "population"]
 Unit = Literal["bytes", "parameters"]
 # What tells configurations apart; the last four are known for study folders only.
 DETAILS = ("sharing", "u", "groups", "rank")
+COUNTS = ("u", "groups", "rank", "trained_parameters")
 KEY = ("model", "method", "demonstrations", "adapter", "storage_dtype", *DETAILS, "trained_parameters", "learning_rate")
 
 

@@ -16,6 +16,7 @@ from capacity.config import RunSpec
 from capacity.errors import DataError
 from capacity.runs.study import Run
 from capacity_analysis.absent import Absent
+from capacity_analysis.arms import UNSEEN
 from capacity_analysis.prequential import excess_bits, prequential_bits, surplus_bits
 from capacity_analysis.reward_bits import RewardBits, reward_bits
 from capacity_analysis.update_bits import TwoPart, bits_back, generalisation_gap, two_part_bits
@@ -57,10 +58,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class DescribedArm:
-    """One method at one size with its quantities, by key."""
+    """One method at one size with its quantities, by key. `demonstrations`: their style; "none" where none are seen."""
 
     model: str
     method: str
+    demonstrations: str
     adapter: str
     trained_parameters: int
     storage_dtype: str
@@ -162,6 +164,7 @@ def describe(
             DescribedArm(
                 model=first.spec.model,
                 method=first.spec.method,
+                demonstrations=first.spec.task.style,
                 adapter=first.spec.adapter.kind,
                 trained_parameters=int(first.result["trained_parameters"]),
                 storage_dtype=first.spec.storage_dtype,
@@ -170,7 +173,7 @@ def describe(
                 values={q.key: _over_seeds([row[q.key] for row in values]) for q in QUANTITIES},
             )
         )
-    arms.sort(key=lambda a: (a.model, a.trained_parameters, _rank(a.method), a.adapter, a.storage_dtype))
+    arms.sort(key=_place)
     return Description(tuple(arms), tuple(_warnings(arms)))
 
 
@@ -178,8 +181,17 @@ def _arm_key(run: Run) -> tuple[Any, ...]:
     spec = run.spec
     assert spec.training is not None
     adapter = {k: v for k, v in spec.adapter.model_dump().items() if not k.endswith("_seed")}
-    task = (spec.task.name, spec.task.demonstrations)
-    return (spec.model, task, spec.method, str(adapter), spec.storage_dtype, spec.training.model_dump_json())
+    return (spec.model, spec.task.label, spec.method, str(adapter), spec.storage_dtype, spec.training.model_dump_json())
+
+
+def by_demonstrations(arms: Sequence[DescribedArm]) -> dict[str, list[DescribedArm]]:
+    """The arms to be read together, by the style of demonstrations; methods that see none stand with each."""
+    shown = list(dict.fromkeys(arm.demonstrations for arm in arms if arm.demonstrations != UNSEEN)) or [UNSEEN]
+    return {style: [arm for arm in arms if arm.demonstrations in (style, UNSEEN)] for style in shown}
+
+
+def _place(arm: DescribedArm) -> tuple[Any, ...]:
+    return arm.model, arm.trained_parameters, arm.adapter, _rank(arm.method), arm.demonstrations, arm.storage_dtype
 
 
 _ORDER = ("sft", "rft", "rft-online", "grpo", "sft+grpo", "random-reward")
@@ -381,14 +393,16 @@ def _bits_back(result: Mapping[str, Any]) -> float | Absent:
 
 def _warnings(arms: Sequence[DescribedArm]) -> list[str]:
     found = list(CATEGORY_WARNINGS)
+    several = len(by_demonstrations(arms)) > 1
     alone = [a for a in arms if len(a.seeds) == 1]
     if alone:
         found.append(f"{len(alone)} of {len(arms)} arms have one seed and no interval.")
     negative = [a for a in arms if isinstance(v := a.values["excess_bits"], Measured) and v.estimate < 0]
     for arm in negative:
+        style = f" on {arm.demonstrations}" if several else ""
         found.append(
-            f"{arm.method} with {arm.trained_parameters:,} parameters: excess description length is negative: it codes "
-            "held-out demonstrations worse at the end than those of the training on the way."
+            f"{arm.method}{style} with {arm.trained_parameters:,} parameters: excess description length is negative: "
+            "it codes held-out demonstrations worse at the end than those of the training on the way."
         )
     vacuous = [a for a in arms if isinstance(v := a.values["gap_two_part"], Measured) and v.estimate >= 1]
     if vacuous:

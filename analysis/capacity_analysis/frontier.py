@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from capacity_analysis.configurations import Configurations, Floats, Items
+from capacity_analysis.configurations import COUNTS, Configurations, Floats, Items
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class FrontierPoint:
         accuracy: mean over seeds.
         low: of its 95 % interval; None if nothing is known of its error.
         high: upper end.
-        on_frontier: whether no update of the same model and method, and not the base, is at most as large and more
-            accurate, or smaller and as accurate.
+        on_frontier: whether no update of the same model, method and demonstrations, and not the base, is at most as
+            large and more accurate, or smaller and as accurate.
         membership: share of replicates in which it is; None if there are none.
         seeds: runs behind it.
     """
@@ -61,7 +61,8 @@ def pareto(sizes: Floats, accuracies: Floats) -> NDArray[np.bool_]:
 def frontier(
     found: Configurations, replicates: int, rng: np.random.Generator, items: Items = "these"
 ) -> tuple[FrontierPoint, ...]:
-    """Every trained configuration with its place on the frontier of its model and method, the base being free.
+    """Every trained configuration with its place on the frontier of its model, method and demonstrations, the base
+    being free.
 
     Args:
         found: the configurations.
@@ -74,7 +75,7 @@ def frontier(
     draws = None if unknown else found.replicates(replicates, rng, items)
     base = (frame["method"] == "base").to_numpy()
     points: list[FrontierPoint] = []
-    for (model, _), rows in frame[~base].groupby(["model", "method"], dropna=False, sort=False):
+    for (model, *_), rows in frame[~base].groupby(["model", "method", "demonstrations"], dropna=False, sort=False):
         same = frame["model"].isna() if pd.isna(model) else (frame["model"] == model).fillna(False)
         index = np.concatenate([np.flatnonzero(base & same.to_numpy(dtype=bool)), rows.index.to_numpy()])
         sizes = frame["size"].to_numpy(dtype=float)[index]
@@ -96,11 +97,19 @@ def frontier(
                     seeds=int(frame.loc[row, "seeds"]),
                 )
             )
-    return tuple(sorted(points, key=lambda p: (str(p.configuration.get("model")), p.configuration["method"], p.size)))
+    return tuple(sorted(points, key=_order))
+
+
+def _order(point: FrontierPoint) -> tuple[str, str, str, float]:
+    names = ("model", "method", "demonstrations")
+    model, method, demonstrations = (str(point.configuration.get(name, "")) for name in names)
+    return model, method, demonstrations, point.size
 
 
 def known(row: "pd.Series") -> dict[str, str | int | float]:
     """What is known of a configuration, as plain Python values."""
     names = [name for name in row.index if name not in ("size", "accuracy", "seeds")]
     values = {name: row[name] for name in names if not pd.isna(row[name])}
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    # A column in which some rows have none holds its counts as floats.
+    return {name: int(value) if name in COUNTS else value for name, value in plain.items()}

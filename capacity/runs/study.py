@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from capacity.config import MIGRATIONS, RunSpec, canonical_json, load_spec
+from capacity.config import METHODS, MIGRATIONS, RunSpec, canonical_json, load_spec
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint
@@ -120,7 +120,7 @@ class Study:
         return Run(folder, spec, fingerprint, files.read_json(folder / "result.json"))
 
     def runs(self) -> list[Run]:
-        """All complete runs, ordered by folder name.
+        """All complete runs, ordered by what they are: model, task, method, size, rate and seed; equal ones by name.
 
         Raises:
             DataError: no such study, or a run folder that is unreadable or corrupt.
@@ -129,7 +129,8 @@ class Study:
             raise DataError(f"{self.folder}: no such study folder")
         if not self.runs_folder.is_dir():
             raise DataError(f"{self.folder}: not a study folder (it has no runs/)")
-        return [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
+        found = [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
+        return sorted(found, key=_place)
 
     def find(self, spec: RunSpec, fingerprint: Fingerprint) -> tuple[State, Run | None]:
         """Whether a run is here and was made in this environment.
@@ -235,3 +236,12 @@ def one_fingerprint(runs: Sequence[Run], where: Path, *, allow_mixed: bool = Fal
                 f"{where}: runs of different environments "
                 f"({runs[0].fingerprint.difference(run.fingerprint)}): use --allow-mixed to mix them all the same"
             )
+
+
+def _place(run: Run) -> tuple[object, ...]:
+    """Where a run stands in a list of all runs."""
+    spec = run.spec
+    size = run.result.get("trained_parameters", 0)
+    rate = spec.training.learning_rate if spec.training else 0.0
+    how = (spec.evaluation.split, spec.evaluation.temperature)
+    return spec.model, spec.task.problems, METHODS.index(spec.method), spec.task.style, size, rate, how, spec.seed

@@ -135,7 +135,12 @@ def _view(
     parts: list[RenderableType] = []
     if rates:
         parts += [Text("Rate and distortion of the trained updates", style="bold"), _rates_table(rates), Text("")]
-    parts += [Text(f"Frontier of accuracy over {found.unit}, each model and method, the base free", style="bold")]
+    parts += [
+        Text(
+            f"Frontier of accuracy over {found.unit}, each model, method and demonstrations, the base free",
+            style="bold",
+        )
+    ]
     parts += [_frontier_table(places, found.unit), Text("")]
     parts += [Text("Size at equal accuracy", style="bold"), *map(Text, _saving_lines(saved))]
     if not saved:
@@ -189,8 +194,12 @@ def _percent(value: float, low: float | None, high: float | None) -> str:
 
 
 def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableType:
-    shown = ("model", "method", "adapter", "storage_dtype", "sharing", "u", "groups")
+    from capacity_analysis.arms import UNSEEN
+
+    shown = ("model", "method", "demonstrations", "adapter", "storage_dtype", "sharing", "u", "groups")
     used = [name for name in shown if any(name in p.configuration for p in places)]
+    if len({p.configuration.get("demonstrations") for p in places} - {UNSEEN}) <= 1:
+        used = [name for name in used if name != "demonstrations"]
     rows = [
         (
             *(str(p.configuration.get(name, "")) for name in used),

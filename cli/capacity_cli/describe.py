@@ -94,23 +94,33 @@ def _value_json(value: "Value") -> dict[str, Any]:
 
 
 def _view(found: "Description") -> RenderableType:
-    from capacity_analysis.describe import QUANTITIES
+    from capacity_analysis.describe import by_demonstrations
 
     parts: list[RenderableType] = []
-    for (model, size), members in groupby(found.arms, key=lambda a: (a.model, a.trained_parameters)):
-        arms = list(members)
-        parts.append(Text(f"{model}, {size:,} trained parameters ({arms[0].adapter})", style="bold"))
-        reasons: dict[str, int] = {}
-        rows = [
-            (q.words, q.unit, *(_cell(arm.values[q.key], reasons) for arm in arms))
-            for q in QUANTITIES
-            if not all(isinstance(arm.values[q.key], Absent) for arm in arms) or _worth_saying(q, arms)
-        ]
-        parts.append(rows_table(("", "unit", *map(_heading, arms)), rows))
-        parts.extend(Text(f"[{number}] not measured: {reason}") for reason, number in reasons.items())
-        parts.append(Text(""))
+    for (model, size, adapter), members in groupby(
+        found.arms, key=lambda a: (a.model, a.trained_parameters, a.adapter)
+    ):
+        styles = by_demonstrations(list(members))
+        for style, arms in styles.items():
+            shown = f", demonstrations {style}" if len(styles) > 1 else ""
+            parts.append(Text(f"{model}, {size:,} trained parameters ({adapter}){shown}", style="bold"))
+            parts += [*_arms_view(arms), Text("")]
     parts.extend(Text(warning) for warning in found.warnings)
     return Group(*parts)
+
+
+def _arms_view(arms: "Sequence[DescribedArm]") -> list[RenderableType]:
+    """A table of all quantities, and why some are not measured."""
+    from capacity_analysis.describe import QUANTITIES
+
+    reasons: dict[str, int] = {}
+    rows = [
+        (q.words, q.unit, *(_cell(arm.values[q.key], reasons) for arm in arms))
+        for q in QUANTITIES
+        if not all(isinstance(arm.values[q.key], Absent) for arm in arms) or _worth_saying(q, arms)
+    ]
+    table = rows_table(("", "unit", *map(_heading, arms)), rows)
+    return [table, *(Text(f"[{number}] not measured: {reason}") for reason, number in reasons.items())]
 
 
 def _heading(arm: "DescribedArm") -> str:

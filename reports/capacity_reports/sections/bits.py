@@ -106,8 +106,9 @@ def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
                     mfc=colour if on else "none",
                     label=method if on else f"{method}, dominated",
                 )
-            best = sorted((p for p in own if p.on_frontier), key=lambda p: p.size)
-            axes.step([p.size for p in best], [p.accuracy for p in best], where="post", color=colour, lw=1)
+            for shown in dict.fromkeys(p.configuration.get("demonstrations") for p in own):
+                best = [p for p in own if p.on_frontier and p.configuration.get("demonstrations") == shown]
+                axes.step([p.size for p in best], [p.accuracy for p in best], where="post", color=colour, lw=1)
         log_axis(axes, "x", f"update, {found.unit}")
         percent_axis(axes)
         legend(axes, 2)
@@ -119,9 +120,8 @@ def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
     return Figure(
         name,
         f"Frontier{f', {where}' if where else ''}",
-        "Filled: no update of the same method is at most as large and more accurate; the untrained base "
-        "is free. Member: share of "
-        "replicates on the frontier.",
+        "Filled: no update of the same method and demonstrations is at most as large and more accurate; the untrained "
+        "base is free. Member: share of replicates on the frontier.",
         f"Frontier of accuracy over {found.unit}{f' on {where}' if where else ''}: "
         f"{words or 'no update beats the base'}.",
         Table(name, "Configurations and their place", _PLACES, tuple(_place(p) for p in places)),

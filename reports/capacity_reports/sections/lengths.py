@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capacity_analysis.absent import Absent
-from capacity_analysis.describe import QUANTITIES, DescribedArm, Description, Measured, describe
+from capacity_analysis.describe import QUANTITIES, DescribedArm, Description, Measured, by_demonstrations, describe
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.sources import Lookups, attempt, ordered
 from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, numbers
@@ -37,11 +37,13 @@ def lengths_section(analysis: Analysis, lookups: Lookups) -> Section:
         return Section("description-lengths", "Description lengths", (), found.reason)
     blocks: list[Block] = [Text(found.warnings, bullets=True)]
     for model in dict.fromkeys(arm.model for arm in found.arms):
-        arms = [arm for arm in found.arms if arm.model == model]
-        figure = _chart(model, arms)
-        if figure is not None:
-            blocks.append(figure)
-        blocks += [_wide(model, category, arms) for category in _CATEGORIES if _applies(category, arms)]
+        styles = by_demonstrations([arm for arm in found.arms if arm.model == model])
+        for style, arms in styles.items():
+            where = f"{model}, {style}" if len(styles) > 1 else model
+            figure = _chart(where, arms)
+            if figure is not None:
+                blocks.append(figure)
+            blocks += [_wide(where, category, arms) for category in _CATEGORIES if _applies(category, arms)]
     blocks += _reasons(found)
     blocks.append(_long(found))
     return Section("description-lengths", "Description lengths", tuple(blocks))
@@ -52,7 +54,7 @@ def _applies(category: str, arms: Sequence[DescribedArm]) -> bool:
     return any(isinstance(arm.values[key], Measured) for arm in arms for key in keys)
 
 
-def _wide(model: str, category: str, arms: Sequence[DescribedArm]) -> Table:
+def _wide(where: str, category: str, arms: Sequence[DescribedArm]) -> Table:
     quantities = [
         q for q in QUANTITIES if q.category == category and any(isinstance(a.values[q.key], Measured) for a in arms)
     ]
@@ -67,8 +69,8 @@ def _wide(model: str, category: str, arms: Sequence[DescribedArm]) -> Table:
         (a.method, a.trained_parameters, len(a.seeds), *(_estimate(a, q.key) for q in quantities)) for a in shown
     )
     return Table(
-        slug("lengths", category, model),
-        f"{_CATEGORIES[category]}, {model}",
+        slug("lengths", category, where),
+        f"{_CATEGORIES[category]}, {where}",
         columns,
         rows,
         "Means over seeds; intervals are in the exported table description-lengths. – : not measured, or "
@@ -85,6 +87,7 @@ def _long(found: Description) -> Table:
     columns = (
         Column("model", "model"),
         Column("method", "method"),
+        Column("demonstrations", "demonstrations"),
         Column("adapter", "adapter"),
         Column("trained_parameters", "trained parameters", "count"),
         Column("storage_dtype", "dtype"),
@@ -99,7 +102,7 @@ def _long(found: Description) -> Table:
     )
     rows: list[tuple[Cell, ...]] = []
     for arm in found.arms:
-        head = (arm.model, arm.method, arm.adapter, arm.trained_parameters, arm.storage_dtype)
+        head = (arm.model, arm.method, arm.demonstrations, arm.adapter, arm.trained_parameters, arm.storage_dtype)
         for q in QUANTITIES:
             v = arm.values[q.key]
             if isinstance(v, Measured):
@@ -139,7 +142,7 @@ def _once(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
     return [*(r for r in rows if r[0] != _PAYLOAD), *shared.values()]
 
 
-def _chart(model: str, arms: Sequence[DescribedArm]) -> Figure | None:
+def _chart(where: str, arms: Sequence[DescribedArm]) -> Figure | None:
     rows: list[tuple[Cell, ...]] = []
     for key, name in _DRAWN:
         for arm in arms:
@@ -176,7 +179,7 @@ def _chart(model: str, arms: Sequence[DescribedArm]) -> Figure | None:
         axes.margins(y=0.08)
         legend(axes, 1)
 
-    name = slug("bits-against-size", model)
+    name = slug("bits-against-size", where)
     words = "; ".join(f"{r[1]} at {r[2]:,} {r[0]} {r[3]:,.3g}" for r in rows[:9])
     columns = (
         Column("quantity", "quantity"),
@@ -188,11 +191,11 @@ def _chart(model: str, arms: Sequence[DescribedArm]) -> Figure | None:
     )
     return Figure(
         name,
-        f"Bits against size, {model}",
+        f"Bits against size, {where}",
         "Three different quantities, not to be divided by one another: bits learnt from demonstrations, "
         "bits that rewards can carry "
         "at most, bits of the update's file. Where a value or an interval reaches 0, the scale is linear within ±10.",
-        f"Bits against trained parameters on {model}: {words}{' …' if len(rows) > 9 else ''}.",
+        f"Bits against trained parameters on {where}: {words}{' …' if len(rows) > 9 else ''}.",
         Table(name, "Bits by size", columns, tuple(rows)),
         draw,
         height=4.4,
