@@ -249,8 +249,27 @@ def test_kinds_of_demonstrations_are_not_pooled(tmp_path):
     )
     report = build_report([study.folder], options=Options(null=0, replicates=50))
     figures = [b for b in report.section("accuracy").blocks if isinstance(b, Figure)]
-    assert len(figures) == 2
-    assert all(f.data.column("method").count("sft") == 2 for f in figures)
+    of_all, *of_each = figures
+    assert of_all.name.startswith("accuracy-by-demonstrations")
+    assert len(of_each) == 2
+    assert all(f.data.column("method").count("sft") == 2 for f in of_each)
+
+
+def test_styles_stand_in_one_figure_and_what_they_share_is_said_once(tmp_path):
+    study = full_study(tmp_path / "s", sizes=SMALL, items=60, tuned=False, shifts=(0.0, 2.4, 4.8))
+    report = build_report([study.folder], options=QUICK)
+    figure = report.figure("accuracy-by-demonstrations-abacus-0-9m-sft-bf16")
+    found = configurations(read_points(str(study.folder)), unit="parameters").frame
+    wanted = found[found["method"] == "sft"].set_index(["demonstrations", "trained_parameters"])["accuracy"]
+    shown = {(r["demonstrations"], r["trained_parameters"]): r["accuracy"] for r in figure.data.records()}
+    assert shown == wanted.to_dict()
+    said = report.verdicts
+    assert len(said) == 7  # 3 pairs of methods, the one without sft once
+    assert [row["verdict"] for row in report.table("verdicts").records()] == list(said)
+    of_grpo_and_rft = [line for line in said if "sft needs" not in line]
+    assert len(of_grpo_and_rft) == len({line.partition(": ")[2] for line in of_grpo_and_rft})
+    text = [line for b in report.section("summary").blocks for line in getattr(b, "lines", ())]
+    assert len(text) == len(set(text))
 
 
 def test_several_models_have_thresholds_against_their_size(tmp_path):

@@ -56,7 +56,7 @@ _WRITERS: dict[Kind, Callable[[float], str]] = {
     "number": _number,
     "percent": lambda value: f"{100 * value:.1f}",
     "points": lambda value: f"{100 * value:+.1f}",
-    "ratio": lambda value: f"{value:,.3g}×",
+    "ratio": lambda value: f"{value:,.0f}×" if abs(value) >= 1000 else f"{value:.3g}×",
     "p": lambda value: f"{value:.2g}",
 }
 

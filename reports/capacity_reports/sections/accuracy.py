@@ -13,6 +13,7 @@ from capacity_analysis.selection import reported_rows
 from capacity_analysis.threshold_study import ThresholdStudy
 from capacity_analysis.thresholds import Curve, Evidence
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.sections.demonstrations import demonstrations_figures
 from capacity_reports.sections.lines import Line, line
 from capacity_reports.sources import attempt, ordered
 from capacity_reports.style import FAINT, INK, joined, legend, log_axis, method_style, moved, percent_axis
@@ -64,6 +65,8 @@ def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Sectio
         if bits and found.unit != "bytes":
             reasons.append("sizes in bytes are not recorded")
             continue
+        if not bits:
+            blocks += demonstrations_figures(found)
         for view in [v for v in analysis.views if v.task == found.task]:
             for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
                 figure = _figure(name, points, found, view, model, bits=bits)

@@ -4,20 +4,31 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from capacity.config import SEES_DEMONSTRATIONS
 from capacity_analysis.absent import Absent
 from capacity_analysis.checklist import checklist
 from capacity_analysis.threshold_study import facts
 from capacity_reports.blocks import Block, Column, Section, Table, Text
+from capacity_reports.style import joined
 from capacity_reports.views import Analysis
+
+_FEW = 6  # more verdicts than that are a table
 
 
 def verdicts(analysis: Analysis) -> tuple[str, ...]:
     """One sentence a pair of methods, with interval or bound; the stored verdict of a comparison."""
     found = claims(str(analysis.source.comparison["verdict"])) if analysis.source.comparison else []
+    said: set[str] = set()
     for view, study in analysis.thresholds:
         asked = _asked(study.question.target, study.question.gain)
         where = f"{view.label}: " if view.label else ""
-        found += [f"{where}{sentence} to reach {asked}." for sentence in study.sentences()]
+        for ratio, sentence in zip((r for r in study.ratios if r.answer), study.sentences(), strict=True):
+            # Methods without demonstrations stand in several views.
+            if {ratio.numerator, ratio.denominator}.isdisjoint(SEES_DEMONSTRATIONS):
+                if sentence in said:
+                    continue
+                said.add(sentence)
+            found.append(f"{where}{sentence} to reach {asked}.")
     return tuple(found)
 
 
@@ -44,13 +55,16 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
     if source.predictions:
         blocks.append(Text(("Predicted before the runs:",)))
         blocks.append(Text(source.predictions, bullets=True))
-    if found:
+    if len(found) > _FEW:
+        rows = tuple((line,) for line in found)
+        blocks.append(Table("verdicts", "What the data say", (Column("verdict", "verdict"),), rows))
+    elif found:
         blocks.append(Text(tuple(found), strong=True))
     else:
         blocks.append(Text(("These data allow no verdict: the reasons stand below and in the sections.",), strong=True))
     blocks.append(Text((_counts(analysis),)))
     blocks += _comparison(source.comparison)
-    limits = [line for _, study in analysis.thresholds for line in study.unsupported]
+    limits = _unsupported(analysis)
     limits += [
         ": ".join(part for part in (v.label, v.thresholds.reason) if part)
         for v in analysis.views
@@ -61,6 +75,16 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
     if not isinstance(source.points, Absent):
         blocks.append(_checklist(analysis))
     return Section("summary", "Summary", tuple(blocks))
+
+
+def _unsupported(analysis: Analysis) -> list[str]:
+    """What the thresholds do not support, once, with the views that it is said of unless they are all."""
+    said: dict[str, list[str]] = {}
+    for view, study in analysis.thresholds:
+        for line in study.unsupported:
+            said.setdefault(line, []).append(view.label)
+    everywhere = len(analysis.thresholds)
+    return [line if len(of) == everywhere else f"{joined(of)}: {line}" for line, of in said.items()]
 
 
 def _counts(analysis: Analysis) -> str:
