@@ -70,6 +70,20 @@ def test_the_target_is_a_share_of_the_way_to_the_common_ceiling():
     assert answer(result, "sft").threshold.censored == "right"
 
 
+def test_the_ceiling_is_not_chosen_on_validation_of_some_sizes_only():
+    table = frame({"sft": lambda x: hill(x, upper=0.8), "grpo": hill}, noise=3, split="test", learning_rate=0.1)
+    tried = table[(table["method"] == "sft") & (table["seed"] == 0)].assign(split="validation", seed=1000)
+    some, every = tried[tried["trained_parameters"] < 100], tried
+    both = [every, every.assign(method="grpo", n_correct=every["n_correct"] // 2)]
+
+    def ceiling(*rows):
+        return study(pd.concat([table, *rows], ignore_index=True), gain=0.5).evidence[0].target.ceiling_from
+
+    assert ceiling(some) == "grpo at 100,000 parameters, the largest update"
+    assert ceiling(*both).startswith("sft at ")
+    assert ceiling(*both).endswith(", the best on validation")
+
+
 def test_nothing_reached_is_right_censored_and_never_imputed():
     found = answer(study(frame({"sft": lambda x: hill(x, upper=0.6)}, noise=4), target=0.85)).threshold
     assert (found.estimate, found.high, found.censored) == (None, None, "right")

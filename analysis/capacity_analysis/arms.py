@@ -288,16 +288,18 @@ def _size(points: Points, method: str, parameters: Any, rows: pd.DataFrame, unit
 
 
 def _ceiling(arms: tuple[Arm, ...], validation: pd.DataFrame, unit: Unit) -> tuple[tuple[str, float], str]:
-    """Method and size whose accuracy is the common ceiling; chosen on validation, or by a rule blind to results."""
+    """Method and size whose accuracy is the common ceiling; chosen on validation, or by a rule blind to results.
+
+    Validation of some sizes only cannot tell which of all is best.
+    """
     here = {(arm.method, float(size)) for arm in arms for size in arm.sizes}
     column = "trained_parameters" if unit == "parameters" else "update_bytes"
     tried = (
         validation[_trained(validation)].groupby(["method", column, "learning_rate"], dropna=False)["accuracy"].mean()
     )
     best = [(method, float(size)) for method, size, _ in tried.sort_values(ascending=False).index if not pd.isna(size)]
-    chosen = next((place for place in best if place in here), None)
-    if chosen is not None:
-        return chosen, "the best on validation"
+    if here <= set(best):
+        return next(place for place in best if place in here), "the best on validation"
     largest = max(size for _, size in here)
     methods = [arm.method for arm in arms if arm.sizes[-1] == largest]
     method = next((m for m in ("grpo", "sft") if m in methods), min(methods))

@@ -167,7 +167,8 @@ def _selection(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str
     if not trials:
         return "not measured", "no validation rows: where the rates come from is not recorded"
     frame = points.frame
-    validation = set(frame.loc[(frame["split"] == "validation").fillna(False), "seed"].dropna())
+    tuned = (frame["split"] == "validation").fillna(False) & (frame["trained_parameters"] > 0)
+    validation = set(frame.loc[tuned, "seed"].dropna())
     test = set(_trained(points)["seed"].dropna())
     if not validation or not test:
         return "not measured", "seeds are not recorded"

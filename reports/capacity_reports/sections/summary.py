@@ -28,7 +28,7 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
                 if sentence in said:
                     continue
                 said.add(sentence)
-            found.append(f"{where}{sentence} to reach {asked}.")
+            found.append(f"{where}{sentence} (for {asked}).")
     return tuple(found)
 
 
