@@ -66,7 +66,7 @@ def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Sectio
             reasons.append("sizes in bytes are not recorded")
             continue
         if not bits:
-            blocks += demonstrations_figures(found)
+            blocks += demonstrations_figures(found, str(found.task) if len(analysis.parameters) > 1 else "")
         for view in [v for v in analysis.views if v.task == found.task]:
             for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
                 figure = _figure(name, points, found, view, model, bits=bits)

@@ -22,13 +22,13 @@ _COLUMNS = (
 )
 
 
-def demonstrations_figures(found: TaskConfigurations) -> list[Figure]:
-    """A figure for each model, method and dtype that was trained on several styles."""
+def demonstrations_figures(found: TaskConfigurations, task: str) -> list[Figure]:
+    """A figure for each model, method and dtype that was trained on several styles; `task`: its name, if that tells."""
     arms: dict[tuple[str, ...], list[FrontierPoint]] = {}
     for place in found.places:
         if _style(place) != UNSEEN:
             names = ("model", "method", "storage_dtype")
-            arms.setdefault(tuple(str(place.configuration.get(name, "")) for name in names), []).append(place)
+            arms.setdefault((task, *(str(place.configuration.get(name, "")) for name in names)), []).append(place)
     several = [(arm, places) for arm, places in arms.items() if len(set(map(_style, places))) > 1]
     return [_figure(arm, sorted(places, key=lambda p: (_style(p), p.size))) for arm, places in several]
 

@@ -79,12 +79,12 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
 
 def _unsupported(analysis: Analysis) -> list[str]:
     """What the thresholds do not support, once, with the views that it is said of unless they are all."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, set[str]] = {}
     for view, study in analysis.thresholds:
         for line in study.unsupported:
-            said.setdefault(line, []).append(view.label)
+            said.setdefault(line, set()).add(view.label)
     everywhere = len(analysis.thresholds)
-    return [line if len(of) == everywhere else f"{joined(of)}: {line}" for line, of in said.items()]
+    return [line if len(of) == everywhere else f"{joined(sorted(of))}: {line}" for line, of in said.items()]
 
 
 def _counts(analysis: Analysis) -> str:
