@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from capacity.adapters.export import merge
-from capacity.adapters.factors import default_cache
+from capacity.adapters.factor_cache import default_cache
 from capacity.adapters.inject import attach
 from capacity.config import TinyLora
 from capacity.models.loading import load

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from capacity.adapters.export import EXPORT_DTYPES
-from capacity.adapters.factors import default_cache
+from capacity.adapters.factor_cache import default_cache
 from capacity.adapters.inject import AdaptedModel, attach
 from capacity.config import RolloutSpec, TinyLora
 from capacity.models.loading import load

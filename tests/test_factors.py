@@ -11,8 +11,10 @@ import xxhash
 from scipy.linalg import hadamard
 from scipy.sparse.linalg import svds
 
-from capacity.adapters import factors
-from capacity.adapters.factors import TOLERANCE, Factors, cached_svd, content_hash, truncated_svd
+from capacity.adapters import factor_cache, factors, products
+from capacity.adapters.content_hash import content_hash
+from capacity.adapters.factor_cache import cached_svd
+from capacity.adapters.factors import TOLERANCE, Factors, truncated_svd
 from capacity.errors import CapacityError
 
 
@@ -99,8 +101,8 @@ def assert_exact(w: torch.Tensor, rank: int) -> None:
 @pytest.fixture(params=[True, False], ids=["8 bits", "float32"])
 def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the CPU is taken to be fast at integers of 8 bits; small weights of a flat spectrum count as large."""
-    monkeypatch.setattr(factors, "_FLAT", 100)
-    monkeypatch.setattr(factors, "_LONG", 1)
+    monkeypatch.setattr(products, "_FLAT", 100)
+    monkeypatch.setattr(products, "_LONG", 1)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: request.param)
     return bool(request.param)
 
@@ -109,13 +111,13 @@ def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 def rounded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of every weight whose WᵀW was formed, whether it was that of the rounded weight."""
     formed: list[bool] = []
-    multiply = factors._Sides._multiply
+    multiply = products.Sides._multiply
 
-    def observed(sides: factors._Sides, mean_square: float, keep: int) -> None:
+    def observed(sides: products.Sides, mean_square: float, keep: int) -> None:
         multiply(sides, mean_square, keep)
         formed.append(sides.rounded)
 
-    monkeypatch.setattr(factors._Sides, "_multiply", observed)
+    monkeypatch.setattr(products.Sides, "_multiply", observed)
     return formed
 
 
@@ -142,20 +144,21 @@ def test_products_of_a_rounded_weight_are_exact(wide: bool) -> None:
     levels = torch.randint(-127, 128, (700, 300), generator=torch.Generator().manual_seed(0))
     expected = (levels.T @ levels).numpy() / 127**2 * 9
     w = levels * (3 / 127)
-    found = factors._rounded_gram(w.T.contiguous() if wide else w, 3.0)
+    found = products._rounded_gram(w.T.contiguous() if wide else w, 3.0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_an_update_is_the_same_on_one_thread_and_on_two(tmp_path: Path) -> None:
     script = (
         "import sys, torch, numpy as np\n"
-        "from capacity.adapters import factors\n"
-        "from capacity.adapters.factors import content_hash, truncated_svd\n"
+        "from capacity.adapters import products\n"
+        "from capacity.adapters.content_hash import content_hash\n"
+        "from capacity.adapters.factors import truncated_svd\n"
         "torch.set_num_threads(int(sys.argv[1]))\n"
         "w = torch.randn(400, 900, generator=torch.Generator().manual_seed(3))\n"
-        "factors._LONG = 1\n"
+        "products._LONG = 1\n"
         "updates = []\n"
-        "for factors._FLAT in (100, 1000):\n"
+        "for products._FLAT in (100, 1000):\n"
         "    f = truncated_svd(w, 2, content_hash(w))\n"
         "    updates.append((f.u * f.sigma) @ np.array([[1.0, 2.0], [-1.0, 0.5]]) @ f.vt)\n"
         "np.save(sys.argv[2], updates)\n"
@@ -321,7 +324,7 @@ def test_cache_gives_back_the_same_factors(tmp_path) -> None:
 def test_a_cached_weight_is_only_hashed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     w = weight(64, 32)
     first = cached_svd(w.bfloat16(), 2, "w", tmp_path)
-    monkeypatch.setattr(factors, "truncated_svd", None)
+    monkeypatch.setattr(factor_cache, "truncated_svd", None)
     second = cached_svd(w.bfloat16().float(), 2, "w", tmp_path)
     np.testing.assert_array_equal(first.u, second.u)
 

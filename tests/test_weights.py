@@ -17,7 +17,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from capacity.adapters import weights
 from capacity.adapters.budget import ModuleShape
-from capacity.adapters.factors import cached_svd, content_hash, truncated_svd
+from capacity.adapters.content_hash import content_hash
+from capacity.adapters.factor_cache import cached_svd
+from capacity.adapters.factors import truncated_svd
 from capacity.adapters.weights import INDEX, SINGLE, WeightFolder, folder_factors
 from capacity.errors import CapacityError, DataError
 

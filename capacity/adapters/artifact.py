@@ -23,7 +23,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from capacity.adapters import codec
-from capacity.adapters.factors import Factors, content_hash
+from capacity.adapters.content_hash import content_hash
+from capacity.adapters.factors import Factors
 from capacity.adapters.inject import NAME, AdaptedModel, OnModule, attach
 from capacity.adapters.linears import is_quantised, weight_matrix
 from capacity.adapters.modules import TiedUp

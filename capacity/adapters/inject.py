@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from capacity.adapters import comparators
 from capacity.adapters.budget import ModuleShape
-from capacity.adapters.factors import Factors, cached_svd
+from capacity.adapters.factor_cache import cached_svd
+from capacity.adapters.factors import Factors
 from capacity.adapters.linears import adapted_modules, is_conv1d, is_quantised, weight_matrix
 from capacity.adapters.modules import FrozenDown, TiedUp, check_loaded
 from capacity.adapters.projection import projections

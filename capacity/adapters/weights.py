@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from capacity.adapters.budget import ModuleShape
-from capacity.adapters.factors import Factors, content_hash, read_factors, truncated_svd, write_factors
+from capacity.adapters.content_hash import content_hash
+from capacity.adapters.factor_cache import read_factors, write_factors
+from capacity.adapters.factors import Factors, truncated_svd
 from capacity.errors import CapacityError, DataError
 from capacity.runs.files import write_atomically
 

@@ -37,7 +37,7 @@ def model_folder(name: str) -> Path:
     """
     parsed = parse_model(name)
     if parsed.is_gguf:
-        from capacity.adapters.factors import default_cache
+        from capacity.adapters.factor_cache import default_cache
         from capacity.models.gguf_folder import gguf_folder
 
         return gguf_folder(Path(parsed.base), default_cache().parent / "models")

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from capacity.adapters.factors import default_cache
+from capacity.adapters.factor_cache import default_cache
 from capacity.errors import CapacityError
 from capacity.models.gguf_folder import SCHEME, converted
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from capacity.adapters.artifact import read_file, rebuild
 from capacity.adapters.export import save_peft_lora
-from capacity.adapters.factors import default_cache
+from capacity.adapters.factor_cache import default_cache
 from capacity.adapters.weights import WeightFolder
 from capacity.errors import DataError, SpecError
 from capacity.models.loading import load, model_folder

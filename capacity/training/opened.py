@@ -9,7 +9,7 @@ from torch import nn
 
 from capacity.adapters.artifact import Artifact, read_file, rebuild
 from capacity.adapters.export import load_peft_lora
-from capacity.adapters.factors import default_cache
+from capacity.adapters.factor_cache import default_cache
 from capacity.adapters.inject import AdaptedModel, OnModule
 from capacity.adapters.weights import WeightFolder
 from capacity.errors import DataError, SpecError

@@ -10,7 +10,7 @@ import torch
 
 from capacity.adapters.artifact import base_fingerprint, pack, store
 from capacity.adapters.codec import payload_bytes
-from capacity.adapters.factors import default_cache
+from capacity.adapters.factor_cache import default_cache
 from capacity.adapters.inject import attach
 from capacity.adapters.weights import WeightFolder
 from capacity.config import RunSpec, TinyLora

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def factors_command(folder: Path, rank: int, targets: str | None, *, as_json: bool) -> None:
     """Everything between the options and the printed result."""
     check_libraries()
-    from capacity.adapters.factors import default_cache
+    from capacity.adapters.factor_cache import default_cache
     from capacity.adapters.inject import check_rank
     from capacity.adapters.linears import adapted_modules, is_conv1d
     from capacity.adapters.weights import WeightFolder
