@@ -35,9 +35,11 @@ TEXT = (
 
 
 def base_model() -> tuple[Any, Any]:
-    """Weights rounded to bf16 and held in fp32, so that all arithmetic is fp32."""
+    """Weights rounded to bf16 and held in fp32, so that all arithmetic is fp32. Rotary frequencies stay as they are."""
     model, tokenizer = load("smollm2-135m", "cpu")
-    return model.bfloat16().float(), tokenizer
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16().float()
+    return model, tokenizer
 
 
 @torch.no_grad()

@@ -226,13 +226,14 @@ def cost(name: str, steps: int) -> None:
 def curve(name: str, steps: int, seeds: int, prompts: int, samples: int, rate: float) -> dict[str, list[list[float]]]:
     """Reward by step of the runs of each engine, one row a seed; LoRA-XS of rank 8."""
     from capacity.rollouts.choice import with_rollouts
-    from capacity.training.pairs import size_from_choice, trained_spec
+    from capacity.training.pairs import trained_spec
     from capacity.training.run import execute
+    from capacity.training.sizes import SizeChoice, size_of
 
     task = parse_task("abacus")
     found: dict[str, list[list[float]]] = {"transformers": [], "vllm": []}
     for seed in range(seeds):
-        size = size_from_choice(name, "lora-xs", rank=8)
+        size = size_of(name, SizeChoice(adapter="lora-xs", rank=8), "fp32")
         spec = trained_spec(name, task, "grpo", size, seed, "fp32", rates={"grpo": rate})
         assert spec.training is not None
         sizes = {"steps": steps, "warmup_steps": 2, "prompts_per_step": prompts, "samples_per_prompt": samples}

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from capacity.adapters.budget import Budget
+from sizes import chosen, within
+
 from capacity.config import METHODS, Method, RunSpec, TaskSpec
-from capacity.training.pairs import base_spec, size_from_budget, size_from_choice, trained_spec
+from capacity.training.pairs import base_spec, trained_spec
 
 MODEL = "abacus-0.9m"
 SMALLEST = "abacus-0.2m"
@@ -27,11 +28,7 @@ def small_spec(
     if method == "base":
         spec = base_spec(model, task)
     else:
-        size = (
-            size_from_choice(model, "full")
-            if budget == "full"
-            else size_from_budget(model, Budget.parse(budget), "bf16", "tiled", 2)
-        )
+        size = chosen(model, "full") if budget == "full" else within(model, budget, rank=2)
         spec = trained_spec(model, task, method, size, seed, "bf16", rates=rates or dict.fromkeys(METHODS, rate))
         sizes = {"steps": 2, "warmup_steps": 0, "prompts_per_step": 4, "samples_per_prompt": 4, **training}
         assert spec.training is not None

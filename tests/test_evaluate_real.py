@@ -60,13 +60,14 @@ def test_small_sums_are_neither_all_wrong_nor_all_strict(smollm2: tuple[Any, Any
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_one_step_of_training(sums: str, method: Any) -> None:
-    from capacity.adapters.budget import Budget
+    from sizes import within
+
     from capacity.errors import TrainingError
     from capacity.tasks.catalog import parse_task
-    from capacity.training.pairs import size_from_budget, trained_spec
+    from capacity.training.pairs import trained_spec
     from capacity.training.run import execute
 
-    size = size_from_budget(MODEL, Budget.parse("13"), "bf16")
+    size = within(MODEL, "13")
     spec = trained_spec(MODEL, parse_task(sums), method, size, 0, "bf16", rates={method: 1e-3})
     assert spec.training is not None
     steps = {"steps": 1, "warmup_steps": 0, "prompts_per_step": 2, "samples_per_prompt": 4}

@@ -1,4 +1,5 @@
 import pytest
+from sizes import chosen, within
 
 from capacity.adapters.budget import Budget
 from capacity.config import (
@@ -20,8 +21,6 @@ from capacity.training.pairs import (
     base_specs,
     compare_specs,
     parse_methods,
-    size_from_budget,
-    size_from_choice,
     trained_spec,
 )
 from capacity.training.protocols import PROTOCOLS
@@ -74,47 +73,45 @@ ALL_RATES = dict.fromkeys(METHODS, 0.01)
     ],
 )
 def test_every_choice_becomes_its_spec(options, spec, count):
-    size = size_from_choice(MODEL, **options)
+    size = chosen(MODEL, **options)
     assert size.adapter(7) == spec
     assert size.solution.trained_parameters == count
 
 
 @pytest.mark.parametrize("adapter", OPTIONS)
 def test_budget_of_a_named_adapter_takes_the_largest_that_fits(adapter):
-    size = size_from_budget(MODEL, Budget.parse("2MiB"), "bf16", adapter=adapter)
+    size = within(MODEL, "2MiB", adapter=adapter)
     assert size.solution.adapter == adapter == size.adapter(0).kind
     assert 0 < size.solution.trained_parameters <= 2**20
 
 
 def test_budget_without_an_adapter_goes_from_tinylora_to_full():
-    kinds = [
-        size_from_budget(MODEL, Budget.parse(b), "bf16").adapter(0).kind for b in ("100", "2000", "8000", "700000")
-    ]
+    kinds = [within(MODEL, b).adapter(0).kind for b in ("100", "2000", "8000", "700000")]
     assert kinds == ["tinylora", "tinylora", "lora-xs", "lora"]
-    assert size_from_budget(MODEL, Budget.parse("861952"), "bf16").adapter(0) == FullUpdate()
+    assert within(MODEL, "861952").adapter(0) == FullUpdate()
 
 
 def test_budget_100_on_the_embedded_model_keeps_its_spec():
     expected = TinyLora(rank=8, u=3, groups=28, projection_seed=0)
-    assert size_from_budget(MODEL, Budget.parse("100"), "bf16").adapter(0) == expected
+    assert within(MODEL, "100").adapter(0) == expected
 
 
 def test_targets_are_kept_in_the_order_of_the_model():
-    size = size_from_choice(MODEL, "lora-xs", targets=("v_proj", "q_proj", "v_proj"))
+    size = chosen(MODEL, "lora-xs", targets=("v_proj", "q_proj", "v_proj"))
     assert size.adapter(0) == LoraXs(rank=2, targets=("q_proj", "v_proj"))
     assert size.solution.trained_parameters == 8 * 4
 
 
 def test_targets_that_name_every_type_are_no_choice():
     types = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-    assert size_from_choice(MODEL, "lora", targets=types) == size_from_choice(MODEL, "lora")
+    assert chosen(MODEL, "lora", targets=types) == chosen(MODEL, "lora")
 
 
 def test_groups_are_those_of_the_targets():
-    size = size_from_choice(MODEL, "tinylora", targets=("q_proj", "v_proj"))
+    size = chosen(MODEL, "tinylora", targets=("q_proj", "v_proj"))
     assert size.solution.groups == 8 == len(size.group_of_module)
     with pytest.raises(SpecError, match="9 groups are outside 1 … 8"):
-        size_from_choice(MODEL, "tinylora", targets=("q_proj", "v_proj"), groups=9)
+        chosen(MODEL, "tinylora", targets=("q_proj", "v_proj"), groups=9)
 
 
 def test_mixture_of_experts_can_be_planned_in_full_and_with_targets(tmp_path):
@@ -124,14 +121,14 @@ def test_mixture_of_experts_can_be_planned_in_full_and_with_targets(tmp_path):
     )
     (tmp_path / "config.json").write_text(config)
     model = str(tmp_path)
-    whole = size_from_choice(model, "full").solution.trained_parameters
+    whole = chosen(model, "full").solution.trained_parameters
     assert whole > 2 * 2 * 3 * 64 * 32
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
-    assert size_from_budget(model, Budget.parse("8"), "bf16", targets=targets).adapter(0) == TinyLora(
+    assert within(model, "8", targets=targets).adapter(0) == TinyLora(
         rank=2, u=1, groups=8, targets=targets, projection_seed=0
     )
     with pytest.raises(SpecError, match="mixtral keeps its experts in fused tensors"):
-        size_from_budget(model, Budget.parse("8"), "bf16")
+        within(model, "8")
 
 
 VALUES = {
@@ -156,18 +153,18 @@ def test_option_is_taken_or_refused_but_never_ignored(adapter, option):
     flag = "--" + option.replace("_", "-")
     if option not in OPTIONS[adapter]:
         with pytest.raises(SpecError, match=f"adapter {adapter} takes no {flag}: it "):
-            size_from_choice(MODEL, adapter, **options)
+            chosen(MODEL, adapter, **options)
         return
     if option in ("u", "groups") and adapter == "tinylora":
-        assert getattr(size_from_choice(MODEL, adapter, **options).adapter(0), option) == VALUES[option]
+        assert getattr(chosen(MODEL, adapter, **options).adapter(0), option) == VALUES[option]
     else:
-        assert size_from_choice(MODEL, adapter, **options).adapter(0) != size_from_choice(MODEL, adapter).adapter(0)
+        assert chosen(MODEL, adapter, **options).adapter(0) != chosen(MODEL, adapter).adapter(0)
     choice = SizeChoice(budget=Budget.parse("2MiB"), adapter=adapter, **options)
     if option in DECIDED_BY_BUDGET[adapter]:
         with pytest.raises(SpecError, match=f"give --budget, or {flag}, not both"):
             size_of(MODEL, choice, "bf16")
     else:
-        assert size_of(MODEL, choice, "bf16") != size_from_budget(MODEL, Budget.parse("2MiB"), "bf16", adapter=adapter)
+        assert size_of(MODEL, choice, "bf16") != within(MODEL, "2MiB", adapter=adapter)
 
 
 @pytest.mark.parametrize("option", ["u", "groups", "n_tie", "vectors", "length"])
@@ -186,7 +183,7 @@ def test_option_that_the_solver_would_ignore_is_refused(option):
 
 def test_targets_do_not_go_with_a_budget_of_the_whole_model():
     with pytest.raises(SpecError, match="is full, which takes no --targets"):
-        size_from_budget(MODEL, Budget.parse("861952"), "bf16", targets=("q_proj",))
+        within(MODEL, "861952", targets=("q_proj",))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +201,7 @@ def test_targets_do_not_go_with_a_budget_of_the_whole_model():
 )
 def test_choice_that_cannot_be_is_refused_in_one_line(options, message):
     with pytest.raises(SpecError) as refused:
-        size_from_choice(MODEL, **options)
+        chosen(MODEL, **options)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -212,16 +209,16 @@ def test_choice_that_cannot_be_is_refused_in_one_line(options, message):
 def test_named_adapter_above_its_budget_names_its_size():
     for adapter, size in (("full", "861,952"), ("bitfit", "1,536"), ("lora", "10,240")):
         with pytest.raises(BudgetError, match=f"too small for adapter {adapter}, which .* {size} on this model"):
-            size_from_budget(MODEL, Budget.parse("100"), "bf16", adapter=adapter)
+            within(MODEL, "100", adapter=adapter)
 
 
 def test_llama_has_no_bitfit():
     with pytest.raises(SpecError, match="this model has no biases"):
-        size_from_choice("llama-3.1-8b", "bitfit")
+        chosen("llama-3.1-8b", "bitfit")
 
 
 def test_runs_of_a_pair_have_one_adapter_and_each_seed_its_own():
-    size = size_from_choice(MODEL, "uni-lora", length=13)
+    size = chosen(MODEL, "uni-lora", length=13)
     specs = compare_specs(MODEL, TASK, ("sft", "grpo"), size, 2, "int4", {"sft": 0.1, "grpo": 0.2})
     trained = {(s.method, s.seed): s for s in specs if s.training}
     assert [trained["sft", n].adapter for n in range(2)] == [trained["grpo", n].adapter for n in range(2)]
@@ -291,14 +288,14 @@ def test_rate_at_the_edge_of_those_tried_says_so(table):
 
 
 def test_given_rate_wins_over_the_tuned_one(table):
-    size = size_from_choice(MODEL, "tinylora")
+    size = chosen(MODEL, "tinylora")
     assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16").training.learning_rate == 0.2
     assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16", rates={"grpo": 0.5}).training.learning_rate == 0.5
     assert trained_spec(MODEL, TASK, "grpo", size, 0, "bf16", rates={"sft": 0.5}).training.learning_rate == 0.2
 
 
 def test_warm_start_takes_the_rates_of_both_halves(table):
-    size = size_from_choice(MODEL, "tinylora")
+    size = chosen(MODEL, "tinylora")
     spec = trained_spec(MODEL, TASK, "sft+grpo", size, 0, "bf16")
     assert (spec.warm_start.learning_rate, spec.training.learning_rate) == (0.5, 0.2)
     spec = trained_spec(MODEL, TASK, "sft+grpo", size, 0, "bf16", rates={"sft": 0.7})
@@ -319,7 +316,7 @@ TRAINED = METHODS[1:]
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_only_methods_that_see_demonstrations_name_them(method):
-    spec = trained_spec(MODEL, TASK, method, size_from_choice(MODEL, "tinylora"), 0, "bf16", rates=ALL_RATES)
+    spec = trained_spec(MODEL, TASK, method, chosen(MODEL, "tinylora"), 0, "bf16", rates=ALL_RATES)
     assert spec.task == (TASK if method in ("sft", "sft+grpo") else TASK.unseen())
     assert (spec.grpo is not None) == (method in ("grpo", "random-reward", "sft+grpo"))
     assert (spec.rft is not None) == (method in ("rft", "rft-online"))
@@ -329,9 +326,7 @@ def test_only_methods_that_see_demonstrations_name_them(method):
 @pytest.mark.parametrize("method", TRAINED)
 def test_task_without_demonstrations_runs_what_needs_none(method):
     def spec():
-        return trained_spec(
-            MODEL, TASK.unseen(), method, size_from_choice(MODEL, "tinylora"), 0, "bf16", rates=ALL_RATES
-        )
+        return trained_spec(MODEL, TASK.unseen(), method, chosen(MODEL, "tinylora"), 0, "bf16", rates=ALL_RATES)
 
     if method in ("sft", "sft+grpo"):
         with pytest.raises(SpecError, match=r"has no demonstrations: sft(\+grpo)? cannot run; choose from grpo, rft"):
@@ -341,7 +336,7 @@ def test_task_without_demonstrations_runs_what_needs_none(method):
 
 
 def test_runs_that_see_no_demonstrations_are_the_same_whatever_their_style():
-    size = size_from_choice(MODEL, "tinylora")
+    size = chosen(MODEL, "tinylora")
     other = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 8.0, "style_shift": 1.0})
     planned = [compare_specs(MODEL, t, TRAINED, size, 2, "bf16", ALL_RATES) for t in (TASK, other)]
     ours, theirs = ({s.identity: s.method for s in specs} for specs in planned)
@@ -365,11 +360,11 @@ def test_base_runs_at_every_temperature_on_test_and_on_validation():
 )  # fmt: skip
 def test_matching_that_cannot_be_is_refused(match, tokens, message):
     with pytest.raises(SpecError, match=message):
-        compare_specs(MODEL, TASK, ("grpo",), size_from_choice(MODEL, "tinylora"), 1, "bf16", ALL_RATES, match, tokens)
+        compare_specs(MODEL, TASK, ("grpo",), chosen(MODEL, "tinylora"), 1, "bf16", ALL_RATES, match, tokens)
 
 
 def test_matching_is_the_same_for_all_arms():
-    size = size_from_choice(MODEL, "tinylora")
+    size = chosen(MODEL, "tinylora")
     for match, tokens in (("prompts", None), ("sequences", None), ("tokens", 700)):
         specs = compare_specs(MODEL, TASK, TRAINED, size, 1, "bf16", ALL_RATES, match, tokens)
         trained = [s.training for s in specs if s.training]

@@ -1,12 +1,12 @@
 import json
 
 import pytest
+from sizes import chosen
 
 from capacity.errors import DataError, SpecError
 from capacity.models.aliases import ALIASES, model_shape, resolve
 from capacity.models.shapes import FAMILIES, shape_from_config
 from capacity.tasks.abacus_language import VOCABULARY
-from capacity.training.pairs import size_from_choice
 
 PUBLISHED_PARAMETERS = {
     "smollm2-135m": 134_515_008,
@@ -77,12 +77,12 @@ def test_grouped_query_shapes_of_llama():
 
 
 def test_lora_of_rank_one_on_llama_8b_has_the_published_count():
-    assert size_from_choice("llama-3.1-8b", "lora", rank=1).solution.trained_parameters == 2_621_440
+    assert chosen("llama-3.1-8b", "lora", rank=1).solution.trained_parameters == 2_621_440
 
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_full_trains_the_whole_model(alias):
-    assert size_from_choice(alias, "full").solution.trained_parameters == ALIASES[alias].shape.parameters
+    assert chosen(alias, "full").solution.trained_parameters == ALIASES[alias].shape.parameters
 
 
 @pytest.mark.parametrize(
@@ -99,19 +99,19 @@ def test_full_trains_the_whole_model(alias):
     ],
 )
 def test_small_counts_of_the_paper_follow_from_n_tie_and_u(alias, n_tie, u, published):
-    size = size_from_choice(alias, "tinylora", n_tie=n_tie, u=u)
+    size = chosen(alias, "tinylora", n_tie=n_tie, u=u)
     assert size.solution.trained_parameters == published
     assert size.group_of_module is not None
     assert len(set(size.group_of_module)) * u == published
 
 
 def test_exactly_one_hundred_parameters_on_28_modules_take_25_groups_of_four():
-    size = size_from_choice("abacus-0.9m", "tinylora", u=4, groups=25)
+    size = chosen("abacus-0.9m", "tinylora", u=4, groups=25)
     assert size.solution.trained_parameters == 100
 
 
 def test_lora_xs_trains_rank_squared_a_module():
-    assert size_from_choice("abacus-0.9m", "lora-xs", rank=8).solution.trained_parameters == 1792
+    assert chosen("abacus-0.9m", "lora-xs", rank=8).solution.trained_parameters == 1792
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_name_like_no_other_is_refused_and_all_are_listed():
 )
 def test_choice_out_of_range_is_refused_with_the_range(options, message):
     with pytest.raises(SpecError, match=message):
-        size_from_choice("abacus-0.9m", "tinylora", **options)
+        chosen("abacus-0.9m", "tinylora", **options)
 
 
 @pytest.mark.parametrize("adapter", ["lora", "lora-xs", "full"])
 def test_tinylora_options_are_refused_for_other_adapters(adapter):
     with pytest.raises(SpecError, match=f"adapter {adapter} takes no --u: it "):
-        size_from_choice("abacus-0.9m", adapter, u=1)
+        chosen("abacus-0.9m", adapter, u=1)
 
 
 SMALL = {

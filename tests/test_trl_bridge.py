@@ -6,15 +6,15 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from sizes import chosen, within
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from capacity.adapters.budget import Budget
 from capacity.adapters.inject import attach
 from capacity.config import Adapter, FullUpdate, RunSpec, TaskSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.arms import Batch
 from capacity.training.grpo import GrpoArm
-from capacity.training.pairs import size_from_budget, size_from_choice, trained_spec
+from capacity.training.pairs import trained_spec
 from capacity.training.sft import SftArm
 from capacity.training.trl_bridge import PairedGRPOTrainer, PairedSFTTrainer, common_arguments
 
@@ -23,9 +23,7 @@ ABACUS = TaskSpec(name="abacus", demonstrations="worked")
 
 def spec_of(method: Any, budget: str | None) -> RunSpec:
     model = "abacus-0.9m"
-    size = (
-        size_from_budget(model, Budget.parse(budget), "bf16", "tiled", 2) if budget else size_from_choice(model, "full")
-    )
+    size = within(model, budget, rank=2) if budget else chosen(model, "full")
     return trained_spec(model, ABACUS, method, size, 0, "bf16", rates={method: 1e-3})
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from capacity.adapters.budget import Budget
-from capacity.adapters.sharing import Sharing
 from capacity.config import (
     METHODS,
     SEES_DEMONSTRATIONS,
@@ -20,68 +18,7 @@ from capacity.errors import SpecError, unknown
 from capacity.tasks.catalog import open_task
 from capacity.training.protocols import GRPO, PROTOCOLS, RFT, Protocol
 from capacity.training.rates import tuned_rate
-from capacity.training.sizes import Allocation, Scaling, Size, SizeChoice, size_of
-
-
-def size_from_budget(
-    model: str,
-    budget: Budget,
-    storage_dtype: str,
-    sharing: Sharing = "tiled",
-    rank: int | None = None,
-    *,
-    adapter: str | None = None,
-    vector_length: int | None = None,
-    targets: tuple[str, ...] | None = None,
-    scaling: Scaling = "paper",
-    allocation: Allocation = "even",
-) -> Size:
-    """The largest update within `budget`, its payload stored in `storage_dtype`; see `SizeChoice` and `size_of`."""
-    choice = SizeChoice(
-        budget=budget,
-        adapter=adapter,
-        rank=rank,
-        vector_length=vector_length,
-        targets=targets,
-        sharing=sharing,
-        scaling=scaling,
-        allocation=allocation,
-    )
-    return size_of(model, choice, storage_dtype)
-
-
-def size_from_choice(
-    model: str,
-    adapter: str,
-    *,
-    rank: int | None = None,
-    u: int | None = None,
-    groups: int | None = None,
-    n_tie: int | None = None,
-    vectors: int | None = None,
-    vector_length: int | None = None,
-    length: int | None = None,
-    targets: tuple[str, ...] | None = None,
-    sharing: Sharing = "tiled",
-    scaling: Scaling = "paper",
-    allocation: Allocation = "even",
-) -> Size:
-    """The update that was chosen part by part; see `SizeChoice` and `size_of`."""
-    choice = SizeChoice(
-        adapter=adapter,
-        rank=rank,
-        u=u,
-        groups=groups,
-        n_tie=n_tie,
-        vectors=vectors,
-        vector_length=vector_length,
-        length=length,
-        targets=targets,
-        sharing=sharing,
-        scaling=scaling,
-        allocation=allocation,
-    )
-    return size_of(model, choice, "fp32")
+from capacity.training.sizes import Size
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
