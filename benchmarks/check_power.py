@@ -203,7 +203,7 @@ def project_table(grid: dict[str, Any], projects: int, generator: np.random.Gene
         "| world | seeds | runs repeat | mean alarms | 95 % of projects at most | most | pass, % |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in ("unlike, sizes apart", "unlike, collapsing", "other seeds"):
+    for name in ("unlike, sizes apart", "unlike, collapsing", "other seeds", "alike, sizes together"):
         raw = grid["worlds"][name]
         world = World(**{**raw, "spread": tuple(raw["spread"])})
         for seeds in grid["seeds"]:

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import types
@@ -19,6 +21,8 @@ from capacity.errors import CapacityError, DataError
 from capacity.runs.study import Study
 from capacity_analysis.baseline import read_baseline, snapshot
 from capacity_cli.app import main
+
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -317,7 +321,7 @@ def test_a_study_that_is_not_empty_ends_with_two(old, capacity, sweep):
 @pytest.mark.parametrize(("shift", "code", "outcome"), [(0.0, 0, "identical"), (-0.15, 1, "worse")])
 def test_action_puts_the_result_on_the_job_page(old, study, tmp_path, shift, code, outcome):
     """The steps of action/action.yml, run as GitHub runs them."""
-    action = yaml.safe_load((Path(__file__).parent.parent / "action" / "action.yml").read_text())
+    action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
     new = study("new", shift=shift)
     given = {name: str(entry["default"]) for name, entry in action["inputs"].items()} | {"study": str(new)}
     step = next(step for step in action["runs"]["steps"] if step.get("id") == "check")
@@ -345,3 +349,28 @@ def test_action_puts_the_result_on_the_job_page(old, study, tmp_path, shift, cod
     assert ElementTree.fromstring((tmp_path / "capacity" / "check.xml").read_text()).tag == "testsuite"
     used = {value.split("inputs.")[1].split(" ")[0] for value in step["env"].values() if "inputs." in value}
     assert used | {"install"} == set(action["inputs"])
+
+
+def yaml_snippets():
+    """The YAML blocks of docs/ci.md: GitHub's and GitLab's."""
+    text = (ROOT / "docs" / "ci.md").read_text()
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_the_github_snippet_uses_the_action_as_it_is():
+    github, _ = yaml_snippets()
+    action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
+    steps = [step for step in github["jobs"]["capacity"]["steps"] if step["uses"] == "./action"]
+    assert [set(step["with"]) - set(action["inputs"]) for step in steps] == [set()]
+
+
+@pytest.mark.parametrize(("shift", "code"), [(0.0, 0), (-0.15, 1)])
+def test_the_gitlab_snippet_runs_as_it_is(old, study, capacity, sweep, tmp_path, shift, code):
+    calls = sweep(lambda out: Study(study(out, shift=shift)))
+    _, gitlab = yaml_snippets()
+    program, *arguments = shlex.split(gitlab["capacity"]["script"][-1])
+    assert program == "capacity"
+    assert capacity(*arguments).code == code
+    assert [path for path, *_ in calls] == [Path("studies/ci-abacus.toml")]
+    kept = gitlab["capacity"]["artifacts"]
+    assert all((tmp_path / name).is_file() for name in [*kept["paths"], kept["reports"]["junit"]])
