@@ -379,7 +379,10 @@ def load_spec(raw: Any, where: str) -> RunSpec:
         raise DataError(f"{where}: not a spec")
     version = raw.get("schema_version")
     while isinstance(version, int) and version != SCHEMA_VERSION and version in MIGRATIONS:
-        raw = MIGRATIONS[version](raw)
+        try:
+            raw = MIGRATIONS[version](raw)
+        except (KeyError, TypeError):
+            raise DataError(f"{where}: not a valid spec of schema version {version}") from None
         version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(f"{where}: spec of schema version {version}, this program reads {SCHEMA_VERSION}")

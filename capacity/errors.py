@@ -32,6 +32,10 @@ class TrainingError(CapacityError):
     """A run that cannot give an honest result: its diagnosis."""
 
 
+class RunsFailedError(CapacityError):
+    """Runs of a study gave no result; the study has the diagnosis of each."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
     """The error for an unknown `name`: offers the nearest known names, or lists them all."""
     names = sorted(known)

@@ -13,7 +13,9 @@ from capacity.config import canonical_json
 from capacity.errors import DataError
 from capacity.runs.points import points
 from capacity_analysis import baseline as module
-from capacity_analysis.baseline import Baseline, read_baseline, snapshot
+from capacity_analysis.baseline import Baseline, read_baseline
+from capacity_analysis.matching import match
+from capacity_analysis.snapshot import snapshot
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,8 @@ def test_other_json_is_no_baseline(written):
         (lambda raw: raw["cells"][1]["spec"].update(adapter=None), "not a valid spec: adapter"),
         (lambda raw: raw["cells"][1]["spec"].update(schema_version=99), "spec of schema version 99"),
         (lambda raw: raw.update(fingerprint={}), "not a valid baseline: fingerprint"),
+        (lambda raw: raw["cells"].append(raw["cells"][1]), "two of its cells have the same spec"),
+        (lambda raw: raw["cells"][1]["spec"].update(schema_version=2, task=3), "not a valid spec of schema version 2"),
         (lambda raw: raw.update(extra=1), "not a valid baseline: extra"),
     ],
 )
@@ -228,6 +232,72 @@ def test_a_study_of_two_environments_is_refused():
 def test_an_empty_study_is_refused():
     with pytest.raises(DataError, match="no complete run"):
         snapshot(guarded.make(sizes={}, base=False))
+
+
+def test_trials_of_a_tuning_are_no_result():
+    study = guarded.make(seeds=range(2))
+    reported = snapshot(study)
+    for seed in (1000, 1001):
+        raw = guarded.spec("grpo", 13, seed, learning_rate=0.1).model_dump(mode="json")
+        raw["evaluation"]["split"] = "validation"
+        trial = guarded.load_spec(raw, "")
+        study.planned.append(trial)
+        if seed == 1000:  # the other failed, as a rate that is too high may
+            guarded.add(study, trial, guarded.answers(0.5, (seed,)))
+    assert snapshot(study) == reported
+
+
+def test_one_run_whose_projection_does_not_follow_is_a_cell_of_its_own():
+    study = guarded.make(seeds=range(3), sizes={13: 0.6})
+    before = snapshot(study)
+    raw = guarded.spec("grpo", 13, 9).model_dump(mode="json")
+    raw["adapter"]["projection_seed"] = 0
+    guarded.add(study, guarded.load_spec(raw, ""), guarded.answers(0.6, (9,)))
+    after = snapshot(study)
+    assert [cell for cell in after.cells if cell in before.cells] == list(before.cells)
+    assert len({cell.key for cell in after.cells}) == len(after.cells) == len(before.cells) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("family", None, "family is None, not a name"),
+        ("update_bytes", -1, "update_bytes is -1, not a count"),
+        ("trained_parameters", "13", "trained_parameters is '13', not a count"),
+    ],
+)
+def test_a_result_that_cannot_be_used_is_refused(name, value, words):
+    study = guarded.make(seeds=range(2))
+    study.made[1].result[name] = value
+    with pytest.raises(DataError, match=words):
+        snapshot(study)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "no answers"),
+        ([{"correct": [1]}], "line 1 is not an item"),
+        ([{"item": "a", "correct": None}], "line 1 is not an item"),
+        ([{"item": "a", "correct": [7]}], "line 1 is not an item"),
+        ([{"item": "a", "correct": [1, 1]}], "disagree in the number of answers"),
+    ],
+)
+def test_outcomes_that_cannot_be_used_are_refused(rows, words):
+    study = guarded.make(seeds=range(2))
+    study.made[0].rows[:] = rows
+    with pytest.raises(DataError, match=words):
+        snapshot(study)
+
+
+def test_other_contents_under_the_same_names_are_other_items():
+    old, new = guarded.make(), guarded.make()
+    for made, digest in ((old, "a"), (new, "b")):
+        for run in made.made:
+            run.result["items_digest"] = digest
+    with pytest.raises(DataError, match="answered other items than the baseline"):
+        match(snapshot(new), snapshot(old))
+    assert match(snapshot(old), snapshot(guarded.make()))  # made before contents were recorded
 
 
 def test_several_samples_of_an_item_are_all_kept():

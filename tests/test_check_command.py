@@ -17,9 +17,10 @@ import guarded
 import pytest
 import yaml
 
-from capacity.errors import CapacityError, DataError
+from capacity.errors import CapacityError, DataError, RunsFailedError, StudyLockedError
 from capacity.runs.study import Study
-from capacity_analysis.baseline import read_baseline, snapshot
+from capacity_analysis.baseline import read_baseline
+from capacity_analysis.snapshot import snapshot
 from capacity_cli.app import main
 
 ROOT = Path(__file__).parent.parent
@@ -210,11 +211,20 @@ def test_a_broken_history_is_refused_and_left_alone(old, capacity, tmp_path):
         (("old", "--margin", "nan"), "margin nan: a share of 1 is needed"),
         (("old", "--alpha", "0.7"), "alpha 0.7: must lie between"),
         (("old", "--inconclusive", "pass"), "choose fail or warn"),
-        (("old", "--alarms-per-100", "0"), "must lie above 0"),
-        (("old", "--alarms-per-100", "6"), "not above 100 × alpha (5)"),
+        (("old", "--alpha", "nan"), "alpha nan: must lie between"),
+        (("old", "--alpha", "1e-17"), "alpha 1e-17: must lie between 1e-06 and 0.5"),
+        (("old", "--history", "h", "--alarms-per-100", "0"), "must not lie below 0.0001"),
+        (("old", "--history", "h", "--alarms-per-100", "6"), "nor above 100 × alpha (5)"),
+        (("old", "--history", ""), "--history '.': not the name of a file"),
+        (("old", "--markdown", ""), "--markdown '.': not the name of a file"),
+        (("old", "--junit", "/"), "--junit '/': not the name of a file"),
+        (("old", "--junit", "old"), "old: cannot be written: is a folder"),
+        (("old", "--markdown", "baseline.json"), "--markdown baseline.json: the same file as --baseline"),
+        (("old", "--markdown", "a", "--junit", "./a"), "--junit a: the same file as --markdown"),
+        ((300 * "x",), "File name too long"),
         (("none",), "none: no such study folder"),
         (("old", "--baseline", "none.json"), "none.json: no such file: make it with `capacity baseline"),
-        (("old", "--markdown", "no/where.md"), "no/where.md: cannot be written"),
+        (("old", "--markdown", "no/where.md"), "no/where.md: cannot be written: there is no folder no"),
         (("old", "--margin", "much"), "margin"),
     ],
 )
@@ -235,7 +245,14 @@ def of_another_version(text):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(cut, "cut off"), (edited, "was edited"), (of_another_version, "format version 2")]
+    ("change", "words"),
+    [
+        (cut, "cut off"),
+        (edited, "was edited"),
+        (of_another_version, "format version 2"),
+        (lambda text: text.replace('"n_correct": 2', '"n_correct": NaN', 1), "not whole JSON"),
+        (lambda text: len(text) * "[", "not whole JSON"),
+    ],
 )
 def test_a_bad_baseline_ends_with_two(old, capacity, tmp_path, change, words):
     path = tmp_path / "baseline.json"
@@ -271,12 +288,13 @@ def sweep(monkeypatch):
     calls: list[tuple[object, ...]] = []
     module = types.ModuleType("capacity_cli.sweep")
 
-    def install(make):
+    def install(make, planned=None):
         def run_sweep(path, out, workers, *, fresh):
             calls.append((path, out, workers, fresh))
             return make(out)
 
         module.run_sweep = run_sweep
+        module.planned_specs = lambda _: planned
         monkeypatch.setitem(sys.modules, "capacity_cli.sweep", module)
         return calls
 
@@ -304,10 +322,47 @@ def test_run_looks_at_the_baseline_before_it_trains(capacity, sweep):
 
 def test_runs_that_failed_end_with_one(old, capacity, sweep):
     def fail(out):
-        raise CapacityError("2 of 13 runs failed; the diagnosis of each: capacity runs x")
+        raise RunsFailedError("2 of 13 runs failed; the diagnosis of each: capacity runs x")
 
     sweep(fail)
     assert_one_line(capacity("check", "--run", "s.toml"), "2 of 13 runs failed", code=1)
+
+
+@pytest.mark.parametrize(
+    "error", [StudyLockedError("study x is in use"), CapacityError("trl is missing"), OSError(28, "No space left", "x")]
+)
+def test_what_says_nothing_of_the_curves_ends_with_two(old, capacity, sweep, error):
+    def fail(out):
+        raise error
+
+    sweep(fail)
+    done = capacity("check", "--run", "s.toml")
+    assert_one_line(done, str(error) if isinstance(error, CapacityError) else "x: No space left")
+
+
+def test_a_fault_of_the_check_itself_is_not_worse(old, capacity, sweep):
+    def fail(out):
+        raise ZeroDivisionError
+
+    sweep(fail)
+    done = capacity("check", "--run", "s.toml")
+    assert done.code == 2
+    assert "the check itself failed" in done.err.splitlines()[-1]
+
+
+def test_run_compares_the_plan_before_it_trains(old, capacity, sweep):
+    made = guarded.make(seeds=range(4), learning_rate=0.1)
+    calls = sweep(lambda _: pytest.fail("trained in vain"), [run.spec for run in made.made])
+    done = capacity("check", "--run", "s.toml")
+    assert_one_line(done, "grpo tinylora 4: baseline and study file differ in training.learning_rate (0.01 → 0.1)")
+    assert_one_line(capacity("check", "--run", "s.toml", "--margin", "2"), "margin 2")
+    assert calls == []
+
+
+def test_an_older_report_does_not_outlive_a_check_that_could_not_be_made(old, capacity, tmp_path):
+    (tmp_path / "check.md").write_text("identical")
+    assert capacity("check", "none", "--markdown", "check.md").code == 2
+    assert not (tmp_path / "check.md").exists()
 
 
 def test_a_study_that_is_not_empty_ends_with_two(old, capacity, sweep):

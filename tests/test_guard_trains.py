@@ -8,8 +8,8 @@ from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.training import losses
 from capacity.training.run import execute
-from capacity_analysis.baseline import snapshot
 from capacity_analysis.regression import check_study
+from capacity_analysis.snapshot import snapshot
 
 SEEDS = (0, 1, 2)
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from capacity.errors import DataError, SpecError
-from capacity_analysis.baseline import snapshot
+from capacity_analysis.matching import check_curves
 from capacity_analysis.regression import check_study, evidence_digest, judge, same_answers
 from capacity_analysis.seed_tests import MeanChange, SizeChange, mean_change
+from capacity_analysis.snapshot import snapshot
 
 
 def made(**options):
@@ -91,7 +92,7 @@ def test_one_seed_shows_nothing_but_identity():
     found = check(made(seeds=(0,), draw=1), one)
     assert found.outcome == "inconclusive"
     assert found.curves[0].change is None
-    assert "fewer than two seeds are common to all sizes" in found.verdict
+    assert "fewer than two seeds, so the spread" in found.verdict
 
 
 def test_other_seeds_are_two_samples():
@@ -101,8 +102,32 @@ def test_other_seeds_are_two_samples():
     assert (curve.seeds_before, curve.seeds_after) == ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
     assert curve.permutation.arrangements == math.comb(10, 5)
     assert any("compared as two samples, not in pairs" in remark for remark in found.remarks)
-    shared = check(made(seeds=range(3), draw=1), made())
-    assert shared.curves[0].change.method == "Welch's t of seed means"
+
+
+def test_seeds_that_the_baseline_lacks_are_not_compared():
+    found = check(made(seeds=range(8)), made())
+    assert found.outcome == "identical"
+    assert any(remark == "Not in the baseline and not compared: seed 5, 6, 7." for remark in found.remarks)
+
+
+def test_a_study_without_a_seed_of_the_baseline_is_refused():
+    with pytest.raises(DataError, match=r"grpo tinylora 4: the study has no seed 3, 4, which the baseline has"):
+        check(made(seeds=range(3)), made())
+
+
+def test_sizes_of_different_seeds_are_refused():
+    def uneven(fallen):
+        study = guarded.make()
+        for seed in (5, 6):
+            for size in (4, 13):
+                correct = [0] * guarded.ITEMS if fallen else guarded.answers(0.5, (seed, size))
+                guarded.add(study, guarded.spec("grpo", size, seed), correct)
+        return snapshot(study)
+
+    with pytest.raises(DataError, match=r"different seeds \(grpo tinylora 4 has 0, .*, 6; grpo tinylora 100 has 0, "):
+        check(uneven(fallen=True), uneven(fallen=False))
+    with pytest.raises(DataError, match="give all the same seeds"):
+        check_curves(uneven(fallen=False))
 
 
 def test_one_size_that_fell_alone_does_not_pass():
@@ -148,7 +173,11 @@ def test_controls_are_not_judged():
 
     found = check(study(-0.2), study(0.0))
     assert [c.name for c in found.curves] == ["grpo"]
-    assert "Controls are not judged: random-reward." in found.remarks
+    assert "Controls are not judged: random-reward (other answers: random-reward tinylora 13)." in found.remarks
+    assert found.outcome == "non-inferior"
+    same = check(study(0.0), study(0.0))
+    assert same.outcome == "identical"
+    assert "Controls are not judged: random-reward." in same.remarks
 
 
 def test_a_base_that_fell_holds_every_curve_back():
@@ -270,7 +299,7 @@ def test_a_margin_is_a_share_of_one(margin):
 
 @pytest.mark.parametrize("alpha", [0, 0.5, 1, math.nan])
 def test_alpha_is_small(alpha):
-    with pytest.raises(SpecError, match=r"must lie between 0 and 0\.5"):
+    with pytest.raises(SpecError, match=r"must lie between 1e-06 and 0\.5"):
         check(made(), made(), alpha=alpha)
 
 

@@ -62,11 +62,12 @@ def test_a_level_that_was_spent_under_another_promise_is_a_debt():
 
 
 def test_the_same_evidence_keeps_its_level_and_is_not_a_new_chance():
-    past = [entry(0.005, "a"), entry(0.0, "b"), entry(0.01, "c")]
+    past = [entry(0.005, "a"), entry(0.0, "b", "identical"), entry(0.01, "c"), entry(0.0, "debt")]
     again = BUDGET.next_level(past, "c")
-    assert (again.level, again.number, again.repeated) == (0.01, 4, True)
+    assert (again.level, again.number, again.repeated) == (0.01, 5, True)
     assert not BUDGET.next_level(past, "b").repeated
     assert not BUDGET.next_level(past, "d").repeated
+    assert BUDGET.next_level(past, "debt").level == 0.0
 
 
 def test_history_gives_back_what_was_added(tmp_path):
@@ -111,9 +112,9 @@ def test_checks_at_the_same_time_lose_nothing(tmp_path):
     ("line", "words"),
     [
         ("{", "line 2 is not a check"),
+        (200_000 * "[", "line 2 is not a check"),
         ("[]", "line 2 is not a check"),
         ('{"version":1}', "line 2 is not a check"),
-        ("", "line 2 is not a check"),
         (entry().model_dump_json()[:-9], "line 2 is not a check"),
         (entry().model_dump_json().replace('"version":1', '"version":2'), "line 2 has version 2"),
         (entry().model_dump_json().replace('"spent":0.0', '"spent":-1'), "line 2 is not a check"),
@@ -126,6 +127,16 @@ def test_a_broken_line_is_named(tmp_path, line, words):
         pass
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_lost_last_newline_joins_no_lines(tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    history.append(entry(evidence="a"))
+    history.path.write_text(history.path.read_text().rstrip())
+    history.append(entry(evidence="b"))
+    history.path.write_text(history.path.read_text() + "\n")
+    with history.held() as past:
+        assert [one.evidence for one in past] == ["a", "b"]
 
 
 def test_a_history_that_cannot_be_written_says_so(tmp_path):

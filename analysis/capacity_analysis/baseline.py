@@ -8,7 +8,6 @@ compared answer by answer. It is JSON with a checksum, and moves only when it is
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ from capacity.config import Frozen, RunSpec, canonical_json, load_spec
 from capacity.errors import DataError
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.points import points
-from capacity.runs.study import Run, Study
+from capacity.runs.study import Run
 
 FORMAT = "capacity baseline"
 VERSION = 1
@@ -39,7 +38,12 @@ class StoredRun(Frozen):
 
 
 class Cell(Frozen):
-    """All runs of one method, size and protocol. `items_digest`: SHA-256 of the names of the items, 16 digits."""
+    """All runs of one method, size and protocol.
+
+    Attributes:
+        items_digest: SHA-256 of the names of the items, 16 hex digits.
+        contents_digest: that of prompts and answers with them; empty for runs that did not record it.
+    """
 
     spec: dict[str, Any]
     model_parameters: PositiveInt
@@ -47,6 +51,7 @@ class Cell(Frozen):
     trained_parameters: Annotated[int, Field(ge=0)]
     n_items: PositiveInt
     items_digest: str
+    contents_digest: str = ""
     runs: Annotated[tuple[StoredRun, ...], Field(min_length=1)]
 
     @property
@@ -118,30 +123,6 @@ class Baseline(Frozen):
         return points(self.study, runs)
 
 
-def snapshot(study: Study) -> Baseline:
-    """What a study measured, in the form of a baseline.
-
-    Raises:
-        DataError: no runs, planned runs without a result, runs of different environments, corrupt runs.
-    """
-    runs = study.runs()
-    if not runs:
-        raise DataError(f"{study.folder}: no complete run: make the study first")
-    done = {run.spec.identity for run in runs}
-    missing = [spec.label for spec in study.plan() if spec.identity not in done]
-    if missing:
-        # Runs that fail are the worst ones: a curve without them would look better than it is.
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{study.folder}: no result of {missing[0]}{more}, which was planned: `capacity runs` says why")
-    for run in runs[1:]:
-        if run.fingerprint != runs[0].fingerprint:
-            raise DataError(
-                f"{study.folder}: runs of different environments ({runs[0].fingerprint.difference(run.fingerprint)}): "
-                "start an empty study"
-            )
-    return Baseline(study=study.folder.resolve().name, fingerprint=runs[0].fingerprint, cells=_cells(runs))
-
-
 def read_baseline(path: Path) -> Baseline:
     """A baseline file, after every check that can be made without the study.
 
@@ -149,12 +130,12 @@ def read_baseline(path: Path) -> Baseline:
         DataError: missing, truncated, edited, of another version, or not a baseline; what to do is said.
     """
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: make it with `capacity baseline STUDY -o {path.name}`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{path}: not whole JSON, as if cut off or edited: {_RESTORE}") from None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise DataError(f"{path}: not a baseline: make one with `capacity baseline STUDY -o FILE`")
@@ -173,7 +154,14 @@ def read_baseline(path: Path) -> Baseline:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: not a valid baseline: {place}: {first['msg']}: {_RESTORE}") from None
-    return baseline.model_copy(update={"cells": tuple(_checked(cell, path) for cell in baseline.cells)})
+    baseline = baseline.model_copy(update={"cells": tuple(_checked(cell, path) for cell in baseline.cells)})
+    if len({cell.key for cell in baseline.cells}) < len(baseline.cells):
+        raise DataError(f"{path}: two of its cells have the same spec: {_RESTORE}")
+    return baseline
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def spec_of(template: dict[str, Any], seed: int, where: str) -> RunSpec:
@@ -188,75 +176,6 @@ def spec_of(template: dict[str, Any], seed: int, where: str) -> RunSpec:
     return load_spec({**template, "adapter": adapter, "seed": seed}, where)
 
 
-def _template(runs: Sequence[Run]) -> dict[str, Any]:
-    """The spec of these runs without the seed; random choices of the adapter that follow the seed say so."""
-    raw = runs[0].spec.model_dump(mode="json")
-    del raw["seed"]
-    if all(_follows(run) for run in runs):
-        raw["adapter"] = {name: OF_THE_RUN if _is_seed(name) else value for name, value in raw["adapter"].items()}
-    return raw
-
-
-def _is_seed(name: str) -> bool:
-    return name.endswith("_seed")
-
-
-def _follows(run: Run) -> bool:
-    """Whether all random choices of the adapter have the seed of the run."""
-    return all(value == run.spec.seed for name, value in run.spec.adapter.model_dump().items() if _is_seed(name))
-
-
-def _cells(runs: Sequence[Run]) -> tuple[Cell, ...]:
-    """The runs by cell: methods in alphabetical order, sizes rising, seeds rising."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        raw = run.spec.model_dump(mode="json", exclude={"seed"})
-        raw["adapter"] = {name: value for name, value in raw["adapter"].items() if not _is_seed(name)}
-        groups.setdefault(canonical_json(raw), []).append(run)
-    cells = []
-    for group in groups.values():
-        if all(_follows(run) for run in group):
-            cells.append(_cell(sorted(group, key=lambda run: run.spec.seed)))
-            continue
-        fixed: dict[str, list[Run]] = {}
-        for run in group:
-            fixed.setdefault(run.spec.adapter.model_dump_json(), []).append(run)
-        cells += [_cell(sorted(same, key=lambda run: run.spec.seed)) for same in fixed.values()]
-    return tuple(sorted(cells, key=lambda c: (c.spec["model"], c.spec["method"], c.trained_parameters, c.key)))
-
-
-def _cell(runs: Sequence[Run]) -> Cell:
-    stored, names = [], None
-    first = runs[0]
-    for run in runs:
-        rows = run.outcomes()
-        items = [str(row["item"]) for row in rows]
-        if names is not None and items != names:
-            raise DataError(f"{run.folder}: answered other items than {first.folder}")
-        names = items
-        right = np.array([answer for row in rows for answer in row["correct"]], dtype=bool)
-        if len(right) != len(rows) * run.spec.evaluation.samples_per_item:
-            raise DataError(f"{run.folder}: its outcomes and its protocol disagree in the number of answers")
-        stored.append(
-            StoredRun(
-                seed=run.spec.seed,
-                update_bytes=run.result["update_bytes"],
-                n_correct=int(right.sum()),
-                answers=base64.b64encode(np.packbits(right).tobytes()).decode(),
-            )
-        )
-    assert names is not None
-    return Cell(
-        spec=_template(runs),
-        model_parameters=first.result["model_parameters"],
-        family=first.result["family"],
-        trained_parameters=first.result["trained_parameters"],
-        n_items=len(names),
-        items_digest=hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
-        runs=tuple(stored),
-    )
-
-
 def _checked(cell: Cell, path: Path) -> Cell:
     """The cell with its spec in the current schema, after checking that its parts fit together.
 
@@ -264,14 +183,15 @@ def _checked(cell: Cell, path: Path) -> Cell:
         DataError: they do not.
     """
     spec = spec_of(cell.spec, cell.runs[0].seed, str(path))
+    current = spec.model_dump(mode="json", exclude={"seed"})
+    follow = {name: value for name, value in cell.spec["adapter"].items() if value == OF_THE_RUN}
+    cell = cell.model_copy(update={"spec": {**current, "adapter": {**current["adapter"], **follow}}})
     if len(set(cell.seeds)) < len(cell.seeds):
         raise DataError(f"{path}: {spec.label}: a seed stands there twice: {_RESTORE}")
     for run in cell.runs:
         if int(_unpack(run.answers, cell.n_answers, path).sum()) != run.n_correct:
             raise DataError(f"{path}: {spec.label}: its answers and its n_correct disagree: {_RESTORE}")
-    current = spec.model_dump(mode="json", exclude={"seed"})
-    follow = {name: value for name, value in cell.spec["adapter"].items() if value == OF_THE_RUN}
-    return cell.model_copy(update={"spec": {**current, "adapter": {**current["adapter"], **follow}}})
+    return cell
 
 
 def _unpack(text: str, count: int, path: Path | None = None) -> NDArray[np.bool_]:

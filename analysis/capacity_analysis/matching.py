@@ -8,17 +8,24 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from capacity.config import RunSpec
 from capacity.errors import DataError
 from capacity.runs.points import protocol_name
 from capacity_analysis.baseline import Baseline, Cell
 
+# Methods that are not meant to learn: how well they score is no capacity to lose.
+CONTROLS = ("random-reward",)
+
 
 def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
-    """The cells of the baseline with those of the study, (old, new); what the study has besides is left out.
+    """The cells of the baseline with those of the study, (old, new).
+
+    What the study has besides is left out: other cells, and of a cell with all seeds of the baseline's the other seeds.
+    A study that shares no seed with the baseline keeps its own.
 
     Raises:
-        DataError: a size is missing, a protocol differs (says in which field), the items differ, or the same spec
-            makes an update of another size.
+        DataError: a size or a seed is missing, a protocol differs (says in which field), the items differ, or the same
+            spec makes an update of another size.
     """
     by_key = {cell.key: cell for cell in study.cells}
     found = []
@@ -26,7 +33,7 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
         new = by_key.get(old.key)
         if new is None:
             raise DataError(_why_missing(old, study, baseline))
-        if (new.n_items, new.items_digest) != (old.n_items, old.items_digest):
+        if _other_items(old, new):
             counts = "" if new.n_items == old.n_items else f" ({new.n_items} against {old.n_items})"
             raise DataError(
                 f"{cell_label(old)}: the study answered other items than the baseline{counts}: "
@@ -38,8 +45,81 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
                 f"{cell_label(old)}: the same spec now makes an update of another size ({_size(old)} → {_size(new)}): "
                 "the adapters changed; make a new baseline if that was meant"
             )
+        shared = [seed for seed in old.seeds if seed in new.seeds]
+        if shared and len(shared) < len(old.seeds):
+            # The seeds that are not there may be those that went wrong.
+            lost = ", ".join(str(seed) for seed in old.seeds if seed not in new.seeds)
+            raise DataError(
+                f"{cell_label(old)}: the study has no seed {lost}, which the baseline has: "
+                "run all seeds of the baseline"
+            )
+        if shared:
+            new = new.model_copy(update={"runs": tuple(run for run in new.runs if run.seed in shared)})
         found.append((old, new))
     return found
+
+
+def check_plan(specs: Sequence[RunSpec], baseline: Baseline) -> None:
+    """Whether runs that are still to be made will match a baseline, as far as specs can tell.
+
+    Raises:
+        DataError: what the baseline has is not planned, or with another protocol (says in which field).
+    """
+    planned = [_seedless(spec.model_dump(mode="json")) for spec in specs]
+    for old in baseline.cells:
+        wanted = _seedless(old.spec)
+        if wanted in planned:
+            continue
+        alike = [
+            p for p in planned if (p["method"], p["adapter"]["kind"]) == (wanted["method"], wanted["adapter"]["kind"])
+        ]
+        differences = min((_differences(wanted, p) for p in alike), key=len, default=None)
+        if differences is None:
+            raise DataError(
+                f"{cell_label(old)}: the baseline has it, and the study file does not: run the study of the baseline"
+            )
+        raise DataError(
+            f"{cell_label(old)}: baseline and study file differ in {', '.join(differences)}: "
+            "run the study of the baseline, or make a new baseline"
+        )
+
+
+def _seedless(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec without its seed and those of the adapter's random choices."""
+    adapter = {name: value for name, value in raw["adapter"].items() if not name.endswith("_seed")}
+    return {**{name: value for name, value in raw.items() if name != "seed"}, "adapter": adapter}
+
+
+def check_curves(baseline: Baseline) -> None:
+    """Whether every curve that would be judged has the same seeds at all sizes.
+
+    Raises:
+        DataError: one has not.
+    """
+    curves: dict[str, list[Cell]] = {}
+    for cell in baseline.cells:
+        if is_judged(cell):
+            curves.setdefault(curve_name(cell), []).append(cell)
+    for cells in curves.values():
+        check_seeds(cells)
+
+
+def is_judged(cell: Cell) -> bool:
+    """Trained, and meant to learn."""
+    return cell.spec["training"] is not None and cell.spec["method"] not in CONTROLS
+
+
+def check_seeds(cells: Sequence[Cell]) -> None:
+    """Whether the sizes of a curve have the same seeds: the unit of the tests is a seed's mean over sizes.
+
+    Raises:
+        DataError: they have not. Seeds that some sizes lack would not count, whatever they did.
+    """
+    first = cells[0]
+    for cell in cells[1:]:
+        if cell.seeds != first.seeds:
+            one, other = (f"{cell_label(c)} has {', '.join(map(str, c.seeds))}" for c in (first, cell))
+            raise DataError(f"the sizes of a curve have different seeds ({one}; {other}): give all the same seeds")
 
 
 def identical(old: Cell, new: Cell) -> bool:
@@ -88,6 +168,13 @@ def size_labels(cells: Sequence[Cell]) -> list[str]:
     return labels
 
 
+def _other_items(old: Cell, new: Cell) -> bool:
+    """By number and names; by contents too, where the runs of both recorded them."""
+    if (new.n_items, new.items_digest) != (old.n_items, old.items_digest):
+        return True
+    return "" not in (old.contents_digest, new.contents_digest) and new.contents_digest != old.contents_digest
+
+
 def _size(cell: Cell) -> str:
     """What an update of the cell holds; bytes only where they do not depend on what was learnt."""
     text = f"{cell.trained_parameters:,} parameters"
@@ -99,15 +186,16 @@ def _size(cell: Cell) -> str:
 def _why_missing(old: Cell, study: Baseline, baseline: Baseline) -> str:
     """The line for a cell of the baseline that the study does not have."""
     matched = {cell.key for cell in baseline.cells}
-    same_size = [
+    alike = [
         cell
         for cell in study.cells
         if cell.key not in matched
         and (cell.spec["method"], cell.spec["adapter"]["kind"]) == (old.spec["method"], old.spec["adapter"]["kind"])
-        and cell.trained_parameters == old.trained_parameters
+        # Another model makes an update of the same spec another size.
+        and (cell.trained_parameters == old.trained_parameters or cell.spec["model"] != old.spec["model"])
     ]
-    if same_size:
-        differences = min((_differences(old.spec, cell.spec) for cell in same_size), key=len)
+    if alike:
+        differences = min((_differences(old.spec, cell.spec) for cell in alike), key=len)
         return (
             f"{cell_label(old)}: the protocols of baseline and study differ in {', '.join(differences)}: "
             "run the study of the baseline, or make a new baseline"

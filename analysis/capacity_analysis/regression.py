@@ -22,7 +22,17 @@ import numpy as np
 from capacity.config import canonical_json
 from capacity.errors import DataError, SpecError
 from capacity_analysis.baseline import Baseline, Cell
-from capacity_analysis.matching import cell_label, curve_name, identical, match, short_names, size_labels
+from capacity_analysis.matching import (
+    CONTROLS,
+    cell_label,
+    check_seeds,
+    curve_name,
+    identical,
+    is_judged,
+    match,
+    short_names,
+    size_labels,
+)
 from capacity_analysis.seed_tests import (
     MeanChange,
     Permutation,
@@ -41,8 +51,7 @@ Outcome = Literal["identical", "non-inferior", "worse", "inconclusive"]
 # The drop that a guard should see four times in five.
 SHOWN_DROP, WANTED_POWER = 0.05, 0.8
 _MOST_SEEDS = 50
-# Methods that are not meant to learn: how well they score is no capacity to lose.
-CONTROLS = ("random-reward",)
+_LEAST_ALPHA = 1e-6
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ def check_study(
         SpecError: a margin or alpha that makes no sense.
         DataError: the protocols differ, or sizes or items of the baseline are missing.
     """
-    _check_options(margin, alpha)
+    check_levels(margin, alpha)
     level = alpha if level is None else min(level, alpha)
     pairs = match(study, baseline)
     trained = [(old, new) for old, new in pairs if old.spec["training"] is not None]
@@ -177,10 +186,13 @@ def check_study(
     bases = [_base_check(new, old, same_protocol=old.spec["evaluation"] in protocols) for old, new in untrained]
     curves: dict[str, list[tuple[Cell, Cell]]] = {}
     for old, new in trained:
-        if old.spec["method"] not in CONTROLS:
+        if is_judged(old):
             curves.setdefault(curve_name(old), []).append((old, new))
     if not curves:
         raise DataError("the baseline has no trained run: make it from a study that trains")
+    for cells in curves.values():
+        check_seeds([old for old, _ in cells])
+        check_seeds([new for _, new in cells])
     names = short_names(list(curves))
     generator = np.random.default_rng(seed)
     checks = tuple(
@@ -191,9 +203,9 @@ def check_study(
     )
     checks = tuple(_held_back(check, bases, margin, alpha) for check in checks)
     outcome = _overall([check.outcome for check in checks])
-    if outcome == "identical" and any(base.lost or base.gained for base in bases):
+    if outcome == "identical" and not all(identical(old, new) for old, new in pairs):
         outcome = "non-inferior"
-    remarks = _remarks(study, baseline, checks, bases)
+    remarks = _remarks(study, pairs, checks, bases)
     return Check(
         outcome=outcome,
         margin=margin,
@@ -207,11 +219,16 @@ def check_study(
     )
 
 
-def _check_options(margin: float, alpha: float) -> None:
+def check_levels(margin: float, alpha: float) -> None:
+    """Whether margin and alpha can be meant.
+
+    Raises:
+        SpecError: they cannot.
+    """
     if not 0 < margin < 1:
         raise SpecError(f"margin {margin:g}: a share of 1 is needed, such as 0.02 for two points")
-    if not 0 < alpha < 0.5:
-        raise SpecError(f"alpha {alpha:g}: must lie between 0 and 0.5, such as 0.05")
+    if not _LEAST_ALPHA <= alpha < 0.5:
+        raise SpecError(f"alpha {alpha:g}: must lie between {_LEAST_ALPHA:g} and 0.5, such as 0.05")
 
 
 def _base_check(new: Cell, old: Cell, *, same_protocol: bool) -> BaseCheck:
@@ -232,11 +249,6 @@ def _base_of(cell: Cell, untrained: Sequence[tuple[Cell, Cell]]) -> float | None
     return None
 
 
-def _common_seeds(cells: Sequence[Cell]) -> tuple[int, ...]:
-    """Seeds that every size has."""
-    return tuple(sorted(set.intersection(*(set(cell.seeds) for cell in cells))))
-
-
 def _curve_check(
     name: str,
     pairs: Sequence[tuple[Cell, Cell]],
@@ -248,14 +260,14 @@ def _curve_check(
 ) -> CurveCheck:
     pairs = sorted(pairs, key=lambda pair: (pair[0].trained_parameters, pair[0].key))
     old_cells, new_cells = [old for old, _ in pairs], [new for _, new in pairs]
-    before, after = _common_seeds(old_cells), _common_seeds(new_cells)
+    before, after = old_cells[0].seeds, new_cells[0].seeds
     same = [identical(old, new) for old, new in pairs]
     paired = before == after
     labels = size_labels(old_cells)
     changes: Sequence[SizeChange | None] = [None] * len(pairs)
     change = permutation = spread = design = thresholds = None
     outcome: Outcome = "inconclusive"
-    reason = "fewer than two seeds are common to all sizes, so the spread between seeds is unknown"
+    reason = "fewer than two seeds, so the spread between seeds is unknown"
     if min(len(before), len(after)) >= 2:
         old = np.array([[cell.accuracy(seed) for cell in old_cells] for seed in before])
         new = np.array([[cell.accuracy(seed) for cell in new_cells] for seed in after])
@@ -298,6 +310,10 @@ def judge(
     if fell and change.estimate < -margin:
         return "worse", f"the mean fell by more than the margin (p = {change.p_worse:.2g}, level {level:.2g})"
     if change.p_inferior > change.alpha:
+        if change.p_worse <= change.alpha and change.estimate < -margin:
+            return "inconclusive", (
+                f"the mean fell by more than the margin (p = {change.p_worse:.2g}), but the level here is {level:.2g}"
+            )
         if fell:
             return "inconclusive", "the mean fell, by less than the margin, but a larger drop is not excluded"
         return "inconclusive", "a mean drop beyond the margin is neither shown nor excluded"
@@ -339,17 +355,31 @@ def _overall(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _remarks(
-    study: Baseline, baseline: Baseline, curves: Sequence[CurveCheck], bases: Sequence[BaseCheck]
+    study: Baseline,
+    pairs: Sequence[tuple[Cell, Cell]],
+    curves: Sequence[CurveCheck],
+    bases: Sequence[BaseCheck],
 ) -> tuple[str, ...]:
     """What a reader should know besides the outcome."""
     remarks = []
-    known = {cell.key for cell in baseline.cells}
-    extra = [cell_label(cell) for cell in study.cells if cell.key not in known]
+    compared = {new.key: new.seeds for _, new in pairs}
+    extra = [cell_label(cell) for cell in study.cells if cell.key not in compared]
+    seeds = {
+        seed for cell in study.cells if cell.key in compared for seed in cell.seeds if seed not in compared[cell.key]
+    }
+    if seeds:
+        extra.append(f"seed {_seeds(sorted(seeds))}")
     if extra:
         remarks.append(f"Not in the baseline and not compared: {', '.join(extra)}.")
-    controls = sorted({cell.spec["method"] for cell in baseline.cells} & {*CONTROLS})
+    controls = [(old, new) for old, new in pairs if old.spec["method"] in CONTROLS]
     if controls:
-        remarks.append(f"Controls are not judged: {', '.join(controls)}.")
+        names = ", ".join(sorted({old.spec["method"] for old, _ in controls}))
+        other = [cell_label(old) for old, new in controls if not identical(old, new)]
+        remarks.append(
+            f"Controls are not judged: {names}" + (f" (other answers: {', '.join(other)})." if other else ".")
+        )
+    if not bases:
+        remarks.append("No untrained model was evaluated, so there is no gain to take a threshold of.")
     for curve in curves:
         design = curve.design
         if design is not None and curve.outcome != "identical" and design.power < WANTED_POWER:

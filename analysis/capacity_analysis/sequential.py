@@ -2,9 +2,10 @@
 
 Successive checks share the baseline, mostly the seeds, and often every bit of their runs. Their evidence is therefore
 never multiplied (an e-process would take two hundred copies of one unlucky run for two hundred runs), and the promise
-is one that holds under any dependence: an expected number. Each check earns `rate` of level; a check whose outcomes
-are not those of the baseline spends what was saved, at most `alpha`, and may call "worse" at that level only. The
-expected number of false alarms in the first n checks is then at most n × rate, by linearity. An identical check cannot
+is one that holds however checks hang together: an expected number. Each check earns `rate` of level; a check whose
+outcomes are not those of the baseline spends what was saved, at most `alpha`, and may call "worse" at that level only.
+If the test errs with at most its level among the checks that do differ, the expected number of false alarms in the
+first n checks is at most n × rate, by linearity. An identical check cannot
 alarm and spends nothing, so on a machine that repeats itself the first change that matters meets the full `alpha`, at
 check 1,000 as at check 10; without repetition every check has the level `rate`, which does not fall with time as the
 levels of alpha spending and of online false-discovery control do.
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from capacity.config import Frozen
 from capacity.errors import DataError
@@ -72,11 +73,11 @@ class AlarmBudget:
         """The level of the next check.
 
         The same evidence again is not a new check: it keeps the level it had, so that running a job again neither
-        rolls the dice again nor spends again.
+        rolls the dice again nor spends again. An identical check, which spent nothing, has no level to keep.
         """
         number = len(past) + 1
         for entry in past:
-            if entry.evidence == evidence and entry.spent > 0:
+            if entry.evidence == evidence and entry.verdict != "identical":
                 return Level(entry.spent, number, repeated=True)
         return Level(max(0.0, min(self.alpha, self.saved(past) + self.rate)), number, repeated=False)
 
@@ -94,6 +95,8 @@ class History:
         Raises:
             DataError: in use, unreadable, or a line that is not an entry (its number is named).
         """
+        if not self.path.name:
+            raise DataError(f"{str(self.path)!r}: not the name of a file")
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
             lock.acquire(timeout=_LOCK_SECONDS)
@@ -114,8 +117,11 @@ class History:
         """
         line = (json.dumps(entry.model_dump(mode="json"), separators=(",", ":"), allow_nan=False) + "\n").encode()
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # an editor took it away
+                    line = b"\n" + line
                 if os.write(descriptor, line) != len(line):
                     raise DataError(f"{self.path}: the last line was cut off: is the disk full?")
                 os.fsync(descriptor)
@@ -126,18 +132,19 @@ class History:
 
     def _read(self) -> list[Entry]:
         try:
-            text = self.path.read_text()
+            text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path}: cannot be read: {error}") from None
-        return [self._entry(number, line) for number, line in enumerate(text.splitlines(), start=1)]
+        lines = enumerate(text.splitlines(), start=1)
+        return [self._entry(number, line) for number, line in lines if line.strip()]
 
     def _entry(self, number: int, line: str) -> Entry:
         try:
             raw: Any = json.loads(line)
             entry = Entry.model_validate(raw)
-        except (ValueError, ValidationError):
+        except (ValueError, RecursionError):
             raise DataError(
                 f"{self.path}: line {number} is not a check: restore the file, or remove it to start a new history"
             ) from None

@@ -23,7 +23,7 @@ def sha256_file(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON; NaN and infinities are refused."""
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -33,10 +33,10 @@ def read_json(path: Path) -> Any:
         DataError: missing or not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
@@ -44,24 +44,27 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The decoded lines of a JSONL file.
 
     Raises:
-        DataError: missing, or a line that is not JSON (its number is named).
+        DataError: missing, or a line that is not a JSON object (its number is named).
     """
     rows = []
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             raise DataError(f"{path}: line {number} is not JSON") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: line {number} is not a JSON object")
+        rows.append(row)
     return rows
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes one compact JSON object a line."""
-    with path.open("w") as handle:
+    with path.open("w", encoding="utf-8") as handle:
         for row in rows:
             handle.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
 
@@ -72,13 +75,18 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         DataError: it cannot be written.
     """
+    if not path.name:
+        raise DataError(f"{str(path)!r}: not the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 

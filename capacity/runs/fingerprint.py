@@ -7,7 +7,7 @@ from pathlib import Path
 
 from capacity.config import Frozen, canonical_json
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy", "reasoning-gym")
 _SOURCE_FOLDERS = ("adapters", "models", "rollouts", "tasks", "training")
 # What decides which rate is tried, or how the embedded model once was made, changes the spec, not the run.
 _NOT_SOURCES = ("training/rates.json", "training/rates.py", "models/pretrain.py")

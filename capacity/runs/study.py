@@ -117,7 +117,10 @@ class Study:
             fingerprint = Fingerprint.model_validate(files.read_json(folder / "fingerprint.json"))
         except ValueError:
             raise DataError(f"{folder / 'fingerprint.json'}: not a fingerprint") from None
-        return Run(folder, spec, fingerprint, files.read_json(folder / "result.json"))
+        result = files.read_json(folder / "result.json")
+        if not isinstance(result, dict):
+            raise DataError(f"{folder / 'result.json'}: not a table of results")
+        return Run(folder, spec, fingerprint, result)
 
     def runs(self) -> list[Run]:
         """All complete runs, ordered by what they are: model, task, method, size, rate and seed; equal ones by name.

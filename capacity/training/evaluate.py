@@ -1,14 +1,15 @@
 """Evaluation under a fixed protocol: every run answers the same items with the same uniforms."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from capacity.config import EvaluationSpec
+from capacity.config import EvaluationSpec, canonical_json
 from capacity.errors import SpecError
 from capacity.tasks.task import GradedTwice, Item, Task
 from capacity.training.chat import prompt_ids
@@ -28,12 +29,14 @@ class Evaluation:
     Attributes:
         outcomes: one row an item: `item`, `completions`, `correct` (0 or 1 a sample), and for tasks that are graded
             twice also `strict` and `lenient`, one of which `correct` is.
+        items_digest: SHA-256 of the items, names and contents, in their order; 16 hex digits.
         n_items, n_correct, samples_per_item: `n_correct` counts right samples.
         n_strict, n_lenient: right samples by the two ways of grading; None for tasks that are graded in one way.
         n_unfinished: samples that were cut off at the protocol's number of tokens.
     """
 
     outcomes: list[dict[str, Any]]
+    items_digest: str
     n_items: int
     n_correct: int
     samples_per_item: int
@@ -135,8 +138,20 @@ def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfi
     ]
     right = {name: sum(grade) for name, grade in grades.items()}
     return Evaluation(
-        outcomes, len(outcomes), right["correct"], k, right.get("strict"), right.get("lenient"), unfinished
+        outcomes=outcomes,
+        items_digest=_digest(items[::k]),
+        n_items=len(outcomes),
+        n_correct=right["correct"],
+        samples_per_item=k,
+        n_strict=right.get("strict"),
+        n_lenient=right.get("lenient"),
+        n_unfinished=unfinished,
     )
+
+
+def _digest(items: Sequence[Item]) -> str:
+    text = canonical_json([asdict(item) for item in items])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:

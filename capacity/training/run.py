@@ -98,6 +98,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "header_bytes": len(artifact) - payload_bytes(payload) if artifact else 0,
         "allocation": asdict(allocation) if allocation else None,
         "update_square_sum": square_sum,
+        "items_digest": evaluation.items_digest,
         "n_items": evaluation.n_items,
         "n_correct": evaluation.n_correct,
         "n_strict": evaluation.n_strict,

@@ -1,5 +1,6 @@
 """Entry point of `capacity`: the commands, and how errors end."""
 
+import io
 import sys
 
 import typer
@@ -50,6 +51,9 @@ _UsageError = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Runs the command line. Every expected error is one line on stderr: exit 2 for wrong input, 1 for the rest."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a minus sign must not end a command where there is no UTF-8
     try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED:  # Typer swallows Ctrl-C

@@ -6,7 +6,8 @@ from pathlib import Path
 from capacity.errors import DataError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
-from capacity_analysis.baseline import snapshot
+from capacity_analysis.matching import check_curves
+from capacity_analysis.snapshot import snapshot
 
 
 def baseline_command(folder: Path, out: Path, *, force: bool, as_json: bool) -> None:
@@ -15,10 +16,11 @@ def baseline_command(folder: Path, out: Path, *, force: bool, as_json: bool) -> 
         raise SpecError(f"{out} exists already: --force moves the baseline")
     try:
         baseline = snapshot(Study(folder))
+        check_curves(baseline)
+        text = baseline.to_text()
+        write_atomically(out, text)
     except DataError as error:
         raise SpecError(str(error)) from None
-    text = baseline.to_text()
-    write_atomically(out, text)
     runs = sum(len(cell.runs) for cell in baseline.cells)
     if as_json:
         summary = {

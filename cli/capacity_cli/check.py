@@ -1,8 +1,10 @@
 """`capacity check`: a study against its baseline, for CI."""
 
 import json
+import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -10,16 +12,20 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from capacity.errors import DataError, SpecError
+from capacity.errors import CapacityError, DataError, RunsFailedError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
-from capacity_analysis.baseline import Baseline, read_baseline, snapshot
-from capacity_analysis.regression import Check, check_study, evidence_digest, same_answers
+from capacity_analysis.baseline import Baseline, read_baseline
+from capacity_analysis.matching import check_plan
+from capacity_analysis.regression import Check, check_levels, check_study, evidence_digest, same_answers
 from capacity_analysis.sequential import AlarmBudget, Entry, History, Level
+from capacity_analysis.snapshot import snapshot
+from capacity_cli.interrupted import Interrupted
 from capacity_reports.check_report import check_junit, check_markdown, check_view
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
 INCONCLUSIVE = ("fail", "warn")
+_LEAST_ALARMS = 1e-4  # of 100 checks
 
 
 @dataclass(frozen=True)
@@ -47,47 +53,59 @@ def check_command(
 ) -> None:
     """Judges a study, made first if `run` says so, and ends with the exit code of the outcome.
 
-    Exit code 1 means "worse", so all that is wrong with the input ends with 2.
+    Exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2.
     """
     if (study is None) == (run is None):
         raise SpecError("give either a study folder, or --run with a study file")
     if run is None and (out is not None or workers is not None):
         raise SpecError("--out and --workers belong to --run")
-    _check_options(options)
     with _as_usage():
+        _check_options(options)
+        _check_outputs(baseline, options.history, markdown, junit)
+        if options.history is not None:
+            with History(options.history).held():  # reads it: a broken one is not to be found after the training
+                pass
         old = read_baseline(baseline)
-    if run is not None:
-        from capacity_cli.sweep import run_sweep
-
-        with _as_usage():
-            made = run_sweep(run, out or _new_folder(run.stem), workers, fresh=True)
-    else:
-        assert study is not None
-        made = Study(study)
-    with _as_usage():
+        made = _made(run, old, out, workers) if study is None else Study(study)
         check, level = judge_study(snapshot(made), old, options)
         notes = () if level is None else (_history_note(level, options),)
         if markdown is not None:
             write_atomically(markdown, check_markdown(check, notes))
         if junit is not None:
             write_atomically(junit, check_junit(check, inconclusive_fails=options.inconclusive == "fail"))
-    code = EXIT_CODES[check.outcome]
-    if check.outcome == "inconclusive" and options.inconclusive == "warn":
-        code = 0
-    if as_json:
-        past = None if level is None else {"check": level.number, "level": level.level, "repeated": level.repeated}
-        result = {**check.to_json(), "exit_code": code, "history": past, "study": str(made.folder)}
-        print(json.dumps(result, indent=1, allow_nan=False))
-    else:
-        console = Console()
-        console.print(check_view(check, notes), highlight=False, soft_wrap=not console.is_terminal)
+        code = EXIT_CODES[check.outcome]
+        if check.outcome == "inconclusive" and options.inconclusive == "warn":
+            code = 0
+        if as_json:
+            past = None if level is None else {"check": level.number, "level": level.level, "repeated": level.repeated}
+            result = {**check.to_json(), "exit_code": code, "history": past, "study": str(made.folder)}
+            print(json.dumps(result, indent=1, allow_nan=False))
+        else:
+            console = Console()
+            console.print(check_view(check, notes), highlight=False, soft_wrap=not console.is_terminal)
+        sys.stdout.flush()
     raise typer.Exit(code)
 
 
+def _made(run: Path | None, baseline: Baseline, out: Path | None, workers: int | None) -> Study:
+    """The study of a study file, made from nothing, after a look at whether it can match the baseline."""
+    from capacity_cli.sweep import planned_specs, run_sweep
+
+    assert run is not None
+    planned = planned_specs(run)
+    if planned is not None:
+        check_plan(planned, baseline)
+    return run_sweep(run, out or _new_folder(run.stem), workers, fresh=True)
+
+
 def _new_folder(name: str) -> Path:
-    """The first of check-NAME, check-NAME-2, … that is not there: a check always starts an empty study."""
-    names = chain([f"check-{name}"], (f"check-{name}-{number}" for number in count(2)))
-    return next(path for path in (Path("capacity-studies") / name for name in names) if not path.exists())
+    """Makes the first of check-NAME, check-NAME-2, … that is not there: a check always starts an empty study."""
+    for folder in chain([f"check-{name}"], (f"check-{name}-{number}" for number in count(2))):
+        path = Path("capacity-studies") / folder
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
+    return path
 
 
 def judge_study(study: Baseline, baseline: Baseline, options: CheckOptions) -> tuple[Check, Level | None]:
@@ -118,13 +136,40 @@ def judge_study(study: Baseline, baseline: Baseline, options: CheckOptions) -> t
 
 
 def _check_options(options: CheckOptions) -> None:
+    check_levels(options.margin, options.alpha)
     if options.inconclusive not in INCONCLUSIVE:
         raise SpecError(f"--inconclusive {options.inconclusive}: choose fail or warn")
-    if not 0 < options.alarms_per_100 <= 100 * options.alpha:
+    if options.history is None:
+        return
+    if not _LEAST_ALARMS <= options.alarms_per_100 <= 100 * options.alpha:
         raise SpecError(
-            f"--alarms-per-100 {options.alarms_per_100:g}: must lie above 0 and not above 100 × alpha "
+            f"--alarms-per-100 {options.alarms_per_100:g}: must not lie below {_LEAST_ALARMS:g} nor above 100 × alpha "
             f"({100 * options.alpha:g})"
         )
+
+
+def _check_outputs(baseline: Path, history: Path | None, markdown: Path | None, junit: Path | None) -> None:
+    """Whether results can be written where nothing else stands; those of an earlier check are removed.
+
+    Raises:
+        DataError: a folder is missing, or two of the files are one.
+    """
+    named = {"--baseline": baseline, "--history": history, "--markdown": markdown, "--junit": junit}
+    seen: dict[Path, str] = {}
+    for option, path in named.items():
+        if path is None:
+            continue
+        if not path.name:
+            raise DataError(f"{option} {str(path)!r}: not the name of a file")
+        if path.resolve() in seen:
+            raise DataError(f"{option} {path}: the same file as {seen[path.resolve()]}")
+        seen[path.resolve()] = option
+    for path in (markdown, junit):
+        if path is not None:
+            if not path.parent.is_dir() or path.is_dir():
+                what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+                raise DataError(f"{path}: cannot be written: {what}")
+            path.unlink(missing_ok=True)
 
 
 def _history_note(level: Level, options: CheckOptions) -> str:
@@ -137,8 +182,15 @@ def _history_note(level: Level, options: CheckOptions) -> str:
 
 @contextmanager
 def _as_usage() -> Iterator[None]:
-    """What is wrong with the data that was given is the user's input: exit code 2."""
+    """Whatever else goes wrong ends with exit code 2: 1 would say that the curves are worse, or that runs failed."""
     try:
         yield
-    except DataError as error:
+    except (SpecError, RunsFailedError, Interrupted, BrokenPipeError):
+        raise
+    except CapacityError as error:
         raise SpecError(str(error)) from None
+    except OSError as error:
+        raise SpecError(f"{error.filename or 'output'}: {error.strerror}") from None
+    except Exception as error:
+        traceback.print_exc()
+        raise SpecError(f"the check itself failed, which says nothing of the study: {error!r}") from None

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from capacity.config import METHODS, RunSpec
-from capacity.errors import CapacityError, DataError
+from capacity.errors import DataError, RunsFailedError
 from capacity.models.aliases import ALIASES
 from capacity.models.memory import gigabytes
 from capacity.runs import files
@@ -74,7 +74,7 @@ def sweep_command(
     elif written is not None:
         print(report_line(written))
     if failures:
-        raise CapacityError(
+        raise RunsFailedError(
             f"{len(failures)} of {len(specs)} runs failed; the diagnosis of each: capacity runs {folder}"
         )
 
@@ -104,7 +104,7 @@ def run_sweep(path: Path, out: Path, workers: int | None, *, fresh: bool) -> Stu
 
     Raises:
         DataError: `fresh`, and there are runs already.
-        CapacityError: runs failed.
+        RunsFailedError: runs failed.
     """
     file = read_study_file(path)
     if fresh and (out / "runs").is_dir() and any((out / "runs").iterdir()):
@@ -112,8 +112,14 @@ def run_sweep(path: Path, out: Path, workers: int | None, *, fresh: bool) -> Stu
     study, specs, runs = make_study(file, out, workers)
     failed = len(specs) - len(runs)
     if failed:
-        raise CapacityError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {out}")
+        raise RunsFailedError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {out}")
     return study
+
+
+def planned_specs(path: Path) -> list[RunSpec] | None:
+    """The runs that a study file reports; None if that depends on a tuning."""
+    file = read_study_file(path)
+    return None if any(cells(file, tuned=True)) else result_specs(file, {})
 
 
 def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:

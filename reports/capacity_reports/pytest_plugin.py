@@ -46,14 +46,18 @@ def assert_not_worse(
         CapacityError: study and baseline cannot be compared.
     """
     __tracebackhide__ = True
-    from capacity.errors import SpecError
+    from capacity.errors import CapacityError, SpecError
     from capacity.runs.study import Study
-    from capacity_analysis.baseline import read_baseline, snapshot
+    from capacity_analysis.baseline import read_baseline
     from capacity_analysis.regression import check_study
+    from capacity_analysis.snapshot import snapshot
 
     if inconclusive not in ("fail", "skip"):
         raise SpecError(f'inconclusive {inconclusive!r}: choose "fail" or "skip"')
-    check = check_study(snapshot(Study(Path(study))), read_baseline(Path(baseline)), margin=margin, alpha=alpha)
+    try:
+        check = check_study(snapshot(Study(Path(study))), read_baseline(Path(baseline)), margin=margin, alpha=alpha)
+    except CapacityError as error:
+        raise type(error)(str(error)) from None  # so that pytest shows the line of the test, and no more
     if check.outcome == "worse" or (check.outcome == "inconclusive" and inconclusive == "fail"):
         pytest.fail(check.verdict, pytrace=False)
     if check.outcome == "inconclusive":
