@@ -373,12 +373,10 @@ def test_a_study_that_is_not_empty_ends_with_two(old, capacity, sweep):
     assert_one_line(capacity("check", "--run", "s.toml", "--out", "old"), "old: has runs already")
 
 
-@pytest.mark.parametrize(("shift", "code", "outcome"), [(0.0, 0, "identical"), (-0.15, 1, "worse")])
-def test_action_puts_the_result_on_the_job_page(old, study, tmp_path, shift, code, outcome):
-    """The steps of action/action.yml, run as GitHub runs them."""
+def run_action(tmp_path, **inputs):
+    """The check of action/action.yml, run as GitHub runs it, and the names of the inputs that it uses."""
     action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
-    new = study("new", shift=shift)
-    given = {name: str(entry["default"]) for name, entry in action["inputs"].items()} | {"study": str(new)}
+    given = {name: str(entry["default"]) for name, entry in action["inputs"].items()} | inputs
     step = next(step for step in action["runs"]["steps"] if step.get("id") == "check")
     environment = {
         name: given[value.split("inputs.")[1].split(" ")[0]] if "inputs." in value else value
@@ -398,12 +396,32 @@ def test_action_puts_the_result_on_the_job_page(old, study, tmp_path, shift, cod
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert (tmp_path / "output").read_text() == f"outcome={outcome}\n"
-    assert (tmp_path / "summary.md").read_text().startswith(f"## capacity check: {outcome}\n")
-    assert ElementTree.fromstring((tmp_path / "capacity" / "check.xml").read_text()).tag == "testsuite"
     used = {value.split("inputs.")[1].split(" ")[0] for value in step["env"].values() if "inputs." in value}
     assert used | {"install"} == set(action["inputs"])
+    return done
+
+
+@pytest.mark.parametrize(("shift", "code", "outcome"), [(0.0, 0, "identical"), (-0.15, 1, "worse")])
+@pytest.mark.parametrize("history", ["", "history.jsonl"])
+def test_action_puts_the_result_on_the_job_page(old, study, tmp_path, shift, code, outcome, history):
+    done = run_action(tmp_path, study=str(study("new", shift=shift)), history=history)
+    assert done.returncode == code, done.stderr
+    heading = f"## capacity check: {outcome}\n"
+    assert done.stdout.startswith(heading)
+    assert (tmp_path / "summary.md").read_text().startswith(heading)
+    junit, said = (tmp_path / "output").read_text().splitlines()
+    assert said == f"outcome={outcome}"
+    assert ElementTree.fromstring(Path(junit.removeprefix("junit=")).read_text()).tag == "testsuite"
+    assert (tmp_path / "history.jsonl").exists() == bool(history)
+
+
+def test_action_says_on_the_job_page_what_could_not_be_compared(old, tmp_path):
+    done = run_action(tmp_path, study="none")
+    assert done.returncode == 2
+    line = "capacity: none: no such study folder"
+    assert done.stderr == line + "\n"
+    assert (tmp_path / "summary.md").read_text() == f"## capacity check: not compared\n\n    {line}\n"
+    assert "outcome=" not in (tmp_path / "output").read_text()
 
 
 def yaml_snippets():
