@@ -355,6 +355,12 @@ def test_run_compares_the_plan_before_it_trains(old, capacity, sweep):
     calls = sweep(lambda _: pytest.fail("trained in vain"), [run.spec for run in made.made])
     done = capacity("check", "--run", "s.toml")
     assert_one_line(done, "grpo tinylora 4: baseline and study file differ in training.learning_rate (0.01 → 0.1)")
+    calls = sweep(calls.append, [run.spec for run in guarded.make(seeds=range(3)).made])
+    assert_one_line(capacity("check", "--run", "s.toml"), "grpo tinylora 4: the study has no seed 3")
+    calls = sweep(calls.append, [run.spec for run in guarded.make(sizes={4: 0.5}).made])
+    assert_one_line(capacity("check", "--run", "s.toml"), "grpo tinylora 13: baseline and study file differ in adapter")
+    calls = sweep(calls.append, [run.spec for run in guarded.make(methods=("sft",)).made])
+    assert_one_line(capacity("check", "--run", "s.toml"), "the baseline has it, and the study file does not")
     assert_one_line(capacity("check", "--run", "s.toml", "--margin", "2"), "margin 2")
     assert calls == []
 

@@ -176,6 +176,17 @@ def spec_of(template: dict[str, Any], seed: int, where: str) -> RunSpec:
     return load_spec({**template, "adapter": adapter, "seed": seed}, where)
 
 
+def seedless(raw: dict[str, Any]) -> dict[str, Any]:
+    """A spec without its seed and those of the adapter's random choices."""
+    adapter = {name: value for name, value in raw["adapter"].items() if not is_seed(name)}
+    return {**{name: value for name, value in raw.items() if name != "seed"}, "adapter": adapter}
+
+
+def is_seed(name: str) -> bool:
+    """Whether a field of an adapter is the seed of a random choice."""
+    return name.endswith("_seed")
+
+
 def _checked(cell: Cell, path: Path) -> Cell:
     """The cell with its spec in the current schema, after checking that its parts fit together.
 

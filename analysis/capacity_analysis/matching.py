@@ -5,13 +5,14 @@ a comparison of different protocols would blame the code for what the study chan
 """
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from capacity.config import RunSpec
+from capacity.config import RunSpec, canonical_json
 from capacity.errors import DataError
 from capacity.runs.points import protocol_name
-from capacity_analysis.baseline import Baseline, Cell
+from capacity_analysis.baseline import Baseline, Cell, seedless
 
 # Methods that are not meant to learn: how well they score is no capacity to lose.
 CONTROLS = ("random-reward",)
@@ -45,14 +46,7 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
                 f"{cell_label(old)}: the same spec now makes an update of another size ({_size(old)} → {_size(new)}): "
                 "the adapters changed; make a new baseline if that was meant"
             )
-        shared = [seed for seed in old.seeds if seed in new.seeds]
-        if shared and len(shared) < len(old.seeds):
-            # The seeds that are not there may be those that went wrong.
-            lost = ", ".join(str(seed) for seed in old.seeds if seed not in new.seeds)
-            raise DataError(
-                f"{cell_label(old)}: the study has no seed {lost}, which the baseline has: "
-                "run all seeds of the baseline"
-            )
+        shared = _check_shared(old, new.seeds)
         if shared:
             new = new.model_copy(update={"runs": tuple(run for run in new.runs if run.seed in shared)})
         found.append((old, new))
@@ -65,14 +59,18 @@ def check_plan(specs: Sequence[RunSpec], baseline: Baseline) -> None:
     Raises:
         DataError: what the baseline has is not planned, or with another protocol (says in which field).
     """
-    planned = [_seedless(spec.model_dump(mode="json")) for spec in specs]
+    planned: dict[str, list[int]] = {}
+    for spec in specs:
+        planned.setdefault(canonical_json(seedless(spec.model_dump(mode="json"))), []).append(spec.seed)
     for old in baseline.cells:
-        wanted = _seedless(old.spec)
-        if wanted in planned:
+        wanted = seedless(old.spec)
+        seeds = planned.get(canonical_json(wanted))
+        if seeds is not None:
+            _check_shared(old, seeds)
             continue
-        alike = [
-            p for p in planned if (p["method"], p["adapter"]["kind"]) == (wanted["method"], wanted["adapter"]["kind"])
-        ]
+        others = [json.loads(text) for text in planned]
+        arm = wanted["method"], wanted["adapter"]["kind"]
+        alike = [p for p in others if (p["method"], p["adapter"]["kind"]) == arm]
         differences = min((_differences(wanted, p) for p in alike), key=len, default=None)
         if differences is None:
             raise DataError(
@@ -84,10 +82,19 @@ def check_plan(specs: Sequence[RunSpec], baseline: Baseline) -> None:
         )
 
 
-def _seedless(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec without its seed and those of the adapter's random choices."""
-    adapter = {name: value for name, value in raw["adapter"].items() if not name.endswith("_seed")}
-    return {**{name: value for name, value in raw.items() if name != "seed"}, "adapter": adapter}
+def _check_shared(old: Cell, seeds: Sequence[int]) -> list[int]:
+    """The seeds of a baseline's cell that a study has: all or none.
+
+    Raises:
+        DataError: some are lacking; they may be those that went wrong.
+    """
+    shared = [seed for seed in old.seeds if seed in seeds]
+    if shared and len(shared) < len(old.seeds):
+        lost = ", ".join(str(seed) for seed in old.seeds if seed not in seeds)
+        raise DataError(
+            f"{cell_label(old)}: the study has no seed {lost}, which the baseline has: run all seeds of the baseline"
+        )
+    return shared
 
 
 def check_curves(baseline: Baseline) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from capacity.config import RunSpec, canonical_json
 from capacity.errors import DataError
 from capacity.runs.study import Run, Study
-from capacity_analysis.baseline import OF_THE_RUN, Baseline, Cell, StoredRun
+from capacity_analysis.baseline import OF_THE_RUN, Baseline, Cell, StoredRun, is_seed, seedless
 
 _NUMBERS = ("update_bytes", "model_parameters", "trained_parameters")
 
@@ -54,9 +54,7 @@ def _cells(runs: Sequence[Run]) -> tuple[Cell, ...]:
     """The runs by cell: methods in alphabetical order, sizes rising, seeds rising."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        raw = run.spec.model_dump(mode="json", exclude={"seed"})
-        raw["adapter"] = {name: value for name, value in raw["adapter"].items() if not _is_seed(name)}
-        alike.setdefault(canonical_json(raw), []).append(run)
+        alike.setdefault(canonical_json(seedless(run.spec.model_dump(mode="json"))), []).append(run)
     cells = [cell for group in alike.values() for cell in _cells_of(group)]
     return tuple(sorted(cells, key=lambda c: (c.spec["model"], c.spec["method"], c.trained_parameters, c.key)))
 
@@ -78,20 +76,16 @@ def _cells_of(runs: Sequence[Run]) -> list[Cell]:
     return [_cell(sorted(group, key=lambda run: run.spec.seed), follow=follow) for group, follow in groups]
 
 
-def _is_seed(name: str) -> bool:
-    return name.endswith("_seed")
-
-
 def _follows(run: Run) -> bool:
     """Whether all random choices of the adapter have the seed of the run."""
-    return all(value == run.spec.seed for name, value in run.spec.adapter.model_dump().items() if _is_seed(name))
+    return all(value == run.spec.seed for name, value in run.spec.adapter.model_dump().items() if is_seed(name))
 
 
 def _template(run: Run, *, follow: bool) -> dict[str, Any]:
     """The spec of a run without the seed; random choices of the adapter that follow the seed say so."""
     raw = run.spec.model_dump(mode="json", exclude={"seed"})
     if follow:
-        raw["adapter"] = {name: OF_THE_RUN if _is_seed(name) else value for name, value in raw["adapter"].items()}
+        raw["adapter"] = {name: OF_THE_RUN if is_seed(name) else value for name, value in raw["adapter"].items()}
     return raw
 
 
