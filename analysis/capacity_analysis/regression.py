@@ -14,16 +14,15 @@ alpha: the intersection–union test needs no correction; Berger, Technometrics 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
 import numpy as np
 
 from capacity.config import canonical_json
 from capacity.errors import DataError, SpecError
 from capacity_analysis.baseline import Baseline, Cell
+from capacity_analysis.check_remarks import MOST_SEEDS, SHOWN_DROP, WANTED_POWER, remarks, verdict
+from capacity_analysis.check_result import BaseCheck, Check, CurveCheck, Design, Outcome, Size
 from capacity_analysis.matching import (
-    CONTROLS,
     cell_label,
     check_seeds,
     curve_name,
@@ -35,7 +34,6 @@ from capacity_analysis.matching import (
 )
 from capacity_analysis.seed_tests import (
     MeanChange,
-    Permutation,
     SizeChange,
     dispersion,
     mcnemar,
@@ -45,102 +43,9 @@ from capacity_analysis.seed_tests import (
     size_changes,
     smallest_drop,
 )
-from capacity_analysis.threshold_shift import ThresholdShift, threshold_shift
+from capacity_analysis.threshold_shift import threshold_shift
 
-Outcome = Literal["identical", "non-inferior", "worse", "inconclusive"]
-# The drop that a guard should see four times in five.
-SHOWN_DROP, WANTED_POWER = 0.05, 0.8
-_MOST_SEEDS = 50
 _LEAST_ALPHA = 1e-6
-
-
-@dataclass(frozen=True)
-class Size:
-    """One size of a curve. `change` is None with one seed; `identical`: every answer is the same."""
-
-    label: str
-    trained_parameters: int
-    before: float
-    after: float
-    identical: bool
-    change: SizeChange | None
-
-    @property
-    def moved(self) -> Literal["up", "down", "no"]:
-        """Where the size went, if its interval (all sizes together) excludes no change."""
-        if self.change is None or self.identical or self.change.low <= 0 <= self.change.high:
-            return "no"
-        return "up" if self.change.low > 0 else "down"
-
-
-@dataclass(frozen=True)
-class Design:
-    """What this check could have shown, from the standard error that it found.
-
-    `smallest_drop`: called "worse" four times in five (None: no drop at all); `power`: of a drop of 5 points;
-    `seeds_needed`: for four times in five at 5 points (None: more than 50).
-    """
-
-    level: float
-    smallest_drop: float | None
-    power: float
-    seeds_needed: int | None
-
-
-@dataclass(frozen=True)
-class CurveCheck:
-    """One curve against its baseline. `change` and what follows from it are None with fewer than two seeds."""
-
-    name: str
-    outcome: Outcome
-    reason: str
-    sizes: tuple[Size, ...]
-    seeds_before: tuple[int, ...]
-    seeds_after: tuple[int, ...]
-    change: MeanChange | None
-    permutation: Permutation | None
-    dispersion: float | None
-    design: Design | None
-    thresholds: ThresholdShift | None
-
-
-@dataclass(frozen=True)
-class BaseCheck:
-    """The untrained model, which has no seeds: answers lost and gained, exact McNemar test.
-
-    `same_protocol`: it was evaluated as the trained runs are, not at another temperature or on other items.
-    """
-
-    name: str
-    same_protocol: bool
-    before: float
-    after: float
-    lost: int
-    gained: int
-    p: float
-
-
-@dataclass(frozen=True)
-class Check:
-    """The result of `capacity check`. `level`: that "worse" may be claimed at, over all curves together."""
-
-    outcome: Outcome
-    margin: float
-    alpha: float
-    level: float
-    curves: tuple[CurveCheck, ...]
-    bases: tuple[BaseCheck, ...]
-    environment: str
-    remarks: tuple[str, ...]
-    verdict: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON types; shares of 1 throughout."""
-        raw = asdict(self)
-        for curve, check in zip(raw["curves"], self.curves, strict=True):
-            for row, size in zip(curve["sizes"], check.sizes, strict=True):
-                row["moved"] = size.moved
-        return raw
 
 
 def evidence_digest(study: Baseline, baseline: Baseline, margin: float, alpha: float) -> str:
@@ -183,7 +88,11 @@ def check_study(
     trained = [(old, new) for old, new in pairs if old.spec["training"] is not None]
     protocols = [old.spec["evaluation"] for old, _ in trained]
     untrained = [(old, new) for old, new in pairs if old.spec["training"] is None]
-    bases = [_base_check(new, old, same_protocol=old.spec["evaluation"] in protocols) for old, new in untrained]
+    several = len({old.spec["model"] for old, _ in untrained}) > 1
+    bases = [
+        _base_check(new, old, several_models=several, same_protocol=old.spec["evaluation"] in protocols)
+        for old, new in untrained
+    ]
     curves: dict[str, list[tuple[Cell, Cell]]] = {}
     for old, new in trained:
         if is_judged(old):
@@ -205,7 +114,6 @@ def check_study(
     outcome = _overall([check.outcome for check in checks])
     if outcome == "identical" and not all(identical(old, new) for old, new in pairs):
         outcome = "non-inferior"
-    remarks = _remarks(study, pairs, checks, bases)
     return Check(
         outcome=outcome,
         margin=margin,
@@ -214,8 +122,8 @@ def check_study(
         curves=checks,
         bases=tuple(bases),
         environment=baseline.fingerprint.difference(study.fingerprint),
-        remarks=remarks,
-        verdict=_verdict(outcome, checks, margin),
+        remarks=remarks(study, pairs, checks, bases),
+        verdict=verdict(outcome, checks, margin),
     )
 
 
@@ -231,14 +139,15 @@ def check_levels(margin: float, alpha: float) -> None:
         raise SpecError(f"alpha {alpha:g}: must lie between {_LEAST_ALPHA:g} and 0.5, such as 0.05")
 
 
-def _base_check(new: Cell, old: Cell, *, same_protocol: bool) -> BaseCheck:
+def _base_check(new: Cell, old: Cell, *, several_models: bool, same_protocol: bool) -> BaseCheck:
     shared = [seed for seed in old.seeds if seed in new.seeds]
     if not shared:
         raise DataError(f"{cell_label(old)}: study and baseline share no seed: run the study of the baseline")
     was, now = old.answers(shared[0]), new.answers(shared[0])
     lost, gained = int((was & ~now).sum()), int((~was & now).sum())
     accuracies = float(was.mean()), float(now.mean())
-    return BaseCheck(cell_label(old), same_protocol, *accuracies, lost, gained, mcnemar(lost, gained))
+    name = f"{old.spec['model']} {cell_label(old)}" if several_models else cell_label(old)
+    return BaseCheck(name, same_protocol, *accuracies, lost, gained, mcnemar(lost, gained))
 
 
 def _base_of(cell: Cell, untrained: Sequence[tuple[Cell, Cell]]) -> float | None:
@@ -342,7 +251,7 @@ def _design(change: MeanChange, margin: float, level: float) -> Design:
     reached = power_with(seeds)
     needed: int | None = seeds
     if reached < WANTED_POWER:
-        needed = next((m for m in range(seeds + 1, _MOST_SEEDS + 1) if power_with(m) >= WANTED_POWER), None)
+        needed = next((m for m in range(seeds + 1, MOST_SEEDS + 1) if power_with(m) >= WANTED_POWER), None)
     return Design(level, smallest_drop(error, df, margin, level, WANTED_POWER), reached, needed)
 
 
@@ -352,79 +261,3 @@ def _overall(outcomes: Sequence[Outcome]) -> Outcome:
         if outcome in outcomes:
             return outcome
     return "identical"
-
-
-def _remarks(
-    study: Baseline,
-    pairs: Sequence[tuple[Cell, Cell]],
-    curves: Sequence[CurveCheck],
-    bases: Sequence[BaseCheck],
-) -> tuple[str, ...]:
-    """What a reader should know besides the outcome."""
-    remarks = []
-    compared = {new.key: new.seeds for _, new in pairs}
-    extra = [cell_label(cell) for cell in study.cells if cell.key not in compared]
-    seeds = {
-        seed for cell in study.cells if cell.key in compared for seed in cell.seeds if seed not in compared[cell.key]
-    }
-    if seeds:
-        extra.append(f"seed {_seeds(sorted(seeds))}")
-    if extra:
-        remarks.append(f"Not in the baseline and not compared: {', '.join(extra)}.")
-    controls = [(old, new) for old, new in pairs if old.spec["method"] in CONTROLS]
-    if controls:
-        names = ", ".join(sorted({old.spec["method"] for old, _ in controls}))
-        other = [cell_label(old) for old, new in controls if not identical(old, new)]
-        remarks.append(
-            f"Controls are not judged: {names}" + (f" (other answers: {', '.join(other)})." if other else ".")
-        )
-    if not bases:
-        remarks.append("No untrained model was evaluated, so there is no gain to take a threshold of.")
-    for curve in curves:
-        design = curve.design
-        if design is not None and curve.outcome != "identical" and design.power < WANTED_POWER:
-            needed = f"{design.seeds_needed} seeds" if design.seeds_needed else f"more than {_MOST_SEEDS} seeds"
-            remarks.append(
-                f"{curve.name}: this design shows a drop of {100 * SHOWN_DROP:g} points only with probability "
-                f"{design.power:.2f}; {needed} of this spread would reach {WANTED_POWER:g}."
-            )
-        if curve.outcome == "worse" and curve.permutation is not None and curve.design is not None:
-            p, smallest = curve.permutation.p, curve.permutation.smallest
-            if p > curve.design.level:
-                most = " (the smallest that these seeds can show)" if p == smallest else ""
-                remarks.append(
-                    f"{curve.name}: exchanging seeds gives p = {p:.3g}{most}; the claim rests on Student's t."
-                )
-        if curve.change is not None and curve.seeds_before != curve.seeds_after:
-            remarks.append(
-                f"{curve.name}: study and baseline have other seeds ({_seeds(curve.seeds_after)} against "
-                f"{_seeds(curve.seeds_before)}), so they are compared as two samples, not in pairs."
-            )
-    changed = [b for b in bases if b.lost or b.gained]
-    for base in changed:
-        remarks.append(
-            f"The untrained model answers differently ({base.name}: {base.lost} answers lost, {base.gained} gained, "
-            f"McNemar p = {base.p:.2g}): something besides training changed."
-        )
-    return tuple(remarks)
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds)) or "none"
-
-
-def _verdict(outcome: Outcome, curves: Sequence[CurveCheck], margin: float) -> str:
-    """One sentence."""
-    parts = []
-    for curve in curves:
-        text = f"{curve.name} {curve.outcome}"
-        if curve.change is not None and curve.outcome != "identical":
-            e, low, high = (100 * x for x in (curve.change.estimate, curve.change.low, curve.change.high))
-            confidence = 100 * (1 - 2 * curve.change.alpha)
-            text += f", {e:+.1f} points ({confidence:g} % interval {low:+.1f} to {high:+.1f})"
-        if curve.outcome != "identical":
-            text += f": {curve.reason}"
-        parts.append(text)
-    if outcome == "identical":
-        return "Identical: every answer of every run is the same as in the baseline."
-    return f"{outcome.capitalize()} (margin {100 * margin:g} points): {'; '.join(parts)}."

@@ -16,8 +16,9 @@ from capacity.errors import CapacityError, DataError, RunsFailedError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
 from capacity_analysis.baseline import Baseline, read_baseline
+from capacity_analysis.check_result import Check
 from capacity_analysis.matching import check_plan
-from capacity_analysis.regression import Check, check_levels, check_study, evidence_digest, same_answers
+from capacity_analysis.regression import check_levels, check_study, evidence_digest, same_answers
 from capacity_analysis.sequential import AlarmBudget, Entry, History, Level
 from capacity_analysis.snapshot import snapshot
 from capacity_cli.interrupted import Interrupted

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # scipy takes half a second
-    from capacity_analysis.regression import Check, CurveCheck, Size
+    from capacity_analysis.check_result import Check, CurveCheck, Size
     from capacity_analysis.thresholds import Threshold
 
 _HEADINGS = ("size", "before %", "after %", "change, points", "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from capacity_analysis.regression import Check
+    from capacity_analysis.check_result import Check
 
 
 @pytest.fixture(name="assert_not_worse")
