@@ -24,7 +24,7 @@ from typing import Any, Literal
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("capacity", "analysis", "reports", "cli")
 MAIN = "import sys; from capacity_cli.app import main; sys.exit(main())"
-Expected = Literal["red", "green", "either"]
+Expected = Literal["worse", "refused", "green", "either"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,16 @@ class Edit:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the sources, and what its check must say: "either" is measured, not demanded."""
+    """A change of the sources, and what its check must say: "either" is measured, not demanded.
+
+    `words`: of the line that a change is refused with.
+    """
 
     name: str
     what: str
     expected: Expected
     edits: tuple[Edit, ...] = ()
+    words: str = ""
 
 
 _RATE = '"learning_rate": training.learning_rate,'
@@ -58,13 +62,13 @@ CHANGES = (
     Change(
         "rate-high",
         "learning rate 10 times too high",
-        "red",
+        "worse",
         (Edit("training/trl_bridge.py", _RATE, _RATE.replace("training.", "10 * training.")),),
     ),
     Change(
         "rate-low",
         "learning rate 10 times too low",
-        "red",
+        "worse",
         (
             Edit(
                 "training/trl_bridge.py", _RATE, _RATE.replace("training.learning_rate", "training.learning_rate / 10")
@@ -74,7 +78,7 @@ CHANGES = (
     Change(
         "sharing",
         "sharing ignored: every module gets a vector of its own",
-        "red",
+        "refused",
         (
             Edit(
                 "adapters/inject.py",
@@ -83,17 +87,18 @@ CHANGES = (
             ),
             Edit("adapters/inject.py", "else even\n", "else (adapter.u,) * len(shapes)\n"),
         ),
+        words="makes an update of another size",
     ),
     Change(
         "rewards",
         "rewards shuffled over the batch",
-        "red",
+        "worse",
         (Edit("training/grpo.py", "        return graded\n", "        return graded[torch.randperm(len(graded))]\n"),),
     ),
     Change(
         "sampler",
         "adapter not reaching the sampler: GRPO trains on samples of the untrained model",
-        "red",
+        "worse",
         (
             Edit(
                 "rollouts/transformers.py",
@@ -105,7 +110,7 @@ CHANGES = (
     Change(
         "sign",
         "sign of the loss",
-        "red",
+        "worse",
         (
             Edit("training/losses.py", f"return {_SURROGATE}", f"return {_SURROGATE[1:]}"),
             Edit("training/losses.py", "return -(logprobs * mask).sum()", "return (logprobs * mask).sum()"),
@@ -169,7 +174,13 @@ class Result:
 
     @property
     def as_expected(self) -> bool:
-        return self.change.expected in ("either", "green" if self.exit_code == 0 else "red")
+        # A check that ended otherwise, on a source that does not even run, found nothing.
+        return {
+            "worse": self.outcome == "worse" and self.exit_code == 1,
+            "refused": self.exit_code == 2 and bool(self.change.words) and self.change.words in self.outcome,
+            "green": self.exit_code == 0,
+            "either": True,
+        }[self.change.expected]
 
     def row(self) -> str:
         cells = (self.change.what, self.outcome, self.curves, str(self.exit_code), self.change.expected)

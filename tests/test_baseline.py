@@ -247,6 +247,14 @@ def test_trials_of_a_tuning_are_no_result():
     assert snapshot(study) == reported
 
 
+def test_an_arm_that_is_reported_on_validation_is_a_result():
+    study = guarded.make(seeds=range(2))
+    raw = guarded.spec("sft", 13, 0).model_dump(mode="json")
+    raw["evaluation"]["split"] = "validation"
+    guarded.add(study, guarded.load_spec(raw, ""), guarded.answers(0.5, (1,)))
+    assert [cell.spec["method"] for cell in snapshot(study).cells] == ["base", "grpo", "grpo", "grpo", "sft"]
+
+
 def test_one_run_whose_projection_does_not_follow_is_a_cell_of_its_own():
     study = guarded.make(seeds=range(3), sizes={13: 0.6})
     before = snapshot(study)

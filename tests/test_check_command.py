@@ -218,9 +218,11 @@ def test_a_broken_history_is_refused_and_left_alone(old, capacity, tmp_path):
         (("old", "--history", ""), "--history '.': not the name of a file"),
         (("old", "--markdown", ""), "--markdown '.': not the name of a file"),
         (("old", "--junit", "/"), "--junit '/': not the name of a file"),
-        (("old", "--junit", "old"), "old: cannot be written: is a folder"),
+        (("old", "--junit", "old"), "old: cannot be written: not a file"),
         (("old", "--markdown", "baseline.json"), "--markdown baseline.json: the same file as --baseline"),
         (("old", "--markdown", "a", "--junit", "./a"), "--junit a: the same file as --markdown"),
+        (("old", "--junit", "/dev/null"), "/dev/null: cannot be written: not a file"),
+        (("--run", "s.toml", "--markdown", "s.toml"), "--markdown s.toml: the same file as --run"),
         ((300 * "x",), "File name too long"),
         (("none",), "none: no such study folder"),
         (("old", "--baseline", "none.json"), "none.json: no such file: make it with `capacity baseline"),
@@ -354,21 +356,49 @@ def test_run_compares_the_plan_before_it_trains(old, capacity, sweep):
     made = guarded.make(seeds=range(4), learning_rate=0.1)
     calls = sweep(lambda _: pytest.fail("trained in vain"), [run.spec for run in made.made])
     done = capacity("check", "--run", "s.toml")
-    assert_one_line(done, "grpo tinylora 4: baseline and study file differ in training.learning_rate (0.01 → 0.1)")
+    assert_one_line(done, "protocols of baseline and study file differ in training.learning_rate (0.01 → 0.1)")
     calls = sweep(calls.append, [run.spec for run in guarded.make(seeds=range(3)).made])
     assert_one_line(capacity("check", "--run", "s.toml"), "grpo tinylora 4: the study has no seed 3")
     calls = sweep(calls.append, [run.spec for run in guarded.make(sizes={4: 0.5}).made])
-    assert_one_line(capacity("check", "--run", "s.toml"), "grpo tinylora 13: baseline and study file differ in adapter")
+    assert_one_line(
+        capacity("check", "--run", "s.toml"),
+        "the study file has no grpo tinylora 13, which the baseline has (it has grpo 4, base T=1)",
+    )
     calls = sweep(calls.append, [run.spec for run in guarded.make(methods=("sft",)).made])
-    assert_one_line(capacity("check", "--run", "s.toml"), "the baseline has it, and the study file does not")
+    assert_one_line(
+        capacity("check", "--run", "s.toml"),
+        "the study file has no grpo tinylora 4, which the baseline has (it has sft 4, sft 13, sft 100, base T=1)",
+    )
     assert_one_line(capacity("check", "--run", "s.toml", "--margin", "2"), "margin 2")
     assert calls == []
 
 
-def test_an_older_report_does_not_outlive_a_check_that_could_not_be_made(old, capacity, tmp_path):
-    (tmp_path / "check.md").write_text("identical")
-    assert capacity("check", "none", "--markdown", "check.md").code == 2
-    assert not (tmp_path / "check.md").exists()
+@pytest.mark.parametrize("options", [("none",), ("old", "--margin", "2"), ("old", "--baseline", "none.json")])
+def test_a_check_that_cannot_be_made_leaves_files_alone(old, capacity, tmp_path, options):
+    (tmp_path / "README.md").write_text("mine")
+    assert capacity("check", *options, "--markdown", "README.md", "--junit", "README.md.xml").code == 2
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_reader_that_goes_away_changes_no_exit_code(old, study, tmp_path):
+    for folder, code in ((old, 0), (study("new", shift=-0.15), 1)):
+        command = (
+            f"set -o pipefail; {Path(sys.executable).parent}/capacity check {folder} | true; echo ${{PIPESTATUS[0]}}"
+        )
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == (f"{code}\n", "")
+
+
+def test_a_broken_library_is_not_worse(old, capacity, monkeypatch):
+    monkeypatch.delitem(sys.modules, "capacity_cli.check")
+    monkeypatch.setitem(sys.modules, "capacity_analysis.regression", None)
+    assert_one_line(capacity("check", old), "a library cannot be imported: ")
+
+
+def test_a_folder_that_leads_nowhere_does_not_hang(old, capacity, sweep, tmp_path):
+    (tmp_path / "capacity-studies").symlink_to("/nonexistent/x")
+    sweep(lambda _: pytest.fail("no place for it"))
+    assert_one_line(capacity("check", "--run", "s.toml"), "capacity-studies: File exists")
 
 
 def test_a_study_that_is_not_empty_ends_with_two(old, capacity, sweep):

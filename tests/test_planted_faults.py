@@ -41,10 +41,14 @@ def test_an_edit_that_no_longer_fits_is_an_error(planted):
 
 
 def test_what_a_change_must_give(planted):
-    def surprise(expected, code):
-        change = planted.Change("name", "what", expected)
-        return not planted.Result(change, code, "", "", 0.0).as_expected
+    def surprise(expected, code, outcome=""):
+        change = planted.Change("name", "what", expected, words="another size" if expected == "refused" else "")
+        return not planted.Result(change, code, outcome, "", 0.0).as_expected
 
-    assert [surprise("red", code) for code in (0, 1, 2, 3)] == [True, False, False, False]
-    assert [surprise("green", code) for code in (0, 1, 2, 3)] == [False, True, True, True]
-    assert not any(surprise("either", code) for code in (0, 1, 2, 3))
+    codes = (0, 1, 2, 3)
+    assert [surprise("worse", code, "worse") for code in codes] == [True, False, True, True]
+    assert surprise("worse", 1, "3 of 32 runs failed")
+    assert [surprise("refused", code, "an update of another size") for code in codes] == [True, True, False, True]
+    assert surprise("refused", 2, "no such file")
+    assert [surprise("green", code) for code in codes] == [False, True, True, True]
+    assert not any(surprise("either", code) for code in codes)

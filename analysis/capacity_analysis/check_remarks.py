@@ -33,6 +33,8 @@ def remarks(
         names = ", ".join(sorted({old.spec["method"] for old, _ in controls}))
         other = [cell_label(old) for old, new in controls if not identical(old, new)]
         found.append(f"Controls are not judged: {names}" + (f" (other answers: {', '.join(other)})." if other else "."))
+    if any("" in (old.contents_digest, new.contents_digest) for old, new in pairs):
+        found.append("Items were compared by name: not all runs recorded what they ask.")
     if not bases:
         found.append("No untrained model was evaluated, so there is no gain to take a threshold of.")
     for curve in curves:

@@ -5,8 +5,7 @@ a comparison of different protocols would blame the code for what the study chan
 """
 
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from capacity.config import RunSpec, canonical_json
@@ -33,7 +32,15 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
     for old in baseline.cells:
         new = by_key.get(old.key)
         if new is None:
-            raise DataError(_why_missing(old, study, baseline))
+            kept = {cell.key for cell in baseline.cells}
+            # A cell of another size is another cell, unless another model makes the same spec another size.
+            others = [
+                cell.spec
+                for cell in study.cells
+                if cell.key not in kept
+                and (cell.trained_parameters == old.trained_parameters or cell.spec["model"] != old.spec["model"])
+            ]
+            raise DataError(_why_missing(old, old.spec, others, map(cell_label, study.cells), "study"))
         if _other_items(old, new):
             counts = "" if new.n_items == old.n_items else f" ({new.n_items} against {old.n_items})"
             raise DataError(
@@ -59,27 +66,17 @@ def check_plan(specs: Sequence[RunSpec], baseline: Baseline) -> None:
     Raises:
         DataError: what the baseline has is not planned, or with another protocol (says in which field).
     """
-    planned: dict[str, list[int]] = {}
+    planned: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        planned.setdefault(canonical_json(seedless(spec.model_dump(mode="json"))), []).append(spec.seed)
-    for old in baseline.cells:
-        wanted = seedless(old.spec)
-        seeds = planned.get(canonical_json(wanted))
-        if seeds is not None:
-            _check_shared(old, seeds)
-            continue
-        others = [json.loads(text) for text in planned]
-        arm = wanted["method"], wanted["adapter"]["kind"]
-        alike = [p for p in others if (p["method"], p["adapter"]["kind"]) == arm]
-        differences = min((_differences(wanted, p) for p in alike), key=len, default=None)
-        if differences is None:
-            raise DataError(
-                f"{cell_label(old)}: the baseline has it, and the study file does not: run the study of the baseline"
-            )
-        raise DataError(
-            f"{cell_label(old)}: baseline and study file differ in {', '.join(differences)}: "
-            "run the study of the baseline, or make a new baseline"
-        )
+        planned.setdefault(canonical_json(seedless(spec.model_dump(mode="json"))), []).append(spec)
+    wanted = {canonical_json(seedless(cell.spec)): cell for cell in baseline.cells}
+    others = [seedless(group[0].model_dump(mode="json")) for key, group in planned.items() if key not in wanted]
+    for key, old in wanted.items():
+        if key in planned:
+            _check_shared(old, [spec.seed for spec in planned[key]])
+        else:
+            labels = dict.fromkeys(group[0].label.rpartition(" seed ")[0] for group in planned.values())
+            raise DataError(_why_missing(old, seedless(old.spec), others, labels, "study file"))
 
 
 def _check_shared(old: Cell, seeds: Sequence[int]) -> list[int]:
@@ -190,25 +187,29 @@ def _size(cell: Cell) -> str:
     return f"{text}, {' or '.join(f'{n:,}' for n in sorted({run.update_bytes for run in cell.runs}))} bytes"
 
 
-def _why_missing(old: Cell, study: Baseline, baseline: Baseline) -> str:
-    """The line for a cell of the baseline that the study does not have."""
-    matched = {cell.key for cell in baseline.cells}
-    alike = [
-        cell
-        for cell in study.cells
-        if cell.key not in matched
-        and (cell.spec["method"], cell.spec["adapter"]["kind"]) == (old.spec["method"], old.spec["adapter"]["kind"])
-        # Another model makes an update of the same spec another size.
-        and (cell.trained_parameters == old.trained_parameters or cell.spec["model"] != old.spec["model"])
-    ]
+def _why_missing(
+    old: Cell, wanted: Mapping[str, Any], others: Sequence[Mapping[str, Any]], labels: Iterable[str], what: str
+) -> str:
+    """The line for a cell of the baseline that a study or a study file does not have.
+
+    Args:
+        old: the cell.
+        wanted: its spec, in the form of `others`.
+        others: specs that match no cell of the baseline.
+        labels: what there is.
+        what: "study" or "study file".
+    """
+    alike = [o for o in others if (o["method"], o["adapter"]["kind"]) == (wanted["method"], wanted["adapter"]["kind"])]
     if alike:
-        differences = min((_differences(old.spec, cell.spec) for cell in alike), key=len)
+        differences = min((_differences(wanted, other) for other in alike), key=len)
         return (
-            f"{cell_label(old)}: the protocols of baseline and study differ in {', '.join(differences)}: "
+            f"{cell_label(old)}: the protocols of baseline and {what} differ in {', '.join(differences)}: "
             "run the study of the baseline, or make a new baseline"
         )
-    sizes = ", ".join(cell_label(cell) for cell in study.cells)
-    return f"the study has no {cell_label(old)}, which the baseline has (it has {sizes}): run all sizes of the baseline"
+    return (
+        f"the {what} has no {cell_label(old)}, which the baseline has (it has {', '.join(labels)}): "
+        "run all sizes of the baseline"
+    )
 
 
 def _differences(old: Any, new: Any, place: str = "") -> list[str]:

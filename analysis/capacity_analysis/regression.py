@@ -49,8 +49,13 @@ _LEAST_ALPHA = 1e-6
 
 
 def evidence_digest(study: Baseline, baseline: Baseline, margin: float, alpha: float) -> str:
-    """What a check judges, as 16 hex digits: equal digests, the same check."""
-    parts = [baseline.checksum, [c.model_dump(mode="json") for c in study.cells], margin, alpha]
+    """What a check judges, as 16 hex digits: equal digests, the same check.
+
+    Raises:
+        DataError: study and baseline cannot be compared.
+    """
+    compared = [new.model_dump(mode="json") for _, new in match(study, baseline)]
+    parts = [baseline.checksum, compared, margin, alpha]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 

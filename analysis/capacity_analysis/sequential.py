@@ -95,8 +95,6 @@ class History:
         Raises:
             DataError: in use, unreadable, or a line that is not an entry (its number is named).
         """
-        if not self.path.name:
-            raise DataError(f"{str(self.path)!r}: not the name of a file")
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
             lock.acquire(timeout=_LOCK_SECONDS)

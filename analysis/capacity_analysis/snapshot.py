@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,22 @@ _NUMBERS = ("update_bytes", "model_parameters", "trained_parameters")
 def snapshot(study: Study) -> Baseline:
     """What a study measured, in the form of a baseline. Trials of a tuning are no result and are left out.
 
+    A trial is a trained run on validation whose arm is also planned or made on another split.
+
     Raises:
         DataError: no runs, planned runs without a result, runs of different environments, corrupt runs.
     """
     runs, planned = study.runs(), study.plan()
     if not runs:
         raise DataError(f"{study.folder}: no complete run: make the study first")
-    tuned = any(_is_reported(spec) for spec in (*planned, *(run.spec for run in runs)))
+    reported = {_arm(spec) for spec in (*planned, *(run.spec for run in runs)) if spec.evaluation.split != "validation"}
     done = {run.spec.identity for run in runs}
-    missing = [s.label for s in planned if s.identity not in done and not (tuned and _is_trial(s))]
+    missing = [s.label for s in planned if s.identity not in done and not _is_trial(s, reported)]
     if missing:
         # Runs that fail are the worst ones: a curve without them would look better than it is.
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"{study.folder}: no result of {missing[0]}{more}, which was planned: `capacity runs` says why")
-    runs = [run for run in runs if not (tuned and _is_trial(run.spec))]
+    runs = [run for run in runs if not _is_trial(run.spec, reported)]
     for run in runs[1:]:
         if run.fingerprint != runs[0].fingerprint:
             raise DataError(
@@ -41,13 +43,14 @@ def snapshot(study: Study) -> Baseline:
     return Baseline(study=study.folder.resolve().name, fingerprint=runs[0].fingerprint, cells=_cells(runs))
 
 
-def _is_trial(spec: RunSpec) -> bool:
-    """Trained, and evaluated on validation: so rates are tuned. A study that only does that reports these runs."""
-    return spec.training is not None and spec.evaluation.split == "validation"
+def _arm(spec: RunSpec) -> str:
+    """What a rate is tuned for: model, task, method and size."""
+    raw = seedless(spec.model_dump(mode="json"))
+    return canonical_json([raw[name] for name in ("model", "task", "method", "adapter", "storage_dtype")])
 
 
-def _is_reported(spec: RunSpec) -> bool:
-    return spec.training is not None and not _is_trial(spec)
+def _is_trial(spec: RunSpec, reported: Collection[str]) -> bool:
+    return spec.training is not None and spec.evaluation.split == "validation" and _arm(spec) in reported
 
 
 def _cells(runs: Sequence[Run]) -> tuple[Cell, ...]:

@@ -77,6 +77,8 @@ def write_atomically(path: Path, text: str) -> None:
     """
     if not path.name:
         raise DataError(f"{str(path)!r}: not the name of a file")
+    if path.exists() and not path.is_file():  # as root one would replace even /dev/null
+        raise DataError(f"{path}: cannot be written: not a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:

@@ -22,11 +22,15 @@ def baseline_command(folder: Path, out: Path, *, force: bool, as_json: bool) -> 
     except DataError as error:
         raise SpecError(str(error)) from None
     runs = sum(len(cell.runs) for cell in baseline.cells)
+    trials = sum(path.is_dir() for path in Study(folder).runs_folder.iterdir()) - runs
     if as_json:
         summary = {
             "baseline": str(out), "checksum": baseline.checksum, "cells": len(baseline.cells), "runs": runs,
-            "bytes": len(text.encode()),
+            "trials_left_out": trials, "bytes": len(text.encode()),
         }  # fmt: skip
         print(json.dumps(summary, indent=1))
         return
-    print(f"{out}: {runs} runs of {len(baseline.cells)} methods and sizes, {len(text.encode()):,} bytes; commit it")
+    left = f" ({trials} trials of a tuning left out)" if trials else ""
+    print(
+        f"{out}: {runs} runs of {len(baseline.cells)} methods and sizes{left}, {len(text.encode()):,} bytes; commit it"
+    )

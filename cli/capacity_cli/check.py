@@ -1,6 +1,7 @@
 """`capacity check`: a study against its baseline, for CI."""
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def check_command(
         raise SpecError("--out and --workers belong to --run")
     with _as_usage():
         _check_options(options)
-        _check_outputs(baseline, options.history, markdown, junit)
+        _check_outputs(baseline, options.history, run, out, markdown, junit)
         if options.history is not None:
             with History(options.history).held():  # reads it: a broken one is not to be found after the training
                 pass
@@ -80,12 +81,23 @@ def check_command(
         if as_json:
             past = None if level is None else {"check": level.number, "level": level.level, "repeated": level.repeated}
             result = {**check.to_json(), "exit_code": code, "history": past, "study": str(made.folder)}
-            print(json.dumps(result, indent=1, allow_nan=False))
+            _say(json.dumps(result, indent=1, allow_nan=False) + "\n")
         else:
             console = Console()
-            console.print(check_view(check, notes), highlight=False, soft_wrap=not console.is_terminal)
-        sys.stdout.flush()
+            with console.capture() as capture:
+                console.print(check_view(check, notes), highlight=False, soft_wrap=not console.is_terminal)
+            _say(capture.get())
     raise typer.Exit(code)
+
+
+def _say(text: str) -> None:
+    """Prints a result. A reader who has had enough, or a closed stdout, changes nothing of the exit code."""
+    if sys.stdout is None:
+        return
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at its end
 
 
 def _made(run: Path | None, baseline: Baseline, out: Path | None, workers: int | None) -> Study:
@@ -101,12 +113,13 @@ def _made(run: Path | None, baseline: Baseline, out: Path | None, workers: int |
 
 def _new_folder(name: str) -> Path:
     """Makes the first of check-NAME, check-NAME-2, … that is not there: a check always starts an empty study."""
+    studies = Path("capacity-studies")
+    studies.mkdir(exist_ok=True)
     for folder in chain([f"check-{name}"], (f"check-{name}-{number}" for number in count(2))):
-        path = Path("capacity-studies") / folder
         with suppress(FileExistsError):
-            path.mkdir(parents=True)
+            (studies / folder).mkdir()
             break
-    return path
+    return studies / folder
 
 
 def judge_study(study: Baseline, baseline: Baseline, options: CheckOptions) -> tuple[Check, Level | None]:
@@ -149,13 +162,15 @@ def _check_options(options: CheckOptions) -> None:
         )
 
 
-def _check_outputs(baseline: Path, history: Path | None, markdown: Path | None, junit: Path | None) -> None:
-    """Whether results can be written where nothing else stands; those of an earlier check are removed.
+def _check_outputs(
+    baseline: Path, history: Path | None, run: Path | None, out: Path | None, markdown: Path | None, junit: Path | None
+) -> None:
+    """Whether results can be written, and where nothing else stands.
 
     Raises:
         DataError: a folder is missing, or two of the files are one.
     """
-    named = {"--baseline": baseline, "--history": history, "--markdown": markdown, "--junit": junit}
+    named = {"--baseline": baseline, "--history": history, "--run": run, "--markdown": markdown, "--junit": junit}
     seen: dict[Path, str] = {}
     for option, path in named.items():
         if path is None:
@@ -166,11 +181,12 @@ def _check_outputs(baseline: Path, history: Path | None, markdown: Path | None, 
             raise DataError(f"{option} {path}: the same file as {seen[path.resolve()]}")
         seen[path.resolve()] = option
     for path in (markdown, junit):
-        if path is not None:
-            if not path.parent.is_dir() or path.is_dir():
-                what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-                raise DataError(f"{path}: cannot be written: {what}")
-            path.unlink(missing_ok=True)
+        if path is None:
+            continue
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: cannot be written: not a file")
+        if not path.parent.is_dir() and path.parent != out:
+            raise DataError(f"{path}: cannot be written: there is no folder {path.parent}")
 
 
 def _history_note(level: Level, options: CheckOptions) -> str:
@@ -186,7 +202,7 @@ def _as_usage() -> Iterator[None]:
     """Whatever else goes wrong ends with exit code 2: 1 would say that the curves are worse, or that runs failed."""
     try:
         yield
-    except (SpecError, RunsFailedError, Interrupted, BrokenPipeError):
+    except (SpecError, RunsFailedError, Interrupted):
         raise
     except CapacityError as error:
         raise SpecError(str(error)) from None

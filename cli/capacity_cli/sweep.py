@@ -110,6 +110,10 @@ def run_sweep(path: Path, out: Path, workers: int | None, *, fresh: bool) -> Stu
     if fresh and (out / "runs").is_dir() and any((out / "runs").iterdir()):
         raise DataError(f"{out}: has runs already, and a check starts an empty study: choose another folder")
     study, specs, runs = make_study(file, out, workers)
+    arms = files.read_json(out / "tuning.json") if any(cells(file, tuned=True)) else []
+    untuned = sum(arm["learning_rate"] is None for arm in arms)
+    if untuned:
+        raise RunsFailedError(f"{untuned} of {len(arms)} arms failed at every rate; the diagnoses: capacity runs {out}")
     failed = len(specs) - len(runs)
     if failed:
         raise RunsFailedError(f"{failed} of {len(specs)} runs failed; the diagnosis of each: capacity runs {out}")

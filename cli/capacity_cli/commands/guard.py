@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from capacity.errors import SpecError
 from capacity_cli.commands.options import Json
 
 
@@ -46,7 +47,10 @@ def check(
     json: Json = False,
 ) -> None:
     """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
-    from capacity_cli.check import CheckOptions, check_command
+    try:
+        from capacity_cli.check import CheckOptions, check_command
+    except ImportError as error:  # a dependency that is broken says nothing of the curves
+        raise SpecError(f"a library cannot be imported: {error}") from None
 
     options = CheckOptions(margin, alpha, inconclusive, history, alarms_per_100)
     check_command(study, run, baseline, options, out, workers, markdown, junit, as_json=json)
