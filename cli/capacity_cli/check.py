@@ -68,7 +68,11 @@ def check_command(
             with History(options.history).held():  # reads it: a broken one is not to be found after the training
                 pass
         old = read_baseline(baseline)
-        made = _made(run, old, out, workers) if study is None else Study(study)
+        if run is not None:
+            made = _made(run, old, out, workers)
+        else:
+            assert study is not None
+            made = Study(study)
         check, level = judge_study(snapshot(made), old, options)
         notes = () if level is None else (_history_note(level, options),)
         if markdown is not None:
@@ -100,11 +104,10 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at its end
 
 
-def _made(run: Path | None, baseline: Baseline, out: Path | None, workers: int | None) -> Study:
+def _made(run: Path, baseline: Baseline, out: Path | None, workers: int | None) -> Study:
     """The study of a study file, made from nothing, after a look at whether it can match the baseline."""
     from capacity_cli.sweep import planned_specs, run_sweep
 
-    assert run is not None
     planned = planned_specs(run)
     if planned is not None:
         check_plan(planned, baseline)
