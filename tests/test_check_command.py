@@ -22,6 +22,7 @@ from capacity.runs.study import Study
 from capacity_analysis.baseline import read_baseline
 from capacity_analysis.snapshot import snapshot
 from capacity_cli.app import main
+from capacity_cli.interrupted import Interrupted
 
 ROOT = Path(__file__).parent.parent
 
@@ -340,6 +341,19 @@ def test_what_says_nothing_of_the_curves_ends_with_two(old, capacity, sweep, err
     sweep(fail)
     done = capacity("check", "--run", "s.toml")
     assert_one_line(done, str(error) if isinstance(error, CapacityError) else "x: No space left")
+
+
+def test_an_interrupted_check_does_not_say_that_it_continues(old, capacity, sweep):
+    def interrupt(out):
+        raise Interrupted("interrupted: 2 of 32 runs are kept; the same command continues")
+
+    sweep(interrupt)
+    done = capacity("check", "--run", "s.toml")
+    assert_one_line(done, "a check starts anew each time; capacity-studies/check-s has the runs", code=130)
+
+
+def test_a_baseline_under_an_impossible_name_ends_with_two(old, capacity):
+    assert_one_line(capacity("baseline", old, "-o", 300 * "x"), "File name too long")
 
 
 def test_a_fault_of_the_check_itself_is_not_worse(old, capacity, sweep):

@@ -76,7 +76,7 @@ def check_study(
     """Compares a study with its baseline.
 
     Args:
-        study: `capacity_analysis.baseline.snapshot` of the new study.
+        study: `capacity_analysis.snapshot.snapshot` of the new study.
         baseline: what it is compared with.
         margin: the largest tolerated drop of the mean accuracy over sizes, as a share of 1.
         alpha: one-sided error of "non-inferior", and of "worse" unless `level` says less.
@@ -85,7 +85,8 @@ def check_study(
 
     Raises:
         SpecError: a margin or alpha that makes no sense.
-        DataError: the protocols differ, or sizes or items of the baseline are missing.
+        DataError: the protocols or items differ, sizes or seeds of the baseline are missing, or the sizes of a curve
+            have different seeds.
     """
     check_levels(margin, alpha)
     level = alpha if level is None else min(level, alpha)
@@ -145,10 +146,10 @@ def check_levels(margin: float, alpha: float) -> None:
 
 
 def _base_check(new: Cell, old: Cell, *, several_models: bool, same_protocol: bool) -> BaseCheck:
-    shared = [seed for seed in old.seeds if seed in new.seeds]
-    if not shared:
+    seed = old.seeds[0]
+    if seed not in new.seeds:
         raise DataError(f"{cell_label(old)}: study and baseline share no seed: run the study of the baseline")
-    was, now = old.answers(shared[0]), new.answers(shared[0])
+    was, now = old.answers(seed), new.answers(seed)
     lost, gained = int((was & ~now).sum()), int((~was & now).sum())
     accuracies = float(was.mean()), float(now.mean())
     name = f"{old.spec['model']} {cell_label(old)}" if several_models else cell_label(old)

@@ -12,15 +12,17 @@ from capacity_analysis.snapshot import snapshot
 
 def baseline_command(folder: Path, out: Path, *, force: bool, as_json: bool) -> None:
     """Writes the baseline of a study; an older one is replaced only with `force`."""
-    if out.exists() and not force:
-        raise SpecError(f"{out} exists already: --force moves the baseline")
     try:
+        if out.exists() and not force:
+            raise SpecError(f"{out} exists already: --force moves the baseline")
         baseline = snapshot(Study(folder))
         check_curves(baseline)
         text = baseline.to_text()
         write_atomically(out, text)
     except DataError as error:
         raise SpecError(str(error)) from None
+    except OSError as error:  # a name that no file can have
+        raise SpecError(f"{error.filename}: {error.strerror}") from None
     runs = sum(len(cell.runs) for cell in baseline.cells)
     trials = sum(path.is_dir() for path in Study(folder).runs_folder.iterdir()) - runs
     if as_json:

@@ -111,7 +111,11 @@ def _made(run: Path, baseline: Baseline, out: Path | None, workers: int | None) 
     planned = planned_specs(run)
     if planned is not None:
         check_plan(planned, baseline)
-    return run_sweep(run, out or _new_folder(run.stem), workers, fresh=True)
+    folder = out or _new_folder(run.stem)
+    try:
+        return run_sweep(run, folder, workers, fresh=True)
+    except Interrupted:  # what a sweep says, that the same command continues, is not so here
+        raise Interrupted(f"interrupted: a check starts anew each time; {folder} has the runs that were made") from None
 
 
 def _new_folder(name: str) -> Path:
