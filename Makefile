@@ -52,16 +52,16 @@ sizes: $(READY)
 # What raises the size that sft needs, noise in the demonstrations or their distance from the model's style (hours).
 causal: $(READY)
 	$(BIN)/capacity sweep studies/abacus-causal.toml
-	$(BIN)/python benchmarks/causal_verdicts.py capacity-studies/abacus-causal
+	$(BIN)/python studies/tools/causal_verdicts.py capacity-studies/abacus-causal
 
-# Tunes the shipped learning rates on the validation items (writes capacity/training/rates.json), by the shipped study.
+# Tunes the shipped learning rates on the validation items (writes capacity/plan/rates.json), by the shipped study.
 tune: $(READY)
 	$(BIN)/capacity sweep studies/abacus-rates.toml
-	$(BIN)/python benchmarks/ship_rates.py capacity-studies/abacus-rates
+	$(BIN)/python studies/tools/ship_rates.py capacity-studies/abacus-rates
 
 # Measures the embedded models and writes docs/model-cards.md.
 model-cards: $(READY)
-	$(BIN)/python benchmarks/model_cards.py
+	$(BIN)/python studies/tools/model_cards.py
 
 # Pre-trains the embedded models from scratch (at most half an hour of one core each).
 abacus: $(READY)
@@ -70,7 +70,7 @@ abacus: $(READY)
 
 # Kills `capacity compare` with signal 9 again and again and shows that nothing is lost or made twice.
 kill-proof: $(READY)
-	$(BIN)/python benchmarks/kill_proof.py
+	$(BIN)/python proofs/kill.py
 
 # What merging a tiny update into bf16 weights loses, on SmolLM2-135M.
 merge-loss: $(REAL)
@@ -78,7 +78,7 @@ merge-loss: $(REAL)
 
 # Coverage of thresholds and ratios on simulated truths (under an hour).
 calibration: $(READY)
-	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python proofs/calibration.py
 
 # Are the curves of this project as good as those of baseline.json? Minutes on two cores, always from nothing.
 guard: $(READY)
@@ -86,11 +86,11 @@ guard: $(READY)
 
 # Plants faults in a copy of the sources and shows that `make guard` turns red, and stays green for harmless changes.
 planted-faults: $(READY)
-	$(BIN)/python benchmarks/planted_faults.py
+	$(BIN)/python proofs/planted_faults.py
 
 # Power and false alarms of `capacity check`, by simulation.
 check-power: $(READY)
-	$(BIN)/python benchmarks/check_power.py
+	$(BIN)/python proofs/check_power.py
 
 # SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)

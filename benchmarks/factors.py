@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from capacity.adapters.budget import ModuleShape
-from capacity.adapters.weights import SINGLE, WeightFolder
+from capacity.adapters.svd.checkpoint import SINGLE, WeightFolder
+from capacity.plan.budget import ModuleShape
 
 LARGE = {  # one layer of Qwen2.5-3B
     "q_proj": (2048, 2048), "k_proj": (256, 2048), "v_proj": (256, 2048), "o_proj": (2048, 2048),
@@ -134,11 +134,11 @@ def large(kind: str, layers: int, threads: int, repeats: int, side: str = "ours"
 
 def injection(threads: int) -> tuple[list[float], list[float]]:
     """Seconds of whole injections of a TinyLoRA into SmolLM2-135M: without a cache, and with a warm one."""
-    from capacity.adapters.inject import attach
-    from capacity.adapters.weights import WeightFolder
-    from capacity.config import TinyLora
+    from capacity.adapters.attach import attach
+    from capacity.adapters.svd.checkpoint import WeightFolder
     from capacity.models.loading import load, model_folder
-    from capacity.training.quiet import quiet
+    from capacity.spec.run import TinyLora
+    from capacity.studies.quiet import quiet
 
     quiet()
     torch.set_num_threads(threads)

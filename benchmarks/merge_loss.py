@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.adapters.export import merge
-from capacity.adapters.factor_cache import default_cache
-from capacity.adapters.inject import attach
-from capacity.config import TinyLora
+from capacity.adapters.attach import attach
+from capacity.adapters.files.peft_folder import merge
+from capacity.cache import cache_folder
 from capacity.models.loading import load
-from capacity.training.quiet import quiet
+from capacity.spec.run import TinyLora
+from capacity.studies.quiet import quiet
 
 ADAPTER = TinyLora(u=1, groups=13, rank=2, projection_seed=0)
 TEXT = (
@@ -56,7 +56,7 @@ def kl_bits(p: Tensor, q: Tensor) -> float:
 def measure(size: float, seed: int, base: Tensor, tokens: Tensor) -> list[float]:
     """Moved share, cosine, relative norm, KL of exact to base, KL of merged to exact."""
     model, _ = base_model()
-    adapted = attach(model, ADAPTER, default_cache())
+    adapted = attach(model, ADAPTER, cache_folder("factors"))
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=adapted.trained_parameters)
     adapted.set_update({"theta": torch.from_numpy(signs * size)})
     exact = log_probabilities(adapted.model, tokens)

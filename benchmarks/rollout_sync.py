@@ -30,20 +30,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from capacity.adapters.export import EXPORT_DTYPES
-from capacity.adapters.factor_cache import default_cache
-from capacity.adapters.inject import AdaptedModel, attach
-from capacity.config import RolloutSpec, TinyLora
+from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.files.peft_folder import EXPORT_DTYPES
+from capacity.cache import cache_folder
 from capacity.models.loading import load
-from capacity.rollouts.engine import Request
-from capacity.rollouts.freshness import divergence_ratio
-from capacity.rollouts.importance import kl_from_trainer
-from capacity.rollouts.local import LocalEngine
-from capacity.rollouts.weights import LoraWriter, Realised, base_weights, merged_weights
+from capacity.sampling import likelihood
+from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.vllm.engine import Request
+from capacity.sampling.vllm.freshness import divergence_ratio
+from capacity.sampling.vllm.in_process import LocalEngine
+from capacity.sampling.vllm.sync import LoraWriter, Realised, base_weights, merged_weights
+from capacity.spec.run import RolloutSpec, TinyLora
+from capacity.studies.quiet import quiet
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.training import losses
-from capacity.training.chat import prompt_ids
-from capacity.training.quiet import quiet
+from capacity.training.importance import kl_from_trainer
 
 ADAPTER = TinyLora(u=1, groups=13, rank=2, projection_seed=0)
 SIZES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -93,7 +93,7 @@ class Tokens:
         for ids, n in zip(self.sequences, self.starts, strict=True):
             tokens = torch.tensor([ids])
             logits = model(input_ids=tokens).logits[:, n:-1].float()
-            found.append(losses.token_logprobs(logits, tokens[:, n + 1 :])[0].double().numpy())
+            found.append(likelihood.token_logprobs(logits, tokens[:, n + 1 :])[0].double().numpy())
         return np.concatenate(found)
 
 
@@ -123,7 +123,7 @@ def table(name: str, sizes: tuple[float, ...], draws: int, prompts: int) -> list
     with tempfile.TemporaryDirectory() as scratch:
         base_folder = Path(scratch) / "base"
         model, tokenizer = rounded(name, base_folder)
-        adapted = attach(model, ADAPTER, default_cache())
+        adapted = attach(model, ADAPTER, cache_folder("factors"))
         adapted.model.eval()
         tokens: Tokens | None = None
         for dtype in ("fp32", "bf16"):
@@ -182,7 +182,7 @@ def cost(name: str, steps: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "base"
         model, _ = rounded(name, folder)
-        adapted = attach(model, ADAPTER, default_cache())
+        adapted = attach(model, ADAPTER, cache_folder("factors"))
         began = time.perf_counter()
         lora, plain = start(folder, "fp32", ADAPTER.rank), None
         print(
@@ -225,10 +225,10 @@ def cost(name: str, steps: int) -> None:
 
 def curve(name: str, steps: int, seeds: int, prompts: int, samples: int, rate: float) -> dict[str, list[list[float]]]:
     """Reward by step of the runs of each engine, one row a seed; LoRA-XS of rank 8."""
-    from capacity.rollouts.choice import with_rollouts
-    from capacity.training.pairs import trained_spec
+    from capacity.plan.sampling import with_rollouts
+    from capacity.plan.sizes import SizeChoice, size_of
+    from capacity.plan.specs import trained_spec
     from capacity.training.run import execute
-    from capacity.training.sizes import SizeChoice, size_of
 
     task = parse_task("abacus")
     found: dict[str, list[list[float]]] = {"transformers": [], "vllm": []}

@@ -27,7 +27,7 @@ def _loaded(alias: str) -> tuple[Any, Any]:
     import torch
 
     from capacity.models.loading import load
-    from capacity.training.quiet import quiet
+    from capacity.studies.quiet import quiet
 
     quiet()
     torch.set_num_threads(1)

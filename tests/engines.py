@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from capacity.rollouts.engine import Completion, Request
-from capacity.training import losses
-from capacity.training.rollout import pad_left, sample
+from capacity.sampling import likelihood
+from capacity.sampling.rollout import pad_left, sample
+from capacity.sampling.vllm.engine import Completion, Request
 
 
 class PlainEngine:
@@ -66,7 +66,7 @@ class PlainEngine:
             tokens = torch.tensor([list(ids)])
             with self._with(adapter):
                 logits = self.model(input_ids=tokens).logits[:, :-1].float()
-            found.append(losses.token_logprobs(logits, tokens[:, 1:])[0].tolist())
+            found.append(likelihood.token_logprobs(logits, tokens[:, 1:])[0].tolist())
         return found
 
     @torch.no_grad()

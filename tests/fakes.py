@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import settings
 
-from capacity.config import SEES_DEMONSTRATIONS, USES_GRPO, USES_RFT, RunSpec
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, Study
+from capacity.spec.run import SEES_DEMONSTRATIONS, USES_GRPO, USES_RFT, RunSpec
 
 # The cores may be busy with training, so no example has a deadline.
 unhurried = settings(deadline=None)

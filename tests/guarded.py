@@ -9,10 +9,10 @@ import fakes
 import numpy as np
 import pytest
 
-from capacity.config import RunSpec, load_spec
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, Study
+from capacity.spec.run import RunSpec, load_spec
 
 ITEMS = 400
 SIZES = {4: 0.5, 13: 0.6, 100: 0.8}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from fakes import FINGERPRINT, raw_spec
 
-from capacity.config import RunSpec
 from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
 
 MODELS = {"abacus-0.2m": 200_000, "abacus-0.9m": 861_952, "abacus-3m": 3_000_000}
 BASE, CEILING = 0.36, 0.95

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from capacity.adapters.budget import Budget
-from capacity.training.sizes import Size, SizeChoice, size_of
+from capacity.plan.budget import Budget
+from capacity.plan.sizes import Size, SizeChoice, size_of
 
 
 def within(model: str, budget: str, **options: Any) -> Size:

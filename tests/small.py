@@ -4,8 +4,8 @@ from typing import Any
 
 from sizes import chosen, within
 
-from capacity.config import METHODS, Method, RunSpec, TaskSpec
-from capacity.training.pairs import base_spec, trained_spec
+from capacity.plan.specs import base_spec, trained_spec
+from capacity.spec.run import METHODS, Method, RunSpec, TaskSpec
 
 MODEL = "abacus-0.9m"
 SMALLEST = "abacus-0.2m"

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from capacity.errors import DataError, SpecError
-from capacity.models.aliases import ALIASES
 from capacity.models.loading import embedded_folder
 from capacity.models.pretrain import CONTEXT
 from capacity.models.tokenizer import build_tokenizer
+from capacity.plan.models import ALIASES
 from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import SPLIT_SIZES, STYLES, AbacusTask, partition
 from capacity.tasks.task import Item

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import small_spec
 
-from capacity.adapters import artifact
-from capacity.adapters.allocation import deal
-from capacity.adapters.inject import attach
+from capacity.adapters.attach import attach
+from capacity.adapters.files import artifact
 from capacity.adapters.projection import projections
-from capacity.config import LoraXs, RunSpec, TinyLora
 from capacity.errors import SpecError
+from capacity.plan.apportion import deal
+from capacity.spec.run import LoraXs, RunSpec, TinyLora
 from capacity.training.run import execute
 
 

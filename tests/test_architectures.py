@@ -9,12 +9,12 @@ import pytest
 import torch
 from architectures import ATTENTION, CONFIGS, WEIGHTS, logits, tiny
 
-from capacity.adapters import artifact
-from capacity.adapters.export import load_peft_lora, merge, save_peft_lora
-from capacity.adapters.inject import AdaptedModel, attach
+from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.files import artifact
+from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
 from capacity.adapters.linears import adapted_modules
-from capacity.config import Adapter, Lora, LoraXs, TinyLora
 from capacity.errors import SpecError
+from capacity.spec.run import Adapter, Lora, LoraXs, TinyLora
 
 ADAPTERS = architectures.adapters()
 # Logits here are of order 1, so fp32 leaves about 1e-6 a layer when B·(A·x) and (W + B·A)·x are compared.

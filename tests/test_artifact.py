@@ -14,15 +14,15 @@ import pytest
 import torch
 from architectures import adapters, tiny
 
-from capacity.adapters import artifact
-from capacity.adapters.codec import payload_bytes
-from capacity.adapters.factors import Factors
-from capacity.adapters.inject import AdaptedModel, attach
+from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.files import artifact
+from capacity.adapters.files.codec import payload_bytes
+from capacity.adapters.files.sketch import Sketch
 from capacity.adapters.linears import adapted_modules, weight_matrix
-from capacity.adapters.probe import Sketch
-from capacity.adapters.storage import STORAGE_DTYPES
-from capacity.config import Adapter, FullUpdate, LoraXs, TinyLora
+from capacity.adapters.svd.factors import Factors
 from capacity.errors import DataError
+from capacity.plan.storage import STORAGE_DTYPES
+from capacity.spec.run import Adapter, FullUpdate, LoraXs, TinyLora
 
 THIRTEEN = TinyLora(groups=13, u=1, projection_seed=7)
 
@@ -184,7 +184,7 @@ def test_another_thread_count_rebuilds_the_same(model: Any, tmp_path: Path) -> N
     code = (
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from capacity.adapters.artifact import read_file, rebuild\n"
+        "from capacity.adapters.files.artifact import read_file, rebuild\n"
         "from capacity.models.loading import load\n"
         "torch.set_num_threads(2)\n"
         "rebuilt = rebuild(read_file(Path(sys.argv[1])), load('abacus', 'cpu')[0], None)\n"
@@ -209,7 +209,7 @@ def test_probes_tell_one_adapter_from_another(kind: str) -> None:
 
 
 def test_sketches_estimate_the_distance() -> None:
-    from capacity.adapters.probe import TOLERANCE, sketch
+    from capacity.adapters.files.sketch import TOLERANCE, sketch
 
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(300, 200, generator=generator, dtype=torch.float64)

@@ -9,13 +9,13 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.config import canonical_json
 from capacity.errors import DataError
 from capacity.runs.points import points
-from capacity_analysis import baseline as module
-from capacity_analysis.baseline import Baseline, read_baseline
-from capacity_analysis.matching import match
-from capacity_analysis.snapshot import snapshot
+from capacity.spec.run import canonical_json
+from capacity_analysis.check import baseline as module
+from capacity_analysis.check.baseline import Baseline, read_baseline
+from capacity_analysis.check.matching import match
+from capacity_analysis.check.snapshot import snapshot
 
 
 @pytest.fixture(scope="module")

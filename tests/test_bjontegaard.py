@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import DataError
-from capacity_analysis.bjontegaard import delta_rate, inverse_curve, isotonic, size_ratio
+from capacity_analysis.statistics.bjontegaard import delta_rate, inverse_curve, isotonic, size_ratio
 
 ANCHOR = ([9487.76, 4593.60, 2486.44, 1358.24], [40.037, 38.615, 36.845, 34.851])
 TEST = ([9787.80, 4469.00, 2451.52, 1356.24], [40.121, 38.651, 36.970, 34.987])

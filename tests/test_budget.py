@@ -3,12 +3,12 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.adapters import budget as counts
-from capacity.adapters.budget import Budget, ModuleShape, Solution, largest_of, solve
-from capacity.adapters.storage import FIXED_SIZE_DTYPES, parameters_within, payload_bytes
 from capacity.errors import BudgetError, SpecError
-from capacity.models.aliases import ALIASES
-from capacity.models.shapes import shape_from_config
+from capacity.plan import budget as counts
+from capacity.plan.budget import Budget, ModuleShape, Solution, largest_of, solve
+from capacity.plan.model_shapes import shape_from_config
+from capacity.plan.models import ALIASES
+from capacity.plan.storage import FIXED_SIZE_DTYPES, parameters_within, payload_bytes
 
 
 def solve_on(alias: str, limit: int, **options) -> Solution:

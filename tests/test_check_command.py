@@ -19,8 +19,8 @@ import yaml
 
 from capacity.errors import CapacityError, DataError, RunsFailedError, StudyLockedError
 from capacity.runs.study import Study
-from capacity_analysis.baseline import read_baseline
-from capacity_analysis.snapshot import snapshot
+from capacity_analysis.check.baseline import read_baseline
+from capacity_analysis.check.snapshot import snapshot
 from capacity_cli.app import main
 from capacity_cli.interrupted import Interrupted
 
@@ -405,7 +405,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(old, study, tmp_path):
 
 def test_a_broken_library_is_not_worse(old, capacity, monkeypatch):
     monkeypatch.delitem(sys.modules, "capacity_cli.check")
-    monkeypatch.setitem(sys.modules, "capacity_analysis.regression", None)
+    monkeypatch.setitem(sys.modules, "capacity_analysis.check.judge", None)
     assert_one_line(capacity("check", old), "a library cannot be imported: ")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import fakes
 import pytest
 
-from capacity.adapters.storage import FIXED_SIZE_DTYPES, payload_bytes
-from capacity.models.aliases import ALIASES
+from capacity.plan.models import ALIASES
+from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
 from capacity.runs.study import Study
 
 CAPACITY = str(Path(sys.executable).parent / "capacity")

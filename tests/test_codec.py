@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors.torch import load, save
 
-from capacity.adapters import codec, storage
-from capacity.adapters.codec import decode, encode
-from capacity.adapters.storage import BLOCK, FIXED_SIZE_DTYPES, STORAGE_DTYPES, parameters_within
+from capacity.adapters.files import codec
+from capacity.adapters.files.codec import decode, encode
 from capacity.errors import BudgetError, DataError
+from capacity.plan import storage
+from capacity.plan.storage import BLOCK, FIXED_SIZE_DTYPES, STORAGE_DTYPES, parameters_within
 
 QUANTISED = ("fp8", "int8", "int4", "entropy")
 SCALE_SLACK = 1 + 2**-7  # a scale rounded up to bf16

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import sys
 from dataclasses import replace
-from capacity.training import protocols
+from capacity.plan import protocols
 from capacity_cli.app import main
 
 small = replace(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import DataError
-from capacity_analysis.comparison import PAIRS, Arm, Difference, compare_runs, outcome_matrix, verdict
-from capacity_analysis.intervals import Interval, accuracy_interval, difference_interval
+from capacity_analysis.compare.comparison import PAIRS, Arm, Difference, compare_runs, outcome_matrix, verdict
+from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
 
 ITEMS = 40
 TEMPERATURES = (0.0, 0.5, 1.0)

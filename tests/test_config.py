@@ -7,9 +7,9 @@ import fakes
 import pytest
 from pydantic import ValidationError
 
-from capacity import config
-from capacity.config import RunSpec, TaskSpec, load_spec
 from capacity.errors import DataError
+from capacity.spec import run
+from capacity.spec.run import RunSpec, TaskSpec, load_spec
 from capacity.tasks.abacus_language import LARGEST_SHIFT
 from capacity.tasks.catalog import open_task
 
@@ -167,7 +167,7 @@ def test_identity_is_the_hash_of_sorted_compact_json(raw, digest):
 
 
 def test_every_method_has_a_golden_value():
-    assert [p.id for p in LITERALS] == list(config.METHODS)
+    assert [p.id for p in LITERALS] == list(run.METHODS)
 
 
 @pytest.mark.parametrize(("raw", "digest"), LITERALS[1:])
@@ -354,7 +354,7 @@ def test_older_spec_is_migrated_step_by_step(monkeypatch):
     def drop_the_old_name(raw: dict[str, Any]) -> dict[str, Any]:
         return {**{k: v for k, v in raw.items() if k != "dtype"}, "schema_version": 3}
 
-    monkeypatch.setattr(config, "MIGRATIONS", {-1: name_the_dtype, 0: drop_the_old_name})
+    monkeypatch.setattr(run, "MIGRATIONS", {-1: name_the_dtype, 0: drop_the_old_name})
     old = {k: v for k, v in GRPO.items() if k != "storage_dtype"} | {"schema_version": -1, "dtype": "bf16"}
     assert load_spec(old, "spec.json") == RunSpec.model_validate(GRPO)
 
@@ -420,12 +420,12 @@ def test_current_spec_passes_no_migration(monkeypatch):
     def never(raw: dict[str, Any]) -> dict[str, Any]:
         raise AssertionError
 
-    monkeypatch.setattr(config, "MIGRATIONS", dict.fromkeys((1, 2, 3), never))
+    monkeypatch.setattr(run, "MIGRATIONS", dict.fromkeys((1, 2, 3), never))
     assert load_spec(GRPO, "spec.json") == RunSpec.model_validate(GRPO)
 
 
 def test_migration_that_gives_a_broken_spec_is_refused(monkeypatch):
-    monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 3}})
+    monkeypatch.setattr(run, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 3}})
     with pytest.raises(DataError, match=r"spec\.json: not a valid spec: surplus"):
         load_spec({**GRPO, "schema_version": 0, "surplus": 1}, "spec.json")
 

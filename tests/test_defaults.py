@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from capacity.adapters.budget import Budget
-from capacity.config import TaskSpec
-from capacity.training.rates import tuned_rate
-from capacity.training.sizes import SizeChoice
+from capacity.plan.budget import Budget
+from capacity.plan.rates import tuned_rate
+from capacity.plan.sizes import SizeChoice
+from capacity.spec.run import TaskSpec
 from capacity_cli.compare import compare_command
 from capacity_cli.defaults import default_task, default_weights
 

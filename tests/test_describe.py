@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from capacity.config import RunSpec
+from capacity import codes
 from capacity.errors import DataError
 from capacity.runs.study import Run, Study
-from capacity_analysis import codes, quantisers, reward_bits, update_bits
-from capacity_analysis.absent import Absent
-from capacity_analysis.describe import QUANTITIES, Measured, describe
-from capacity_analysis.prequential import excess_bits, prequential_bits, surplus_bits
+from capacity.spec.run import RunSpec
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.lengths import reward_bits, update_bits
+from capacity_analysis.lengths.descriptions import QUANTITIES, Measured, describe
+from capacity_analysis.lengths.prequential import excess_bits, prequential_bits, surplus_bits
+from capacity_analysis.statistics import quantisers
 
 # Codes
 

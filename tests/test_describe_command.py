@@ -7,10 +7,10 @@ from fakes import FINGERPRINT, outcomes, result, spec, study_in
 from test_describe import HELDOUT, metrics_of
 from typer.testing import CliRunner
 
-from capacity.config import RunSpec
 from capacity.errors import DataError, SpecError
 from capacity.runs.study import Study
-from capacity_analysis.absent import Absent
+from capacity.spec.run import RunSpec
+from capacity_analysis.data.absent import Absent
 from capacity_cli.app import app
 from capacity_cli.describe import configurations_tried, train_items
 
@@ -81,7 +81,7 @@ def test_configurations_are_the_trials_of_the_shipped_rate_and_unknown_for_other
         "learning_rate": 0.01, "at_edge": False, "trials": [{"rate": r} for r in (0.001, 0.01, 0.1)],
     }  # fmt: skip
     rows = [row, row | {"method": "sft", "demonstrations": "worked", "learning_rate": 0.002}]
-    monkeypatch.setattr("capacity.training.rates.shipped", lambda: rows)
+    monkeypatch.setattr("capacity.plan.rates.shipped", lambda: rows)
     assert configurations_tried(spec("grpo"), 13) == 3
     assert configurations_tried(spec("random-reward"), 13) == 3
     assert isinstance(configurations_tried(spec("sft"), 13), Absent)  # its rate is another than the shipped one

@@ -17,8 +17,8 @@ from untrained import LuckyTask, arm_of, spec_of
 from capacity.errors import SpecError, TrainingError
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Run, Study
-from capacity.studies.processes import make, specs_of
-from capacity.training import trl_bridge
+from capacity.studies.torchrun import make, specs_of
+from capacity.training import trl_trainer
 from capacity.training.batches import prompt_schedule
 from capacity.training.processes import Processes
 from capacity.training.run import execute
@@ -32,7 +32,7 @@ def trained(method: Any, folder: str) -> tuple[torch.Tensor, list[dict[str, Any]
     """The update after three steps, and the metrics."""
     spec = spec_of(method, steps=3, prompts_per_step=3)
     arm = arm_of(spec, TASK)
-    trl_bridge.train(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step), "cpu", folder)
+    trl_trainer.train(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step), "cpu", folder)
     return arm.adapted.vector(), arm.metrics
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from capacity.models.aliases import ALIASES
+from capacity.plan.models import ALIASES
 from capacity.runs.points import COLUMNS
 from capacity_cli.app import app
 

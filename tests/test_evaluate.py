@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from capacity.adapters.inject import attach
-from capacity.config import EvaluationSpec, LoraXs
+from capacity.adapters.attach import attach
 from capacity.errors import SpecError
+from capacity.sampling import evaluate as module
+from capacity.sampling.evaluate import batch_size, evaluate
+from capacity.spec.run import EvaluationSpec, LoraXs
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.task import Item
-from capacity.training import evaluate as module
-from capacity.training.divergence import KlMeter
-from capacity.training.evaluate import batch_size, evaluate
+from capacity.training.measure.divergence import KlMeter
 
 
 class TwiceGraded(AbacusTask):

@@ -36,8 +36,8 @@ def sums(tmp_path: Path) -> str:
 
 
 def test_prompts_are_in_the_models_chat_format(smollm2: tuple[Any, Any], sums: str) -> None:
+    from capacity.sampling.prompts import prompt_ids
     from capacity.tasks.catalog import open_task, parse_task
-    from capacity.training.chat import prompt_ids
 
     tokenizer = smollm2[1]
     item = open_task(parse_task(sums)).items("test", 1)[0]
@@ -47,9 +47,9 @@ def test_prompts_are_in_the_models_chat_format(smollm2: tuple[Any, Any], sums: s
 
 
 def test_small_sums_are_neither_all_wrong_nor_all_strict(smollm2: tuple[Any, Any], sums: str) -> None:
-    from capacity.config import EvaluationSpec
+    from capacity.sampling.evaluate import evaluate
+    from capacity.spec.run import EvaluationSpec
     from capacity.tasks.catalog import open_task, parse_task
-    from capacity.training.evaluate import evaluate
 
     spec = EvaluationSpec(split="test", items=8, temperature=0, max_new_tokens=16)
     found = evaluate(*smollm2, open_task(parse_task(sums)), spec)
@@ -63,8 +63,8 @@ def test_one_step_of_training(sums: str, method: Any) -> None:
     from sizes import within
 
     from capacity.errors import TrainingError
+    from capacity.plan.specs import trained_spec
     from capacity.tasks.catalog import parse_task
-    from capacity.training.pairs import trained_spec
     from capacity.training.run import execute
 
     size = within(MODEL, "13")
@@ -91,9 +91,9 @@ def test_one_step_of_training(sums: str, method: Any) -> None:
 def test_a_gguf_file_gives_the_same_model(smollm2: tuple[Any, Any]) -> None:
     import torch
 
-    from capacity.models.aliases import ALIASES, model_shape
     from capacity.models.loading import load
     from capacity.models.smollm2 import _gguf
+    from capacity.plan.models import ALIASES, model_shape
 
     name, shape = model_shape(str(_gguf()))
     assert name.endswith(".gguf")
@@ -105,10 +105,10 @@ def test_a_gguf_file_gives_the_same_model(smollm2: tuple[Any, Any]) -> None:
 
 
 _EVALUATION = """
-from capacity.config import EvaluationSpec
+from capacity.spec.run import EvaluationSpec
 from capacity.models.loading import load
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.training.evaluate import evaluate
+from capacity.sampling.evaluate import evaluate
 
 task = open_task(parse_task("gsm8k?path={data}/gsm8k&max_new_tokens=32"))
 found = evaluate(*load("{model}", "cpu"), task, EvaluationSpec(split="test", items=2, temperature=0, max_new_tokens=32))

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from small import small_spec
 
-from capacity.config import RunSpec
-from capacity.executors.local import Event, run_all
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
+from capacity.studies.workers import Event, run_all
 
 DETERMINISTIC = ("spec.json", "fingerprint.json", "metrics.jsonl", "outcomes.jsonl", "update.safetensors")
 SPECS = [small_spec("grpo"), small_spec("sft"), small_spec("grpo", seed=1), small_spec("sft", seed=1)]

@@ -22,13 +22,13 @@ from peft import LoraConfig, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small import small_spec
 
-from capacity.adapters import artifact
-from capacity.adapters.export import load_peft_lora, save_peft_lora
-from capacity.adapters.inject import attach
-from capacity.config import Adapter, LoraXs
+from capacity.adapters.attach import attach
+from capacity.adapters.files import artifact
+from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
+from capacity.adapters.open import open_model, open_native
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
-from capacity.training.opened import open_model, open_native
+from capacity.spec.run import Adapter, LoraXs
 from capacity.training.run import execute
 from capacity_cli import app
 
@@ -182,7 +182,7 @@ def test_without_json_evaluate_prints_one_line(made: Made, base: Any) -> None:
 def done_interval(made: Made) -> tuple[float, float]:
     import numpy as np
 
-    from capacity_analysis.intervals import accuracy_interval
+    from capacity_analysis.statistics.intervals import accuracy_interval
 
     interval = accuracy_interval(np.array([[row["correct"][0] for row in made.outcomes]], dtype=float))
     return 100 * interval.low, 100 * interval.high
@@ -426,7 +426,7 @@ def test_an_export_that_ends_in_the_middle_leaves_nothing(
         stop()
 
     shutil.copy(made.folder / "update.safetensors", tmp_path / "u.safetensors")
-    monkeypatch.setattr("capacity.adapters.export.save_peft_lora", interrupted)
+    monkeypatch.setattr("capacity.adapters.files.peft_folder.save_peft_lora", interrupted)
     done = capacity(tmp_path, "export", "u.safetensors")
     assert (done.code, done.out) == (code, "")
     if code == 1:
@@ -442,7 +442,7 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(made: Made, tmp_path
         (tmp_path / "out" / "mine").write_text("mine")
         return 2
 
-    monkeypatch.setattr("capacity.adapters.export.save_peft_lora", meanwhile)
+    monkeypatch.setattr("capacity.adapters.files.peft_folder.save_peft_lora", meanwhile)
     done = capacity(tmp_path, "export", str(made.folder / "update.safetensors"), "--out", "out")
     assert "out cannot be made: " in done.refused(1)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

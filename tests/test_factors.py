@@ -11,10 +11,11 @@ import xxhash
 from scipy.linalg import hadamard
 from scipy.sparse.linalg import svds
 
-from capacity.adapters import factor_cache, factors, products
-from capacity.adapters.content_hash import content_hash
-from capacity.adapters.factor_cache import cached_svd
-from capacity.adapters.factors import TOLERANCE, Factors, truncated_svd
+from capacity.adapters.svd import cache as factor_cache
+from capacity.adapters.svd import factors, products
+from capacity.adapters.svd.cache import cached_svd
+from capacity.adapters.svd.content_hash import content_hash
+from capacity.adapters.svd.factors import TOLERANCE, Factors, truncated_svd
 from capacity.errors import CapacityError
 
 
@@ -151,9 +152,9 @@ def test_products_of_a_rounded_weight_are_exact(wide: bool) -> None:
 def test_an_update_is_the_same_on_one_thread_and_on_two(tmp_path: Path) -> None:
     script = (
         "import sys, torch, numpy as np\n"
-        "from capacity.adapters import products\n"
-        "from capacity.adapters.content_hash import content_hash\n"
-        "from capacity.adapters.factors import truncated_svd\n"
+        "from capacity.adapters.svd import products\n"
+        "from capacity.adapters.svd.content_hash import content_hash\n"
+        "from capacity.adapters.svd.factors import truncated_svd\n"
         "torch.set_num_threads(int(sys.argv[1]))\n"
         "w = torch.randn(400, 900, generator=torch.Generator().manual_seed(3))\n"
         "products._LONG = 1\n"

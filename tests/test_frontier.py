@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from capacity.errors import DataError, SpecError
-from capacity_analysis.configurations import configurations
-from capacity_analysis.frontier import frontier, pareto
-from capacity_analysis.points import Points, from_frame
-from capacity_analysis.savings import at_equal_size, curves, savings
+from capacity_analysis.bits.configurations import configurations
+from capacity_analysis.bits.frontier import frontier, pareto
+from capacity_analysis.bits.savings import at_equal_size, curves, savings
+from capacity_analysis.data.table import Points, from_frame
 
 SIZES = (1, 4, 13, 84, 1792)
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import CapacityError
-from capacity.tasks import grading
-from capacity.tasks import verifier as verifier_module
-from capacity.tasks.verifier import Verifier, verifier
-from capacity.tasks.words import latex_is_right
+from capacity.tasks.data_sets import latex_is_right
+from capacity.tasks.grading import answers as grading
+from capacity.tasks.grading import verifier as verifier_module
+from capacity.tasks.grading.verifier import Verifier, verifier
 
 FORMS = ("hash", "boxed", "whole")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capacity.config import TaskSpec
+from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
+from capacity.spec.run import TaskSpec
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.tasks.words import WordTask
+from capacity.tasks.data_sets import WordTask
 
 DATA = os.environ.get("CAPACITY_DATA")
 STEPS = "She has 3 + 4 = <<3+4=7>>7 apples.\nShe sells 2 and keeps 7 - 2 = <<7-2=5>>5."
@@ -162,7 +163,7 @@ def test_damaged_cache_is_noticed(folder: Path) -> None:
 
     (folder / "test.jsonl").write_text(rows(7, first=5000))
     spec = parse_task(f"gsm8k?path={folder}")
-    path = module.data_cache() / f"{spec.options['data']}.jsonl"
+    path = cache_folder("data") / f"{spec.options['data']}.jsonl"
     path.write_text(path.read_text().replace("apples", "pears"))
     module.kept.cache_clear()
     with pytest.raises(DataError, match="damaged: delete it"):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from capacity.studies.file import read_study_file
-from capacity.studies.grid import result_specs
-from capacity_analysis.baseline import read_baseline, spec_of
+from capacity.plan.grid import result_specs
+from capacity.plan.study_file import read_study_file
+from capacity_analysis.check.baseline import read_baseline, spec_of
 
 ROOT = Path(__file__).parent.parent
 

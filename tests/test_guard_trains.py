@@ -3,13 +3,13 @@
 import pytest
 from small import SMALLEST, small_spec
 
-from capacity.adapters.modules import TiedUp
+from capacity.adapters.kinds.frozen import TiedUp
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.training import losses
 from capacity.training.run import execute
-from capacity_analysis.regression import check_study
-from capacity_analysis.snapshot import snapshot
+from capacity_analysis.check.judge import check_study
+from capacity_analysis.check.snapshot import snapshot
 
 SEEDS = (0, 1, 2)
 

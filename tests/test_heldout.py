@@ -7,10 +7,10 @@ import pytest
 import torch
 from untrained import TOKENIZER, HopelessTask, LuckyTask, adapted_model, spec_of
 
-from capacity.config import RunSpec
-from capacity.training import heldout
+from capacity.spec.run import RunSpec
 from capacity.training.batches import HELDOUT_STREAM, generator
-from capacity.training.heldout import demonstration_length, heldout_code_length
+from capacity.training.measure import heldout
+from capacity.training.measure.heldout import demonstration_length, heldout_code_length
 
 TASK = LuckyTask()
 

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from capacity.errors import DataError
-from capacity_analysis.hill import Hill, fit_hill, fit_parallel
-from capacity_analysis.hill_profile import crossings, fit_curves, limits_around
+from capacity_analysis.statistics.hill import Hill, fit_hill, fit_parallel
+from capacity_analysis.statistics.hill_profile import crossings, fit_curves, limits_around
 
 RYEGRASS = {
     0: [7.58, 8.0, 8.3285714, 7.25, 7.375, 7.9625],

@@ -8,10 +8,11 @@ import pytest
 
 from capacity.errors import CapacityError, DataError, SpecError
 from capacity.models import hub
-from capacity.models.aliases import ALIASES, check_trainable, model_shape, resolve
 from capacity.models.loading import load, model_folder
-from capacity.models.memory import advice, memory_plan
-from capacity.models.names import ModelName, parse_model
+from capacity.plan.hub_config import unavailable
+from capacity.plan.memory import advice, memory_plan
+from capacity.plan.model_names import ModelName, parse_model
+from capacity.plan.models import ALIASES, check_trainable, model_shape, resolve
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -104,7 +105,7 @@ class _Refusal(Exception):
     ],
 )
 def test_what_the_hub_refuses_is_one_line(kind: str, message: str) -> None:
-    error = hub._unavailable("org/m", None, type(kind, (_Refusal,), {})("many\nlines"))
+    error = unavailable("org/m", None, type(kind, (_Refusal,), {})("many\nlines"))
     assert message in str(error)
     assert "\n" not in str(error)
 

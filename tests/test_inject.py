@@ -8,10 +8,10 @@ import torch
 from peft import TinyLoraConfig, get_peft_model
 from torch import nn
 
-from capacity.adapters.inject import AdaptedModel, adapted_modules, attach
-from capacity.config import FullUpdate, NoAdapter, TinyLora
+from capacity.adapters.attach import AdaptedModel, adapted_modules, attach
 from capacity.errors import SpecError
-from capacity.models.aliases import ALIASES
+from capacity.plan.models import ALIASES
+from capacity.spec.run import FullUpdate, NoAdapter, TinyLora
 
 IDS = torch.tensor([[1, 4, 5, 13, 6, 7, 13, 8, 9, 13, 10, 11, 14, 18], [0, 0, 1, 4, 5, 13, 6, 7, 13, 8, 9, 13, 3, 4]])
 MASK = (IDS != 0).long()
@@ -86,7 +86,7 @@ def test_merged_difference_equals_an_independent_float64_formula(model, groups, 
     adapted = attach(model, spec, None)
     theta = randomise(adapted)["theta"].double().numpy().reshape(groups, u)
     shapes = ALIASES["abacus-0.9m"].shape.adapted_modules()
-    from capacity.adapters.sharing import assign_groups
+    from capacity.plan.sharing import assign_groups
 
     group = assign_groups([s.type for s in shapes], groups, sharing)
     for index, shape in enumerate(shapes):

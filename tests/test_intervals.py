@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from capacity_analysis.intervals import accuracy_interval, difference_interval
+from capacity_analysis.statistics.intervals import accuracy_interval, difference_interval
 
 outcome_matrices = hnp.arrays(
     np.float64,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from capacity.errors import DataError, SpecError
+from capacity.plan.protocols import PROTOCOLS
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.tasks.words import WordTask
-from capacity.training.protocols import PROTOCOLS
+from capacity.tasks.data_sets import WordTask
 
 
 def opened(text: str) -> WordTask:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from scipy.special import betaln
 
+from capacity.codes import kt_code_bits
+from capacity.sampling import likelihood
 from capacity.training import losses
 from capacity.training.advantage import dead_groups, group_advantages, group_hits
 
@@ -18,7 +20,7 @@ def random_case(seed: int = 0):
 
 def test_sft_loss_equals_cross_entropy_over_completion_tokens() -> None:
     logits, ids, mask = random_case()
-    loss = losses.sft_loss(losses.token_logprobs(logits, ids), mask)
+    loss = losses.sft_loss(likelihood.token_logprobs(logits, ids), mask)
     labels = ids.masked_fill(mask == 0, -100)
     expected = torch.nn.functional.cross_entropy(logits.reshape(-1, 11), labels.reshape(-1))
     torch.testing.assert_close(loss, expected)
@@ -29,11 +31,11 @@ def test_sft_loss_equals_cross_entropy_over_completion_tokens() -> None:
 
 def test_grpo_loss_equals_a_loop_over_sequences_and_tokens() -> None:
     logits, ids, mask = random_case()
-    old = losses.token_logprobs(logits, ids).detach() + 0.4 * torch.randn(
+    old = likelihood.token_logprobs(logits, ids).detach() + 0.4 * torch.randn(
         6, 5, generator=torch.Generator().manual_seed(2)
     )
     advantages = torch.tensor([1.0, -0.5, 0.0, 2.0, -1.5, 0.3])
-    loss = losses.grpo_loss(losses.token_logprobs(logits, ids), old, advantages, mask, epsilon=0.2)
+    loss = losses.grpo_loss(likelihood.token_logprobs(logits, ids), old, advantages, mask, epsilon=0.2)
     total = 0.0
     for b in range(6):
         terms = []
@@ -70,10 +72,10 @@ def test_entropy_and_kl_match_torch_distributions() -> None:
     other = random_case(5)[0]
     p, q = torch.distributions.Categorical(logits=logits), torch.distributions.Categorical(logits=other)
     weight = mask / mask.sum()
-    torch.testing.assert_close(losses.mean_entropy(logits, mask), (p.entropy() * weight).sum())
+    torch.testing.assert_close(likelihood.mean_entropy(logits, mask), (p.entropy() * weight).sum())
     expected = (torch.distributions.kl_divergence(p, q) * weight).sum()
-    torch.testing.assert_close(losses.mean_kl(logits, other, mask), expected)
-    assert float(losses.mean_kl(logits, logits, mask).detach()) == 0.0
+    torch.testing.assert_close(likelihood.mean_kl(logits, other, mask), expected)
+    assert float(likelihood.mean_kl(logits, logits, mask).detach()) == 0.0
 
 
 def test_sampled_kl_is_unbiased_and_zero_for_equal_log_probabilities() -> None:
@@ -81,23 +83,24 @@ def test_sampled_kl_is_unbiased_and_zero_for_equal_log_probabilities() -> None:
     p, q = (torch.randn(7, generator=g).log_softmax(0) for _ in range(2))
     n = 400_000
     tokens = torch.multinomial(p.exp(), n, replacement=True, generator=g)
-    estimate = losses.mean_sampled_kl(p[tokens][None], q[tokens][None], torch.ones(1, n))
+    estimate = likelihood.mean_sampled_kl(p[tokens][None], q[tokens][None], torch.ones(1, n))
     d = (q - p)[tokens]
     error = float((d.expm1() - d).std()) / math.sqrt(n)
     assert abs(float(estimate) - float((p.exp() * (p - q)).sum())) < 4 * error
-    assert float(losses.mean_sampled_kl(p[None], p[None], torch.ones(1, 7))) == 0.0
+    assert float(likelihood.mean_sampled_kl(p[None], p[None], torch.ones(1, 7))) == 0.0
 
 
 def test_code_length_is_the_sum_of_bits_of_the_tokens() -> None:
     logprobs = torch.log(torch.tensor([[0.5, 0.25, 0.1], [0.125, 0.3, 0.2]]))
-    assert losses.code_length_bits(logprobs, torch.tensor([[1, 1, 0], [1, 0, 0]])) == pytest.approx(1 + 2 + 3, abs=1e-6)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert likelihood.code_length_bits(logprobs, mask) == pytest.approx(1 + 2 + 3, abs=1e-6)
 
 
 def test_krichevsky_trofimov_code_has_the_published_length() -> None:
-    assert losses.kt_code_bits(3, 10) == pytest.approx(10.840129, abs=5e-7)
+    assert kt_code_bits(3, 10) == pytest.approx(10.840129, abs=5e-7)
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 8), (8, 8), (3, 8), (1, 2)])
 def test_krichevsky_trofimov_code_is_the_beta_binomial_of_one_sequence(hits: int, trials: int) -> None:
     expected = -(betaln(hits + 0.5, trials - hits + 0.5) - betaln(0.5, 0.5)) / math.log(2)
-    assert losses.kt_code_bits(hits, trials) == pytest.approx(expected, abs=1e-10)
+    assert kt_code_bits(hits, trials) == pytest.approx(expected, abs=1e-10)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from untrained import LuckyTask, arm_of, laid_out, sequences, spec_of
 
-from capacity.config import METHODS, Method
+from capacity.spec.run import METHODS, Method
 from capacity.training.batches import prompt_schedule
 
 TASK = LuckyTask()

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from capacity.errors import DataError, SpecError
-from capacity.tasks import grading, hub
+from capacity.plan.protocols import PROTOCOLS
+from capacity.tasks import hub
 from capacity.tasks.catalog import DATA_SETS, open_task, parse_task
+from capacity.tasks.data_sets import WordTask
+from capacity.tasks.grading import answers
+from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.mathematics import MATHEMATICS, read_row
-from capacity.tasks.verifier import verifier
-from capacity.tasks.words import WordTask
-from capacity.training.protocols import PROTOCOLS
 
 DATA = os.environ.get("CAPACITY_DATA")
 
@@ -117,9 +118,9 @@ def test_a_fetched_file_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert task.available("test") is None
     assert task.items("test")[0].prompt.endswith("\\boxed{}.\n")
     source.unlink()
-    from capacity.tasks import words
+    from capacity.tasks import data_sets
 
-    words._read_fetched.cache_clear()
+    data_sets._read_fetched.cache_clear()
     assert len(opened("amc23?revision=0123abcd").items("test")) == 1
 
 
@@ -135,4 +136,4 @@ def test_all_references_of_the_real_files_are_graded_right(name: str, size: int)
     wrong = [i.id for i in items if not asked.right(answer=i.answer, text=i.answer, stated=True)]
     assert wrong == []
     form = task.template.form
-    assert all(task.grade_strict(item, grading.shown(item.answer, form)) for item in items)
+    assert all(task.grade_strict(item, answers.shown(item.answer, form)) for item in items)

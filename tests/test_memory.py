@@ -9,8 +9,8 @@ from small import SMALLEST, small_spec
 from untrained import LuckyTask, arm_of, laid_out, spec_of
 
 from capacity.errors import SpecError, TrainingError
-from capacity.models.aliases import ALIASES
-from capacity.models.memory import CPU_PASS_BYTES, HEADROOM, gigabytes, memory_plan, row_bytes, rows_at_once
+from capacity.plan.memory import CPU_PASS_BYTES, HEADROOM, gigabytes, memory_plan, row_bytes, rows_at_once
+from capacity.plan.models import ALIASES
 from capacity.training.fitting import check_memory, device_memory
 from capacity_cli.plan_memory import parse_memory
 
@@ -86,8 +86,8 @@ def test_memory_of_a_gpu_is_read() -> None:
     [("80GB", "Training fits 80.0 GB, with"), ("20GB", "for one sequence at a time: lower the task's")],
 )
 def test_plan_says_whether_training_fits(capsys: pytest.CaptureFixture[str], memory: str, said: str) -> None:
-    from capacity.adapters.budget import Budget
-    from capacity.training.sizes import SizeChoice
+    from capacity.plan.budget import Budget
+    from capacity.plan.sizes import SizeChoice
     from capacity_cli.plan import plan_command
 
     choice = SizeChoice(budget=Budget.parse("13"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression
 
-from capacity_analysis.monotone import brackets, first_crossing, isotonic, passing, stays_above
+from capacity_analysis.statistics.monotone import brackets, first_crossing, isotonic, passing, stays_above
 
 LOG_SIZES = np.arange(5.0)
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from test_thresholds import ITEMS, frame
 
-from capacity_analysis.arms import Selection, designs
-from capacity_analysis.null_calibration import null_calibration
-from capacity_analysis.points import from_frame
-from capacity_analysis.thresholds import Question, gather
+from capacity_analysis.data.select import Selection, designs
+from capacity_analysis.data.table import from_frame
+from capacity_analysis.thresholds.evidence import Question, gather
+from capacity_analysis.thresholds.null_calibration import null_calibration
 
 
 def curve(size):

@@ -1,8 +1,20 @@
 import pytest
 from sizes import chosen, within
 
-from capacity.adapters.budget import Budget
-from capacity.config import (
+from capacity.errors import BudgetError, SpecError
+from capacity.plan import rates
+from capacity.plan.budget import Budget
+from capacity.plan.protocols import PROTOCOLS
+from capacity.plan.rates import parse_rates, tuned_rate
+from capacity.plan.sizes import DECIDED_BY_BUDGET, OPTIONS, SizeChoice, size_of
+from capacity.plan.specs import (
+    base_spec,
+    base_specs,
+    compare_specs,
+    parse_methods,
+    trained_spec,
+)
+from capacity.spec.run import (
     METHODS,
     BitFit,
     FullUpdate,
@@ -14,18 +26,6 @@ from capacity.config import (
     VbLora,
     Vera,
 )
-from capacity.errors import BudgetError, SpecError
-from capacity.training import rates
-from capacity.training.pairs import (
-    base_spec,
-    base_specs,
-    compare_specs,
-    parse_methods,
-    trained_spec,
-)
-from capacity.training.protocols import PROTOCOLS
-from capacity.training.rates import parse_rates, tuned_rate
-from capacity.training.sizes import DECIDED_BY_BUDGET, OPTIONS, SizeChoice, size_of
 
 MODEL = "abacus-0.9m"
 TASK = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 4.0, "style_shift": 4.0})

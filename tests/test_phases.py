@@ -8,15 +8,15 @@ import torch
 from small import TASK as TASK_SPEC
 from untrained import TOKENIZER, LuckyTask, adapted_model, spec_of
 
-from capacity.config import METHODS, Method, RunSpec
 from capacity.errors import DataError
+from capacity.spec.run import METHODS, Method, RunSpec
 from capacity.tasks.abacus import AbacusTask
-from capacity.training import trl_bridge
-from capacity.training.arms import Cost, Recorder
+from capacity.training import trl_trainer
 from capacity.training.batches import prompt_schedule
 from capacity.training.grpo import GrpoArm
 from capacity.training.phases import phases
 from capacity.training.sft import SftArm
+from capacity.training.step import Cost, Recorder
 
 TASK = LuckyTask()
 ONE_PHASE: tuple[Method, ...] = tuple(m for m in METHODS if m not in ("base", "sft+grpo"))
@@ -86,7 +86,7 @@ def test_halves_train_one_update_at_their_own_rates(tmp_path: Path) -> None:
     spec = spec_of("sft+grpo", rates={"sft": 0.003, "grpo": 0.02}, steps=2, max_new_tokens=26)
     adapted, recorder, positions = adapted_model(spec), Recorder([], Cost()), []
     for arm, schedule in phases(adapted, TOKENIZER, TASK, spec, recorder):
-        trl_bridge.train(arm, schedule, "cpu", str(tmp_path / str(arm.phase)))
+        trl_trainer.train(arm, schedule, "cpu", str(tmp_path / str(arm.phase)))
         arm.diagnose()
         positions.append(adapted.vector().clone())
     after_sft, after_both = positions
@@ -103,7 +103,7 @@ def test_halves_train_one_update_at_their_own_rates(tmp_path: Path) -> None:
 def test_runs_of_one_phase_do_not_name_it(tmp_path: Path) -> None:
     spec, recorder = spec_of("sft", steps=1), Recorder([], Cost())
     for arm, schedule in phases(adapted_model(spec), TOKENIZER, TASK, spec, recorder):
-        trl_bridge.train(arm, schedule, "cpu", str(tmp_path))
+        trl_trainer.train(arm, schedule, "cpu", str(tmp_path))
     assert [row["step"] for row in recorder.metrics] == [0]
     assert "phase" not in recorder.metrics[0]
 

@@ -5,7 +5,7 @@ import pytest
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.points import COLUMNS
-from capacity_analysis.points import from_frame, read_points
+from capacity_analysis.data.table import from_frame, read_points
 
 HEADER = "method,trained_parameters,n_items,n_correct,seed"
 

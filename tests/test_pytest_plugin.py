@@ -8,7 +8,7 @@ import guarded
 import pytest
 
 from capacity.errors import DataError, SpecError
-from capacity_analysis.snapshot import snapshot
+from capacity_analysis.check.snapshot import snapshot
 from capacity_reports.pytest_plugin import assert_not_worse
 
 TEST = """

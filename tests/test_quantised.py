@@ -10,13 +10,13 @@ import torch
 from architectures import CONFIGS, adapters, logits, tiny
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from capacity.adapters import artifact
-from capacity.adapters.export import load_peft_lora, merge, save_peft_lora
-from capacity.adapters.inject import attach
+from capacity.adapters.attach import attach
+from capacity.adapters.files import artifact
+from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
 from capacity.adapters.linears import weight_matrix
-from capacity.adapters.weights import WeightFolder
-from capacity.config import FullUpdate, LoraXs, TinyLora
+from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import CapacityError, SpecError
+from capacity.spec.run import FullUpdate, LoraXs, TinyLora
 
 SETTINGS = {
     "8bit": BitsAndBytesConfig(load_in_8bit=True),
@@ -115,7 +115,7 @@ def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monk
     from small import small_spec
 
     from capacity.tasks.catalog import open_task
-    from capacity.training import trl_bridge
+    from capacity.training import trl_trainer
     from capacity.training.sft import SftArm
 
     spec = small_spec("sft")
@@ -126,7 +126,7 @@ def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monk
     seen: list[torch.Tensor] = []
     arm = SftArm(adapted, tokenizer, task, spec)
     monkeypatch.setattr(type(arm), "loss", _count_of(seen))
-    trl_bridge.train(arm, list(task.items("train", 8)), "cpu", str(tmp_path))
+    trl_trainer.train(arm, list(task.items("train", 8)), "cpu", str(tmp_path))
     assert torch.equal(seen[0], start)
     assert {p.dtype for p in adapted.trained.values()} == {torch.float32}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_thresholds import frame, hill, study
 
-from capacity_analysis.arms import Selection, designs
-from capacity_analysis.points import from_frame
-from capacity_analysis.ratios import parallel_test, times
-from capacity_analysis.thresholds import Question, gather
+from capacity_analysis.data.select import Selection, designs
+from capacity_analysis.data.table import from_frame
+from capacity_analysis.thresholds.evidence import Question, gather
+from capacity_analysis.thresholds.ratios import parallel_test, times
 
 
 def test_the_ratio_at_a_common_target_has_each_arms_own_ceiling():

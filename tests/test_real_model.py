@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from capacity.adapters import artifact
-from capacity.adapters.export import load_peft_lora, merge, save_peft_lora
-from capacity.adapters.factors import Factors
-from capacity.adapters.inject import AdaptedModel, attach
+from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.files import artifact
+from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
 from capacity.adapters.linears import weight_matrix
-from capacity.adapters.weights import WeightFolder
-from capacity.config import Adapter, Lora, LoraXs, TinyLora
-from capacity.models.aliases import ALIASES
+from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.adapters.svd.factors import Factors
 from capacity.models.loading import load, model_folder
+from capacity.plan.models import ALIASES
+from capacity.spec.run import Adapter, Lora, LoraXs, TinyLora
 
 THIRTEEN = TinyLora(groups=13, u=1, projection_seed=0)
 TEXT = "She keeps 16 - 3 - 4 = 9 eggs to sell, so she earns 9 * 2 = 18 dollars."

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from capacity.errors import CapacityError, SpecError
+from capacity.plan.protocols import PROTOCOLS
 from capacity.tasks import reasoning
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.reasoning import SIZES, GymTask
-from capacity.training.protocols import PROTOCOLS
 
 pytest.importorskip("reasoning_gym")
 SUMS = "reasoning-gym:chain_sum?min_terms=2&max_terms=3&template=hash"

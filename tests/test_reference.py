@@ -1,8 +1,8 @@
 import pytest
 
 from capacity.errors import SpecError
-from capacity_analysis.points import read_points
-from capacity_analysis.reference import NAMES, REMARKS, crossing_lines, first_crossings, read_raw, reference_points
+from capacity_analysis.data.published import NAMES, REMARKS, crossing_lines, first_crossings, read_raw, reference_points
+from capacity_analysis.data.table import read_points
 
 FULL = None
 

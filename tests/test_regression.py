@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from capacity.errors import DataError, SpecError
-from capacity_analysis.matching import check_curves
-from capacity_analysis.regression import check_study, evidence_digest, judge, same_answers
-from capacity_analysis.seed_tests import MeanChange, SizeChange, mean_change
-from capacity_analysis.snapshot import snapshot
+from capacity_analysis.check.judge import check_study, evidence_digest, judge, same_answers
+from capacity_analysis.check.matching import check_curves
+from capacity_analysis.check.snapshot import snapshot
+from capacity_analysis.statistics.seed_tests import MeanChange, SizeChange, mean_change
 
 
 def made(**options):
@@ -356,13 +356,13 @@ def test_outcomes(found, outcome):
 
 
 def test_checks_of_an_unchanged_project_seldom_alarm_and_those_of_a_bad_one_never_pass():
-    """The grid of benchmarks/check_power.py is the proof; this is the same in small, through the same functions."""
+    """The grid of proofs/check_power.py is the proof; this is the same in small, through the same functions."""
     import importlib.util
     import sys
     import tomllib
     from pathlib import Path
 
-    path = Path(__file__).parent.parent / "benchmarks" / "check_power.py"
+    path = Path(__file__).parent.parent / "proofs" / "check_power.py"
     specification = importlib.util.spec_from_file_location("check_power", path)
     benchmark = importlib.util.module_from_spec(specification)
     sys.modules["check_power"] = benchmark

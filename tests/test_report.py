@@ -12,15 +12,15 @@ from report_studies import MODELS, STEPS, add, empty, full_study, spec
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.study import Study
-from capacity_analysis.absent import Absent
-from capacity_analysis.configurations import configurations
-from capacity_analysis.describe import Measured, describe
-from capacity_analysis.frontier import frontier
-from capacity_analysis.hill import fit_hill
-from capacity_analysis.intervals import difference_interval
-from capacity_analysis.points import read_points
-from capacity_analysis.reference import reference_points
-from capacity_analysis.selection import rate_trials
+from capacity_analysis.bits.configurations import configurations
+from capacity_analysis.bits.frontier import frontier
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.published import reference_points
+from capacity_analysis.data.table import read_points
+from capacity_analysis.data.tuning import rate_trials
+from capacity_analysis.lengths.descriptions import Measured, describe
+from capacity_analysis.statistics.hill import fit_hill
+from capacity_analysis.statistics.intervals import difference_interval
 from capacity_reports.blocks import Column, Figure, Report, Table
 from capacity_reports.report import build_report, csv_text, try_report, write_files, write_report
 from capacity_reports.sections.lines import standard_errors

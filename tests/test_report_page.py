@@ -7,12 +7,12 @@ import pytest
 from report_studies import full_study
 from typer.testing import CliRunner
 
-from capacity_analysis.reference import reference_points
+from capacity_analysis.data.published import reference_points
 from capacity_cli.app import app
 from capacity_reports.blocks import Column, Example, Report, Section, Table, Text, slug
-from capacity_reports.page import html, markdown
+from capacity_reports.figures import DARK, METHODS, inline_svg
+from capacity_reports.render.page import html, markdown
 from capacity_reports.report import build_report
-from capacity_reports.style import DARK, METHODS, inline_svg
 from capacity_reports.views import Options
 
 HOSTILE = "</pre><script>alert(1)</script>&amp;``` ```` | \u202e *_"

@@ -10,19 +10,19 @@ import torch
 from fakes import spec
 from typer.testing import CliRunner
 
-from capacity.adapters.artifact import base_fingerprint, pack, read_file, store
-from capacity.adapters.codec import payload_bytes
-from capacity.adapters.inject import attach
-from capacity.adapters.storage import STORAGE_DTYPES
-from capacity.adapters.storage import payload_bytes as planned_bytes
+from capacity.adapters.attach import attach
+from capacity.adapters.files.artifact import base_fingerprint, pack, read_file, store
+from capacity.adapters.files.codec import payload_bytes
 from capacity.errors import DataError
 from capacity.models.loading import load
+from capacity.plan.storage import STORAGE_DTYPES
+from capacity.plan.storage import payload_bytes as planned_bytes
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
+from capacity.sampling.evaluate import evaluate
+from capacity.studies import requantise as module
+from capacity.studies.requantise import requantise
 from capacity.tasks.catalog import open_task
-from capacity.training import requantise as module
-from capacity.training.evaluate import evaluate
-from capacity.training.requantise import requantise
 from capacity_cli.app import app
 
 ITEMS = 16

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from untrained import HopelessTask, LuckyTask, arm_of, laid_out, sequences, spec_of, text
 
-from capacity.config import Method
 from capacity.errors import TrainingError
+from capacity.spec.run import Method
 from capacity.tasks.task import Item
 
 TASK = LuckyTask()

@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 import torch
 
+from capacity.sampling.likelihood import token_logprobs
+from capacity.sampling.rollout import draw, forward_logits, pad_left, pad_right, sample
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.batches import encode_prompts
-from capacity.training.losses import token_logprobs
-from capacity.training.rollout import draw, forward_logits, pad_left, pad_right, sample
 
 
 def rollout_of(model: Any, tokenizer: Any, count: int, temperature: float, seed: int = 0) -> Any:

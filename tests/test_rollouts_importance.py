@@ -9,8 +9,8 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.rollouts.freshness import divergence_ratio, judge
-from capacity.rollouts.importance import effective_share, importance_weights, kl_from_trainer
+from capacity.sampling.vllm.freshness import divergence_ratio, judge
+from capacity.training.importance import effective_share, importance_weights, kl_from_trainer
 
 TRAINER = torch.log(torch.tensor([[0.5, 0.2, 0.9], [0.1, 0.3, 0.4]]))
 SAMPLER = torch.log(torch.tensor([[0.25, 0.4, 0.3], [0.2, 0.2, 0.1]]))

@@ -9,18 +9,19 @@ import torch
 from engines import PlainEngine
 from small import SMALLEST, small_spec
 
-from capacity.adapters.inject import AdaptedModel, attach
-from capacity.config import Adapter, BitFit, FullUpdate, Lora, LoraXs, RolloutSpec, RunSpec, TinyLora, Vera
+from capacity.adapters.attach import AdaptedModel, attach
 from capacity.errors import EngineError, SpecError, TrainingError
-from capacity.rollouts import opening
-from capacity.rollouts.choice import parse_choice, rollout_spec, with_rollouts
-from capacity.rollouts.engine import check_version, engine_rank, slots
-from capacity.rollouts.sampler import EngineSampler
-from capacity.rollouts.transformers import TransformersSampler
-from capacity.rollouts.weights import Realised, bare_parameters, base_weights, merged_weights
+from capacity.plan.engine_memory import engine_rank, slots
+from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
+from capacity.sampling.own_model import TransformersSampler
+from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.rollout import forward_logits
+from capacity.sampling.vllm import start
+from capacity.sampling.vllm.engine import check_version
+from capacity.sampling.vllm.follower import EngineSampler
+from capacity.sampling.vllm.sync import Realised, bare_parameters, base_weights, merged_weights
+from capacity.spec.run import Adapter, BitFit, FullUpdate, Lora, LoraXs, RolloutSpec, RunSpec, TinyLora, Vera
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.training.chat import prompt_ids
-from capacity.training.rollout import forward_logits
 from capacity.training.run import execute
 
 ADAPTER = TinyLora(u=2, groups=7, rank=8, projection_seed=0)
@@ -169,7 +170,7 @@ def test_weights_are_named_as_in_the_checkpoint(loaded_smallest: Any, smallest: 
 def test_a_run_through_an_engine(loaded_smallest: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole of `execute`: training, metrics, evaluation; and the same arm by transformers stays as it is."""
     engine = PlainEngine(loaded_smallest[0], tokenizer.pad_token_id)
-    monkeypatch.setattr(opening, "_engine", lambda *_: engine)
+    monkeypatch.setattr(start, "_engine", lambda *_: engine)
     plain = small_spec("grpo", model=SMALLEST)
     spec = with_rollouts(plain, RolloutSpec())
     record = execute(spec, "cpu")
@@ -187,7 +188,7 @@ def test_rft_through_an_engine(
     loaded_smallest: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, method: Any
 ) -> None:
     engine = PlainEngine(loaded_smallest[0], tokenizer.pad_token_id)
-    monkeypatch.setattr(opening, "_engine", lambda *_: engine)
+    monkeypatch.setattr(start, "_engine", lambda *_: engine)
     record = execute(with_rollouts(small_spec(method, model=SMALLEST), RolloutSpec()), "cpu")
     # The base's own samples need no update; the evaluation does, and so do samples of the current policy.
     assert engine.loads == (1 if method == "rft" else 3)
@@ -220,7 +221,7 @@ def test_rollouts_are_part_of_the_identity_only_if_they_are_not_the_default() ->
 
 
 def test_the_choice_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from capacity.models.aliases import ALIASES
+    from capacity.plan.models import ALIASES
 
     large, tiny = ALIASES["qwen2.5-3b"].shape, ALIASES["abacus-0.9m"].shape
     monkeypatch.setenv("CAPACITY_VLLM_URL", "http://localhost:1")
@@ -251,4 +252,4 @@ def test_vllm_that_is_not_installed(smallest: Any) -> None:
     if find_spec("vllm") is not None:
         pytest.skip("vLLM is installed here")
     with pytest.raises(EngineError, match="vLLM is not installed here: pip install"):
-        opening.open_local(smallest, SMALLEST, "cpu", "fp32", rank=2, adapters=1, new_tokens=8)
+        start.open_local(smallest, SMALLEST, "cpu", "fp32", rank=2, adapters=1, new_tokens=8)

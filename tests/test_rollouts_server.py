@@ -10,12 +10,12 @@ import pytest
 import torch
 from engines import FakeServer, PlainEngine
 
-from capacity.adapters.inject import attach
-from capacity.config import TinyLora
+from capacity.adapters.attach import attach
 from capacity.errors import EngineError, SpecError
-from capacity.rollouts.engine import Request
-from capacity.rollouts.server import ServerEngine
-from capacity.rollouts.weights import LoraWriter
+from capacity.sampling.vllm.engine import Request
+from capacity.sampling.vllm.server import ServerEngine
+from capacity.sampling.vllm.sync import LoraWriter
+from capacity.spec.run import TinyLora
 
 QUICK = (0.05, 0.1, 0.2, 0.4, 0.8)
 PROMPTS = [[5, 6, 7], [8, 9], [5, 6, 7]]

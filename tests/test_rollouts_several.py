@@ -11,20 +11,20 @@ import torch
 from engines import PlainEngine
 from typer.testing import CliRunner
 
-from capacity.adapters.inject import AdaptedModel, attach
-from capacity.config import EvaluationSpec, RolloutSpec, TinyLora
+from capacity.adapters.attach import AdaptedModel, attach
 from capacity.errors import EngineError, SpecError
-from capacity.models.aliases import ALIASES
-from capacity.models.memory import memory_plan
-from capacity.rollouts import several
-from capacity.rollouts.choice import SERVER
-from capacity.rollouts.memory import cache_bytes, shared_plan
-from capacity.rollouts.several import BASE, check_base_rows, evaluate_several
-from capacity.rollouts.weights import LoraWriter
-from capacity.studies.file import read_study_file
-from capacity.studies.grid import result_specs
+from capacity.plan.engine_memory import cache_bytes, shared_plan
+from capacity.plan.grid import result_specs
+from capacity.plan.memory import memory_plan
+from capacity.plan.models import ALIASES
+from capacity.plan.sampling import SERVER
+from capacity.plan.study_file import read_study_file
+from capacity.sampling.evaluate import evaluate
+from capacity.sampling.vllm import several
+from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
+from capacity.sampling.vllm.sync import LoraWriter
+from capacity.spec.run import EvaluationSpec, RolloutSpec, TinyLora
 from capacity.tasks.abacus import AbacusTask
-from capacity.training.evaluate import evaluate
 from capacity_cli.app import app
 from capacity_cli.evaluate_several import through_engine
 

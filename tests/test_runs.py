@@ -9,11 +9,11 @@ import sys
 import fakes
 import pytest
 
-from capacity import config
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files, fingerprint
 from capacity.runs.points import COLUMNS, COSTS, points, to_csv
 from capacity.runs.study import Failure, Study, one_fingerprint
+from capacity.spec import run as config
 
 OTHER = fakes.FINGERPRINT.model_copy(update={"versions": {"torch": "2.13.0"}})
 HOLD_LOCK = """

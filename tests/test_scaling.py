@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from capacity.errors import DataError
-from capacity_analysis.absent import Absent
-from capacity_analysis.scaling import ModelThreshold, ScalingFit, fit_scaling, interval_regression
-from capacity_analysis.scaling_report import ScalingCurve, scaling_report, to_json
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.scaling.curves import ScalingCurve, scaling_report, to_json
+from capacity_analysis.scaling.fit import ModelThreshold, ScalingFit, fit_scaling, interval_regression
 
 INF = math.inf
 LOW = np.array([1, 8, 8, 7, 7, 17, 37, 46, 46, 45.0])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from capacity_analysis.seed_tests import (
+from capacity_analysis.statistics.seed_tests import (
     dispersion,
     maximum_modulus,
     mcnemar,
@@ -122,7 +122,7 @@ def test_permutation_is_that_of_scipy(paired):
 def test_random_arrangements_come_close_to_all(paired, monkeypatch):
     new, old = draw(7, key=5) - 0.006, draw(7, key=6)
     exact = permutation_test(new, old, paired=paired, generator=np.random.default_rng(0))
-    monkeypatch.setattr("capacity_analysis.seed_tests.EXACT_ARRANGEMENTS", 10)
+    monkeypatch.setattr("capacity_analysis.statistics.seed_tests.EXACT_ARRANGEMENTS", 10)
     drawn = permutation_test(new, old, paired=paired, generator=np.random.default_rng(0))
     assert drawn.arrangements == 9_999
     assert drawn.smallest == 1e-4

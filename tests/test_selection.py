@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from capacity.errors import SpecError
-from capacity_analysis.points import Points, from_frame
-from capacity_analysis.selection import best_of_bias, edge_remarks, rate_trials, reported_rows
+from capacity_analysis.data.table import Points, from_frame
+from capacity_analysis.data.tuning import best_of_bias, edge_remarks, rate_trials, reported_rows
 
 
 def rows(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import DataError
-from capacity_analysis.sequential import AlarmBudget, Entry, History
+from capacity_analysis.check.alarms import AlarmBudget, Entry, History
 
 BUDGET = AlarmBudget(alpha=0.05, rate=0.005)
 

@@ -4,8 +4,8 @@ import pytest
 from sizes import chosen
 
 from capacity.errors import DataError, SpecError
-from capacity.models.aliases import ALIASES, model_shape, resolve
-from capacity.models.shapes import FAMILIES, shape_from_config
+from capacity.plan.model_shapes import FAMILIES, shape_from_config
+from capacity.plan.models import ALIASES, model_shape, resolve
 from capacity.tasks.abacus_language import VOCABULARY
 
 PUBLISHED_PARAMETERS = {

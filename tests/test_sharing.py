@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.adapters.projection import projections
-from capacity.adapters.sharing import assign_groups, group_sizes, groups_from_n_tie, largest_useful_u
 from capacity.errors import SpecError
+from capacity.plan.sharing import assign_groups, group_sizes, groups_from_n_tie, largest_useful_u
 
 BLOCK = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from untrained import LuckyTask, arm_of, laid_out, spec_of
 
-from capacity.models.aliases import ALIASES
-from capacity.models.memory import rows_at_once
-from capacity.training.rollout import Rollout
-from capacity.training.slices import slice_sizes, summed, trimmed
+from capacity.plan.memory import rows_at_once
+from capacity.plan.models import ALIASES
+from capacity.sampling.memory_slices import slice_sizes, summed, trimmed
+from capacity.sampling.rollout import Rollout
 
 TASK = LuckyTask()
 METHODS = ["sft", "rft", "grpo", "random-reward"]
@@ -85,7 +85,7 @@ def test_slices_are_few_and_even(rows: int, at_once: int, sizes: list[int]) -> N
 
 def test_samples_drawn_in_parts_are_those_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(size: int) -> tuple[Any, torch.Tensor]:
-        monkeypatch.setattr("capacity.training.evaluate._BATCH", size)
+        monkeypatch.setattr("capacity.sampling.evaluate._BATCH", size)
         arm = arm_of(spec_of("grpo"), TASK, scale=0.1)
         items = laid_out(arm, TASK.items("train", arm.prompts_per_step))
         return arm.sampled(items, 1.0, arm.rng)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from capacity.config import METHODS, Method
-from capacity.models.aliases import ALIASES
-from capacity.models.names import parse_model
-from capacity.studies.estimate import GPU_BYTES, run_estimate, study_estimate
-from capacity.studies.file import read_study_file
-from capacity.studies.grid import cells
+from capacity.plan.cost import GPU_BYTES, run_estimate, study_estimate
+from capacity.plan.grid import cells
+from capacity.plan.model_names import parse_model
+from capacity.plan.models import ALIASES
+from capacity.plan.study_file import read_study_file
+from capacity.spec.run import METHODS, Method
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 PAPER = [path for path in STUDIES if path.stem.startswith("paper-")]

@@ -9,9 +9,9 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.config import TaskSpec
 from capacity.errors import SpecError
 from capacity.models.tokenizer import build_tokenizer
+from capacity.spec.run import TaskSpec
 from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.catalog import open_task, parse_task

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from capacity.config import RunSpec
 from capacity.errors import DataError, SpecError
+from capacity.plan.grid import cells, extended, result_specs
+from capacity.plan.study_file import read_study_file
 from capacity.runs.study import Study
-from capacity.studies.file import read_study_file
-from capacity.studies.grid import cells, extended, result_specs
+from capacity.spec.run import RunSpec
 from capacity.studies.sweep import sweep
 from tests import fakes
 

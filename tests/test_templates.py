@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from capacity.errors import SpecError
+from capacity.sampling.prompts import prompt_ids
 from capacity.tasks.task import Item
 from capacity.tasks.templates import PAPER, TEMPLATES, chat_choice, template
-from capacity.training.chat import prompt_ids
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from capacity.errors import CapacityError, DataError, SpecError
-from capacity_analysis.arms import Selection, designs
-from capacity_analysis.intervals import accuracy_interval
-from capacity_analysis.points import Points, from_frame
-from capacity_analysis.resampling import item_shifts, not_reached, seed_shifts
-from capacity_analysis.spread import residual_variance, seed_correlation, spread_of_seeds
-from capacity_analysis.threshold_study import study_thresholds
-from capacity_analysis.thresholds import Question, curves, gather
+from capacity_analysis.data.select import Selection, designs
+from capacity_analysis.data.table import Points, from_frame
+from capacity_analysis.statistics.intervals import accuracy_interval
+from capacity_analysis.statistics.resampling import item_shifts, not_reached, seed_shifts
+from capacity_analysis.statistics.spread import residual_variance, seed_correlation, spread_of_seeds
+from capacity_analysis.thresholds.answers import study_thresholds
+from capacity_analysis.thresholds.evidence import Question, curves, gather
 
 SIZES = [1, 10, 100, 1000, 10000, 100000]
 ITEMS = 1000
@@ -348,7 +348,7 @@ def test_replicates_of_a_thousand_counts_are_quick():
 
 def test_thresholds_load_neither_torch_nor_the_slow_parts_of_scipy():
     slow = "'torch', 'transformers', 'scipy.stats', 'scipy.integrate', 'matplotlib'"
-    code = f"import sys, capacity_analysis.threshold_study; print([m for m in ({slow}) if m in sys.modules])"
+    code = f"import sys, capacity_analysis.thresholds.answers; print([m for m in ({slow}) if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

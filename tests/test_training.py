@@ -5,9 +5,9 @@ import pytest
 import torch
 from small import small_spec
 
-from capacity.adapters import artifact
-from capacity.config import TaskSpec
+from capacity.adapters.files import artifact
 from capacity.errors import DataError, TrainingError
+from capacity.spec.run import TaskSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.run import execute
 
@@ -94,8 +94,8 @@ def test_base_trains_nothing_and_leaves_no_update() -> None:
 
 
 def test_the_stored_update_rebuilds_the_model_that_was_evaluated(model: Any, tokenizer: Any) -> None:
+    from capacity.sampling.evaluate import evaluate
     from capacity.tasks.catalog import open_task
-    from capacity.training.evaluate import evaluate
 
     spec = small_spec("sft", rate=0.05)
     record = execute(spec, "cpu")

@@ -9,14 +9,14 @@ import torch
 from sizes import chosen, within
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from capacity.adapters.inject import attach
-from capacity.config import Adapter, FullUpdate, RunSpec, TaskSpec
+from capacity.adapters.attach import attach
+from capacity.plan.specs import trained_spec
+from capacity.spec.run import Adapter, FullUpdate, RunSpec, TaskSpec
 from capacity.tasks.abacus import AbacusTask
-from capacity.training.arms import Batch
 from capacity.training.grpo import GrpoArm
-from capacity.training.pairs import trained_spec
 from capacity.training.sft import SftArm
-from capacity.training.trl_bridge import PairedGRPOTrainer, PairedSFTTrainer, common_arguments
+from capacity.training.step import Batch
+from capacity.training.trl_trainer import PairedGRPOTrainer, PairedSFTTrainer, common_arguments
 
 ABACUS = TaskSpec(name="abacus", demonstrations="worked")
 

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from capacity.adapters import weights
-from capacity.adapters.budget import ModuleShape
-from capacity.adapters.content_hash import content_hash
-from capacity.adapters.factor_cache import cached_svd
-from capacity.adapters.factors import truncated_svd
-from capacity.adapters.weights import INDEX, SINGLE, WeightFolder, folder_factors
+from capacity.adapters.svd import checkpoint
+from capacity.adapters.svd.cache import cached_svd
+from capacity.adapters.svd.checkpoint import INDEX, SINGLE, WeightFolder, folder_factors
+from capacity.adapters.svd.content_hash import content_hash
+from capacity.adapters.svd.factors import truncated_svd
 from capacity.errors import CapacityError, DataError
+from capacity.plan.budget import ModuleShape
 
 MODULES = [
     ModuleShape("model.layers.0.self_attn.q_proj", 24, 24),
@@ -94,8 +94,8 @@ def test_a_second_start_reads_no_weight(tmp_path, monkeypatch: pytest.MonkeyPatc
     def touched(*_: object) -> None:
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr(weights, "content_hash", touched)
-    monkeypatch.setattr(weights, "safe_open", touched)
+    monkeypatch.setattr(checkpoint, "content_hash", touched)
+    monkeypatch.setattr(checkpoint, "safe_open", touched)
     second = folder_factors(moved, MODULES, 2, cache)
     assert WeightFolder(moved).digests(cache) == digests
     for name, factors in first.items():
@@ -182,7 +182,7 @@ def test_blas_has_one_thread_meanwhile_and_its_own_number_afterwards(tmp_path, m
         seen.add(torch.get_num_threads())
         return truncated_svd(*arguments)
 
-    monkeypatch.setattr(weights, "truncated_svd", observed)
+    monkeypatch.setattr(checkpoint, "truncated_svd", observed)
     torch.set_num_threads(2)
     try:
         with threadpool_limits(limits=2, user_api="blas"):
@@ -225,12 +225,12 @@ def test_no_more_weights_are_worked_on_than_there_are_threads(
         return factors
 
     monkeypatch.setattr(folder, "read", counted)
-    monkeypatch.setattr(weights, "truncated_svd", slow)
+    monkeypatch.setattr(checkpoint, "truncated_svd", slow)
     list(folder.stream_factors(MANY, 2, None, threads=threads))
     assert most == threads
     # Where the memory allows one at a time, more threads do not help.
     most = 0
-    monkeypatch.setattr(weights, "_BESIDE", 0)
+    monkeypatch.setattr(checkpoint, "_BESIDE", 0)
     list(folder.stream_factors(MANY, 2, None, threads=threads))
     assert most == 1
 
@@ -240,17 +240,17 @@ def test_no_more_weights_are_worked_on_than_there_are_threads(
     [(40, 20, 3200, False, 3200), (20, 40, 3200, False, 6400), (40, 20, 1600, False, 4800), (20, 40, 3200, True, 9600)],
 )
 def test_memory_of_a_module(d: int, k: int, size: int, transposed: bool, memory: int) -> None:
-    stored = weights.StoredTensor("a.weight", Path("a"), (k, d) if transposed else (d, k), size)
-    assert weights._Work(ModuleShape("a", d, k), stored, transposed).memory == memory
+    stored = checkpoint.StoredTensor("a.weight", Path("a"), (k, d) if transposed else (d, k), size)
+    assert checkpoint._Work(ModuleShape("a", d, k), stored, transposed).memory == memory
 
 
 def test_the_largest_layer() -> None:
     names = {"model.layers.9.up": 3, "model.layers.10.up": 4, "model.layers.10.experts.7.down": 2, "lm_head": 5}
     works = [
-        weights._Work(ModuleShape(n, 2, 2), weights.StoredTensor(n, Path("a"), (2, 2), size), False)
+        checkpoint._Work(ModuleShape(n, 2, 2), checkpoint.StoredTensor(n, Path("a"), (2, 2), size), False)
         for n, size in names.items()
     ]
-    assert weights._largest_layer(works) == 6
+    assert checkpoint._largest_layer(works) == 6
 
 
 def test_ctrl_c_stops_the_work_and_keeps_what_was_done(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_ctrl_c_stops_the_work_and_keeps_what_was_done(tmp_path, monkeypatch: py
             check()
             time.sleep(0.01)
 
-    monkeypatch.setattr(weights, "truncated_svd", interrupted)
+    monkeypatch.setattr(checkpoint, "truncated_svd", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -378,8 +378,8 @@ def test_tensors_that_do_not_fit(tmp_path) -> None:
 def test_command(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-    from capacity.adapters.inject import attach
-    from capacity.config import TinyLora
+    from capacity.adapters.attach import attach
+    from capacity.spec.run import TinyLora
     from capacity_cli.factors import factors_command
 
     monkeypatch.setenv("CAPACITY_CACHE", str(tmp_path / "cache"))

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from small import SMALLEST, small_spec
 
-from capacity.adapters.inject import AdaptedModel, attach
-from capacity.config import Method, RunSpec
+from capacity.adapters.attach import AdaptedModel, attach
 from capacity.models.pretrain import build_model
 from capacity.models.tokenizer import build_tokenizer
+from capacity.spec.run import Method, RunSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.task import Item
-from capacity.training.arms import Arm, Batch, Cost, Recorder
 from capacity.training.phases import ARMS
+from capacity.training.step import Arm, Batch, Cost, Recorder
 
 TOKENIZER = build_tokenizer()
 

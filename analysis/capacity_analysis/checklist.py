@@ -11,8 +11,8 @@ from typing import Literal
 import pandas as pd
 
 from capacity.runs.study import Run, Study
-from capacity_analysis.points import Points
-from capacity_analysis.selection import RateTrials, rate_trials, tuning_trials
+from capacity_analysis.data.table import Points
+from capacity_analysis.data.tuning import RateTrials, rate_trials, tuning_trials
 
 State = Literal["yes", "no", "not measured"]
 
@@ -33,7 +33,7 @@ QUESTIONS = (
 )
 ENOUGH_SEEDS = 5
 _EXTREME = 10.0
-# Methods without a tuning of their own (`capacity.training.rates`, which needs no import from here).
+# Methods without a tuning of their own (`capacity.plan.rates`, which needs no import from here).
 _SAME_RATE = {"random-reward": ("grpo",), "rft-online": ("rft",), "sft+grpo": ("sft", "grpo")}
 _Arm = tuple[str, str, int]  # model, method, trained parameters
 

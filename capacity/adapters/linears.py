@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from capacity.adapters.budget import ModuleShape
 from capacity.errors import CapacityError, SpecError, unknown
+from capacity.plan.budget import ModuleShape
 
 
 def is_conv1d(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from capacity.errors import DataError
-from capacity.models.gguf import gguf_config
+from capacity.plan.gguf_header import gguf_config
 
 SCHEME = "1"  # of the conversion
 _EDGE = 1 << 20  # bytes at both ends of a file that take part in its identity

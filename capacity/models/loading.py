@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from capacity.errors import CapacityError, DataError
-from capacity.models.aliases import ALIASES, model_shape
 from capacity.models.hub import hub_folder
-from capacity.models.names import parse_model
+from capacity.plan.model_names import parse_model
+from capacity.plan.models import ALIASES, model_shape
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,10 +37,10 @@ def model_folder(name: str) -> Path:
     """
     parsed = parse_model(name)
     if parsed.is_gguf:
-        from capacity.adapters.factor_cache import default_cache
+        from capacity.cache import cache_folder
         from capacity.models.gguf_folder import gguf_folder
 
-        return gguf_folder(Path(parsed.base), default_cache().parent / "models")
+        return gguf_folder(Path(parsed.base), cache_folder("models"))
     found, _ = model_shape(name)
     alias = ALIASES.get(found)
     if alias is None:

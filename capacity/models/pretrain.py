@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from capacity.models.aliases import ALIASES
 from capacity.models.tokenizer import build_tokenizer
+from capacity.plan.models import ALIASES
 from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import partition
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from capacity.adapters.factor_cache import default_cache
+from capacity.cache import cache_folder
 from capacity.errors import CapacityError
 from capacity.models.gguf_folder import SCHEME, converted
 
@@ -32,7 +32,7 @@ def smollm2_folder(cache: Path | None = None) -> Path:
         CapacityError: a package is missing.
         DataError: the cache cannot be written.
     """
-    cache = cache or default_cache().parent / "models"
+    cache = cache or cache_folder("models")
     return converted(_gguf(), cache / f"smollm2-135m-{version(_PACKAGE)}-{SCHEME}")
 
 

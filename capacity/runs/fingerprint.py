@@ -1,16 +1,20 @@
 """The environment a run was made in: sources it depends on, library versions, device kind, dtype."""
 
+import ast
 import hashlib
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from capacity.config import Frozen, canonical_json
+from capacity.spec.run import Frozen, canonical_json
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy", "reasoning-gym")
-_SOURCE_FOLDERS = ("adapters", "models", "rollouts", "tasks", "training")
-# What decides which rate is tried, or how the embedded model once was made, changes the spec, not the run.
-_NOT_SOURCES = ("training/rates.json", "training/rates.py", "models/pretrain.py")
+_PACKAGE = Path(__file__).parent.parent
+# Where a run starts: in the worker's process, and in the process that compares answers.
+_ENTRIES = ("capacity.training.run", "capacity.tasks.grading.verifier_worker")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Fingerprint(Frozen):
@@ -39,18 +43,63 @@ class Fingerprint(Frozen):
 
 @cache
 def source_digest() -> str:
-    """SHA-256 over names and contents of everything a run depends on in this package, model weights included."""
-    package = Path(__file__).parent.parent
+    """SHA-256 over what a run depends on in this package: the code that it reaches by imports, and the shipped models.
+
+    Code counts by its syntax trees without docstrings, comments and layout, so prose never makes a run stale.
+    """
     digest = hashlib.sha256()
-    paths = [package / "config.py", *(p for f in _SOURCE_FOLDERS for p in (package / f).rglob("*"))]
-    for path in sorted(paths):
-        name = path.relative_to(package).as_posix()
-        if path.is_dir() or "__pycache__" in name or ".partial" in name or name in _NOT_SOURCES:
-            continue
-        content = path.read_bytes()
-        digest.update(f"{name}|{len(content)}|".encode())
-        digest.update(content)
+    for name, tree in sorted(reached(_ENTRIES).items()):
+        digest.update(f"{name}|{syntax(tree)}|".encode())
+    for path in sorted((_PACKAGE / "models" / "data").rglob("*")):
+        if path.is_file() and ".partial" not in path.name:
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(_PACKAGE).as_posix()}|{len(content)}|".encode())
+            digest.update(content)
     return digest.hexdigest()
+
+
+def reached(entries: Sequence[str]) -> dict[str, ast.Module]:
+    """The modules of this package that `entries` import, at once or when they run, with their syntax trees."""
+    found: dict[str, ast.Module] = {}
+    open_names = list(entries)
+    while open_names:
+        name = open_names.pop()
+        path = _PACKAGE.parent / f"{name.replace('.', '/')}.py"
+        if name not in found and path.is_file():
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+            open_names += _imported(found[name])
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Names that may be modules of this package. What is imported for type checkers alone does not run."""
+    open_nodes: list[ast.AST] = [tree]
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("capacity."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "capacity":
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        open_nodes += ast.iter_child_nodes(node)
+
+
+def syntax(node: Any) -> str:
+    """A syntax tree as text, without docstrings and positions.
+
+    Fields that are absent or empty are left out: newer versions of Python add such fields.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(syntax, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    told = (f"{name}={syntax(value)}" for name, value in fields.items() if value is not None and value != [])
+    return f"{type(node).__name__}({','.join(told)})"
 
 
 def current(device: str, dtype: str) -> Fingerprint:

@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from capacity.config import EvaluationSpec
 from capacity.runs.study import Run
+from capacity.spec.run import EvaluationSpec
 
 COLUMNS = (
     "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter",

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from capacity.config import METHODS, MIGRATIONS, RunSpec, canonical_json, load_spec
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint
+from capacity.spec.run import METHODS, MIGRATIONS, RunSpec, canonical_json, load_spec
 
 State = Literal["complete", "stale", "missing"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from capacity.config import Method, RunSpec
+from capacity.plan.grid import Cell, Key, cells, extended, first_rates, key, result_specs, trial_specs, unique
+from capacity.plan.study_file import StudyFile, Tuning
 from capacity.runs import files
 from capacity.runs.study import Study
-from capacity.studies.file import StudyFile, Tuning
-from capacity.studies.grid import Cell, Key, cells, extended, first_rates, key, result_specs, trial_specs, unique
+from capacity.spec.run import Method, RunSpec
 
 # Makes those of the given runs that are missing; runs that fail stay missing.
 Make = Callable[[Sequence[RunSpec], str], None]

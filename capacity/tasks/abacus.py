@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from capacity.config import TaskSpec
 from capacity.errors import DataError, SpecError, unknown
+from capacity.spec.run import TaskSpec
 from capacity.tasks import abacus_language as language
 from capacity.tasks.task import Item, Split
 

@@ -3,25 +3,25 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from capacity.config import TaskSpec
 from capacity.errors import SpecError, unknown
-from capacity.tasks import abacus, jsonl, reasoning, words
+from capacity.spec.run import TaskSpec
+from capacity.tasks import abacus, data_sets, jsonl, reasoning
 from capacity.tasks.gsm8k import GSM8K
 from capacity.tasks.mathematics import MATHEMATICS
 from capacity.tasks.task import Task
 
 # The tasks whose problems are rows of a data set.
-DATA_SETS: Mapping[str, words.DataSet] = {"gsm8k": GSM8K, **MATHEMATICS, "jsonl": jsonl.JSONL}
+DATA_SETS: Mapping[str, data_sets.DataSet] = {"gsm8k": GSM8K, **MATHEMATICS, "jsonl": jsonl.JSONL}
 # Name → what opens a task of that name, and what reads its options.
 OPEN: dict[str, Callable[[TaskSpec], Task]] = {
     "abacus": abacus.open_abacus,
     "reasoning-gym": reasoning.open_gym,
-    **{name: partial(words.open_words, data) for name, data in DATA_SETS.items()},
+    **{name: partial(data_sets.open_words, data) for name, data in DATA_SETS.items()},
 }
 PARSE: dict[str, Callable[[dict[str, str]], TaskSpec]] = {
     "abacus": abacus.parse_abacus,
     "reasoning-gym": reasoning.parse_gym,
-    **{name: partial(words.parse_words, data) for name, data in DATA_SETS.items()},
+    **{name: partial(data_sets.parse_words, data) for name, data in DATA_SETS.items()},
     "jsonl": jsonl.parse_jsonl,
 }
 # What stands behind the colon of `jsonl:PATH` and `reasoning-gym:NAME` is this option.

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from capacity.tasks.grading import MARK, number
+from capacity.tasks.data_sets import DataSet
+from capacity.tasks.grading.answers import MARK, number
 from capacity.tasks.hub import HubFile
 from capacity.tasks.rows import Row, text_field
-from capacity.tasks.words import DataSet
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _REVISION = "740312add88f781978c0658806c59bc2815b9866"

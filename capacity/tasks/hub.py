@@ -6,8 +6,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from capacity.cache import cache_folder
 from capacity.errors import DataError
-from capacity.tasks.rows import data_cache
 
 _SECONDS = 60
 
@@ -46,7 +46,7 @@ def fetch(file: HubFile | GitFile, what: str) -> Path:
     Raises:
         DataError: not in the cache, and not to be had.
     """
-    place = data_cache() / file.repository.replace("/", "--") / file.revision
+    place = cache_folder("data") / file.repository.replace("/", "--") / file.revision
     target = place / file.path.replace("/", "--")
     if target.is_file():
         return target

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capacity.config import TaskSpec
 from capacity.errors import DataError
+from capacity.spec.run import TaskSpec
+from capacity.tasks.data_sets import VALIDATION_SHARE, DataSet, complete_spec, numbered, parse_words, style_of
 from capacity.tasks.rows import SPLITS, Row, Rows, carved, keep, read_rows, records, text_field
 from capacity.tasks.task import Split
-from capacity.tasks.words import VALIDATION_SHARE, DataSet, complete_spec, numbered, parse_words, style_of
 
 TEST_SHARE = 1 / 5
 

@@ -6,10 +6,10 @@ The evaluation sets are the files of Qwen2.5-Math's evaluation at one commit; MA
 from collections.abc import Mapping
 from typing import Any
 
-from capacity.tasks.grading import boxed
+from capacity.tasks.data_sets import DataSet
+from capacity.tasks.grading.answers import boxed
 from capacity.tasks.hub import GitFile, HubFile
 from capacity.tasks.rows import Row, text_field
-from capacity.tasks.words import DataSet
 
 _QWEN_COMMIT = "a45202bd16f1ec06f433442dc1152d0074773465"
 _MATH500 = HubFile("HuggingFaceH4/MATH-500", "test.jsonl", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be")

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from capacity.config import TaskSpec
 from capacity.errors import CapacityError, DataError, SpecError, unknown
-from capacity.tasks import grading
+from capacity.spec.run import TaskSpec
+from capacity.tasks.data_sets import Grading
+from capacity.tasks.grading import answers
+from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.task import Item, Split
 from capacity.tasks.templates import Chat, Template, chat_choice, template
-from capacity.tasks.verifier import verifier
-from capacity.tasks.words import Grading
 
 NAME = "reasoning-gym"
 SIZES: dict[Split, int] = {"test": 256, "validation": 128, "train": 2048}
@@ -82,7 +82,7 @@ class GymTask:
             raise SpecError(f"task {NAME}:{self.task}?demonstrations=none has no demonstrations")
         if not item.answer:
             raise SpecError(f"task {NAME}:{self.task}: item {item.id} has no reference answer to demonstrate: use grpo")
-        return [grading.shown(item.answer, self.template.form)] * count
+        return [answers.shown(item.answer, self.template.form)] * count
 
     def grade(self, item: Item, completion: str) -> bool:
         """The reward: strict grading unless the task was opened with grading=lenient."""
@@ -92,13 +92,13 @@ class GymTask:
 
     def grade_strict(self, item: Item, completion: str) -> bool:
         """Whether the task's verifier gives full marks to what stands where the template asks for the answer."""
-        found = grading.stated(completion, self.template.form)
+        found = answers.stated(completion, self.template.form)
         return found is not None and self._full_marks(item, found)
 
     def grade_lenient(self, item: Item, completion: str) -> bool:
         """Also where the last line of the completion, or its last number, gets full marks."""
         lines = completion.strip().splitlines()
-        number = grading.last_number(completion)
+        number = answers.last_number(completion)
         candidates = [lines[-1].strip() if lines else "", "" if number is None else f"{number:f}"]
         return self.grade_strict(item, completion) or any(self._full_marks(item, c) for c in candidates if c)
 

@@ -6,13 +6,13 @@ the path: the same data is the same task wherever it lies, and worker processes 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
 from capacity.runs import files
 from capacity.tasks.task import Split
@@ -158,14 +158,6 @@ def named_files(options: Mapping[str, str], wanted: Sequence[Split]) -> dict[Spl
     return files_of(path, wanted)
 
 
-def data_cache() -> Path:
-    """`$CAPACITY_CACHE/data`, else `capacity/data` under the user's cache folder."""
-    root = os.environ.get("CAPACITY_CACHE")
-    if root:
-        return Path(root) / "data"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capacity" / "data"
-
-
 def digest_of(rows: Rows) -> str:
     """Hash of all rows by split, whatever file they came from: 16 hex digits."""
     return hashlib.sha256(_text(rows).encode()).hexdigest()[:_DIGEST]
@@ -175,7 +167,7 @@ def keep(rows: Rows) -> str:
     """Copies rows into the cache, and returns the hash under which they are found again."""
     text = _text(rows)
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
-    path = data_cache() / f"{digest}.jsonl"
+    path = cache_folder("data") / f"{digest}.jsonl"
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +184,7 @@ def kept(digest: str) -> Rows:
     Raises:
         DataError: not there, or changed since.
     """
-    path = data_cache() / f"{digest}.jsonl"
+    path = cache_folder("data") / f"{digest}.jsonl"
     if not path.is_file():
         raise DataError(
             f"data set {digest} is not in the cache {path.parent}: name its file or folder again with path="

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from capacity.errors import SpecError, unknown
-from capacity.tasks.grading import MARK, AnswerForm
+from capacity.tasks.grading.answers import MARK, AnswerForm
 
 Chat = Literal["model", "none"]
 CHATS: tuple[Chat, ...] = ("model", "none")

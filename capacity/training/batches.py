@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from capacity.errors import DataError
+from capacity.sampling.prompts import prompt_ids
 from capacity.tasks.task import Item, Task
-from capacity.training.chat import prompt_ids
 
 # Streams of randomness of one run. Each draws from its own generator, so that no arm's draws move another's.
 PROMPT_STREAM, DEMONSTRATION_STREAM, ROLLOUT_STREAM, PERMUTATION_STREAM, HELDOUT_STREAM = 1, 2, 3, 4, 5

@@ -4,11 +4,11 @@ import os
 
 import torch
 
-from capacity.config import FullUpdate, RunSpec
 from capacity.errors import TrainingError
-from capacity.models.memory import PROMPT_TOKENS, advice, memory_plan
-from capacity.models.names import parse_model
-from capacity.models.shapes import ModelShape
+from capacity.plan.memory import PROMPT_TOKENS, advice, memory_plan
+from capacity.plan.model_names import parse_model
+from capacity.plan.model_shapes import ModelShape
+from capacity.spec.run import FullUpdate, RunSpec
 
 
 def device_memory(device: str) -> int:

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.config import GrpoSpec
+from capacity.codes import kt_code_bits
 from capacity.errors import TrainingError
-from capacity.rollouts.importance import effective_share, importance_weights
+from capacity.sampling import likelihood
+from capacity.spec.run import GrpoSpec
 from capacity.tasks.task import Item
 from capacity.training import advantage, losses
-from capacity.training.arms import Arm, Batch
 from capacity.training.batches import PERMUTATION_STREAM, ROLLOUT_STREAM, generator
+from capacity.training.importance import effective_share, importance_weights
+from capacity.training.step import Arm, Batch
 
 
 class GrpoArm(Arm):
@@ -44,7 +46,7 @@ class GrpoArm(Arm):
     def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The clipped surrogate; one update a batch, so the samples are on policy and the ratio is 1."""
         assert batch.advantages is not None
-        logprobs = losses.token_logprobs(logits, batch.rollout.completion_ids, self.grpo.temperature)
+        logprobs = likelihood.token_logprobs(logits, batch.rollout.completion_ids, self.grpo.temperature)
         mask = batch.rollout.completion_mask
         weights = self.weights(logprobs, batch)
         loss = losses.grpo_loss(logprobs, logprobs.detach(), batch.advantages, mask, self.grpo.epsilon, weights)
@@ -67,13 +69,13 @@ class GrpoArm(Arm):
         assert batch.rewards is not None
         k = self.training.samples_per_prompt
         hits = advantage.group_hits(batch.rewards, k)
-        kl = losses.mean_sampled_kl(batch.rollout.sampler_logprobs, logprobs, batch.rollout.completion_mask)
+        kl = likelihood.mean_sampled_kl(batch.rollout.sampler_logprobs, logprobs, batch.rollout.completion_mask)
         return {
             "reward": float(batch.rewards.mean()),
             "kl_to_sampler_bits": float(kl) / math.log(2),
             "group_hits": hits,
             "dead_groups": advantage.dead_groups(hits, k),
-            "reward_bits": sum(losses.kt_code_bits(h, k) for h in hits),
+            "reward_bits": float(kt_code_bits(hits, k).sum()),
             **self.correction(logprobs, batch, float(kl) / math.log(2)),
         }
 

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from capacity.adapters.inject import AdaptedModel
-from capacity.config import RunSpec
-from capacity.rollouts.interface import Sampler
+from capacity.adapters.attach import AdaptedModel
+from capacity.sampling.sampler import Sampler
+from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
-from capacity.training.arms import Arm, Recorder
 from capacity.training.batches import prompt_schedule
 from capacity.training.grpo import GrpoArm, RandomRewardArm
 from capacity.training.rft import RftArm
 from capacity.training.sft import SftArm
+from capacity.training.step import Arm, Recorder
 
 ARMS: dict[str, type[Arm]] = {
     "sft": SftArm,

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from capacity.rollouts.interface import Sampler
-from capacity.training.rollout import Rollout, pad_left
-from capacity.training.slices import joined
+from capacity.sampling.memory_slices import joined
+from capacity.sampling.rollout import Rollout, pad_left
+from capacity.sampling.sampler import Sampler
 
 Value = TypeVar("Value")
 

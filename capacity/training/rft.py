@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from capacity.config import RftSpec
 from capacity.errors import TrainingError
+from capacity.spec.run import RftSpec
 from capacity.tasks.task import Item
-from capacity.training.arms import Batch
 from capacity.training.batches import ROLLOUT_STREAM, generator
 from capacity.training.sft import SupervisedArm
+from capacity.training.step import Batch
 
 _ROUNDS = 8  # draws of samples_per_prompt each, until every prompt has a right sample
 

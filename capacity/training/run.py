@@ -8,26 +8,26 @@ from typing import Any
 
 import torch
 
-from capacity.adapters.artifact import base_fingerprint, pack, store
-from capacity.adapters.codec import payload_bytes
-from capacity.adapters.factor_cache import default_cache
-from capacity.adapters.inject import attach
-from capacity.adapters.weights import WeightFolder
-from capacity.config import RunSpec, TinyLora
+from capacity.adapters.attach import attach
+from capacity.adapters.files.artifact import base_fingerprint, pack, store
+from capacity.adapters.files.codec import payload_bytes
+from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.cache import cache_folder
 from capacity.errors import DataError, TrainingError
-from capacity.models.aliases import model_shape
 from capacity.models.loading import load, model_folder
-from capacity.models.names import parse_model
-from capacity.rollouts.opening import opened_sampler
+from capacity.plan.model_names import parse_model
+from capacity.plan.models import model_shape
 from capacity.runs.resources import peak_memory
+from capacity.sampling.evaluate import evaluate
+from capacity.sampling.vllm.start import opened_sampler
+from capacity.spec.run import RunSpec, TinyLora
 from capacity.tasks.catalog import open_task
-from capacity.training import trl_bridge
-from capacity.training.allocation import Allocation, gradient_allocation
-from capacity.training.arms import Cost, OnStep, Recorder
-from capacity.training.evaluate import evaluate
+from capacity.training import trl_trainer
 from capacity.training.fitting import check_memory, device_memory
-from capacity.training.heldout import heldout_code_length
+from capacity.training.gradient_allocation import Allocation, gradient_allocation
+from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
+from capacity.training.step import Cost, OnStep, Recorder
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     _, shape = model_shape(spec.model)
     check_memory(spec, shape, device_memory(device))
     torch.manual_seed(spec.seed)
-    cache = cache or default_cache()
+    cache = cache or cache_folder("factors")
     model, tokenizer = load(spec.model, device)
     # The factors of a quantised base are those of its dequantised weights, not of the checkpoint's.
     weights = None if parse_model(spec.model).quantised else WeightFolder(model_folder(spec.model))
@@ -77,7 +77,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
             start = adapted.vector()
             for arm, schedule in phases(adapted, tokenizer, task, spec, recorder, sampler):
                 with tempfile.TemporaryDirectory() as scratch:
-                    trl_bridge.train(arm, schedule, device, scratch)
+                    trl_trainer.train(arm, schedule, device, scratch)
                 arm.diagnose()
             square_sum = float((adapted.vector() - start).double().square().sum())
             try:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from capacity.sampling import likelihood
 from capacity.tasks.task import Item
 from capacity.training import losses
-from capacity.training.arms import Arm, Batch
 from capacity.training.batches import DEMONSTRATION_STREAM, generator
+from capacity.training.step import Arm, Batch
 
 
 class SupervisedArm(Arm):
@@ -19,7 +20,7 @@ class SupervisedArm(Arm):
 
     def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the completions' tokens."""
-        logprobs = losses.token_logprobs(logits, batch.rollout.completion_ids)
+        logprobs = likelihood.token_logprobs(logits, batch.rollout.completion_ids)
         return losses.sft_loss(logprobs, batch.rollout.completion_mask), logprobs
 
     def share(self, part: Batch, whole: Batch) -> float:

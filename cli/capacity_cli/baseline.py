@@ -6,8 +6,8 @@ from pathlib import Path
 from capacity.errors import DataError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
-from capacity_analysis.matching import check_curves
-from capacity_analysis.snapshot import snapshot
+from capacity_analysis.check.matching import check_curves
+from capacity_analysis.check.snapshot import snapshot
 
 
 def baseline_command(folder: Path, out: Path, *, force: bool, as_json: bool) -> None:

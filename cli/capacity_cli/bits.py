@@ -16,9 +16,9 @@ from capacity_cli.progress import ModuleProgress
 from capacity_reports.tables import rows_table
 
 if TYPE_CHECKING:
-    from capacity_analysis.configurations import Configurations
-    from capacity_analysis.frontier import FrontierPoint
-    from capacity_analysis.savings import AtSize, Saving
+    from capacity_analysis.bits.configurations import Configurations
+    from capacity_analysis.bits.frontier import FrontierPoint
+    from capacity_analysis.bits.savings import AtSize, Saving
 
 
 def bits_command(
@@ -46,10 +46,10 @@ def bits_command(
     if requantise is not None:
         source, rates, remarks = _requantised(requantise, allow_mixed=allow_mixed)
     assert source is not None
-    from capacity_analysis.configurations import configurations
-    from capacity_analysis.frontier import frontier
-    from capacity_analysis.points import read_points
-    from capacity_analysis.savings import at_equal_size, curves, savings
+    from capacity_analysis.bits.configurations import configurations
+    from capacity_analysis.bits.frontier import frontier
+    from capacity_analysis.bits.savings import at_equal_size, curves, savings
+    from capacity_analysis.data.table import read_points
 
     points = read_points(source, allow_mixed=allow_mixed)
     found = configurations(points, unit=unit, task=task)  # type: ignore[arg-type]
@@ -93,10 +93,10 @@ def _requantised(study: Path, *, allow_mixed: bool) -> tuple[str, list[dict[str,
 
     one_fingerprint(Study(study).runs(), study, allow_mixed=allow_mixed)
     check_libraries()
-    from capacity.training.quiet import quiet
+    from capacity.studies.quiet import quiet
 
     quiet()
-    from capacity.training.requantise import requantise
+    from capacity.studies.requantise import requantise
     from capacity_cli.environment import device
 
     with ModuleProgress("updates") as progress:
@@ -111,8 +111,8 @@ def _requantised(study: Path, *, allow_mixed: bool) -> tuple[str, list[dict[str,
 
 def _rate_distortion(row: dict[str, Any]) -> dict[str, Any]:
     """Adds the paired change of accuracy, and Shannon's limit for Gaussian numbers at as many bits a parameter."""
-    from capacity_analysis.intervals import difference_interval
-    from capacity_analysis.quantisers import shannon_distortion
+    from capacity_analysis.statistics.intervals import difference_interval
+    from capacity_analysis.statistics.quantisers import shannon_distortion
 
     stored, trained = np.array(row.pop("outcomes")), np.array(row.pop("as_trained"))
     change = difference_interval(stored, trained)
@@ -194,7 +194,7 @@ def _percent(value: float, low: float | None, high: float | None) -> str:
 
 
 def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableType:
-    from capacity_analysis.arms import UNSEEN
+    from capacity_analysis.data.select import UNSEEN
 
     shown = ("model", "method", "demonstrations", "adapter", "storage_dtype", "sharing", "u", "groups")
     used = [name for name in shown if any(name in p.configuration for p in places)]

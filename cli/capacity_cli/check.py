@@ -16,12 +16,12 @@ from rich.console import Console
 from capacity.errors import CapacityError, DataError, RunsFailedError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
-from capacity_analysis.baseline import Baseline, read_baseline
-from capacity_analysis.check_result import Check
-from capacity_analysis.matching import check_plan
-from capacity_analysis.regression import check_levels, check_study, evidence_digest, same_answers
-from capacity_analysis.sequential import AlarmBudget, Entry, History, Level
-from capacity_analysis.snapshot import snapshot
+from capacity_analysis.check.alarms import AlarmBudget, Entry, History, Level
+from capacity_analysis.check.baseline import Baseline, read_baseline
+from capacity_analysis.check.judge import check_levels, check_study, evidence_digest, same_answers
+from capacity_analysis.check.matching import check_plan
+from capacity_analysis.check.result import Check
+from capacity_analysis.check.snapshot import snapshot
 from capacity_cli.interrupted import Interrupted
 from capacity_reports.check_report import check_junit, check_markdown, check_view
 

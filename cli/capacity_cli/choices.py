@@ -2,10 +2,10 @@
 
 from typing import cast, get_args
 
-from capacity.adapters.sharing import Sharing
-from capacity.adapters.storage import STORAGE_DTYPES
-from capacity.config import Match
 from capacity.errors import unknown
+from capacity.plan.sharing import Sharing
+from capacity.plan.storage import STORAGE_DTYPES
+from capacity.spec.run import Match
 
 
 def sharing_choice(text: str) -> Sharing:

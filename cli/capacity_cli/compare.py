@@ -9,18 +9,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from capacity.config import METHODS, Method, RunSpec, TaskSpec
 from capacity.errors import CapacityError
-from capacity.models.aliases import check_trainable, model_shape, resolve
-from capacity.rollouts.choice import parse_choice, rollout_spec, with_rollouts
+from capacity.plan.models import check_trainable, model_shape, resolve
+from capacity.plan.rates import PARTS, parse_rates, tuned_rate
+from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
+from capacity.plan.sizes import Size, SizeChoice, size_of
+from capacity.plan.specs import compare_specs, parse_methods
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
+from capacity.spec.run import METHODS, Method, RunSpec, TaskSpec
 from capacity.tasks.catalog import parse_task
-from capacity.training.pairs import compare_specs, parse_methods
-from capacity.training.rates import PARTS, parse_rates, tuned_rate
-from capacity.training.sizes import Size, SizeChoice, size_of
-from capacity_analysis.comparison import compare_runs
+from capacity_analysis.compare.comparison import compare_runs
 from capacity_cli.choices import match_choice, storage_dtype_choice
 from capacity_cli.defaults import default_task, default_weights
 from capacity_cli.environment import check_libraries, device

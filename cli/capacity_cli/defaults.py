@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from capacity.models.aliases import model_shape, resolve
-from capacity.models.names import parse_model
-from capacity.training.rates import is_embedded
+from capacity.plan.model_names import parse_model
+from capacity.plan.models import model_shape, resolve
+from capacity.plan.rates import is_embedded
 
 _LARGE = 10**9  # parameters from which on weights are held in bf16
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from capacity.config import RunSpec
 from capacity.errors import CapacityError, SpecError
 from capacity.runs.study import Study, one_fingerprint
-from capacity_analysis.absent import Absent
+from capacity.spec.run import RunSpec
+from capacity_analysis.data.absent import Absent
 from capacity_cli.bits import terminal
 from capacity_reports.tables import rows_table
 
 if TYPE_CHECKING:
-    from capacity_analysis.describe import DescribedArm, Description, Quantity, Value
+    from capacity_analysis.lengths.descriptions import DescribedArm, Description, Quantity, Value
 
 
 def describe_command(
@@ -28,7 +28,7 @@ def describe_command(
     """Everything between the options and the printed result."""
     if epsilon is not None and not 0 <= epsilon < float("inf"):
         raise SpecError(f"--epsilon {epsilon}: give bits a token, 0 or above")
-    from capacity_analysis.describe import describe
+    from capacity_analysis.lengths.descriptions import describe
 
     runs = Study(folder).runs()
     one_fingerprint(runs, folder, allow_mixed=allow_mixed)
@@ -51,7 +51,7 @@ def train_items(spec: RunSpec) -> int | Absent:
 
 @cache
 def _train_items(task: str) -> int | Absent:
-    from capacity.config import TaskSpec
+    from capacity.spec.run import TaskSpec
     from capacity.tasks.catalog import open_task
 
     spec = TaskSpec.model_validate_json(task)
@@ -63,7 +63,7 @@ def _train_items(task: str) -> int | Absent:
 
 def configurations_tried(spec: RunSpec, trained_parameters: int) -> int | Absent:
     """Among how many learning rates the run's was chosen, if it is the one that ships for its method and size."""
-    from capacity.training.rates import SAME_RATE, shipped, tuned_rate
+    from capacity.plan.rates import SAME_RATE, shipped, tuned_rate
 
     assert spec.training is not None
     method, kind = SAME_RATE.get(spec.method, spec.method), spec.adapter.kind
@@ -94,7 +94,7 @@ def _value_json(value: "Value") -> dict[str, Any]:
 
 
 def _view(found: "Description") -> RenderableType:
-    from capacity_analysis.describe import by_demonstrations
+    from capacity_analysis.lengths.descriptions import by_demonstrations
 
     parts: list[RenderableType] = []
     for (model, size, adapter), members in groupby(
@@ -111,7 +111,7 @@ def _view(found: "Description") -> RenderableType:
 
 def _arms_view(arms: "Sequence[DescribedArm]") -> list[RenderableType]:
     """A table of all quantities, and why some are not measured."""
-    from capacity_analysis.describe import QUANTITIES
+    from capacity_analysis.lengths.descriptions import QUANTITIES
 
     reasons: dict[str, int] = {}
     rows = [

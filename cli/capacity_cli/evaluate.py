@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capacity.config import EvaluationSpec, TaskSpec
 from capacity.errors import DataError, SpecError
+from capacity.plan.protocols import PROTOCOLS
 from capacity.runs import files
+from capacity.spec.run import EvaluationSpec, TaskSpec
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.task import Task
-from capacity.training.protocols import PROTOCOLS
-from capacity_analysis.intervals import Interval, accuracy_interval, difference_interval
+from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.progress import ModuleProgress
 
 if TYPE_CHECKING:
-    from capacity.training.evaluate import Evaluation
-    from capacity.training.opened import Opened
+    from capacity.adapters.open import Opened
+    from capacity.sampling.evaluate import Evaluation
 
 
 def evaluate_command(
@@ -49,10 +49,10 @@ def evaluate_command(
         raise SpecError(f"--code-length: task {named.label} has no demonstrations")
     check_libraries()
     from capacity.runs.points import protocol_name
-    from capacity.training.quiet import quiet
+    from capacity.studies.quiet import quiet
 
     quiet()
-    from capacity.training.opened import open_model
+    from capacity.adapters.open import open_model
 
     with ModuleProgress("factors") as progress:
         opened = open_model(model, adapter, device(), on_module=progress.on_module)
@@ -108,8 +108,8 @@ def asked_of(
 
 def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control: bool) -> dict[str, Any]:
     """Evaluates, with KL to the base for an adapter, and on demand the same model with the adapter off."""
-    from capacity.training.divergence import KlMeter
-    from capacity.training.evaluate import evaluate
+    from capacity.sampling.evaluate import evaluate
+    from capacity.training.measure.divergence import KlMeter
 
     off = _switch(opened)
     meter = None if off is None else KlMeter(opened.model, off)
@@ -135,10 +135,10 @@ def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control:
 
 def _demonstrations(opened: "Opened", problem: Task, spec: EvaluationSpec) -> dict[str, Any]:
     """What one demonstration of each of the evaluated items costs to code."""
-    from capacity.adapters.inject import AdaptedModel
-    from capacity.config import NoAdapter
-    from capacity.training.heldout import demonstration_length
-    from capacity.training.slices import RowsAtOnce
+    from capacity.adapters.attach import AdaptedModel
+    from capacity.sampling.memory_slices import RowsAtOnce
+    from capacity.spec.run import NoAdapter
+    from capacity.training.measure.heldout import demonstration_length
 
     adapted = opened.adapted or AdaptedModel(opened.model.requires_grad_(False), NoAdapter(), opened.model)
     items = problem.items(spec.split, spec.items)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from capacity.errors import SpecError
-from capacity.rollouts.choice import parse_choice
+from capacity.plan.sampling import parse_choice
 from capacity.runs import files
-from capacity_analysis.intervals import difference_interval
+from capacity_analysis.statistics.intervals import difference_interval
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.evaluate import asked_of, counts, matrix
 from capacity_reports.tables import rows_table
 
 if TYPE_CHECKING:
-    from capacity.training.evaluate import Evaluation
+    from capacity.sampling.evaluate import Evaluation
 
 
 def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool = False) -> bool:
@@ -57,13 +57,13 @@ def evaluate_several_command(
         raise SpecError(f"--adapter {twice} is given twice")
     named, problem, spec = asked_of(task, split, items, samples, temperature, seed, out)
     check_libraries()
-    from capacity.training.quiet import quiet
+    from capacity.studies.quiet import quiet
 
     quiet()
-    from capacity.rollouts.folders import peft_folders
-    from capacity.rollouts.opening import close_quietly, open_local
-    from capacity.rollouts.several import AT_ONCE, BASE, evaluate_several
     from capacity.runs.points import protocol_name
+    from capacity.sampling.vllm.folders import peft_folders
+    from capacity.sampling.vllm.several import AT_ONCE, BASE, evaluate_several
+    from capacity.sampling.vllm.start import close_quietly, open_local
 
     with tempfile.TemporaryDirectory() as scratch:
         opened = peft_folders(model, adapters, Path(scratch), device())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.errors import DataError, unknown
-from capacity.models.aliases import ALIASES, model_shape
+from capacity.plan.models import ALIASES, model_shape
 from capacity.runs import files
 from capacity_cli.environment import check_libraries
 from capacity_cli.progress import ModuleProgress
@@ -29,10 +29,10 @@ def export_command(update: Path, form: str, out: Path | None, dtype: str, model:
     if folder.exists():
         raise DataError(f"{folder} exists already: choose another --out, or remove it")
     check_libraries()
-    from capacity.training.quiet import quiet
+    from capacity.studies.quiet import quiet
 
     quiet()
-    from capacity.training.opened import open_native
+    from capacity.adapters.open import open_native
 
     with ModuleProgress("factors") as progress:
         opened = open_native(update, model, "cpu", on_module=progress.on_module)
@@ -50,11 +50,11 @@ def export_command(update: Path, form: str, out: Path | None, dtype: str, model:
     }
     with files.new_folder(folder) as partial:
         if form == "peft":
-            from capacity.adapters.export import save_peft_lora
+            from capacity.adapters.files.peft_folder import save_peft_lora
 
             result["rank"] = save_peft_lora(opened.adapted, partial, dtype, _hub_name(opened.base))
         else:
-            from capacity.adapters.export import merge
+            from capacity.adapters.files.peft_folder import merge
 
             merged, report = merge(opened.adapted, dtype)
             merged.save_pretrained(partial)  # type: ignore[operator]

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def factors_command(folder: Path, rank: int, targets: str | None, *, as_json: bool) -> None:
     """Everything between the options and the printed result."""
     check_libraries()
-    from capacity.adapters.factor_cache import default_cache
-    from capacity.adapters.inject import check_rank
+    from capacity.adapters.attach import check_rank
     from capacity.adapters.linears import adapted_modules, is_conv1d
-    from capacity.adapters.weights import WeightFolder
+    from capacity.adapters.svd.checkpoint import WeightFolder
+    from capacity.cache import cache_folder
 
     began = time.monotonic()
     model = _skeleton(folder)
@@ -34,7 +34,7 @@ def factors_command(folder: Path, rank: int, targets: str | None, *, as_json: bo
         raise DataError(f"{folder}: its model has no linear modules to factor")
     check_rank(rank, modules)
     transposed = {name for name, module in model.named_modules() if is_conv1d(module)}
-    checkpoint, cache = WeightFolder(folder), default_cache()
+    checkpoint, cache = WeightFolder(folder), cache_folder("factors")
     done = computed = 0
     try:
         with (

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 
-from capacity.config import RunSpec
 from capacity.errors import DataError
-from capacity.executors.local import run_all
-from capacity.rollouts.choice import SERVER
-from capacity.rollouts.engine import installed_version
+from capacity.plan.sampling import SERVER
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, State, Study
+from capacity.sampling.vllm.engine import installed_version
+from capacity.spec.run import RunSpec
+from capacity.studies.workers import run_all
 from capacity_cli.interrupted import Interrupted
 from capacity_cli.progress import RunProgress
 

@@ -5,9 +5,9 @@ from importlib.util import find_spec
 
 from rich.console import Console
 
-from capacity.models.aliases import ALIASES, SYNONYMS, check_trainable, model_shape, resolve
-from capacity.models.memory import memory_plan
-from capacity.models.names import parse_model
+from capacity.plan.memory import memory_plan
+from capacity.plan.model_names import parse_model
+from capacity.plan.models import ALIASES, SYNONYMS, check_trainable, model_shape, resolve
 from capacity_reports.tables import rows_table
 
 _SEQUENCES, _MICRO_BATCH, _PROMPT, _NEW = 64, 4, 256, 512  # what the memory of a model is shown for

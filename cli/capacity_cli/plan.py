@@ -5,16 +5,16 @@ from typing import Any
 
 from rich.console import Console
 
-from capacity.adapters.budget import Solution
-from capacity.adapters.sharing import group_sizes
-from capacity.adapters.storage import FIXED_SIZE_DTYPES, payload_bytes
-from capacity.models.aliases import ALIASES, model_shape
-from capacity.models.memory import gigabytes, memory_plan
-from capacity.models.names import parse_model
-from capacity.models.shapes import ModelShape
-from capacity.rollouts.choice import parse_choice
-from capacity.rollouts.memory import shared_plan
-from capacity.training.sizes import OPTIONS, SizeChoice, size_of
+from capacity.plan.budget import Solution
+from capacity.plan.engine_memory import shared_plan
+from capacity.plan.memory import gigabytes, memory_plan
+from capacity.plan.model_names import parse_model
+from capacity.plan.model_shapes import ModelShape
+from capacity.plan.models import ALIASES, model_shape
+from capacity.plan.sampling import parse_choice
+from capacity.plan.sharing import group_sizes
+from capacity.plan.sizes import OPTIONS, SizeChoice, size_of
+from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
 from capacity_cli.choices import storage_dtype_choice
 from capacity_cli.plan_memory import fit_text, memory_of, memory_text, parse_memory
 from capacity_reports.tables import rows_table

@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 from capacity.errors import SpecError
-from capacity.models.memory import advice, gigabytes, memory_plan, rows_at_once
-from capacity.models.names import parse_model
-from capacity.models.shapes import ModelShape
-from capacity.training.sizes import Size
+from capacity.plan.memory import advice, gigabytes, memory_plan, rows_at_once
+from capacity.plan.model_names import parse_model
+from capacity.plan.model_shapes import ModelShape
+from capacity.plan.sizes import Size
 
 
 def parse_memory(text: str) -> int:

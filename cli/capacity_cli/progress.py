@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from capacity.config import RunSpec
-from capacity.executors.local import Event
+from capacity.spec.run import RunSpec
+from capacity.studies.workers import Event
 from capacity_reports.tables import seconds
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal

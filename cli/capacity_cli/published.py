@@ -12,9 +12,9 @@ from capacity.errors import CapacityError
 from capacity_reports.tables import rows_table
 
 if TYPE_CHECKING:
-    from capacity_analysis.points import Points
-    from capacity_analysis.reference import Crossing
-    from capacity_analysis.thresholds import Question
+    from capacity_analysis.data.published import Crossing
+    from capacity_analysis.data.table import Points
+    from capacity_analysis.thresholds.evidence import Question
 
 
 def is_published(source: str) -> bool:
@@ -24,7 +24,7 @@ def is_published(source: str) -> bool:
 
 def show_published(points: "Points", name: str, question: "Question", *, as_json: bool) -> None:
     """Prints first crossings of every model and benchmark, at the gain asked for and at the usual ones."""
-    from capacity_analysis.reference import GAINS, REMARKS, first_crossings, supported_lines
+    from capacity_analysis.data.published import GAINS, REMARKS, first_crossings, supported_lines
 
     gains = tuple(sorted({*GAINS, question.gain}))
     crossings = first_crossings(points, gains)
@@ -66,7 +66,7 @@ def show_published(points: "Points", name: str, question: "Question", *, as_json
 
 
 def _rows(crossings: "tuple[Crossing, ...]") -> list[tuple[str, ...]]:
-    from capacity_analysis.reference import crossing_words
+    from capacity_analysis.data.published import crossing_words
 
     arms = groupby(crossings, key=lambda c: (c.model, c.task))
     return [(model, task, *map(crossing_words, own)) for (model, task), own in arms]
@@ -83,8 +83,8 @@ def _stated(points: "Points") -> list[tuple[str, ...]]:
 
 def _curves(points: "Points", question: "Question") -> tuple[list[dict[str, Any]], list[str]]:
     """Thresholds task by task and protocol by protocol as `--task` gives them, and why some have none."""
-    from capacity_analysis.arms import Selection
-    from capacity_analysis.threshold_study import study_thresholds
+    from capacity_analysis.data.select import Selection
+    from capacity_analysis.thresholds.answers import study_thresholds
 
     curves: list[dict[str, Any]] = []
     failed: list[str] = []

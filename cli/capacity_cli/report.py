@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from capacity.config import RunSpec, TaskSpec
 from capacity.errors import CapacityError
-from capacity_analysis.absent import Absent
+from capacity.spec.run import RunSpec, TaskSpec
+from capacity_analysis.data.absent import Absent
 from capacity_reports.report import build_report, destination, try_report, write_files
 from capacity_reports.sources import Lookups
 from capacity_reports.views import Options

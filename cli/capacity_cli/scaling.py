@@ -6,9 +6,9 @@ from math import isfinite
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.scaling import Coefficient, Prediction
-from capacity_analysis.scaling_report import ScalingResult
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.scaling.curves import ScalingResult
+from capacity_analysis.scaling.fit import Coefficient, Prediction
 from capacity_reports.tables import rows_table
 
 

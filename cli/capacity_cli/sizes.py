@@ -2,9 +2,9 @@
 
 from typing import cast, get_args
 
-from capacity.adapters.budget import Budget
 from capacity.errors import SpecError, unknown
-from capacity.training.sizes import Allocation, Scaling, SizeChoice
+from capacity.plan.budget import Budget
+from capacity.plan.sizes import Allocation, Scaling, SizeChoice
 from capacity_cli.choices import sharing_choice
 
 DEFAULT_BUDGET = "100"

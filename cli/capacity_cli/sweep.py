@@ -8,17 +8,17 @@ from typing import Any
 
 from rich.console import Console
 
-from capacity.config import METHODS, RunSpec
 from capacity.errors import DataError, RunsFailedError
-from capacity.models.aliases import ALIASES
-from capacity.models.memory import gigabytes
+from capacity.plan.cost import GPU_BYTES, StudyEstimate, run_estimate, study_estimate
+from capacity.plan.grid import cells, first_rates, result_specs, trial_specs, unique
+from capacity.plan.memory import gigabytes
+from capacity.plan.models import ALIASES
+from capacity.plan.study_file import StudyFile, read_study_file
 from capacity.runs import files
 from capacity.runs.fingerprint import current
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
-from capacity.studies.estimate import GPU_BYTES, StudyEstimate, run_estimate, study_estimate
-from capacity.studies.file import StudyFile, read_study_file
-from capacity.studies.grid import cells, first_rates, result_specs, trial_specs, unique
+from capacity.spec.run import METHODS, RunSpec
 from capacity.studies.sweep import sweep
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.making import make_missing, states
@@ -47,7 +47,7 @@ def sweep_command(
     table = folder / "points.csv"
     files.write_atomically(table, to_csv(points(file.name, study.runs())))
     wall = time.monotonic() - began
-    from capacity_analysis.sizes_table import size_rows
+    from capacity_analysis.compare.sizes_table import size_rows
 
     rows = size_rows(runs)
     if not as_json:

@@ -7,12 +7,12 @@ import numpy as np
 from rich.console import Console
 
 from capacity.errors import DataError
-from capacity.tasks import grading
 from capacity.tasks.catalog import DATA_SETS, open_task, parse_task
+from capacity.tasks.data_sets import WordTask
+from capacity.tasks.grading import answers
 from capacity.tasks.reasoning import GymTask
 from capacity.tasks.task import Item, Split, Task
 from capacity.tasks.templates import TEMPLATES
-from capacity.tasks.words import WordTask
 from capacity_reports.tables import rows_table
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -65,7 +65,7 @@ def _graded(task: Task, items: list[Item]) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     if isinstance(task, WordTask | GymTask):
         form = task.template.form
-        wrong = [i.id for i in items if not task.grade_strict(i, grading.shown(i.answer, form))]
+        wrong = [i.id for i in items if not task.grade_strict(i, answers.shown(i.answer, form))]
         counts = {"references": len(items), "references_wrong": wrong}
     if task.has_demonstrations:
         rng = np.random.default_rng(0)

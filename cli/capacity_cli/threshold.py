@@ -14,8 +14,8 @@ from capacity_reports.tables import rows_table
 
 if TYPE_CHECKING:
     from capacity_analysis.checklist import Answer
-    from capacity_analysis.threshold_study import ThresholdStudy
-    from capacity_analysis.thresholds import Curve, Question
+    from capacity_analysis.thresholds.answers import ThresholdStudy
+    from capacity_analysis.thresholds.evidence import Curve, Question
 
 
 def threshold_command(
@@ -38,12 +38,12 @@ def threshold_command(
 ) -> None:
     """Everything between the options and the printed result."""
     from capacity.runs.study import Study
-    from capacity_analysis.arms import Selection
     from capacity_analysis.checklist import checklist
-    from capacity_analysis.points import read_points
-    from capacity_analysis.scaling_report import scaling_report
-    from capacity_analysis.scaling_report import to_json as scaling_json
-    from capacity_analysis.threshold_study import facts, scaling_curves, study_thresholds
+    from capacity_analysis.data.select import Selection
+    from capacity_analysis.data.table import read_points
+    from capacity_analysis.scaling.curves import scaling_report
+    from capacity_analysis.scaling.curves import to_json as scaling_json
+    from capacity_analysis.thresholds.answers import facts, scaling_curves, study_thresholds
     from capacity_cli.published import is_published, show_published
     from capacity_cli.scaling import scaling_view
 
@@ -91,7 +91,7 @@ def question_of(
     Raises:
         SpecError: both a target and a gain, or a word that is not a choice.
     """
-    from capacity_analysis.thresholds import Question
+    from capacity_analysis.thresholds.evidence import Question
 
     if target is not None and (gain is not None or ceiling is not None):
         raise SpecError("give --target, or --gain (with --ceiling), not both")

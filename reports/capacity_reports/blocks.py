@@ -142,7 +142,7 @@ class Figure:
 
     def _repr_svg_(self) -> str:
         """The drawing in a notebook."""
-        from capacity_reports.style import svg_file
+        from capacity_reports.figures import svg_file
 
         return svg_file(self)
 
@@ -239,13 +239,13 @@ class Report:
 
     def html(self) -> str:
         """The page, one self-contained file."""
-        from capacity_reports.page import html
+        from capacity_reports.render.page import html
 
         return html(self)
 
     def markdown(self) -> str:
         """Text and tables, without figures."""
-        from capacity_reports.page import markdown
+        from capacity_reports.render.page import markdown
 
         return markdown(self)
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # scipy takes half a second
-    from capacity_analysis.check_result import Check, CurveCheck, Size
-    from capacity_analysis.thresholds import Threshold
+    from capacity_analysis.check.result import Check, CurveCheck, Size
+    from capacity_analysis.thresholds.evidence import Threshold
 
 _HEADINGS = ("size", "before %", "after %", "change, points", "")
 

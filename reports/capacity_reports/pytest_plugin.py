@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from capacity_analysis.check_result import Check
+    from capacity_analysis.check.result import Check
 
 
 @pytest.fixture(name="assert_not_worse")
@@ -48,9 +48,9 @@ def assert_not_worse(
     __tracebackhide__ = True
     from capacity.errors import CapacityError, SpecError
     from capacity.runs.study import Study
-    from capacity_analysis.baseline import read_baseline
-    from capacity_analysis.regression import check_study
-    from capacity_analysis.snapshot import snapshot
+    from capacity_analysis.check.baseline import read_baseline
+    from capacity_analysis.check.judge import check_study
+    from capacity_analysis.check.snapshot import snapshot
 
     if inconclusive not in ("fail", "skip"):
         raise SpecError(f'inconclusive {inconclusive!r}: choose "fail" or "skip"')

@@ -16,7 +16,7 @@ from pathlib import Path
 from capacity import __version__
 from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.files import write_atomically
-from capacity_analysis.absent import Absent
+from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
 from capacity_reports.sources import Lookups, read_source
 from capacity_reports.views import Analysis, Options, analyse
@@ -189,7 +189,7 @@ def destination(
     if path.is_dir():
         raise SpecError(f"{path} is a folder: name the file of the report, such as {path / 'report.html'}")
     if "pdf" in chosen:
-        from capacity_reports.browser import find_browser
+        from capacity_reports.render.browser import find_browser
 
         find_browser()
     return path, chosen
@@ -227,20 +227,20 @@ def _raw(value: Cell) -> Cell:
 
 
 def _write_pdf(report: Report, target: Path) -> None:
-    from capacity_reports.browser import pdf
+    from capacity_reports.render.browser import pdf
 
     target.write_bytes(pdf(report.html()))
 
 
 def _write_png(report: Report, target: Path) -> None:
-    from capacity_reports.style import png_file
+    from capacity_reports.figures import png_file
 
     for figure in report.figures():
         (target / f"{figure.name}.png").write_bytes(png_file(figure))
 
 
 def _write_svg(report: Report, target: Path) -> None:
-    from capacity_reports.style import svg_file
+    from capacity_reports.figures import svg_file
 
     for figure in report.figures():
         (target / f"{figure.name}.svg").write_text(svg_file(figure), encoding="utf-8")

@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from capacity.config import RunSpec
 from capacity.errors import CapacityError, DataError
 from capacity.runs import files
 from capacity.runs.study import Failure, Run, Study, one_fingerprint
-from capacity_analysis.absent import Absent
-from capacity_analysis.points import Points, read_points, study_points
+from capacity.spec.run import RunSpec
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.table import Points, read_points, study_points
 
 _Made = TypeVar("_Made")
 
@@ -140,7 +140,7 @@ def attempt(make: Callable[[], _Made], source: str = "") -> _Made | Absent:
 
 def ordered(methods: Sequence[str]) -> list[str]:
     """Methods in the order in which they are always shown."""
-    from capacity_reports.style import METHODS
+    from capacity_reports.figures import METHODS
 
     known = list(METHODS)
     return sorted(dict.fromkeys(methods), key=lambda m: (known.index(m) if m in known else len(known), m))

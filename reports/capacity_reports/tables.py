@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # scipy takes half a second that `plan` need not wait for
-    from capacity_analysis.comparison import Arm, Comparison
-    from capacity_analysis.intervals import Interval
+    from capacity_analysis.compare.comparison import Arm, Comparison
+    from capacity_analysis.statistics.intervals import Interval
 
 
 def percent(interval: "Interval") -> str:

@@ -10,14 +10,14 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.arms import Selection
-from capacity_analysis.configurations import Configurations, configurations
-from capacity_analysis.frontier import FrontierPoint, frontier
-from capacity_analysis.points import Points
-from capacity_analysis.savings import Saving, curves, savings
-from capacity_analysis.threshold_study import ThresholdStudy, study_thresholds
-from capacity_analysis.thresholds import Question
+from capacity_analysis.bits.configurations import Configurations, configurations
+from capacity_analysis.bits.frontier import FrontierPoint, frontier
+from capacity_analysis.bits.savings import Saving, curves, savings
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.select import Selection
+from capacity_analysis.data.table import Points
+from capacity_analysis.thresholds.answers import ThresholdStudy, study_thresholds
+from capacity_analysis.thresholds.evidence import Question
 from capacity_reports.sources import Source, attempt
 
 UNSEEN = "none"

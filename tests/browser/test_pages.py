@@ -125,7 +125,7 @@ def test_page_works_with_scripts_off(browser, pages):
 
 
 def test_pdf_comes_from_the_same_page(pages):
-    from capacity_reports.browser import pdf
+    from capacity_reports.render.browser import pdf
 
     made = pdf(pages["published"].read_text())
     assert made.startswith(b"%PDF-")

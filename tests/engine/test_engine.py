@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from capacity.adapters.inject import AdaptedModel, attach
-from capacity.config import EvaluationSpec, RolloutSpec, TinyLora
+from capacity.adapters.attach import AdaptedModel, attach
 from capacity.errors import EngineError, TrainingError
 from capacity.models.loading import embedded_folder, load
-from capacity.rollouts.engine import Request
-from capacity.rollouts.local import LocalEngine
-from capacity.rollouts.sampler import EngineSampler
-from capacity.rollouts.several import BASE, check_base_rows, evaluate_several
-from capacity.rollouts.weights import LoraWriter
+from capacity.sampling.evaluate import evaluate
+from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.rollout import forward_logits, pad_left, sample
+from capacity.sampling.vllm.engine import Request
+from capacity.sampling.vllm.follower import EngineSampler
+from capacity.sampling.vllm.in_process import LocalEngine
+from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
+from capacity.sampling.vllm.sync import LoraWriter
+from capacity.spec.run import EvaluationSpec, RolloutSpec, TinyLora
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.training.chat import prompt_ids
-from capacity.training.evaluate import evaluate
-from capacity.training.rollout import forward_logits, pad_left, sample
 
 MODEL = "abacus-0.2m"
 ADAPTER = TinyLora(u=4, groups=7, rank=8, projection_seed=0)
@@ -244,7 +244,7 @@ def test_base_rows_with_too_few_slots_are_caught(
     adapted: AdaptedModel, prompts: list[list[int]], written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM 0.32 on CPUs: with as many slots as adapters, rows without an adapter get the last one's output."""
-    monkeypatch.setattr("capacity.rollouts.local.slots", lambda adapters: adapters)
+    monkeypatch.setattr("capacity.sampling.vllm.in_process.slots", lambda adapters: adapters)
     engine = LocalEngine(embedded_folder(MODEL), dtype="fp32", context=64, rank=8, adapters=3, cache_bytes=2**26)
     probe = prompts[:4]
     alone = [value for row in engine.score([(ids, None) for ids in probe]) for value in row]

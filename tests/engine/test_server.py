@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from capacity.adapters.inject import attach
-from capacity.config import TinyLora
+from capacity.adapters.attach import attach
 from capacity.errors import EngineError
 from capacity.models.loading import embedded_folder, load
-from capacity.rollouts.engine import Request
-from capacity.rollouts.server import ServerEngine
-from capacity.rollouts.weights import LoraWriter
+from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.rollout import pad_left, sample
+from capacity.sampling.vllm.engine import Request
+from capacity.sampling.vllm.server import ServerEngine
+from capacity.sampling.vllm.sync import LoraWriter
+from capacity.spec.run import TinyLora
 from capacity.tasks.catalog import open_task, parse_task
-from capacity.training.chat import prompt_ids
-from capacity.training.rollout import pad_left, sample
 
 MODEL, PORT, NEW = "abacus-0.2m", 8473, 24
 START = 600.0  # seconds that a server may take, on a machine that is busy

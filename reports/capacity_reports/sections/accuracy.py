@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.frontier import FrontierPoint
-from capacity_analysis.points import Points
-from capacity_analysis.selection import reported_rows
-from capacity_analysis.threshold_study import ThresholdStudy
-from capacity_analysis.thresholds import Curve, Evidence
+from capacity_analysis.bits.frontier import FrontierPoint
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.table import Points
+from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.thresholds.answers import ThresholdStudy
+from capacity_analysis.thresholds.evidence import Curve, Evidence
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import FAINT, INK, joined, legend, log_axis, method_style, moved, percent_axis
 from capacity_reports.sections.demonstrations import demonstrations_figures
 from capacity_reports.sections.lines import Line, line
 from capacity_reports.sources import attempt, ordered
-from capacity_reports.style import FAINT, INK, joined, legend, log_axis, method_style, moved, percent_axis
 from capacity_reports.views import UNSEEN, Analysis, TaskConfigurations, View
 
 if TYPE_CHECKING:

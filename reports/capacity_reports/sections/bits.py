@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.frontier import FrontierPoint
-from capacity_analysis.savings import Saving
+from capacity_analysis.bits.frontier import FrontierPoint
+from capacity_analysis.bits.savings import Saving
+from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import legend, log_axis, method_style, percent_axis
 from capacity_reports.sources import ordered
-from capacity_reports.style import legend, log_axis, method_style, percent_axis
 from capacity_reports.views import Analysis, TaskConfigurations
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capacity_analysis.frontier import FrontierPoint
+from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_reports.blocks import Column, Figure, Table, slug
-from capacity_reports.style import dashes, legend, levels, log_axis, percent_axis
+from capacity_reports.figures import dashes, legend, levels, log_axis, percent_axis
 from capacity_reports.views import UNSEEN, TaskConfigurations
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.runs.study import Run
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import dashes, legend, method_style, numbers
 from capacity_reports.sources import Source, ordered
-from capacity_reports.style import dashes, legend, method_style, numbers
 from capacity_reports.views import Analysis
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from capacity.runs.study import Run
-from capacity_analysis.absent import Absent
+from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Example, Section, Text
 from capacity_reports.sources import Lookups, Source, attempt, ordered
 from capacity_reports.views import Analysis

@@ -4,11 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.describe import QUANTITIES, DescribedArm, Description, Measured, by_demonstrations, describe
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.lengths.descriptions import (
+    QUANTITIES,
+    DescribedArm,
+    Description,
+    Measured,
+    by_demonstrations,
+    describe,
+)
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, numbers
 from capacity_reports.sources import Lookups, attempt, ordered
-from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, numbers
 from capacity_reports.views import Analysis
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from capacity_analysis.hill import HillFit
-from capacity_analysis.monotone import isotonic
-from capacity_analysis.thresholds import Curve, Evidence
+from capacity_analysis.statistics.hill import HillFit
+from capacity_analysis.statistics.monotone import isotonic
+from capacity_analysis.thresholds.evidence import Curve, Evidence
 
 Array = NDArray[np.float64]
 

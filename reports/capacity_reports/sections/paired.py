@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from capacity.errors import DataError
-from capacity_analysis.absent import Absent
-from capacity_analysis.intervals import Interval, difference_interval
-from capacity_analysis.points import Points
-from capacity_analysis.selection import reported_rows
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.table import Points
+from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.intervals import Interval, difference_interval
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import FAINT, legend, log_axis, method_style
 from capacity_reports.sources import Source, attempt, ordered
-from capacity_reports.style import FAINT, legend, log_axis, method_style
 from capacity_reports.views import Analysis
 
 if TYPE_CHECKING:

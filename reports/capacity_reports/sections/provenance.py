@@ -5,7 +5,7 @@ from statistics import fmean
 
 from capacity.runs.points import COSTS, protocol_name
 from capacity.runs.study import Run
-from capacity_analysis.absent import Absent
+from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Column, Section, Table, Text
 from capacity_reports.sources import ordered
 from capacity_reports.views import Analysis

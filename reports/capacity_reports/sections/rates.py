@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.selection import RateTrials, edge_remarks, rate_trials
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.tuning import RateTrials, edge_remarks, rate_trials
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.style import dashes, legend, levels, log_axis, percent_axis
+from capacity_reports.figures import dashes, legend, levels, log_axis, percent_axis
 from capacity_reports.views import Analysis
 
 if TYPE_CHECKING:

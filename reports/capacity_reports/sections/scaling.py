@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.reference import CITATION, Crossing, first_crossings, read_raw, reference_points
-from capacity_analysis.scaling import Prediction, ScalingFit
-from capacity_analysis.scaling_report import ScalingResult, scaling_report
-from capacity_analysis.threshold_study import ThresholdStudy, scaling_curves
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.published import CITATION, Crossing, first_crossings, read_raw, reference_points
+from capacity_analysis.scaling.curves import ScalingResult, scaling_report
+from capacity_analysis.scaling.fit import Prediction, ScalingFit
+from capacity_analysis.thresholds.answers import ThresholdStudy, scaling_curves
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
 from capacity_reports.sources import attempt
-from capacity_reports.style import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
 from capacity_reports.views import Analysis, View
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _band(
 
 def published_section() -> Section:
     """The published curves and what they do not support."""
-    from capacity_analysis.reference import GAINS, REMARKS, TASKS, crossing_words, supported_lines
+    from capacity_analysis.data.published import GAINS, REMARKS, TASKS, crossing_words, supported_lines
 
     points = reference_points("tinylora-table2")
     frame = points.frame[(points.frame["task"] == PUBLISHED_TASK).fillna(False)]

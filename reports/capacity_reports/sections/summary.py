@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from capacity.config import SEES_DEMONSTRATIONS
-from capacity_analysis.absent import Absent
+from capacity.spec.run import SEES_DEMONSTRATIONS
 from capacity_analysis.checklist import checklist
-from capacity_analysis.threshold_study import facts
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.thresholds.answers import facts
 from capacity_reports.blocks import Block, Column, Section, Table, Text
-from capacity_reports.style import joined
+from capacity_reports.figures import joined
 from capacity_reports.views import Analysis
 
 _FEW = 6  # more verdicts than that are a table

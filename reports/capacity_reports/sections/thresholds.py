@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capacity_analysis.absent import Absent
-from capacity_analysis.null_calibration import NullCalibration
-from capacity_analysis.ratios import Ratio
-from capacity_analysis.threshold_study import ThresholdStudy
-from capacity_analysis.thresholds import Curve
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.thresholds.answers import ThresholdStudy
+from capacity_analysis.thresholds.evidence import Curve
+from capacity_analysis.thresholds.null_calibration import NullCalibration
+from capacity_analysis.thresholds.ratios import Ratio
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.style import FAINT, dashes, joined, legend, log_axis, method_style, numbers
+from capacity_reports.figures import FAINT, dashes, joined, legend, log_axis, method_style, numbers
 from capacity_reports.views import Analysis, View
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Which updates are the smallest at their accuracy, in bits."""

@@ -1,0 +1,1 @@
+"""A study against its baseline, for CI."""

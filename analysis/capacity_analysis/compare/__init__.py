@@ -1,0 +1,1 @@
+"""Arms of one size side by side."""

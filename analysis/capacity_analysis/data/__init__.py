@@ -1,0 +1,1 @@
+"""Points tables: read, chosen from, compared with published figures."""

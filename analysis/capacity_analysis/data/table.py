@@ -1,0 +1,269 @@
+"""The points table as every analysis reads it: validated, with per-item outcomes where a study has them.
+
+One row a run; the columns are `capacity.runs.points.COLUMNS`. What must be there: `method`, `trained_parameters`, and
+either `n_items` with `n_correct`, or `accuracy`. Everything else may be missing and is then NA; nothing is guessed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from capacity.errors import DataError, SpecError
+from capacity.runs.points import COLUMNS
+from capacity.runs.points import points as study_rows
+from capacity.runs.study import Run, Study, one_fingerprint
+
+TEXT = ("study", "model", "family", "task", "protocol", "method", "adapter", "storage_dtype", "split",
+        "demonstrations")  # fmt: skip
+WHOLE = (
+    "model_parameters", "trained_parameters", "update_bytes", "seed", "n_items", "n_correct", "samples_per_item",
+)  # fmt: skip
+# Two rows that agree in all of these are the same run twice.
+RUN_KEY = (
+    "model", "task", "demonstrations", "protocol", "method", "adapter", "trained_parameters", "storage_dtype",
+    "learning_rate", "seed", "split",
+)  # fmt: skip
+_TABLES = (".csv", ".parquet")
+_REFERENCE = "reference:"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A validated points table.
+
+    Attributes:
+        frame: one row a run, the canonical columns in their order, index 0 … rows−1. Text columns hold str or NA, whole
+            numbers are Int64, `learning_rate` and `accuracy` Float64; `accuracy` is never NA and lies in [0, 1].
+        outcomes: rows × items, each run's share of right samples on each item, NaN where a run was not asked (runs of
+            another split); None if the source has no per-item outcomes.
+        items: their names, in the order of the columns of `outcomes`.
+        source: what was read.
+        recipes: options of each row's adapter (sharing, u, groups, rank, …); None if the source does not tell.
+        memo: what was computed of these very rows and is asked for often, by name.
+    """
+
+    frame: pd.DataFrame
+    outcomes: NDArray[np.float64] | None
+    items: tuple[str, ...]
+    source: str
+    recipes: tuple[dict[str, Any], ...] | None = None
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def where(self, keep: Any) -> "Points":
+        """The rows at which the boolean vector `keep` is true, with the items that at least one of them was asked."""
+        mask = np.asarray(keep, dtype=bool)
+        frame = self.frame[mask].reset_index(drop=True)
+        recipes = None if self.recipes is None else tuple(r for r, kept in zip(self.recipes, mask, strict=True) if kept)
+        if self.outcomes is None:
+            return Points(frame, None, self.items, self.source, recipes)
+        rows = self.outcomes[mask]
+        asked = ~np.isnan(rows).all(0)
+        items = tuple(name for name, kept in zip(self.items, asked, strict=True) if kept)
+        return Points(frame, rows[:, asked], items, self.source, recipes)
+
+
+def read_points(source: str, *, allow_mixed: bool = False) -> Points:
+    """Reads a points table.
+
+    Args:
+        source: a CSV or Parquet file, a study folder, or `reference:NAME` (published figures that ship).
+        allow_mixed: runs of a study that different environments made are taken together.
+
+    Raises:
+        SpecError: a kind of source that cannot be read, or a table that is not a points table; the column and the row
+            (counted from 1, without the header) are named.
+        DataError: no such file or folder, an empty one, or runs that are corrupt.
+    """
+    if source.startswith(_REFERENCE):
+        from capacity_analysis.data.published import reference_points
+
+        found = reference_points(source.removeprefix(_REFERENCE))
+        return found if isinstance(found, Points) else from_frame(found, source)
+    path = Path(source)
+    if path.is_dir():
+        runs = Study(path).runs()
+        one_fingerprint(runs, path, allow_mixed=allow_mixed)
+        return study_points(path, runs)
+    if not path.exists():
+        raise DataError(f"{source}: no such points table or study folder")
+    if path.suffix.lower() not in _TABLES:
+        raise SpecError(f"{source}: a points table is a .csv or .parquet file, a study folder, or reference:NAME")
+    return from_frame(_read_table(path), source)
+
+
+def from_frame(raw: pd.DataFrame, source: str) -> Points:
+    """A points table from any data frame, validated; columns that are not canonical are dropped.
+
+    Raises:
+        SpecError: see `read_points`.
+        DataError: no rows.
+    """
+    points = Points(_validated(raw, source), None, (), source)
+    refuse_duplicates(points)
+    return points
+
+
+def refuse_duplicates(points: Points) -> None:
+    """Refuses a run that is there twice.
+
+    Raises:
+        SpecError: names the two rows.
+    """
+    repeated = points.frame.duplicated(list(RUN_KEY), keep=False)
+    if not repeated.any():
+        return
+    rows = points.frame[repeated]
+    second = int(rows.index[rows.duplicated(list(RUN_KEY))][0])
+    same = (rows[list(RUN_KEY)].astype("string").fillna("") == _texts(rows, second)).all(axis=1)
+    first = int(rows.index[same][0])
+    run = rows.loc[second]
+    what = f"{run['method']} with {run['trained_parameters']} trained parameters"
+    seed = "no seed" if pd.isna(run["seed"]) else f"seed {run['seed']}"
+    raise SpecError(
+        f"{points.source}: rows {first + 1} and {second + 1} are the same run ({what}, {seed}): remove one, or tell "
+        f"them apart in one of {', '.join(RUN_KEY)}"
+    )
+
+
+def _texts(rows: pd.DataFrame, label: int) -> pd.Series:
+    return rows.loc[label, list(RUN_KEY)].astype("string").fillna("")
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A file as text columns (CSV) or as stored (Parquet)."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: is empty") from None
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs the package pyarrow") from None
+    except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: cannot be read as a table: {reason}") from None
+
+
+def study_points(folder: Path, runs: Sequence[Run]) -> Points:
+    """The points of complete runs that were read already, with their outcomes.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not runs:
+        raise DataError(f"{folder}: no complete runs in this study")
+    frame = _validated(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
+    outcomes, items = _outcomes(runs)
+    return Points(frame, outcomes, items, str(folder), tuple(run.spec.adapter.model_dump() for run in runs))
+
+
+def _outcomes(runs: Sequence[Run]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Runs × items over all items that any run was asked, NaN where it was not."""
+    answered = [{str(row["item"]): _share(row["correct"]) for row in _rows(run)} for run in runs]
+    column = {name: i for i, name in enumerate(dict.fromkeys(name for run in answered for name in run))}
+    matrix = np.full((len(runs), len(column)), np.nan)
+    for i, run in enumerate(answered):
+        matrix[i, [column[name] for name in run]] = list(run.values())
+    return matrix, tuple(column)
+
+
+def _rows(run: Run) -> list[dict[str, Any]]:
+    """`run.outcomes()`, decoded in one go: a call for each of a million lines takes twice as long."""
+    try:
+        lines = (run.folder / "outcomes.jsonl").read_text().splitlines()
+        rows: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
+    except (OSError, ValueError):
+        return run.outcomes()  # says which line is wrong
+    return rows
+
+
+def _share(correct: list[int]) -> float:
+    """Of right samples; mostly there is one."""
+    return float(correct[0]) if len(correct) == 1 else sum(correct) / len(correct)
+
+
+def _validated(raw: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The canonical columns in their types, every value checked."""
+    if any(not isinstance(c, str) for c in raw.columns) or len(set(raw.columns)) < len(raw.columns):
+        raise SpecError(f"{source}: column names must be text and differ from one another")
+    counted = {"n_items", "n_correct"} <= set(raw.columns)
+    missing = [c for c in ("method", "trained_parameters") if c not in raw.columns]
+    if not counted and "accuracy" not in raw.columns:
+        half = next((c for c in ("n_items", "n_correct") if c not in raw.columns and counted is False), "n_correct")
+        missing.append(f"{half} (or accuracy)")
+    if missing:
+        raise SpecError(f"{source}: missing column {', '.join(missing)}; it has {', '.join(raw.columns) or 'none'}")
+    if raw.empty:
+        raise DataError(f"{source}: has no rows")
+    raw = raw.reset_index(drop=True)
+    frame = pd.DataFrame({name: _column(raw, name, source) for name in COLUMNS}, columns=list(COLUMNS))
+    _check_rows(frame, source)
+    return frame
+
+
+def _column(raw: pd.DataFrame, name: str, source: str) -> pd.Series:
+    if name in TEXT:
+        if name not in raw:
+            return pd.Series(pd.NA, index=raw.index, dtype="string")
+        text = raw[name].astype("string").str.strip()
+        return text.mask(text == "", pd.NA)
+    kind = "Int64" if name in WHOLE else "Float64"
+    if name not in raw:
+        return pd.Series(pd.NA, index=raw.index, dtype=kind)
+    given = raw[name]
+    text = given.astype("string").str.strip()
+    absent = given.isna() | (text == "").fillna(True)
+    # A NaN that somebody wrote down is not the same as a value that is not there.
+    numbers = pd.to_numeric(text.mask(absent, pd.NA), errors="coerce").astype("Float64")
+    bad = ~absent & ~np.isfinite(numbers.to_numpy(dtype=float, na_value=np.nan))
+    _refuse(bad, lambda row: f"{name} is {given[row]!s}, not a number", name, source)
+    if name in WHOLE:
+        broken = (numbers % 1 != 0).fillna(False)
+        _refuse(broken, lambda row: f"{name} is {given[row]}, not a whole number", name, source)
+        _refuse((numbers < 0).fillna(False), lambda row: f"{name} is {given[row]}, below 0", name, source)
+    return numbers.astype(kind)
+
+
+def _refuse(bad: Any, message: Any, name: str, source: str) -> None:
+    """Raises the error of the first row at which `bad` is true."""
+    rows = np.flatnonzero(np.asarray(bad, dtype=bool))
+    if len(rows):
+        more = f" ({len(rows) - 1} more rows like it)" if len(rows) > 1 else ""
+        raise SpecError(f"{source}: row {rows[0] + 1}, column {name}: {message(int(rows[0]))}{more}")
+
+
+def _check_rows(frame: pd.DataFrame, source: str) -> None:
+    """Checks values against one another and completes `accuracy` and `samples_per_item`."""
+    for name in ("method", "trained_parameters"):
+        _refuse(frame[name].isna(), lambda _: "is missing", name, source)
+    base, size = frame["method"] == "base", frame["trained_parameters"]
+    _refuse(base & (size > 0), lambda row: f"base has {size[row]} trained parameters, it must have 0", "method", source)
+    items, right = frame["n_items"], frame["n_correct"]
+    _refuse((items == 0).fillna(False), lambda _: "no items were asked", "n_items", source)
+    for name in ("samples_per_item", "update_bytes"):
+        limit = frame[name] < 1 if name == "samples_per_item" else (frame[name] < 1) & (size > 0)
+        _refuse(limit.fillna(False), lambda row, name=name: f"{frame[name][row]} is below 1", name, source)
+    rate = frame["learning_rate"]
+    _refuse((rate <= 0).fillna(False), lambda row: f"{rate[row]:g} is not above 0", "learning_rate", source)
+    counted = items.notna() & right.notna()
+    frame.loc[counted & frame["samples_per_item"].isna(), "samples_per_item"] = 1
+    total = items * frame["samples_per_item"]
+    _refuse(
+        (right > total).fillna(False), lambda row: f"{right[row]} right of {total[row]} answers", "n_correct", source
+    )
+    given = frame["accuracy"]
+    outside = ((given < 0) | (given > 1)).fillna(False)
+    _refuse(outside, lambda row: f"{given[row]:g} is not a share from 0 to 1 (percent?)", "accuracy", source)
+    share = (right / total).astype("Float64")
+    apart = counted & ((given - share).abs() > 1e-3).fillna(False)
+    _refuse(
+        apart, lambda row: f"{given[row]:g} is not {right[row]} of {total[row]} ({share[row]:.4f})", "accuracy", source
+    )
+    frame["accuracy"] = share.where(counted, given)
+    _refuse(frame["accuracy"].isna(), lambda _: "neither counts nor accuracy", "accuracy", source)

@@ -1,0 +1,1 @@
+"""Description lengths: of data, of rewards, of updates."""

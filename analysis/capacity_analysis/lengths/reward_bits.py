@@ -1,0 +1,83 @@
+"""What the rewards of GRPO can carry, in bits: capacities of a channel, not bits that were learnt.
+
+A group is the k samples of one prompt with their k rewards of 0 or 1. Four numbers are told apart: the channel's cap,
+k bits a group; the ideal code, k·H₂ of the group's share of hits; a code that can really be written, after
+Krichevsky and Trofimov; and the same without dead groups, those whose rewards are all equal: they cost bits, but their
+advantages are zero and so is their gradient.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from capacity.codes import Floats, binary_entropy, entropy_bits, kt_code_bits, plug_in_code_bits
+
+
+@dataclass(frozen=True)
+class RewardBits:
+    """Bits of the rewards of `groups` groups of `samples` rewards each, summed over the groups.
+
+    Attributes:
+        groups: prompts, counted as often as they came.
+        samples: k, rewards of a group.
+        dead: groups whose rewards are all equal.
+        cap: k bits a group.
+        ideal: Σ k·H₂(hits/k). The share is taken from the very rewards that are coded, so this is below any real code.
+        realised: Σ of the Krichevsky–Trofimov code lengths.
+        live: `realised` without the dead groups.
+    """
+
+    groups: int
+    samples: int
+    dead: int
+    cap: float
+    ideal: float
+    realised: float
+    live: float
+
+
+def reward_bits(hits: Sequence[int], samples: int) -> RewardBits:
+    """The four numbers for groups that were seen.
+
+    Args:
+        hits: rewarded samples of each group, 0 to `samples`.
+        samples: k.
+
+    Raises:
+        ValueError: no group, or more hits than samples.
+    """
+    if len(hits) == 0:
+        raise ValueError("no group of rewards")
+    ones = np.asarray(hits, dtype=np.float64)
+    realised = kt_code_bits(ones, samples)
+    dead = (ones == 0) | (ones == samples)
+    return RewardBits(
+        groups=len(ones),
+        samples=samples,
+        dead=int(dead.sum()),
+        cap=float(samples * len(ones)),
+        ideal=float(plug_in_code_bits(ones, samples).sum()),
+        realised=float(realised.sum()),
+        live=float(realised[~dead].sum()),
+    )
+
+
+def sequence_entropy(p: ArrayLike, samples: int) -> Floats:
+    """k·H₂(p): entropy of k independent rewards of probability p, in bits. Shape of p."""
+    return samples * binary_entropy(p)
+
+
+def count_entropy(p: ArrayLike, samples: int) -> Floats:
+    """Entropy of the *number* of hits among k independent rewards of probability p, in bits. Shape of p."""
+    from scipy import stats  # half a second, for this alone
+
+    counts = np.arange(samples + 1)
+    return np.asarray(entropy_bits(stats.binom.pmf(counts, samples, np.asarray(p)[..., None])))
+
+
+def dead_probability(p: ArrayLike, samples: int) -> Floats:
+    """p^k + (1−p)^k: the probability that all k rewards of a group are equal. Shape of p."""
+    share = np.asarray(p, dtype=np.float64)
+    return np.asarray(share**samples + (1 - share) ** samples)

@@ -1,0 +1,1 @@
+"""Threshold size against model size."""

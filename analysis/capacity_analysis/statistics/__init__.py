@@ -1,0 +1,1 @@
+"""Estimators on arrays: intervals, curves, tests, code lengths."""

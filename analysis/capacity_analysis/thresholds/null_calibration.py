@@ -1,0 +1,130 @@
+"""What the very design at hand would say if two methods were the same: its sizes, items, seeds and spread.
+
+Two identical arms are simulated, both with the accuracies of one arm of the study (its Hill curve where that is
+believed, its isotonic fit otherwise) and each with the spread of its own seeds. On every simulated pair the naive way
+(divide the sizes at which the mean accuracies first pass the target) and our own interval are applied.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from capacity_analysis.statistics.hill_profile import limits_around
+from capacity_analysis.statistics.monotone import isotonic, passing
+from capacity_analysis.statistics.spread import spread_of_seeds
+from capacity_analysis.thresholds.estimators import (
+    against_target,
+    believes_hill,
+    cross_covariance,
+    estimate_arm,
+    hill_ratio,
+    monotone_ratio,
+)
+from capacity_analysis.thresholds.evidence import Evidence
+
+_TEN, _HUNDRED = 1.0, 2.0
+
+
+@dataclass(frozen=True)
+class NullCalibration:
+    """Shares of simulated studies of two identical arms.
+
+    Attributes:
+        model, numerator, denominator: whose design it is.
+        simulations: how many; `standard_error` of a share of 5 % among them.
+        naive_above_10, naive_above_100: the naive ratio or its inverse exceeds that; a crossing that is never made
+            exceeds everything.
+        excludes_1: the interval of the ratio excludes 1.
+        claims_10: its low end is at or above 10: a false claim.
+        one_sided: the interval is open on a side.
+    """
+
+    model: str | None
+    numerator: str
+    denominator: str
+    simulations: int
+    standard_error: float
+    naive_above_10: float
+    naive_above_100: float
+    excludes_1: float
+    claims_10: float
+    one_sided: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: np.random.Generator) -> NullCalibration:
+    """Simulates the design of one pair of arms with both equal to the denominator.
+
+    Args:
+        evidence: of the study.
+        n, d: positions of numerator and denominator.
+        simulations: how many pairs.
+        rng: of the simulation.
+    """
+    target, question = evidence.target, evidence.question
+    log_sizes = evidence.relatives[d].log_sizes
+    truth = _truth(evidence, d)
+    spreads = []
+    for i in (n, d):
+        seeds = int((~np.isnan(evidence.arms[i].accuracy)).sum(1).max())
+        deviation = np.sqrt(
+            np.interp(log_sizes, evidence.relatives[i].log_sizes, evidence.relatives[i].variance[0]) * seeds
+        )
+        draws = truth[:, None] + deviation[:, None] * rng.normal(size=(simulations, len(truth), seeds))
+        answers = evidence.arms[d].answers
+        found = spread_of_seeds(np.clip(draws, 0.0, 1.0), answers)
+        spreads.append(found)
+    q = target.gain or 0.0
+    own_ceiling = target.gain is not None and question.ceiling is None
+    top = spreads[1]
+    goal, variance = np.full(simulations, target.accuracy), np.zeros(simulations)
+    with_target = np.zeros_like(top.mean)
+    if own_ceiling and target.base is not None:
+        goal = target.base + q * (top.mean[:, -1] - target.base)
+        variance = q**2 * top.variance[:, -1]
+        with_target[:, -1] = q * top.variance[:, -1]
+    limits = limits_around(goal, question.lower, question.upper)
+    relatives = [
+        against_target(log_sizes, s.mean, s.variance, s.df, goal, variance, s.deviations, w)
+        for s, w in zip(spreads, (np.zeros_like(with_target), with_target), strict=True)
+    ]
+    arms = [estimate_arm(r, limits) for r in relatives]
+    both = monotone_ratio(*arms)
+    low, high = both.low, both.high
+    if arms[0].hill is not None and arms[1].hill is not None:
+        none = np.zeros((simulations, len(truth), len(truth)))
+        cross = cross_covariance(np.zeros_like(with_target), with_target, variance)
+        curve = hill_ratio(relatives[0], relatives[1], arms[0].hill, arms[1].hill, cross, none)
+        use = believes_hill(*arms)
+        low, high = np.where(use, curve.low, low), np.where(use, curve.high, high)
+    naive = [_naive(r.log_sizes, r.z) for r in relatives]
+    with np.errstate(invalid="ignore"):
+        apart = np.nan_to_num(np.abs(naive[0] - naive[1]), nan=0.0, posinf=np.inf)
+    return NullCalibration(
+        model=evidence.design.model,
+        numerator=evidence.arms[n].method,
+        denominator=evidence.arms[d].method,
+        simulations=simulations,
+        standard_error=float(np.sqrt(0.05 * 0.95 / simulations)),
+        naive_above_10=float(np.mean(apart > _TEN + 1e-9)),
+        naive_above_100=float(np.mean(apart > _HUNDRED + 1e-9)),
+        excludes_1=float(np.mean((low > 0) | (high < 0))),
+        claims_10=float(np.mean(low >= _TEN)),
+        one_sided=float(np.mean(np.isinf(low) | np.isinf(high))),
+    )
+
+
+def _truth(evidence: Evidence, place: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    arm, spread = evidence.arms[place], evidence.spreads[place]
+    if bool(believes_hill(evidence.estimates[place])[0]):
+        return np.clip(evidence.fit(place).curve.accuracy(arm.sizes), 0.0, 1.0)
+    return isotonic(spread.mean[0], 1.0 / spread.variance[0])
+
+
+def _naive(log_sizes: Any, z: Any) -> Any:
+    """log10 of where the means first pass the target, linear between the two sizes around it."""
+    return passing(log_sizes, np.maximum.accumulate(z, axis=1))

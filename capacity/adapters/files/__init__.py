@@ -1,0 +1,1 @@
+"""Updates on disk: native artifacts, PEFT folders, merged weights."""

@@ -1,0 +1,299 @@
+"""The native artifact: the stored update and the recipe that rebuilds it, in one safetensors file.
+
+Payload = the numbers of the update in its storage dtype, with their scales; header = everything else in the file
+(recipe, fingerprints, tensor names). The two are counted apart. What is rebuilt has a relative error of ΔW of at most
+1e-4 on any machine. The recipe carries the fingerprint of the base's weights and sketches
+(`capacity.adapters.files.sketch`) of the factors, of the projections and of ΔW: what differs by 1e-4 passes them, what
+differs by 1e-3 is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft.tuners.unilora.layer import UniLoraLayer
+from peft.tuners.vera.layer import VeraLayer
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from capacity.adapters.attach import NAME, AdaptedModel, OnModule, attach
+from capacity.adapters.files import codec
+from capacity.adapters.files.sketch import Sketch, sketch
+from capacity.adapters.kinds.frozen import TiedUp
+from capacity.adapters.linears import is_quantised, weight_matrix
+from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.adapters.svd.content_hash import content_hash
+from capacity.adapters.svd.factors import Factors
+from capacity.errors import DataError
+from capacity.spec.run import Adapter, Frozen, StorageDtype, canonical_json
+
+FORMAT: Literal["capacity-update-2"] = "capacity-update-2"
+
+
+class Recipe(Frozen):
+    """How to rebuild the update.
+
+    Attributes:
+        format: of the file.
+        model: alias or folder of the base.
+        base: `base_fingerprint` of the base.
+        adapter: what the update sits in.
+        entries: an uneven allocation of θ over the groups, None if even.
+        storage_dtype: of the payload.
+        parameters: numbers in the update.
+        probes: sketches of "factors", "projection" (where there are any) and "update", base64.
+        run: identity of the run that made it, empty if none did.
+    """
+
+    format: Literal["capacity-update-2"] = FORMAT
+    model: str
+    base: str
+    adapter: Adapter
+    entries: tuple[int, ...] | None = None
+    storage_dtype: StorageDtype
+    parameters: int
+    probes: dict[str, str]
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact as read: its recipe and payload, and where it came from."""
+
+    recipe: Recipe
+    payload: dict[str, Tensor]
+    where: str
+
+
+def base_fingerprint(model: nn.Module, digests: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over names and content hashes of all weights of a bare, untrained model, 64 hex digits.
+
+    Weights are hashed as fp32 values, so a bf16 checkpoint has one fingerprint in bf16 and in fp32. Those of a
+    quantised module are hashed dequantised.
+
+    Args:
+        model: the model.
+        digests: content hashes by name that are known already, of the checkpoint that the model was loaded from
+            without rounding (`capacity.adapters.svd.checkpoint.WeightFolder.digests`).
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        quantised = name.endswith(".weight") and is_quantised(owner)  # a checkpoint of codes knows their hash only
+        known = digests.get(name) if digests is not None and not quantised else None
+        if known is None:
+            known = content_hash(weight_matrix(owner) if quantised else parameter)
+        digest.update(f"{name}|{known}|".encode())
+    return digest.hexdigest()
+
+
+def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
+    """The update as stored in `dtype`; the model is given just that, so what follows evaluates what is kept.
+
+    Raises:
+        DataError: the update does not fit the dtype.
+    """
+    payload = codec.encode(adapted.vector(), dtype)
+    stored = codec.decode(payload, dtype, adapted.trained_parameters)
+    if not bool(stored.isfinite().all()):
+        raise DataError(f"the update does not fit {dtype}: use --storage-dtype bf16 or fp32")
+    adapted.set_vector(stored)
+    return payload
+
+
+def pack(
+    adapted: AdaptedModel, payload: dict[str, Tensor], *, model: str, base: str, dtype: str, run: str = ""
+) -> bytes:
+    """The artifact as bytes.
+
+    Args:
+        adapted: the model with its stored update, after `store`.
+        payload: from `store`.
+        model: alias or folder of the base.
+        base: `base_fingerprint` of the untrained model.
+        dtype: storage dtype of the payload.
+        run: identity of the run.
+    """
+    even = len(set(adapted.entries)) <= 1
+    recipe = Recipe(
+        model=model,
+        base=base,
+        adapter=adapted.adapter,
+        entries=None if even else adapted.entries,
+        storage_dtype=dtype,
+        parameters=adapted.trained_parameters,
+        probes={name: found.encode() for name, found in probes(adapted).items()},
+        run=run,
+    )
+    raw = recipe.model_dump(mode="json")
+    # One entry of metadata: safetensors writes several in no fixed order, and equal runs should give equal files.
+    data: bytes = save_tensors(payload, metadata={"capacity": canonical_json({**raw, "digest": _digest(raw, payload)})})
+    return data
+
+
+def _digest(recipe: dict[str, Any], payload: dict[str, Tensor]) -> str:
+    """SHA-256 of recipe and payload, first 32 hex digits: tells an edited file from a faithful one."""
+    digest = hashlib.sha256(canonical_json(recipe).encode())
+    for name in sorted(payload):
+        data = payload[name].contiguous()
+        digest.update(f"|{name}|{data.dtype}|".encode())
+        digest.update(data.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def read(data: bytes, where: str) -> Artifact:
+    """An artifact from its bytes.
+
+    Raises:
+        DataError: truncated, not an artifact, of another format version, or edited.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+        raw = json.loads(metadata.get("capacity", "null"))
+        payload: dict[str, Tensor] = load_tensors(data)
+    except (ValueError, AttributeError, SafetensorError) as error:
+        raise DataError(f"{where}: not a readable update artifact, or truncated: {error}") from None
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{where}: artifact format {found!r}, this program reads {FORMAT!r}")
+    try:
+        faithful = raw.pop("digest", None) == _digest(raw, payload)
+    except (ValueError, RuntimeError):  # a number or a tensor that no artifact holds
+        faithful = False
+    if not faithful:
+        raise DataError(f"{where}: the artifact was edited or damaged: its recipe and payload do not match its digest")
+    try:
+        return Artifact(Recipe.model_validate(raw), payload, where)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{where}: not a valid recipe: {place}: {first['msg']}") from None
+
+
+def read_file(path: Path) -> Artifact:
+    """An artifact from its file.
+
+    Raises:
+        DataError: as `read`, or there is no such file.
+    """
+    try:
+        return read(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def rebuild(
+    artifact: Artifact,
+    model: nn.Module,
+    factor_cache: Path | None,
+    *,
+    weights: WeightFolder | None = None,
+    factors: dict[str, Factors] | None = None,
+    on_module: OnModule | None = None,
+) -> AdaptedModel:
+    """Puts the artifact's update onto `model`, its untrained base, which is changed in place.
+
+    Args:
+        artifact: from `read`.
+        model: the bare base.
+        factor_cache: folder of cached SVD factors and hashes, None for no cache.
+        weights: the checkpoint that `model` was loaded from without rounding: saves hashing and factoring it again.
+        factors: SVD factors by module name, if they are known already.
+        on_module: progress of the factors.
+
+    Raises:
+        DataError: names the part that differs: the base, the number of parameters, factors, projections or the update.
+        SpecError: the adapter does not fit the model at all.
+    """
+    recipe, where = artifact.recipe, artifact.where
+    base = base_fingerprint(model, weights.digests(factor_cache) if weights is not None else None)
+    if base != recipe.base:
+        raise DataError(
+            f"{where}: made on another base: its weights have the fingerprint {recipe.base[:16]}, these {base[:16]}; "
+            f"load the very {recipe.model} that it was made on"
+        )
+    adapted = attach(
+        model,
+        recipe.adapter,
+        factor_cache,
+        entries=recipe.entries,
+        weights=weights,
+        factors=factors,
+        on_module=on_module,
+    )
+    if adapted.trained_parameters != recipe.parameters:
+        raise DataError(
+            f"{where}: holds {recipe.parameters:,} parameters, its adapter has {adapted.trained_parameters:,} here"
+        )
+    try:
+        adapted.set_vector(codec.decode(artifact.payload, recipe.storage_dtype, recipe.parameters))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    found = probes(adapted)
+    for part in ("factors", "projection", "update"):
+        _check_probe(part, recipe.probes.get(part), found.get(part), where)
+    return adapted
+
+
+def _check_probe(part: str, stored: str | None, found: Sketch | None, where: str) -> None:
+    words = {"factors": "the SVD factors of the base", "projection": "the random projections", "update": "ΔW"}[part]
+    if (stored is None) != (found is None):
+        raise DataError(f"{where}: the artifact's recipe {'lacks' if stored is None else 'has'} a probe of {words}")
+    if stored is None or found is None:
+        return
+    try:
+        expected = Sketch.decode(stored)
+    except ValueError as error:
+        raise DataError(f"{where}: the probe of {words} cannot be read: {error}") from None
+    if not found.agrees(expected):
+        raise DataError(
+            f"{where}: {words} differ from those of the artifact by about {found.distance(expected):.1e} (relative); "
+            "it was made with other arithmetic, or its singular values are too close to rebuild it here"
+        )
+
+
+def probes(adapted: AdaptedModel) -> dict[str, Sketch]:
+    """Sketches of the frozen parts of an adapter and of ΔW."""
+    found = {}
+    for part, tensors in (("factors", _factors(adapted)), ("projection", _projections(adapted))):
+        named = list(tensors)
+        if named:
+            found[part] = sketch((name, (tensor,)) for name, tensor in named)
+    if adapted.shapes:
+        found["update"] = sketch((shape.name, (b, a)) for shape, a, b in adapted.pairs())
+    else:
+        found["update"] = sketch((name, (tensor,)) for name, tensor in adapted.update().items())
+    return found
+
+
+def _factors(adapted: AdaptedModel) -> Iterator[tuple[str, Tensor]]:
+    for shape in adapted.shapes:
+        up = adapted.layer(shape).lora_B[NAME] if hasattr(adapted.layer(shape), "lora_B") else None
+        if isinstance(up, TiedUp):
+            yield f"{shape.name}.A", adapted.layer(shape).lora_A[NAME].weight
+            yield f"{shape.name}.B", up.b
+
+
+def _projections(adapted: AdaptedModel) -> Iterator[tuple[str, Tensor]]:
+    for index, shape in enumerate(adapted.shapes):
+        layer = adapted.layer(shape)
+        if isinstance(layer, VeraLayer):
+            if index == 0:  # all modules share them
+                assert layer.vera_A is not None
+                assert layer.vera_B is not None
+                yield "vera.A", layer.vera_A[NAME]
+                yield "vera.B", layer.vera_B[NAME]
+        elif isinstance(layer, UniLoraLayer):
+            yield f"{shape.name}.A", layer.unilora_indices_A[NAME]
+            yield f"{shape.name}.B", layer.unilora_indices_B[NAME]
+        elif hasattr(layer, "lora_B") and isinstance(layer.lora_B[NAME], TiedUp) and layer.lora_B[NAME].p is not None:
+            p = layer.lora_B[NAME].p
+            yield f"{shape.name}.P", p.flatten(1)

@@ -1,0 +1,100 @@
+"""Opens a model with an adapter on it, whatever form the adapter has: native artifact, run folder, PEFT folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from capacity.adapters.attach import AdaptedModel, OnModule
+from capacity.adapters.files.artifact import Artifact, read_file, rebuild
+from capacity.adapters.files.peft_folder import load_peft_lora
+from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.cache import cache_folder
+from capacity.errors import DataError, SpecError
+from capacity.models.loading import load, model_folder
+
+UPDATE = "update.safetensors"  # the artifact's name in a run folder
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A loaded model, ready to run.
+
+    Attributes:
+        model: what to call.
+        tokenizer: its tokenizer.
+        base: name or folder of the base.
+        form: "base", "native" or "peft".
+        adapted: the rebuilt update, for "native".
+        artifact: its artifact.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    base: str
+    form: str
+    adapted: AdaptedModel | None = None
+    artifact: Artifact | None = None
+
+
+def open_native(
+    path: Path, model: str | None, device: str, cache: Path | None = None, on_module: OnModule | None = None
+) -> Opened:
+    """Rebuilds a native artifact on its base.
+
+    Args:
+        path: the artifact, or a run folder that holds one.
+        model: alias or folder of the base; what the artifact names if None.
+        device: "cpu" or "cuda".
+        cache: of SVD factors; the default one if None.
+        on_module: progress of the factors.
+
+    Raises:
+        DataError: unreadable, or made on another base; says which part differs.
+        SpecError: no such model.
+    """
+    artifact = read_file(path / UPDATE if path.is_dir() else path)
+    base = model or artifact.recipe.model
+    bare, tokenizer = load(base, device)
+    weights = WeightFolder(model_folder(base))
+    adapted = rebuild(artifact, bare, cache or cache_folder("factors"), weights=weights, on_module=on_module)
+    adapted.model.eval()
+    return Opened(adapted.model, tokenizer, base, "native", adapted, artifact)
+
+
+def open_model(
+    model: str | None, adapter: Path | None, device: str, cache: Path | None = None, on_module: OnModule | None = None
+) -> Opened:
+    """A model by name or folder, with the adapter at `adapter` on it, if any.
+
+    Raises:
+        SpecError: neither is given, or no such model.
+        DataError: the adapter is unreadable or does not belong to the model.
+    """
+    if adapter is None:
+        if model is None:
+            raise SpecError("give a model, or an adapter that names its model with --adapter")
+        bare, tokenizer = load(model, device)
+        return Opened(bare, tokenizer, model, "base")
+    if not adapter.exists():
+        raise DataError(f"{adapter}: no such file or folder")
+    if not (adapter / "adapter_config.json").is_file():
+        if adapter.is_dir() and not (adapter / UPDATE).is_file():
+            raise DataError(f"{adapter}: neither a run folder ({UPDATE}) nor a PEFT folder (adapter_config.json)")
+        return open_native(adapter, model, device, cache, on_module)
+    base = model or _named_base(adapter)
+    bare, tokenizer = load(base, device)
+    return Opened(load_peft_lora(bare, adapter), tokenizer, base, "peft")
+
+
+def _named_base(folder: Path) -> str:
+    path = folder / "adapter_config.json"
+    try:
+        name = json.loads(path.read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if not name:
+        raise SpecError(f"{path} names no base model: give it as MODEL")
+    return str(name)

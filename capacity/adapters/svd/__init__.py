@@ -1,0 +1,1 @@
+"""Truncated SVD factors of a model's weights, and their cache."""

@@ -1,1 +1,0 @@
-"""Where runs are made: local worker processes."""

@@ -1,0 +1,137 @@
+"""From a study file to the specs of its runs. No torch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from capacity.errors import CapacityError, SpecError
+from capacity.plan.rates import PARTS, SAME_RATE
+from capacity.plan.sampling import with_rollouts
+from capacity.plan.sizes import Size, size_of
+from capacity.plan.specs import base_specs, rate_of, trained_spec
+from capacity.plan.study_file import Grid, StudyFile, Tuning
+from capacity.spec.run import Match, Method, RolloutSpec, RunSpec, TaskSpec
+
+Key = tuple[str, str, Size, Match, int | None, str, Method]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, task and size of a grid: the methods of a cell are tuned alike."""
+
+    grid: Grid
+    model: str
+    task: TaskSpec
+    size: Size
+    rollouts: RolloutSpec | None = None
+
+    def spec(self, method: Method, seed: int, rates: Mapping[Method, float], *, validation: bool) -> RunSpec:
+        """One run of the cell."""
+        spec = trained_spec(
+            self.model,
+            self.task,
+            method,
+            self.size,
+            seed,
+            self.grid.storage_dtype,
+            rates=rates,
+            validation=validation,
+            match=self.grid.match,
+            tokens_per_step=self.grid.tokens_per_step,
+            protocol=self.grid.protocol_of(self.task),
+        )
+        return with_rollouts(spec, self.rollouts)
+
+    @property
+    def tuned_methods(self) -> tuple[Method, ...]:
+        """The methods whose rates this cell needs: controls train at the rate of what they control."""
+        needed = (part for m in self.grid.methods for part in PARTS.get(m, (m,)))
+        return tuple(dict.fromkeys(SAME_RATE.get(m, m) for m in needed))
+
+
+def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
+    """All cells in the order of the file; only those with tuned rates, or only the others, if `tuned` says so.
+
+    Raises:
+        SpecError: a size that a model does not have.
+    """
+    for number, grid in enumerate(study.grids, start=1):
+        if tuned is not None and (grid.rates == "tuned") != tuned:
+            continue
+        for model in grid.models:
+            for task in grid.task_specs:
+                for entry in grid.sizes:
+                    try:
+                        size = size_of(model, entry.choice, grid.storage_dtype)
+                        yield Cell(grid, model, task, size, study.rollouts)
+                    except CapacityError as error:
+                        raise SpecError(f"grid {number}: {error}") from None
+
+
+def first_rates(cell: Cell, tuning: Tuning) -> tuple[float, ...]:
+    """The rates that a cell tries first."""
+    return cell.grid.try_rates or tuning.rates
+
+
+def trial_specs(cell: Cell, method: Method, rate: float, tuning: Tuning) -> list[RunSpec]:
+    """The tuning runs of one method of a cell at one rate, on validation."""
+    return [cell.spec(method, seed, {method: rate}, validation=True) for seed in tuning.seeds]
+
+
+def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]:
+    """The runs that are reported, each once.
+
+    Args:
+        study: the study.
+        chosen: the tuned rates by `key`; arms without one are left out.
+    """
+    specs: list[RunSpec] = []
+    for cell in cells(study):
+        for method in cell.grid.methods:
+            for rates in _rates(cell, method, chosen):
+                validation = cell.grid.split == "validation"
+                specs += [cell.spec(method, seed, rates, validation=validation) for seed in cell.grid.seeds]
+    for grid in study.grids:
+        if grid.base:
+            base = [s for m in grid.models for t in grid.task_specs for s in base_specs(m, t, grid.protocol_of(t))]
+            specs += [with_rollouts(spec, study.rollouts) for spec in base]
+    return unique(specs)
+
+
+def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict[Method, float]]:
+    """The rates, one set for each run of this method that differs in nothing else."""
+    rates, parts = cell.grid.rates, PARTS.get(method, (method,))
+    if rates == "shipped":
+        return [{p: rate_of(cell.model, cell.task, p, cell.size, {}) for p in parts}]
+    if rates == "tuned":
+        keys = {p: key(cell, SAME_RATE.get(p, p)) for p in parts}
+        return [{p: chosen[k] for p, k in keys.items()}] if all(k in chosen for k in keys.values()) else []
+    given = rates if isinstance(rates, dict) else dict.fromkeys(parts, rates)
+    missing = [p for p in parts if p not in given]
+    if missing:
+        raise SpecError(f"rates name none for {missing[0]}")
+    if len(parts) == 1:
+        return [{method: rate} for rate in given[method]]
+    first, second = parts
+    return [{first: a, second: b} for a in given[first] for b in given[second]]
+
+
+def key(cell: Cell, method: Method) -> Key:
+    """What a tuned rate belongs to. Demonstrations count only for sft, which alone sees them."""
+    task = cell.task if method == "sft" else cell.task.unseen()
+    changes = cell.grid.protocol.model_dump_json()
+    return cell.model, task.label, cell.size, cell.grid.match, cell.grid.tokens_per_step, changes, method
+
+
+def unique(specs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Each spec once, in order."""
+    return list({spec.identity: spec for spec in specs}.values())
+
+
+def extended(rates: Sequence[float], best: Iterable[int]) -> tuple[float, ...]:
+    """Rates with one more, as far apart as its neighbours, at each end where some method's best lies."""
+    grown, ends = list(rates), set(best)
+    if 0 in ends:
+        grown.insert(0, float(f"{rates[0] ** 2 / rates[1]:.2g}"))
+    if len(rates) - 1 in ends:
+        grown.append(float(f"{rates[-1] ** 2 / rates[-2]:.2g}"))
+    return tuple(grown)

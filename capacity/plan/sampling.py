@@ -1,0 +1,57 @@
+"""Which engine samples, as `--rollouts` says, and how it gets its share of the memory. No torch."""
+
+import os
+from importlib.util import find_spec
+from typing import Literal, cast, get_args
+
+from capacity.errors import SpecError, unknown
+from capacity.plan.model_names import parse_model
+from capacity.plan.model_shapes import ModelShape
+from capacity.spec.run import RolloutSpec, RunSpec
+
+Choice = Literal["auto", "transformers", "vllm"]
+SERVER = "CAPACITY_VLLM_URL"  # of a running server; without it vLLM runs in the process of the run
+FOLDER = "CAPACITY_VLLM_FOLDER"  # where adapters are put for the engine to read; the system's temporary one if unset
+_LARGE = 300_000_000  # parameters from which on vLLM is worth its start
+
+
+def parse_choice(text: str) -> Choice:
+    """Reads `--rollouts`.
+
+    Raises:
+        SpecError: unknown.
+    """
+    if text not in get_args(Choice):
+        raise unknown("--rollouts", text, get_args(Choice))
+    return cast(Choice, text)
+
+
+def rollout_spec(choice: Choice, model: str, shape: ModelShape, device: str) -> RolloutSpec | None:
+    """Where the runs of a model sample: None for the trainer's own model.
+
+    "auto" takes vLLM on a GPU, for models from 300 million parameters on, if it is installed or a server is named.
+
+    Raises:
+        SpecError: vLLM for a base that it cannot hold as the trainer does.
+    """
+    if choice == "auto":
+        there = SERVER in os.environ or find_spec("vllm") is not None
+        fits = device == "cuda" and shape.parameters >= _LARGE and parse_model(model).quantised is None
+        choice = "vllm" if there and fits else "transformers"
+    if choice == "transformers":
+        return None
+    if parse_model(model).quantised is not None:
+        raise SpecError(
+            f"{model}: vLLM does not quantise as bitsandbytes does in the trainer, so it would sample from another "
+            "base: use --rollouts transformers"
+        )
+    return RolloutSpec()
+
+
+def with_rollouts(spec: RunSpec, rollouts: RolloutSpec | None) -> RunSpec:
+    """The same run with its samples from there. Updates that are no LoRA adapters are merged."""
+    if rollouts is None:
+        return spec
+    if spec.adapter.kind in ("full", "bitfit"):
+        rollouts = rollouts.model_copy(update={"sync": "merged"})
+    return RunSpec.model_validate({**spec.model_dump(), "rollouts": rollouts.model_dump()})

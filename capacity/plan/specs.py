@@ -1,0 +1,170 @@
+"""From a question ("sft against grpo at budget 100") to the specs of its runs. No torch."""
+
+from collections.abc import Mapping, Sequence
+
+from capacity.errors import SpecError, unknown
+from capacity.plan.protocols import GRPO, PROTOCOLS, RFT, Protocol
+from capacity.plan.rates import tuned_rate
+from capacity.plan.sizes import Size
+from capacity.spec.run import (
+    METHODS,
+    SEES_DEMONSTRATIONS,
+    USES_GRPO,
+    USES_RFT,
+    Match,
+    Method,
+    NoAdapter,
+    RunSpec,
+    TaskSpec,
+    TrainingSpec,
+)
+from capacity.tasks.catalog import open_task
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """Reads `sft,grpo`; `base` always runs and need not be named.
+
+    Raises:
+        SpecError: unknown (the nearest is offered), named twice, or none.
+    """
+    methods: list[Method] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        method = next((m for m in METHODS if m == part), None)
+        if method is None:
+            raise unknown("method", part, METHODS)
+        if method in methods:
+            raise SpecError(f"--methods {text!r} names {method} twice")
+        if method != "base":
+            methods.append(method)
+    if not methods:
+        raise SpecError(f"--methods {text!r} names no method to train: choose from {', '.join(METHODS[1:])}")
+    return tuple(methods)
+
+
+def rate_of(model: str, task: TaskSpec, method: Method, size: Size, rates: Mapping[Method, float]) -> float:
+    """The learning rate of a method: the one given, else the one shipped for this size."""
+    if method in rates:
+        return rates[method]
+    return tuned_rate(model, task, method, size.tuned_as, size.solution.trained_parameters).learning_rate
+
+
+def matched(training: TrainingSpec, match: Match, tokens_per_step: int | None) -> TrainingSpec:
+    """A protocol's training with another matching; matching "tokens" needs how many a step."""
+    if match == "tokens" and tokens_per_step is None:
+        raise SpecError("--match tokens needs --tokens-per-step: completion tokens that a step trains on")
+    if match != "tokens" and tokens_per_step is not None:
+        raise SpecError(f"--tokens-per-step belongs to --match tokens, not to {match}")
+    return training.model_copy(update={"match": match, "tokens_per_step": tokens_per_step})
+
+
+def trained_spec(
+    model: str,
+    task: TaskSpec,
+    method: Method,
+    size: Size,
+    seed: int,
+    storage_dtype: str,
+    *,
+    rates: Mapping[Method, float] | None = None,
+    validation: bool = False,
+    match: Match = "prompts",
+    tokens_per_step: int | None = None,
+    protocol: Protocol | None = None,
+) -> RunSpec:
+    """The spec of one trained run.
+
+    Args:
+        model: alias.
+        task: with the demonstrations of the study; methods that see none do not name them.
+        method: what trains.
+        size: of the update.
+        seed: of the run.
+        storage_dtype: of the stored update.
+        rates: learning rates by method, the shipped ones for others. `sft+grpo` takes those of its halves.
+        validation: evaluate on the validation split instead of the test split.
+        match: what the arms have in common.
+        tokens_per_step: for matching "tokens".
+        protocol: the shipped one of the task if None.
+
+    Raises:
+        SpecError: no demonstrations for a method that needs them, or no rate.
+    """
+    protocol, problem, given = protocol or PROTOCOLS[task.name], open_task(task), rates or {}
+    sees = method in SEES_DEMONSTRATIONS
+    if sees and not problem.has_demonstrations:
+        raise SpecError(
+            f"task {task.label} has no demonstrations: {method} cannot run; choose from grpo, rft, rft-online"
+        )
+    final: Method = "grpo" if method == "sft+grpo" else method
+    training = protocol.training(problem, rate_of(model, task, final, size, given))
+    warm_start = {"learning_rate": rate_of(model, task, "sft", size, given)} if method == "sft+grpo" else None
+    return RunSpec.model_validate(
+        {
+            "model": model,
+            "task": task if sees else task.unseen(),
+            "method": method,
+            "adapter": size.adapter(seed),
+            "storage_dtype": storage_dtype,
+            "training": matched(training, match, tokens_per_step),
+            "grpo": GRPO if method in USES_GRPO else None,
+            "rft": RFT if method in USES_RFT else None,
+            "warm_start": warm_start,
+            "evaluation": protocol.evaluation(problem, validation=validation),
+            "seed": seed,
+        }
+    )
+
+
+def base_spec(
+    model: str,
+    task: TaskSpec,
+    temperature: float | None = None,
+    *,
+    validation: bool = False,
+    protocol: Protocol | None = None,
+) -> RunSpec:
+    """The spec of an untrained run, at the protocol's temperature if None."""
+    protocol, problem = protocol or PROTOCOLS[task.name], open_task(task)
+    return RunSpec(
+        model=model,
+        task=task.unseen(),
+        method="base",
+        adapter=NoAdapter(),
+        storage_dtype="fp32",
+        training=None,
+        evaluation=protocol.evaluation(problem, validation=validation, temperature=temperature),
+        seed=0,
+    )
+
+
+def base_specs(model: str, task: TaskSpec, protocol: Protocol | None = None) -> list[RunSpec]:
+    """The untrained model at every temperature: on test, and on validation, where the best temperature is chosen."""
+    protocol = protocol or PROTOCOLS[task.name]
+    temperatures = dict.fromkeys([*protocol.temperatures, protocol.evaluation_temperature])
+    return [base_spec(model, task, t, validation=v, protocol=protocol) for v in (False, True) for t in temperatures]
+
+
+# The methods that take longest come first, so that no worker is left with one of them at the end.
+_ORDER: tuple[Method, ...] = ("rft-online", "rft", "random-reward", "grpo", "sft+grpo", "sft")
+
+
+def compare_specs(
+    model: str,
+    task: TaskSpec,
+    methods: Sequence[Method],
+    size: Size,
+    seeds: int,
+    storage_dtype: str,
+    rates: Mapping[Method, float],
+    match: Match = "prompts",
+    tokens_per_step: int | None = None,
+) -> list[RunSpec]:
+    """All runs of one comparison: each method × seed, slowest first, then the base at every temperature."""
+    trained = [
+        trained_spec(
+            model, task, method, size, seed, storage_dtype, rates=rates, match=match, tokens_per_step=tokens_per_step
+        )
+        for method in sorted(methods, key=_ORDER.index)
+        for seed in range(seeds)
+    ]
+    return [*trained, *base_specs(model, task)]

@@ -1,0 +1,229 @@
+"""The study file: what a study asks, and the grids of runs that answer it. No torch.
+
+name = "abacus-sizes"
+question = "How small an update does each method need?"
+
+[tuning]                      # rates = "tuned": best of these on validation, per method, size, model and task
+rates = [1e-4, 1e-3, 1e-2]
+
+[[grids]]
+models = ["abacus-0.9m"]
+methods = ["sft", "rft", "grpo"]
+sizes = [{ budget = 1 }, { budget = 13 }, { adapter = "full" }]
+rates = "tuned"
+seeds = 3
+"""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from capacity.errors import CapacityError, DataError, SpecError, unknown
+from capacity.plan.budget import Budget
+from capacity.plan.models import check_trainable, resolve
+from capacity.plan.protocols import PROTOCOLS, Protocol
+from capacity.plan.sharing import Sharing
+from capacity.plan.sizes import Allocation, Scaling, SizeChoice
+from capacity.spec.run import METHODS, Frozen, Match, Method, RolloutSpec, StorageDtype, TaskSpec
+from capacity.tasks.catalog import parse_task
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float | str) and not isinstance(value, bool) else value
+
+
+def _seeds(value: Any) -> Any:
+    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Rates = Annotated[tuple[Rate, ...], BeforeValidator(_several), Field(min_length=1)]
+
+
+def _rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if rates is not None and (len(rates) < 2 or list(rates) != sorted(set(rates))):
+        raise ValueError("rates to try are two or more, rising, each once")
+    return rates
+
+
+class SizeEntry(Frozen):
+    """One size: the options of `capacity compare` that say how large an update is to be."""
+
+    budget: str | int | None = None
+    adapter: str | None = None
+    rank: int | None = None
+    u: int | None = None
+    groups: int | None = None
+    n_tie: int | None = None
+    vectors: int | None = None
+    vector_length: int | None = None
+    length: int | None = None
+    targets: tuple[str, ...] | None = None
+    sharing: Sharing = "tiled"
+    scaling: Scaling = "paper"
+    allocation: Allocation = "even"
+
+    @property
+    def choice(self) -> SizeChoice:
+        """What `size_of` takes."""
+        given = {name: getattr(self, name) for name in SizeEntry.model_fields}
+        budget = None if self.budget is None else Budget.parse(str(self.budget))
+        return SizeChoice(**{**given, "budget": budget})
+
+
+class ProtocolChanges(Frozen):
+    """Sizes of training and evaluation that differ from the shipped protocol of the task."""
+
+    steps: PositiveInt | None = None
+    warmup_steps: NonNegativeInt | None = None
+    prompts_per_step: PositiveInt | None = None
+    samples_per_prompt: Annotated[int, Field(ge=2)] | None = None
+    test_items: PositiveInt | None = None
+    validation_items: PositiveInt | None = None
+    evaluation_temperature: Annotated[float, Field(ge=0)] | None = None
+    temperatures: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+
+    def applied(self, protocol: Protocol) -> Protocol:
+        """The shipped protocol with these changes."""
+        changes = {name: getattr(self, name) for name in ProtocolChanges.model_fields}
+        return replace(protocol, **{name: value for name, value in changes.items() if value is not None})
+
+
+class Tuning(Frozen):
+    """How `rates = "tuned"` finds a rate: the best on validation, with seeds that no result uses.
+
+    Every method tries the same rates at a size. While the best of some method lies at the edge of the grid, a rate
+    is added there for all of them, `extend` times at most.
+    """
+
+    rates: Annotated[tuple[Rate, ...], AfterValidator(_rising)]
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (1000,)
+    extend: NonNegativeInt = 2
+
+
+class Grid(Frozen):
+    """All combinations of its lists, under one protocol.
+
+    `rates`: "shipped" (tuned for the embedded models), "tuned" (see `Tuning`), a number or a list of them for all
+    methods, or a table with one for each. `try_rates`: for "tuned", instead of those of [tuning]. `seeds`: how many,
+    from 0, or which. `base`: also the untrained model at every temperature of the protocol.
+    """
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("abacus",)
+    methods: tuple[Method, ...] = ()
+    sizes: tuple[SizeEntry, ...] = ()
+    rates: Literal["shipped", "tuned"] | Rates | dict[Method, Rates] = "shipped"
+    try_rates: Annotated[tuple[Rate, ...] | None, AfterValidator(_rising)] = None
+    seeds: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2)
+    storage_dtype: StorageDtype = "bf16"
+    match: Match = "prompts"
+    tokens_per_step: PositiveInt | None = None
+    split: Literal["test", "validation"] = "test"
+    base: bool = True
+    protocol: ProtocolChanges = ProtocolChanges()
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(resolve(name) for name in models)
+        for alias in found:
+            check_trainable(alias)
+        return found
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _known_methods(cls, methods: Any) -> Any:
+        for method in methods if isinstance(methods, list | tuple) else ():
+            if method not in METHODS[1:]:
+                raise unknown("method", str(method), METHODS[1:])
+        return methods
+
+    @property
+    def task_specs(self) -> tuple[TaskSpec, ...]:
+        """The tasks."""
+        return tuple(parse_task(text) for text in self.tasks)
+
+    def protocol_of(self, task: TaskSpec) -> Protocol:
+        """The protocol of a task in this grid."""
+        return self.protocol.applied(PROTOCOLS[task.name])
+
+
+class StudyFile(Frozen):
+    """A whole study. `predictions`: what its authors expect, written down before it is run.
+
+    `rollouts`: samples of all runs come from another engine than the trainer's own model.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    question: str = ""
+    predictions: tuple[str, ...] = ()
+    tuning: Tuning | None = None
+    rollouts: RolloutSpec | None = None
+    grids: Annotated[tuple[Grid, ...], Field(min_length=1)]
+
+
+def read_study_file(path: Path) -> StudyFile:
+    """A study file, checked.
+
+    Raises:
+        DataError: it cannot be read, or is not TOML.
+        SpecError: a field is unknown, missing or out of range; it is named.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: not TOML: {error}") from None
+    try:
+        study = StudyFile.model_validate(raw)
+        for number, grid in enumerate(study.grids, start=1):
+            _check(grid, study, f"grid {number}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SpecError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+    except CapacityError as error:
+        raise SpecError(f"{path}: {error}") from None
+    return study
+
+
+def _check(grid: Grid, study: StudyFile, where: str) -> None:
+    """What one field alone cannot tell."""
+    if bool(grid.methods) != bool(grid.sizes):
+        raise SpecError(f"{where}: methods and sizes go together")
+    if not grid.methods and not grid.base:
+        raise SpecError(f"{where}: no methods and no base: it has no runs")
+    if grid.rates == "tuned" and study.tuning is None:
+        raise SpecError(f'{where}: rates = "tuned" needs a [tuning] table with the rates to try')
+    if grid.try_rates is not None and grid.rates != "tuned":
+        raise SpecError(f'{where}: try_rates belongs to rates = "tuned"')
+    if grid.rates == "tuned" and grid.split != "test":
+        raise SpecError(f"{where}: tuned rates are chosen on validation, so the runs must be of split test")
+    if isinstance(grid.rates, tuple | dict) and grid.split == "test":
+        several = grid.rates if isinstance(grid.rates, tuple) else max(grid.rates.values(), key=len)
+        if len(several) > 1:
+            raise SpecError(
+                f'{where}: several rates on the test split invite choosing the best there: use split = "validation", '
+                'or rates = "tuned"'
+            )
+    if study.tuning is not None and set(study.tuning.seeds) & set(grid.seeds) and grid.rates == "tuned":
+        raise SpecError(f"{where}: its seeds and those of [tuning] overlap: results need fresh seeds")
+    for task in grid.task_specs:
+        if task.name not in PROTOCOLS:
+            raise SpecError(f"{where}: task {task.name} has no shipped protocol")
+    for entry in grid.sizes:
+        entry.choice  # noqa: B018  a budget that cannot be read is an error here

@@ -1,0 +1,1 @@
+"""Completions and their evaluation: by the trainer's own model, or by another engine."""

@@ -1,0 +1,186 @@
+"""Evaluation under a fixed protocol: every run answers the same items with the same uniforms."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from capacity.errors import SpecError
+from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.rollout import Rollout, pad_left, sample
+from capacity.spec.run import EvaluationSpec, canonical_json
+from capacity.tasks.task import GradedTwice, Item, Task
+
+if TYPE_CHECKING:
+    from capacity.sampling.sampler import Sampler
+
+_BATCH = 256
+_CPU_CACHE_BYTES = 512 * 1024**2  # of keys and values of a batch; on a GPU a quarter of its memory
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Graded completions.
+
+    Attributes:
+        outcomes: one row an item: `item`, `completions`, `correct` (0 or 1 a sample), and for tasks that are graded
+            twice also `strict` and `lenient`, one of which `correct` is.
+        items_digest: SHA-256 of the items, names and contents, in their order; 16 hex digits.
+        n_items, n_correct, samples_per_item: `n_correct` counts right samples.
+        n_strict, n_lenient: right samples by the two ways of grading; None for tasks that are graded in one way.
+        n_unfinished: samples that were cut off at the protocol's number of tokens.
+    """
+
+    outcomes: list[dict[str, Any]]
+    items_digest: str
+    n_items: int
+    n_correct: int
+    samples_per_item: int
+    n_strict: int | None = None
+    n_lenient: int | None = None
+    n_unfinished: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right samples: pass@1."""
+        return self.n_correct / (self.n_items * self.samples_per_item)
+
+    @property
+    def pass_at_k(self) -> float:
+        """Share of items that at least one of the samples solves: pass@k for k = `samples_per_item`."""
+        return sum(any(row["correct"]) for row in self.outcomes) / self.n_items
+
+
+def evaluate(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    spec: EvaluationSpec,
+    on_items: Callable[[int, int], None] | None = None,
+    on_rollout: Callable[[Rollout], None] | None = None,
+    sampler: "Sampler | None" = None,
+) -> Evaluation:
+    """Samples and grades `samples_per_item` completions of each item.
+
+    The uniforms of item i, sample j depend on the protocol's seed and on i and j only, so two runs differ in an
+    item only where their models differ. `on_items` is called with (done, all) after each batch, `on_rollout` with
+    what was sampled. With `sampler` the completions are that engine's, in one pass, each with a seed of its own that
+    depends on the protocol's seed, i and j; `model` is then asked for its context only.
+
+    Raises:
+        DataError: the split has fewer items than asked for.
+        SpecError: a prompt leaves no room in the model's context.
+    """
+    items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
+    prompts = [prompt_ids(tokenizer, item) for item in items]
+    check_context(model, items, prompts, spec.max_new_tokens)
+    if sampler is not None:
+        sampler.follow(prompts, "evaluation")
+        rng = np.random.default_rng(spec.seed)
+        new = spec.max_new_tokens
+        rollout = sampler.sample(prompts, rng, temperature=spec.temperature, max_new_tokens=new)
+        if on_rollout is not None:
+            on_rollout(rollout)
+        texts, unfinished = _read(tokenizer, rollout)
+        return graded(task, items, texts, spec.samples_per_item, unfinished)
+    generator = torch.Generator().manual_seed(spec.seed)
+    uniforms = torch.rand(len(items), spec.max_new_tokens, generator=generator, dtype=torch.float64)
+    device = next(model.parameters()).device
+    size = batch_size(model, device, max(map(len, prompts)) + spec.max_new_tokens)
+    model.eval()
+    all_texts: list[str] = []
+    all_unfinished = 0
+    for start in range(0, len(items), size):
+        ids, mask = pad_left(prompts[start : start + size], tokenizer.pad_token_id)
+        rollout = sample(
+            model,
+            ids.to(device),
+            mask.to(device),
+            uniforms[start : start + size],
+            temperature=spec.temperature,
+            eos=tokenizer.eos_token_id,
+            pad=tokenizer.pad_token_id,
+        )
+        texts, unfinished = _read(tokenizer, rollout)
+        all_texts.extend(texts)
+        all_unfinished += unfinished
+        if on_rollout is not None:
+            on_rollout(rollout)
+        if on_items is not None:
+            on_items(len(all_texts), len(items))
+    return graded(task, items, all_texts, spec.samples_per_item, all_unfinished)
+
+
+def _read(tokenizer: Any, rollout: Rollout) -> tuple[list[str], int]:
+    """The texts of completions, and how many were cut off before their end."""
+    ended = ((rollout.completion_ids == tokenizer.eos_token_id) & rollout.completion_mask.bool()).any(1)
+    return tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True), int((~ended).sum())
+
+
+def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfinished: int) -> Evaluation:
+    """The evaluation of given completions, `k` in a row of each item, `unfinished` of which were cut off."""
+    pairs = list(zip(items, texts, strict=True))
+    grades = {"correct": [int(task.grade(item, text)) for item, text in pairs]}
+    if isinstance(task, GradedTwice):
+        grades["strict"] = [int(task.grade_strict(item, text)) for item, text in pairs]
+        grades["lenient"] = [int(task.grade_lenient(item, text)) for item, text in pairs]
+    outcomes = [
+        {
+            "item": items[i].id,
+            **{name: g[i : i + k] for name, g in grades.items()},
+            "completions": list(texts[i : i + k]),
+        }
+        for i in range(0, len(items), k)
+    ]
+    right = {name: sum(grade) for name, grade in grades.items()}
+    return Evaluation(
+        outcomes=outcomes,
+        items_digest=_digest(items[::k]),
+        n_items=len(outcomes),
+        n_correct=right["correct"],
+        samples_per_item=k,
+        n_strict=right.get("strict"),
+        n_lenient=right.get("lenient"),
+        n_unfinished=unfinished,
+    )
+
+
+def _digest(items: Sequence[Item]) -> str:
+    text = canonical_json([asdict(item) for item in items])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    """Whether each prompt and its completion fit the model's context.
+
+    Raises:
+        SpecError: names the longest that does not.
+    """
+    context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if context is None:
+        return
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
+    length = len(prompts[longest])
+    if length + new_tokens > context:
+        raise SpecError(
+            f"item {items[longest].id} has a prompt of {length:,} tokens, which with {new_tokens:,} new ones exceeds "
+            f"the model's context of {context:,}: lower max_new_tokens, or take a model with a longer context"
+        )
+
+
+def batch_size(model: nn.Module, device: torch.device, tokens: int) -> int:
+    """How many sequences of so many tokens are sampled at once: 256, or fewer where their keys and values are large."""
+    config = getattr(model, "config", None)
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    if config is None or not heads or not layers or not hidden:
+        return _BATCH
+    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    width = 2 * layers * heads * head_dim * next(model.parameters()).element_size()
+    on_gpu = device.type == "cuda"
+    limit = int(torch.cuda.get_device_properties(device).total_memory) // 4 if on_gpu else _CPU_CACHE_BYTES
+    return max(1, min(_BATCH, int(limit // (width * tokens))))

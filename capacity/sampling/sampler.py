@@ -1,0 +1,49 @@
+"""Where a run's samples come from: `TransformersSampler` (the trainer's own model) or `EngineSampler` (vLLM)."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from capacity.sampling.rollout import Rollout
+
+
+class Sampler(Protocol):
+    """Draws completions from the model that is trained, with the update that it has when it is asked.
+
+    `engine_name`: what draws them, with its version, "vllm 0.32.0"; None for the trainer's own model.
+    """
+
+    engine_name: str | None
+
+    def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:
+        """Makes sure that the next samples come from the update as it is now.
+
+        Args:
+            prompts: token ids of those that will be sampled; some serve as a probe.
+            where: in the run, "step 7", for messages.
+
+        Returns:
+            What the metrics of the step record of it; nothing where there is nothing to follow.
+
+        Raises:
+            TrainingError: the sampler holds another update.
+        """
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rng: np.random.Generator,
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        base: bool = False,
+    ) -> Rollout:
+        """One completion of each prompt, of at most `max_new_tokens`; of the untrained model if `base`.
+
+        `rng` is all the randomness there is; how much of it is used depends on the number of prompts and on
+        `max_new_tokens` only.
+        """
+
+    def close(self) -> None:
+        """Gives back what it holds."""

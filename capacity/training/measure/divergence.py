@@ -1,0 +1,47 @@
+"""KL divergence of an adapted model from its base, on the model's own completions."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from capacity.sampling import likelihood
+from capacity.sampling.rollout import Rollout, forward_logits
+
+_LOGITS = 32 * 1024**2  # at most so many at a time: 128 MB in fp32, for each of the two models
+
+
+class KlMeter:
+    """Gathers KL(adapted ‖ base) over completion tokens, exact in the vocabulary; see Shenfeld et al., 2509.04259.
+
+    Args:
+        model: with the adapter on.
+        switched_off: gives a context in which it is the base.
+    """
+
+    def __init__(self, model: nn.Module, switched_off: Callable[[], AbstractContextManager[object]]) -> None:
+        self.model = model
+        self.switched_off = switched_off
+        self.nats = 0.0
+        self.tokens = 0
+
+    @torch.no_grad()
+    def add(self, rollout: Rollout) -> None:
+        """Counts the completions of a rollout, a few rows at a time."""
+        vocabulary = int(self.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        rows = max(1, _LOGITS // (rollout.completion_ids.shape[1] * vocabulary))
+        for start in range(0, len(rollout.completion_ids), rows):
+            part = Rollout(*(tensor[start : start + rows] for tensor in vars(rollout).values()))
+            adapted = forward_logits(self.model, part).float()
+            with self.switched_off():
+                base = forward_logits(self.model, part).float()
+            tokens = int(part.completion_mask.sum())
+            self.nats += float(likelihood.mean_kl(adapted, base, part.completion_mask)) * tokens
+            self.tokens += tokens
+
+    @property
+    def bits_per_token(self) -> float:
+        """The mean over all completion tokens, in bits."""
+        return self.nats / max(self.tokens, 1) / math.log(2)

@@ -1,0 +1,105 @@
+"""Code length of held-out sequences of the kind that a run was trained on, after the training.
+
+What it still costs to code such sequences is what excess description length subtracts (Donoway et al., arXiv
+2601.04728).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from capacity.adapters.attach import AdaptedModel
+from capacity.sampling import likelihood
+from capacity.sampling.memory_slices import trimmed
+from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
+from capacity.spec.run import RunSpec
+from capacity.tasks.task import Item, Task
+from capacity.training.batches import HELDOUT_STREAM, encode_completions, encode_prompts, generator
+from capacity.training.rft import RftArm
+from capacity.training.sft import SftArm
+from capacity.training.step import Arm
+
+_ITEMS = 256
+_SEED = 0  # the same held-out sequences for all runs of one kind
+
+
+def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec) -> dict[str, float]:
+    """Bits of held-out sequences under the trained and under the untrained model, summed over tokens.
+
+    `sft`: one demonstration of each of the first 256 validation items. `rft`: the right ones of the base's own samples,
+    one of each. Nothing for the other methods: what they are trained on changes with the model, or is not coded at all.
+
+    Returns:
+        `heldout_code_length_bits`, `heldout_base_code_length_bits`, `heldout_demonstrations`, `heldout_tokens`; empty
+        if the method has no such sequences.
+    """
+    rng = generator(_SEED, HELDOUT_STREAM)
+    items = task.items("validation")[:_ITEMS]
+    arm: Arm
+    if spec.method == "sft":
+        arm = SftArm(adapted, tokenizer, task, spec)
+        rollout = arm.written(items, arm.demonstrated(items, 1, rng))
+    elif spec.method == "rft":
+        arm = RftArm(adapted, tokenizer, task, spec)
+        right = arm.right_samples(items, 1, rng, rounds=1)
+        kept = [(item, samples[0]) for item, samples in zip(items, right, strict=True) if samples]
+        if not kept:
+            return {}
+        rollout = arm.written([item for item, _ in kept], [tokens for _, tokens in kept])
+    else:
+        return {}
+    rows = arm.at_once(rollout, backward=False)
+    with adapted.switched_off():
+        base = code_length(adapted.model, rollout, rows)
+    return {
+        "heldout_code_length_bits": code_length(adapted.model, rollout, rows),
+        "heldout_base_code_length_bits": base,
+        "heldout_demonstrations": len(rollout.completion_ids),
+        "heldout_tokens": int(rollout.completion_mask.sum()),
+    }
+
+
+@dataclass(frozen=True)
+class DemonstrationLength:
+    """Code length of demonstrations, Σ −log₂ p over the tokens of their completions; `bits`: of all of them."""
+
+    bits: float
+    demonstrations: int
+    tokens: int
+
+
+def demonstration_length(
+    model: nn.Module, tokenizer: Any, task: Task, items: Sequence[Item], at_once: Callable[..., int]
+) -> DemonstrationLength:
+    """Code length of one demonstration of each of `items`, end-of-sequence tokens included.
+
+    Args:
+        model: as it is, adapter on or off.
+        tokenizer: of the model.
+        task: one that has demonstrations.
+        items: what they are of.
+        at_once: rows of a rollout that go through the model together, see `RowsAtOnce`.
+    """
+    rng = generator(_SEED, HELDOUT_STREAM)
+    texts = [text for item in items for text in task.demonstrations(item, 1, rng)]
+    ids, mask = pad_right(encode_completions(tokenizer, texts), tokenizer.pad_token_id)
+    prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
+    device = next(model.parameters()).device
+    rollout = Rollout(*(t.to(device) for t in (*prompts, ids, mask, torch.zeros(ids.shape))))
+    bits = code_length(model, rollout, at_once(rollout, backward=False))
+    return DemonstrationLength(bits, len(texts), int(mask.sum()))
+
+
+@torch.no_grad()
+def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
+    """Σ −log₂ p of the completions' tokens, `rows` sequences at a time."""
+    model.eval()
+    bits = 0.0
+    for start in range(0, len(rollout.completion_ids), rows):
+        part = trimmed(Rollout(*(t[start : start + rows] for t in vars(rollout).values())))
+        logprobs = likelihood.token_logprobs(forward_logits(model, part).float(), part.completion_ids)
+        bits += likelihood.code_length_bits(logprobs, part.completion_mask)
+    return bits

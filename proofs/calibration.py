@@ -1,0 +1,294 @@
+"""Coverage of thresholds and ratios on the simulated truths of calibration_grid.toml.
+
+    python proofs/calibration.py [--simulations N] [--cell WORDS] [--details]
+
+Each cell: how often the default interval holds the truth (threshold of sft, of grpo, their ratio), with Monte-Carlo
+standard error; the median width in decades; how often each estimator was the answer; false claims, a lower end of the
+ratio at or above 10 at true ratio 1. Where a truth lies outside of the tested sizes, coverage is one-sided: the
+interval must be open.
+"""
+
+import argparse
+import json
+import sys
+import time
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from capacity_analysis.statistics.hill_profile import limits_around
+from capacity_analysis.statistics.spread import Spread, residual_variance, seed_correlation, spread_of_seeds
+from capacity_analysis.thresholds.estimators import (
+    ArmEstimates,
+    Relative,
+    against_target,
+    believes_hill,
+    cross_covariance,
+    estimate_arm,
+    hill_ratio,
+    monotone_ratio,
+)
+
+Array = NDArray[np.float64]
+GRID = Path(__file__).with_name("calibration_grid.toml")
+ARMS = ("sft", "grpo")
+CLASSES = 8
+HEADINGS = ("cell", "sft", "grpo", "ratio", "false claims %")
+LEGEND = (
+    "Coverage of the default interval in % ± Monte-Carlo error (median width in decades; % of studies answered by the "
+    "Hill curve, the others by the monotone estimator)."
+)
+
+
+def curve(spec: dict[str, Any], log_sizes: Array) -> Array:
+    """Accuracy at log10 sizes."""
+    if spec["kind"] == "steps":
+        place = np.searchsorted(np.log10(spec["sizes_of_steps"]), log_sizes, side="right")
+        return np.array([spec["lower"], *spec["accuracies"]])[place]
+    share = 1 / (1 + 10 ** (spec["slope"] * (np.log10(spec["midpoint"]) - log_sizes)))
+    value = spec["lower"] + (spec["upper"] - spec["lower"]) * share
+    if spec["kind"] == "dip":
+        value = value - spec["depth"] * np.exp(-((log_sizes - np.log10(spec["at"])) ** 2) / (2 * spec["width"] ** 2))
+    return np.asarray(value)
+
+
+def expected(spec: dict[str, Any], log_sizes: Array, jitter: float) -> Array:
+    """Accuracy averaged over seeds."""
+    if jitter == 0:
+        return curve(spec, log_sizes)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(41)
+    values = np.stack([curve(spec, log_sizes + jitter * z) for z in nodes])
+    return np.asarray(weights @ values / weights.sum())
+
+
+def true_threshold(spec: dict[str, Any], target: float, jitter: float) -> float:
+    """log10 of the smallest size whose expected accuracy reaches the target; inf if none does."""
+    grid = np.linspace(-6, 14, 200_001)
+    reached = np.flatnonzero(expected(spec, grid, jitter) >= target)
+    return float(grid[reached[0]]) if len(reached) else np.inf
+
+
+def class_probabilities(mean: Array, concentration: float) -> Array:
+    """Chances of CLASSES equally frequent kinds of items whose mean is `mean` (last axis), spread like a Beta."""
+    flat = np.clip(mean.ravel(), 1e-3, 1 - 1e-3)
+    u, inverse = np.unique(flat, return_inverse=True)
+    ranks = (np.arange(CLASSES) + 0.5) / CLASSES
+    table = stats.beta.ppf(ranks, concentration * u[:, None], concentration * (1 - u[:, None]))
+    return shifted(table, u)[inverse].reshape(*mean.shape, CLASSES)
+
+
+def shifted(chances: Array, mean: Array) -> Array:
+    """Chances moved towards 0 or 1 so that their mean over the last axis is `mean`."""
+    now = chances.mean(-1)
+    up, down = (mean - now)[..., None], (mean / now)[..., None]
+    return np.where(up > 0, chances + up * (1 - chances) / (1 - now)[..., None], chances * np.minimum(down, 1))
+
+
+class Cell:
+    """One cell of the grid with its truth."""
+
+    def __init__(self, raw: dict[str, Any], defaults: dict[str, Any]) -> None:
+        self.spec = {**defaults, **raw}
+        s = self.spec
+        self.name: str = s["name"]
+        self.log_sizes = np.log10(np.array(s["sizes"], dtype=float))
+        ceiling = float(expected(s["grpo"], self.log_sizes[-1:], s["jitter"])[0])
+        self.absolute = "target" in s
+        self.target = s["target"] if self.absolute else s["base"] + s["gain"] * (ceiling - s["base"])
+        self.truth = {arm: true_threshold(s[arm], self.target, s["jitter"]) for arm in ARMS}
+        with np.errstate(invalid="ignore"):
+            self.ratio = self.truth["sft"] - self.truth["grpo"]
+
+    def seed_means(self, rng: np.random.Generator, n: int) -> dict[str, Array]:
+        """Expected accuracy of every run: n × sizes × seeds."""
+        s, shape = self.spec, (n, len(self.log_sizes), self.spec["seeds"])
+        common = rng.normal(size=shape), rng.normal(size=(n, 1, s["seeds"]))
+        out = {}
+        for arm in ARMS:
+            own = rng.normal(size=shape), rng.normal(size=(n, 1, s["seeds"]))
+            shift, move = (
+                np.sqrt(s["shared"]) * c + np.sqrt(1 - s["shared"]) * o for c, o in zip(common, own, strict=True)
+            )
+            centre = curve(s[arm], self.log_sizes[:, None] + s["jitter"] * move) if s["jitter"] else None
+            flat = expected(s[arm], self.log_sizes, 0.0)[:, None]
+            out[arm] = np.clip((flat if centre is None else centre) + s["seed_sd"] * shift, 1e-3, 1 - 1e-3)
+        return out
+
+    def these_items(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
+        """Both arms on items that are the same in every simulation."""
+        s, items = self.spec, self.spec["items"]
+        per_class = np.full(CLASSES, items // CLASSES)
+        per_class[: items % CLASSES] += 1
+        means = self.seed_means(rng, n)
+        spreads = {}
+        for arm in ARMS:
+            central = expected(s[arm], self.log_sizes, 0.0)
+            table = class_probabilities(central, s["concentration"])[None, :, None, :]
+            chances = shifted(np.broadcast_to(table, (*means[arm].shape, CLASSES)), means[arm])
+            right = rng.binomial(per_class, np.clip(chances, 0, 1)).sum(-1)
+            # Classes differ in size by one item, which moves the expectation by less than 0.01 points.
+            spreads[arm] = spread_of_seeds(right / items, np.full(len(self.log_sizes), float(items)))
+        share, top = 0.0 if self.absolute else s["gain"], spreads["grpo"]
+        target = np.full(n, self.target) if self.absolute else s["base"] + share * (top.mean[:, -1] - s["base"])
+        return self.relative(spreads, target, None)
+
+    def relative(
+        self, spreads: dict[str, Spread], target: Array, items: Array | None
+    ) -> tuple[Relative, Relative, Array, Array]:
+        """Both arms against the target and their covariance. `items`: n × 2K × 2K over items, sft first."""
+        k, share, top = len(self.log_sizes), 0.0 if self.absolute else self.spec["gain"], spreads["grpo"]
+        variance = share**2 * top.variance[:, -1]
+        with_target = {arm: np.zeros_like(spreads[arm].mean) for arm in ARMS}
+        with_target["grpo"][:, -1] = share * top.variance[:, -1]
+        blocks = {"sft": slice(0, k), "grpo": slice(k, 2 * k)}
+        arms = [
+            against_target(
+                self.log_sizes, spread.mean, spread.variance, spread.df, target, variance, spread.deviations,
+                with_target[arm], None if items is None else items[:, blocks[arm], blocks[arm]],
+            )
+            for arm, spread in spreads.items()
+        ]  # fmt: skip
+        rho = seed_correlation(spreads["sft"].deviations, spreads["grpo"].deviations)
+        paired = (rho[:, None] * np.sqrt(spreads["sft"].variance * spreads["grpo"].variance))[:, :, None] * np.eye(k)
+        cross = cross_covariance(
+            with_target["sft"], with_target["grpo"], variance, paired,
+            None if items is None else items[:, :k, k:],
+        )  # fmt: skip
+        return arms[0], arms[1], cross, paired
+
+    def fresh_items(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
+        """Both arms on items drawn anew in every simulation, with the covariance of their outcomes."""
+        s, items, k = self.spec, self.spec["items"], len(self.log_sizes)
+        means, share = self.seed_means(rng, n), self.spec["gain"]
+        base = class_probabilities(np.array([s["base"]]), s["concentration"])[0]
+        tables = {a: class_probabilities(expected(s[a], self.log_sizes, 0.0), s["concentration"]) for a in ARMS}
+        accuracy = {a: np.empty(means[a].shape) for a in ARMS}
+        twice = {a: np.empty((n, k)) for a in ARMS}
+        over_items, target = np.empty((n, 2 * k, 2 * k)), np.empty(n)
+        for i in range(n):
+            kind = rng.integers(CLASSES, size=items)
+            outcomes = {}
+            for arm in ARMS:
+                table = np.broadcast_to(tables[arm][:, None, :], (*means[arm].shape[1:], CLASSES))
+                chances = shifted(table, means[arm][i]).astype(np.float32)[:, :, kind]
+                right = (rng.random(chances.shape, dtype=np.float32) < chances).astype(np.float32)
+                accuracy[arm][i] = right.mean(2)
+                twice[arm][i] = [residual_variance(size) for size in right]
+                outcomes[arm] = right.mean(1)
+            untrained = (rng.random(items) < base[kind]).astype(float)
+            goal = untrained + share * (outcomes["grpo"][-1] - untrained)
+            target[i] = goal.mean()
+            over_items[i] = np.cov(np.concatenate([outcomes["sft"], outcomes["grpo"]]) - goal) / items
+        spreads = {}
+        for arm in ARMS:
+            found = spread_of_seeds(accuracy[arm], np.full(k, float(items)))
+            spreads[arm] = replace(found, variance=np.maximum(found.variance - twice[arm], 0.0))
+        return self.relative(spreads, target, over_items)
+
+    def simulate(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
+        """The data of n studies."""
+        return self.these_items(rng, n) if self.spec["inference"] == "these" else self.fresh_items(rng, n)
+
+
+def holds(low: Array, high: Array, truth: float) -> NDArray[np.bool_]:
+    """Whether an interval holds the truth; an infinite truth is held by an interval that is open on its side."""
+    if np.isnan(truth):  # neither arm reaches the target: nothing may be claimed
+        return np.isneginf(low) & np.isposinf(high)
+    return np.asarray((low <= truth) & (truth <= high))
+
+
+def run_cell(cell: Cell, n: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Coverage, widths and false claims."""
+    sft, grpo, cross, paired = cell.simulate(rng, n)
+    data = {"sft": sft, "grpo": grpo}
+    target = np.full(n, cell.target)
+    arms: dict[str, ArmEstimates] = {a: estimate_arm(data[a], limits_around(target, None, None)) for a in ARMS}
+    believed = {a: believes_hill(arms[a]) for a in ARMS}
+    both = believes_hill(*arms.values())
+    n_hill, d_hill = arms["sft"].hill, arms["grpo"].hill
+    assert n_hill is not None
+    assert d_hill is not None
+    ratios = {
+        "hill": hill_ratio(data["sft"], data["grpo"], n_hill, d_hill, cross, paired),
+        "monotone": monotone_ratio(arms["sft"], arms["grpo"]),
+    }
+    quantities: dict[str, dict[str, tuple[Array, Array]]] = {}
+    for arm in ARMS:
+        hill, monotone = arms[arm].hill, arms[arm].monotone
+        assert hill is not None
+        quantities[arm] = {"hill": (hill.low, hill.high), "monotone": (monotone.low, monotone.high)}
+    quantities["ratio"] = {name: (r.low, r.high) for name, r in ratios.items()}
+    out: dict[str, Any] = {"name": cell.name, "n": n}
+    for name, by_estimator in quantities.items():
+        use = both if name == "ratio" else believed[name]
+        truth = cell.ratio if name == "ratio" else cell.truth[name]
+        low, high = (np.where(use, *(by_estimator[e][i] for e in ("hill", "monotone"))) for i in (0, 1))
+        by_estimator["default"] = (low, high)
+        for estimator, (lo, hi) in by_estimator.items():
+            width = np.where(np.isinf(lo) | np.isinf(hi), np.inf, hi - np.where(np.isinf(lo), 0, lo))
+            out[f"{name} {estimator}"] = (float(np.mean(holds(lo, hi, truth))), float(np.median(width)))
+        out[f"{name} believed"] = float(np.mean(use))
+    out["excludes 1"] = float(np.mean((low > 0) | (high < 0)))
+    out["claims 10"] = float(np.mean(low >= 1))
+    out["truth"] = (cell.truth["sft"], cell.truth["grpo"], round(cell.ratio, 4))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--simulations", type=int)
+    parser.add_argument("--seed", type=int, help="of the simulated studies, for a confirmation with others")
+    parser.add_argument("--cell", default="", help="only cells whose name contains this")
+    parser.add_argument("--details", action="store_true", help="both estimators and the time, as JSON after each row")
+    arguments = parser.parse_args()
+    grid = tomllib.loads(GRID.read_text())
+    n = arguments.simulations or grid["simulations"]
+    seed = grid["seed"] if arguments.seed is None else arguments.seed
+    print(f"{n} simulations a cell; 95 % intervals. {LEGEND}\n")
+    print("| " + " | ".join(HEADINGS) + " |\n" + "|---" * len(HEADINGS) + "|")
+    broken = []
+    for index, raw in enumerate(grid["cells"]):
+        cell = Cell(raw, grid["defaults"])
+        if arguments.cell not in cell.name:
+            continue
+        began = time.process_time()
+        found = run_cell(cell, n, np.random.default_rng([seed, index]))
+        print("| " + " | ".join(row(found)) + " |", flush=True)
+        broken += demands(found)
+        if arguments.details:
+            print(json.dumps({**found, "seconds": round(time.process_time() - began, 1)}, default=str), flush=True)
+    print("\n" + ("\n".join(broken) if broken else "All cells meet the demands."))
+    sys.exit(1 if broken else 0)
+
+
+def row(found: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    cells = [found["name"]]
+    for name in ("sft", "grpo", "ratio"):
+        coverage, width = found[f"{name} default"]
+        error = 100 * np.sqrt(coverage * (1 - coverage) / found["n"])
+        wide = "open" if np.isinf(width) else f"{width:.2f}"
+        cells.append(f"{100 * coverage:.1f} ± {error:.1f} ({wide}; {100 * found[f'{name} believed']:.0f})")
+    cells.append(f"{100 * found['claims 10']:.1f}" if found["truth"][2] == 0 else "")
+    return cells
+
+
+def demands(found: dict[str, Any]) -> list[str]:
+    """What a cell misses: coverage of at least 93 %, false claims of at most 2.5 %."""
+    missed = [
+        f"{found['name']}: the interval of {name} covers {100 * found[f'{name} default'][0]:.1f} %"
+        for name in ("sft", "grpo", "ratio")
+        if found[f"{name} default"][0] < 0.93
+    ]
+    if found["truth"][2] == 0 and found["claims 10"] > 0.025:
+        missed.append(f"{found['name']}: {100 * found['claims 10']:.1f} % false claims")
+    return missed
+
+
+if __name__ == "__main__":
+    main()
