@@ -137,7 +137,7 @@ def injection(threads: int) -> tuple[list[float], list[float]]:
     from capacity.adapters.attach import attach
     from capacity.adapters.svd.checkpoint import WeightFolder
     from capacity.models.loading import load, model_folder
-    from capacity.spec.run import TinyLora
+    from capacity.spec.adapters import TinyLora
     from capacity.studies.quiet import quiet
 
     quiet()

@@ -21,7 +21,7 @@ from capacity.adapters.attach import attach
 from capacity.adapters.files.peft_folder import merge
 from capacity.cache import cache_folder
 from capacity.models.loading import load
-from capacity.spec.run import TinyLora
+from capacity.spec.adapters import TinyLora
 from capacity.studies.quiet import quiet
 
 ADAPTER = TinyLora(u=1, groups=13, rank=2, projection_seed=0)

@@ -40,7 +40,8 @@ from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.freshness import divergence_ratio
 from capacity.sampling.vllm.in_process import LocalEngine
 from capacity.sampling.vllm.sync import LoraWriter, Realised, base_weights, merged_weights
-from capacity.spec.run import RolloutSpec, TinyLora
+from capacity.spec.adapters import TinyLora
+from capacity.spec.parts import RolloutSpec
 from capacity.studies.quiet import quiet
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.training.importance import kl_from_trainer

@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from capacity.spec.run import Adapter, BitFit, FullUpdate, Lora, LoraXs, TinyLora, UniLora, VbLora, Vera
+from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, TinyLora, UniLora, VbLora, Vera
 
 _COMMON = {
     "vocab_size": 61,

@@ -7,7 +7,8 @@ from hypothesis import settings
 
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, Study
-from capacity.spec.run import SEES_DEMONSTRATIONS, USES_GRPO, USES_RFT, RunSpec
+from capacity.spec.methods import METHODS
+from capacity.spec.run import RunSpec
 
 # The cores may be busy with training, so no example has a deadline.
 unhurried = settings(deadline=None)
@@ -23,7 +24,7 @@ def raw_spec(
     return {
         "schema_version": 3,
         "model": "abacus-0.9m",
-        "task": {"name": "abacus", **(worked if method in SEES_DEMONSTRATIONS else {"demonstrations": "none"})},
+        "task": {"name": "abacus", **(worked if METHODS[method].sees_demonstrations else {"demonstrations": "none"})},
         "method": method,
         "adapter": tinylora if trained else {"kind": "none"},
         "storage_dtype": "bf16",
@@ -37,8 +38,8 @@ def raw_spec(
         }
         if trained
         else None,
-        "grpo": {} if method in USES_GRPO else None,
-        "rft": {} if method in USES_RFT else None,
+        "grpo": {} if "grpo" in METHODS[method].parts else None,
+        "rft": {} if "rft" in METHODS[method].parts else None,
         "warm_start": {"learning_rate": 0.003} if method == "sft+grpo" else None,
         "evaluation": {
             "split": split,

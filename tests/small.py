@@ -5,7 +5,9 @@ from typing import Any
 from sizes import chosen, within
 
 from capacity.plan.specs import base_spec, trained_spec
-from capacity.spec.run import METHODS, Method, RunSpec, TaskSpec
+from capacity.spec.methods import METHODS, Method
+from capacity.spec.parts import TaskSpec
+from capacity.spec.run import RunSpec
 
 MODEL = "abacus-0.9m"
 SMALLEST = "abacus-0.2m"

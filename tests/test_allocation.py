@@ -14,7 +14,8 @@ from capacity.adapters.files import artifact
 from capacity.adapters.projection import projections
 from capacity.errors import SpecError
 from capacity.plan.apportion import deal
-from capacity.spec.run import LoraXs, RunSpec, TinyLora
+from capacity.spec.adapters import LoraXs, TinyLora
+from capacity.spec.run import RunSpec
 from capacity.training.run import execute
 
 

@@ -14,7 +14,7 @@ from capacity.adapters.files import artifact
 from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
 from capacity.adapters.linears import adapted_modules
 from capacity.errors import SpecError
-from capacity.spec.run import Adapter, Lora, LoraXs, TinyLora
+from capacity.spec.adapters import Adapter, Lora, LoraXs, TinyLora
 
 ADAPTERS = architectures.adapters()
 # Logits here are of order 1, so fp32 leaves about 1e-6 a layer when B·(A·x) and (W + B·A)·x are compared.

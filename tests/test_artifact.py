@@ -22,7 +22,7 @@ from capacity.adapters.linears import adapted_modules, weight_matrix
 from capacity.adapters.svd.factors import Factors
 from capacity.errors import DataError
 from capacity.plan.storage import STORAGE_DTYPES
-from capacity.spec.run import Adapter, FullUpdate, LoraXs, TinyLora
+from capacity.spec.adapters import Adapter, FullUpdate, LoraXs, TinyLora
 
 THIRTEEN = TinyLora(groups=13, u=1, projection_seed=7)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from capacity.errors import DataError
 from capacity.runs.points import points
-from capacity.spec.run import canonical_json
+from capacity.spec.frozen import canonical_json
 from capacity_analysis.check import baseline as module
 from capacity_analysis.check.baseline import Baseline, read_baseline
 from capacity_analysis.check.matching import match

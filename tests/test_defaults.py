@@ -8,7 +8,7 @@ import pytest
 from capacity.plan.budget import Budget
 from capacity.plan.rates import tuned_rate
 from capacity.plan.sizes import SizeChoice
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity_cli.compare import compare_command
 from capacity_cli.defaults import default_task, default_weights
 

@@ -10,7 +10,8 @@ from capacity.adapters.attach import attach
 from capacity.errors import SpecError
 from capacity.sampling import evaluate as module
 from capacity.sampling.evaluate import batch_size, evaluate
-from capacity.spec.run import EvaluationSpec, LoraXs
+from capacity.spec.adapters import LoraXs
+from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.task import Item
 from capacity.training.measure.divergence import KlMeter

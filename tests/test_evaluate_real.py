@@ -48,7 +48,7 @@ def test_prompts_are_in_the_models_chat_format(smollm2: tuple[Any, Any], sums: s
 
 def test_small_sums_are_neither_all_wrong_nor_all_strict(smollm2: tuple[Any, Any], sums: str) -> None:
     from capacity.sampling.evaluate import evaluate
-    from capacity.spec.run import EvaluationSpec
+    from capacity.spec.parts import EvaluationSpec
     from capacity.tasks.catalog import open_task, parse_task
 
     spec = EvaluationSpec(split="test", items=8, temperature=0, max_new_tokens=16)
@@ -105,7 +105,7 @@ def test_a_gguf_file_gives_the_same_model(smollm2: tuple[Any, Any]) -> None:
 
 
 _EVALUATION = """
-from capacity.spec.run import EvaluationSpec
+from capacity.spec.parts import EvaluationSpec
 from capacity.models.loading import load
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.sampling.evaluate import evaluate

@@ -28,7 +28,7 @@ from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.adapters.open import open_model, open_native
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
-from capacity.spec.run import Adapter, LoraXs
+from capacity.spec.adapters import Adapter, LoraXs
 from capacity.training.run import execute
 from capacity_cli import app
 

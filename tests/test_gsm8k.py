@@ -10,7 +10,7 @@ import pytest
 
 from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.data_sets import WordTask
 

@@ -11,7 +11,7 @@ from torch import nn
 from capacity.adapters.attach import AdaptedModel, adapted_modules, attach
 from capacity.errors import SpecError
 from capacity.plan.models import ALIASES
-from capacity.spec.run import FullUpdate, NoAdapter, TinyLora
+from capacity.spec.adapters import FullUpdate, NoAdapter, TinyLora
 
 IDS = torch.tensor([[1, 4, 5, 13, 6, 7, 13, 8, 9, 13, 10, 11, 14, 18], [0, 0, 1, 4, 5, 13, 6, 7, 13, 8, 9, 13, 3, 4]])
 MASK = (IDS != 0).long()

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from untrained import LuckyTask, arm_of, laid_out, sequences, spec_of
 
-from capacity.spec.run import METHODS, Method
+from capacity.spec.methods import TRAINED, Method
 from capacity.training.batches import prompt_schedule
 
 TASK = LuckyTask()
-TRAINED: tuple[Method, ...] = tuple(m for m in METHODS if m not in ("base", "sft+grpo"))
+ONE_PHASE: tuple[Method, ...] = tuple(m for m in TRAINED if m != "sft+grpo")
 
 
 def steps_of(arm: Any, steps: int) -> list[Any]:
@@ -26,7 +26,7 @@ def steps_of(arm: Any, steps: int) -> list[Any]:
 
 def test_matching_prompts_gives_identical_prompts_and_as_many_sequences() -> None:
     seen = {}
-    for method in TRAINED:
+    for method in ONE_PHASE:
         arm = arm_of(spec_of(method), TASK)
         seen[method] = [prompt for batch in steps_of(arm, 1) for prompt, _ in sequences(batch)]
         assert (arm.cost.prompts, arm.cost.sequences) == (4, 16)

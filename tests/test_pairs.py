@@ -14,18 +14,9 @@ from capacity.plan.specs import (
     parse_methods,
     trained_spec,
 )
-from capacity.spec.run import (
-    METHODS,
-    BitFit,
-    FullUpdate,
-    Lora,
-    LoraXs,
-    TaskSpec,
-    TinyLora,
-    UniLora,
-    VbLora,
-    Vera,
-)
+from capacity.spec.adapters import BitFit, FullUpdate, Lora, LoraXs, TinyLora, UniLora, VbLora, Vera
+from capacity.spec.methods import METHODS, TRAINED
+from capacity.spec.parts import TaskSpec
 
 MODEL = "abacus-0.9m"
 TASK = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 4.0, "style_shift": 4.0})
@@ -309,9 +300,6 @@ def test_rates_of_halves_can_be_given_where_only_the_whole_runs():
     for text in ("sft+grpo=0.1", "rft=0.1", "sft=0.1,sft=0.2", "0.1,sft=0.2"):
         with pytest.raises(SpecError, match="--learning-rates"):
             parse_rates(text, ("sft+grpo",))
-
-
-TRAINED = METHODS[1:]
 
 
 @pytest.mark.parametrize("method", TRAINED)

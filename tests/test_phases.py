@@ -9,7 +9,8 @@ from small import TASK as TASK_SPEC
 from untrained import TOKENIZER, LuckyTask, adapted_model, spec_of
 
 from capacity.errors import DataError
-from capacity.spec.run import METHODS, Method, RunSpec
+from capacity.spec.methods import TRAINED, Method
+from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.training import trl_trainer
 from capacity.training.batches import prompt_schedule
@@ -19,7 +20,7 @@ from capacity.training.sft import SftArm
 from capacity.training.step import Cost, Recorder
 
 TASK = LuckyTask()
-ONE_PHASE: tuple[Method, ...] = tuple(m for m in METHODS if m not in ("base", "sft+grpo"))
+ONE_PHASE: tuple[Method, ...] = tuple(m for m in TRAINED if m != "sft+grpo")
 
 
 def planned(spec: RunSpec, recorder: Recorder | None = None) -> list[Any]:

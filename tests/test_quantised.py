@@ -16,7 +16,7 @@ from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft
 from capacity.adapters.linears import weight_matrix
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import CapacityError, SpecError
-from capacity.spec.run import FullUpdate, LoraXs, TinyLora
+from capacity.spec.adapters import FullUpdate, LoraXs, TinyLora
 
 SETTINGS = {
     "8bit": BitsAndBytesConfig(load_in_8bit=True),

@@ -17,7 +17,7 @@ from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.factors import Factors
 from capacity.models.loading import load, model_folder
 from capacity.plan.models import ALIASES
-from capacity.spec.run import Adapter, Lora, LoraXs, TinyLora
+from capacity.spec.adapters import Adapter, Lora, LoraXs, TinyLora
 
 THIRTEEN = TinyLora(groups=13, u=1, projection_seed=0)
 TEXT = "She keeps 16 - 3 - 4 = 9 eggs to sell, so she earns 9 * 2 = 18 dollars."

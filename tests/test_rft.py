@@ -7,7 +7,7 @@ import pytest
 from untrained import HopelessTask, LuckyTask, arm_of, laid_out, sequences, spec_of, text
 
 from capacity.errors import TrainingError
-from capacity.spec.run import Method
+from capacity.spec.methods import Method
 from capacity.tasks.task import Item
 
 TASK = LuckyTask()

@@ -20,7 +20,9 @@ from capacity.sampling.vllm import start
 from capacity.sampling.vllm.engine import check_version
 from capacity.sampling.vllm.follower import EngineSampler
 from capacity.sampling.vllm.sync import Realised, bare_parameters, base_weights, merged_weights
-from capacity.spec.run import Adapter, BitFit, FullUpdate, Lora, LoraXs, RolloutSpec, RunSpec, TinyLora, Vera
+from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, TinyLora, Vera
+from capacity.spec.parts import RolloutSpec
+from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.training.run import execute
 

@@ -15,7 +15,7 @@ from capacity.errors import EngineError, SpecError
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.server import ServerEngine
 from capacity.sampling.vllm.sync import LoraWriter
-from capacity.spec.run import TinyLora
+from capacity.spec.adapters import TinyLora
 
 QUICK = (0.05, 0.1, 0.2, 0.4, 0.8)
 PROMPTS = [[5, 6, 7], [8, 9], [5, 6, 7]]

@@ -23,7 +23,8 @@ from capacity.sampling.evaluate import evaluate
 from capacity.sampling.vllm import several
 from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
 from capacity.sampling.vllm.sync import LoraWriter
-from capacity.spec.run import EvaluationSpec, RolloutSpec, TinyLora
+from capacity.spec.adapters import TinyLora
+from capacity.spec.parts import EvaluationSpec, RolloutSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity_cli.app import app
 from capacity_cli.evaluate_several import through_engine

@@ -9,7 +9,7 @@ from capacity.plan.grid import cells
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
 from capacity.plan.study_file import read_study_file
-from capacity.spec.run import METHODS, Method
+from capacity.spec.methods import METHODS, Method
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 PAPER = [path for path in STUDIES if path.stem.startswith("paper-")]

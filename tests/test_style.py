@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from capacity.errors import SpecError
 from capacity.models.tokenizer import build_tokenizer
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.catalog import open_task, parse_task

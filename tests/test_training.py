@@ -7,7 +7,7 @@ from small import small_spec
 
 from capacity.adapters.files import artifact
 from capacity.errors import DataError, TrainingError
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.run import execute
 

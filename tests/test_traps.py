@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments
 from capacity.adapters.attach import AdaptedModel, attach
 from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.errors import DataError
-from capacity.spec.run import Adapter, LoraXs, TinyLora
+from capacity.spec.adapters import Adapter, LoraXs, TinyLora
 
 ADAPTERS: dict[str, Adapter] = {
     "tinylora": TinyLora(groups=5, u=2, projection_seed=1),

@@ -11,7 +11,9 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from capacity.adapters.attach import attach
 from capacity.plan.specs import trained_spec
-from capacity.spec.run import Adapter, FullUpdate, RunSpec, TaskSpec
+from capacity.spec.adapters import Adapter, FullUpdate
+from capacity.spec.parts import TaskSpec
+from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.grpo import GrpoArm
 from capacity.training.sft import SftArm

@@ -379,7 +379,7 @@ def test_command(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch, kind: str) -
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
     from capacity.adapters.attach import attach
-    from capacity.spec.run import TinyLora
+    from capacity.spec.adapters import TinyLora
     from capacity_cli.factors import factors_command
 
     monkeypatch.setenv("CAPACITY_CACHE", str(tmp_path / "cache"))

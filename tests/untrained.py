@@ -12,7 +12,8 @@ from small import SMALLEST, small_spec
 from capacity.adapters.attach import AdaptedModel, attach
 from capacity.models.pretrain import build_model
 from capacity.models.tokenizer import build_tokenizer
-from capacity.spec.run import Method, RunSpec
+from capacity.spec.methods import Method
+from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.task import Item
 from capacity.training.phases import ARMS

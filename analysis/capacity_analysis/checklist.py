@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from capacity.runs.study import Run, Study
+from capacity.spec.methods import METHODS
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import RateTrials, rate_trials, tuning_trials
 
@@ -34,7 +35,6 @@ QUESTIONS = (
 ENOUGH_SEEDS = 5
 _EXTREME = 10.0
 # Methods without a tuning of their own (`capacity.plan.rates`, which needs no import from here).
-_SAME_RATE = {"random-reward": ("grpo",), "rft-online": ("rft",), "sft+grpo": ("sft", "grpo")}
 _Arm = tuple[str, str, int]  # model, method, trained parameters
 
 
@@ -160,7 +160,8 @@ def _tuned(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:
 
 def _rates_of(method: str) -> tuple[str, ...]:
     """The methods whose tuning a method trains with: a control has the rate of what it controls."""
-    return _SAME_RATE.get(method, (method,))
+    facts = next((facts for name, facts in METHODS.items() if name == method), None)
+    return (method,) if facts is None else tuple(METHODS[phase].rate_from for phase in facts.phases)
 
 
 def _selection(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:

@@ -20,7 +20,7 @@ from capacity.adapters.svd.factors import Factors
 from capacity.errors import SpecError
 from capacity.plan.budget import ModuleShape
 from capacity.plan.sharing import assign_groups, check_u, group_sizes
-from capacity.spec.run import Adapter, BitFit, FullUpdate, Lora, LoraXs, NoAdapter, TinyLora, UniLora, VbLora, Vera
+from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, NoAdapter, TinyLora, UniLora, VbLora, Vera
 
 NAME = "default"  # PEFT's name of the adapter that `attach` makes
 OnModule = Callable[[int, int, str], None]

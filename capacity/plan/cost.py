@@ -12,7 +12,9 @@ from functools import partial
 from capacity.plan.memory import PROMPT_TOKENS, MemoryPlan, advice, memory_plan, rows_at_once
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
-from capacity.spec.run import SEES_DEMONSTRATIONS, FullUpdate, RunSpec
+from capacity.spec.adapters import FullUpdate
+from capacity.spec.methods import METHODS
+from capacity.spec.run import RunSpec
 
 PEAK_FLOPS = 312e12
 TRAINING_SHARE, SAMPLING_SHARE = 0.4, 0.05
@@ -75,7 +77,8 @@ def run_estimate(
         training = spec.training
         per_step = training.prompts_per_step * training.samples_per_prompt
         trained_tokens = training.steps * per_step * tokens(training.max_new_tokens)
-        own = 0.5 if spec.method == "sft+grpo" else float(spec.method not in SEES_DEMONSTRATIONS)
+        phases = METHODS[spec.method].phases
+        own = sum(METHODS[phase].learns_from != "demonstrations" for phase in phases) / len(phases)
         sampled += int(own * trained_tokens)
         longest = max(longest, training.max_new_tokens)
     plan = partial(

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from capacity.errors import CapacityError, SpecError
-from capacity.plan.rates import PARTS, SAME_RATE
 from capacity.plan.sampling import with_rollouts
 from capacity.plan.sizes import Size, size_of
 from capacity.plan.specs import base_specs, rate_of, trained_spec
 from capacity.plan.study_file import Grid, StudyFile, Tuning
-from capacity.spec.run import Match, Method, RolloutSpec, RunSpec, TaskSpec
+from capacity.spec.methods import METHODS, Method
+from capacity.spec.parts import Match, RolloutSpec, TaskSpec
+from capacity.spec.run import RunSpec
 
 Key = tuple[str, str, Size, Match, int | None, str, Method]
 
@@ -44,8 +45,8 @@ class Cell:
     @property
     def tuned_methods(self) -> tuple[Method, ...]:
         """The methods whose rates this cell needs: controls train at the rate of what they control."""
-        needed = (part for m in self.grid.methods for part in PARTS.get(m, (m,)))
-        return tuple(dict.fromkeys(SAME_RATE.get(m, m) for m in needed))
+        needed = (phase for m in self.grid.methods for phase in METHODS[m].phases)
+        return tuple(dict.fromkeys(METHODS[m].rate_from for m in needed))
 
 
 def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
@@ -99,11 +100,11 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
 
 def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict[Method, float]]:
     """The rates, one set for each run of this method that differs in nothing else."""
-    rates, parts = cell.grid.rates, PARTS.get(method, (method,))
+    rates, parts = cell.grid.rates, METHODS[method].phases
     if rates == "shipped":
         return [{p: rate_of(cell.model, cell.task, p, cell.size, {}) for p in parts}]
     if rates == "tuned":
-        keys = {p: key(cell, SAME_RATE.get(p, p)) for p in parts}
+        keys = {p: key(cell, METHODS[p].rate_from) for p in parts}
         return [{p: chosen[k] for p, k in keys.items()}] if all(k in chosen for k in keys.values()) else []
     given = rates if isinstance(rates, dict) else dict.fromkeys(parts, rates)
     missing = [p for p in parts if p not in given]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from capacity.spec.run import EvaluationSpec, GrpoSpec, RftSpec, TrainingSpec
+from capacity.spec.parts import EvaluationSpec, GrpoSpec, RftSpec, TrainingSpec
 from capacity.tasks.task import Bounded, Task
 
 

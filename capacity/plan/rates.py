@@ -9,7 +9,8 @@ from typing import Any
 from capacity.errors import SpecError
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
-from capacity.spec.run import Method, TaskSpec
+from capacity.spec.methods import METHODS, Method
+from capacity.spec.parts import TaskSpec
 
 _REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
 
@@ -42,9 +43,6 @@ class TunedRate:
 UNTUNED: dict[str, float] = {"lora": 1e-5, "full": 1e-6}
 UNTUNED_SMALL = 1e-4  # of all other adapters
 
-# Methods without a tuning of their own: a control must train like what it controls, rft-online like rft.
-SAME_RATE: dict[Method, Method] = {"random-reward": "grpo", "rft-online": "rft"}
-
 
 def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained_parameters: int) -> TunedRate:
     """The shipped learning rate of this method: the one tuned at the nearest size of the same adapter.
@@ -57,7 +55,7 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
     """
     if not is_embedded(model):
         return TunedRate(UNTUNED.get(adapter, UNTUNED_SMALL), at_edge=False, tuned_at=None)
-    tuned = SAME_RATE.get(method, method)
+    tuned = METHODS[method].rate_from
     rows = [
         row
         for row in shipped()
@@ -85,9 +83,6 @@ def _distance(one: int, other: int) -> float:
     return abs(math.log(one) - math.log(other))
 
 
-PARTS: dict[Method, tuple[Method, ...]] = {"sft+grpo": ("sft", "grpo")}  # it has no rate but those of its halves
-
-
 def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, float]:
     """Reads `0.01` (all methods) or `sft=0.003,grpo=0.01`.
 
@@ -97,7 +92,7 @@ def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, f
     if text is None:
         return {}
     rates: dict[Method, float] = {}
-    wanted = tuple(dict.fromkeys(part for m in methods for part in PARTS.get(m, (m,))))
+    wanted = tuple(dict.fromkeys(phase for m in methods for phase in METHODS[m].phases))
     for part in text.split(","):
         name, equals, value = part.strip().rpartition("=")
         try:

@@ -7,7 +7,8 @@ from typing import Literal, cast, get_args
 from capacity.errors import SpecError, unknown
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
-from capacity.spec.run import RolloutSpec, RunSpec
+from capacity.spec.parts import RolloutSpec
+from capacity.spec.run import RunSpec
 
 Choice = Literal["auto", "transformers", "vllm"]
 SERVER = "CAPACITY_VLLM_URL"  # of a running server; without it vLLM runs in the process of the run

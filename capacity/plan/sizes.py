@@ -13,7 +13,7 @@ from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import ALIASES, model_shape
 from capacity.plan.sharing import Sharing, assign_groups, check_u, groups_from_n_tie
-from capacity.spec.run import Adapter
+from capacity.spec.adapters import Adapter
 
 Scaling = Literal["paper", "split"]
 Allocation = Literal["even", "gradient"]

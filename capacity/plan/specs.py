@@ -6,18 +6,10 @@ from capacity.errors import SpecError, unknown
 from capacity.plan.protocols import GRPO, PROTOCOLS, RFT, Protocol
 from capacity.plan.rates import tuned_rate
 from capacity.plan.sizes import Size
-from capacity.spec.run import (
-    METHODS,
-    SEES_DEMONSTRATIONS,
-    USES_GRPO,
-    USES_RFT,
-    Match,
-    Method,
-    NoAdapter,
-    RunSpec,
-    TaskSpec,
-    TrainingSpec,
-)
+from capacity.spec.adapters import NoAdapter
+from capacity.spec.methods import METHODS, TRAINED, Method
+from capacity.spec.parts import Match, TaskSpec, TrainingSpec
+from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 
 
@@ -37,7 +29,7 @@ def parse_methods(text: str) -> tuple[Method, ...]:
         if method != "base":
             methods.append(method)
     if not methods:
-        raise SpecError(f"--methods {text!r} names no method to train: choose from {', '.join(METHODS[1:])}")
+        raise SpecError(f"--methods {text!r} names no method to train: choose from {', '.join(TRAINED)}")
     return tuple(methods)
 
 
@@ -90,14 +82,14 @@ def trained_spec(
         SpecError: no demonstrations for a method that needs them, or no rate.
     """
     protocol, problem, given = protocol or PROTOCOLS[task.name], open_task(task), rates or {}
-    sees = method in SEES_DEMONSTRATIONS
+    facts = METHODS[method]
+    sees = facts.sees_demonstrations
     if sees and not problem.has_demonstrations:
         raise SpecError(
             f"task {task.label} has no demonstrations: {method} cannot run; choose from grpo, rft, rft-online"
         )
-    final: Method = "grpo" if method == "sft+grpo" else method
-    training = protocol.training(problem, rate_of(model, task, final, size, given))
-    warm_start = {"learning_rate": rate_of(model, task, "sft", size, given)} if method == "sft+grpo" else None
+    *earlier, last = (rate_of(model, task, phase, size, given) for phase in facts.phases)
+    training = protocol.training(problem, last)
     return RunSpec.model_validate(
         {
             "model": model,
@@ -106,9 +98,9 @@ def trained_spec(
             "adapter": size.adapter(seed),
             "storage_dtype": storage_dtype,
             "training": matched(training, match, tokens_per_step),
-            "grpo": GRPO if method in USES_GRPO else None,
-            "rft": RFT if method in USES_RFT else None,
-            "warm_start": warm_start,
+            "grpo": GRPO if "grpo" in facts.parts else None,
+            "rft": RFT if "rft" in facts.parts else None,
+            "warm_start": {"learning_rate": earlier[0]} if "warm_start" in facts.parts else None,
             "evaluation": protocol.evaluation(problem, validation=validation),
             "seed": seed,
         }
@@ -144,10 +136,6 @@ def base_specs(model: str, task: TaskSpec, protocol: Protocol | None = None) -> 
     return [base_spec(model, task, t, validation=v, protocol=protocol) for v in (False, True) for t in temperatures]
 
 
-# The methods that take longest come first, so that no worker is left with one of them at the end.
-_ORDER: tuple[Method, ...] = ("rft-online", "rft", "random-reward", "grpo", "sft+grpo", "sft")
-
-
 def compare_specs(
     model: str,
     task: TaskSpec,
@@ -159,12 +147,15 @@ def compare_specs(
     match: Match = "prompts",
     tokens_per_step: int | None = None,
 ) -> list[RunSpec]:
-    """All runs of one comparison: each method × seed, slowest first, then the base at every temperature."""
+    """All runs of one comparison: each method × seed, then the base at every temperature.
+
+    The slowest methods come first, so that no worker is left with one of them at the end.
+    """
     trained = [
         trained_spec(
             model, task, method, size, seed, storage_dtype, rates=rates, match=match, tokens_per_step=tokens_per_step
         )
-        for method in sorted(methods, key=_ORDER.index)
+        for method in sorted(methods, key=lambda m: -METHODS[m].slowness)
         for seed in range(seeds)
     ]
     return [*trained, *base_specs(model, task)]

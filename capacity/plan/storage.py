@@ -8,7 +8,7 @@ counted apart, see `capacity.adapters.files.artifact`.
 from typing import get_args
 
 from capacity.errors import BudgetError
-from capacity.spec.run import StorageDtype
+from capacity.spec.adapters import StorageDtype
 
 STORAGE_DTYPES: tuple[str, ...] = get_args(StorageDtype)
 FIXED_SIZE_DTYPES: tuple[str, ...] = tuple(dtype for dtype in STORAGE_DTYPES if dtype != "entropy")

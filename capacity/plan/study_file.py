@@ -35,7 +35,10 @@ from capacity.plan.models import check_trainable, resolve
 from capacity.plan.protocols import PROTOCOLS, Protocol
 from capacity.plan.sharing import Sharing
 from capacity.plan.sizes import Allocation, Scaling, SizeChoice
-from capacity.spec.run import METHODS, Frozen, Match, Method, RolloutSpec, StorageDtype, TaskSpec
+from capacity.spec.adapters import StorageDtype
+from capacity.spec.frozen import Frozen
+from capacity.spec.methods import TRAINED, Method
+from capacity.spec.parts import Match, RolloutSpec, TaskSpec
 from capacity.tasks.catalog import parse_task
 
 Rate = Annotated[float, Field(gt=0)]
@@ -147,8 +150,8 @@ class Grid(Frozen):
     @classmethod
     def _known_methods(cls, methods: Any) -> Any:
         for method in methods if isinstance(methods, list | tuple) else ():
-            if method not in METHODS[1:]:
-                raise unknown("method", str(method), METHODS[1:])
+            if method not in TRAINED:
+                raise unknown("method", str(method), TRAINED)
         return methods
 
     @property

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from capacity.spec.run import Frozen, canonical_json
+from capacity.spec.frozen import Frozen, canonical_json
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy", "reasoning-gym")
 _PACKAGE = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from capacity.runs.study import Run
-from capacity.spec.run import EvaluationSpec
+from capacity.spec.parts import EvaluationSpec
 
 COLUMNS = (
     "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter",

@@ -22,7 +22,9 @@ from filelock import FileLock, Timeout
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint
-from capacity.spec.run import METHODS, MIGRATIONS, RunSpec, canonical_json, load_spec
+from capacity.spec.frozen import canonical_json
+from capacity.spec.methods import place
+from capacity.spec.run import MIGRATIONS, RunSpec, load_spec
 
 State = Literal["complete", "stale", "missing"]
 
@@ -247,4 +249,4 @@ def _place(run: Run) -> tuple[object, ...]:
     size = run.result.get("trained_parameters", 0)
     rate = spec.training.learning_rate if spec.training else 0.0
     how = (spec.evaluation.split, spec.evaluation.temperature)
-    return spec.model, spec.task.problems, METHODS.index(spec.method), spec.task.style, size, rate, how, spec.seed
+    return spec.model, spec.task.problems, place(spec.method), spec.task.style, size, rate, how, spec.seed

@@ -12,7 +12,8 @@ from torch import nn
 from capacity.errors import SpecError
 from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.rollout import Rollout, pad_left, sample
-from capacity.spec.run import EvaluationSpec, canonical_json
+from capacity.spec.frozen import canonical_json
+from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.task import GradedTwice, Item, Task
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from capacity.plan.memory import rows_at_once, update_bytes
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
 from capacity.sampling.rollout import Rollout
-from capacity.spec.run import FullUpdate
+from capacity.spec.adapters import FullUpdate
 
 
 class RowsAtOnce:

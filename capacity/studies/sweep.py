@@ -11,7 +11,8 @@ from capacity.plan.grid import Cell, Key, cells, extended, first_rates, key, res
 from capacity.plan.study_file import StudyFile, Tuning
 from capacity.runs import files
 from capacity.runs.study import Study
-from capacity.spec.run import Method, RunSpec
+from capacity.spec.methods import Method
+from capacity.spec.run import RunSpec
 
 # Makes those of the given runs that are missing; runs that fail stay missing.
 Make = Callable[[Sequence[RunSpec], str], None]

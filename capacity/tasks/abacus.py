@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from capacity.errors import DataError, SpecError, unknown
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks import abacus_language as language
 from capacity.tasks.task import Item, Split
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from capacity.errors import SpecError, unknown
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks import abacus, data_sets, jsonl, reasoning
 from capacity.tasks.gsm8k import GSM8K
 from capacity.tasks.mathematics import MATHEMATICS

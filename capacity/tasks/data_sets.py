@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from capacity.errors import DataError, SpecError, unknown
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks.grading import answers
 from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.hub import GitFile, HubFile, fetch

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.errors import DataError
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks.data_sets import VALIDATION_SHARE, DataSet, complete_spec, numbered, parse_words, style_of
 from capacity.tasks.rows import SPLITS, Row, Rows, carved, keep, read_rows, records, text_field
 from capacity.tasks.task import Split

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from capacity.errors import CapacityError, DataError, SpecError, unknown
-from capacity.spec.run import TaskSpec
+from capacity.spec.parts import TaskSpec
 from capacity.tasks.data_sets import Grading
 from capacity.tasks.grading import answers
 from capacity.tasks.grading.verifier import verifier

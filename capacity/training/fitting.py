@@ -8,7 +8,8 @@ from capacity.errors import TrainingError
 from capacity.plan.memory import PROMPT_TOKENS, advice, memory_plan
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
-from capacity.spec.run import FullUpdate, RunSpec
+from capacity.spec.adapters import FullUpdate
+from capacity.spec.run import RunSpec
 
 
 def device_memory(device: str) -> int:

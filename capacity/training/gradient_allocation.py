@@ -13,7 +13,8 @@ from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import TrainingError
 from capacity.plan.apportion import deal
 from capacity.plan.sharing import assign_groups, group_sizes
-from capacity.spec.run import LoraXs, RunSpec, TinyLora
+from capacity.spec.adapters import LoraXs, TinyLora
+from capacity.spec.run import RunSpec
 from capacity.tasks.task import Task
 from capacity.training.phases import phases
 from capacity.training.step import Cost, Recorder

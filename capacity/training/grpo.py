@@ -12,7 +12,7 @@ from torch import Tensor
 from capacity.codes import kt_code_bits
 from capacity.errors import TrainingError
 from capacity.sampling import likelihood
-from capacity.spec.run import GrpoSpec
+from capacity.spec.parts import GrpoSpec
 from capacity.tasks.task import Item
 from capacity.training import advantage, losses
 from capacity.training.batches import PERMUTATION_STREAM, ROLLOUT_STREAM, generator

@@ -7,7 +7,7 @@ for the other. Shapes: B sequences, T completion tokens. Log-probabilities in na
 import torch
 from torch import Tensor
 
-from capacity.spec.run import Correction
+from capacity.spec.parts import Correction
 
 
 def importance_weights(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from capacity.errors import TrainingError
-from capacity.spec.run import RftSpec
+from capacity.spec.parts import RftSpec
 from capacity.tasks.task import Item
 from capacity.training.batches import ROLLOUT_STREAM, generator
 from capacity.training.sft import SupervisedArm

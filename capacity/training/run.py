@@ -20,7 +20,8 @@ from capacity.plan.models import model_shape
 from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.vllm.start import opened_sampler
-from capacity.spec.run import RunSpec, TinyLora
+from capacity.spec.adapters import TinyLora
+from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.training import trl_trainer
 from capacity.training.fitting import check_memory, device_memory

@@ -21,7 +21,9 @@ from capacity.sampling.memory_slices import RowsAtOnce, slice_sizes, summed
 from capacity.sampling.own_model import TransformersSampler
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.sampling.sampler import Sampler
-from capacity.spec.run import FullUpdate, RunSpec, TrainingSpec
+from capacity.spec.adapters import FullUpdate
+from capacity.spec.parts import TrainingSpec
+from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.batches import encode_completions, encode_prompts
 from capacity.training.processes import Processes

@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from capacity.errors import TrainingError
-from capacity.spec.run import TrainingSpec
+from capacity.spec.parts import TrainingSpec
 from capacity.tasks.task import Item
 from capacity.training.processes import DividedSampler, Processes
 from capacity.training.step import Arm, Batch

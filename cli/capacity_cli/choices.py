@@ -5,7 +5,7 @@ from typing import cast, get_args
 from capacity.errors import unknown
 from capacity.plan.sharing import Sharing
 from capacity.plan.storage import STORAGE_DTYPES
-from capacity.spec.run import Match
+from capacity.spec.parts import Match
 
 
 def sharing_choice(text: str) -> Sharing:

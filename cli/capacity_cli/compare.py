@@ -11,14 +11,16 @@ from rich.console import Console
 
 from capacity.errors import CapacityError
 from capacity.plan.models import check_trainable, model_shape, resolve
-from capacity.plan.rates import PARTS, parse_rates, tuned_rate
+from capacity.plan.rates import parse_rates, tuned_rate
 from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
 from capacity.plan.sizes import Size, SizeChoice, size_of
 from capacity.plan.specs import compare_specs, parse_methods
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
-from capacity.spec.run import METHODS, Method, RunSpec, TaskSpec
+from capacity.spec.methods import METHODS, Method
+from capacity.spec.parts import TaskSpec
+from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import parse_task
 from capacity_analysis.compare.comparison import compare_runs
 from capacity_cli.choices import match_choice, storage_dtype_choice
@@ -103,7 +105,7 @@ def _remarks(
     model: str, alias: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: dict[Method, float]
 ) -> list[str]:
     """Says which shipped rates were the smallest or largest of those tried, which nobody tuned, and what was chosen."""
-    parts = {part for m in methods for part in PARTS.get(m, (m,))}
+    parts = {phase for m in methods for phase in METHODS[m].phases}
     used = [m for m in METHODS if m in parts and m not in rates]
     rate = {m: tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters) for m in used}
     edge = [m for m in used if rate[m].at_edge]

@@ -51,7 +51,7 @@ def train_items(spec: RunSpec) -> int | Absent:
 
 @cache
 def _train_items(task: str) -> int | Absent:
-    from capacity.spec.run import TaskSpec
+    from capacity.spec.parts import TaskSpec
     from capacity.tasks.catalog import open_task
 
     spec = TaskSpec.model_validate_json(task)
@@ -63,10 +63,11 @@ def _train_items(task: str) -> int | Absent:
 
 def configurations_tried(spec: RunSpec, trained_parameters: int) -> int | Absent:
     """Among how many learning rates the run's was chosen, if it is the one that ships for its method and size."""
-    from capacity.plan.rates import SAME_RATE, shipped, tuned_rate
+    from capacity.plan.rates import shipped, tuned_rate
+    from capacity.spec.methods import METHODS
 
     assert spec.training is not None
-    method, kind = SAME_RATE.get(spec.method, spec.method), spec.adapter.kind
+    method, kind = METHODS[spec.method].rate_from, spec.adapter.kind
     unknown = Absent("how many learning rates were tried is not recorded: give --configurations")
     try:
         tuned = tuned_rate(spec.model, spec.task, spec.method, kind, trained_parameters)

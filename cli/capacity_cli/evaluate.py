@@ -12,7 +12,7 @@ import numpy as np
 from capacity.errors import DataError, SpecError
 from capacity.plan.protocols import PROTOCOLS
 from capacity.runs import files
-from capacity.spec.run import EvaluationSpec, TaskSpec
+from capacity.spec.parts import EvaluationSpec, TaskSpec
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.task import Task
 from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
@@ -137,7 +137,7 @@ def _demonstrations(opened: "Opened", problem: Task, spec: EvaluationSpec) -> di
     """What one demonstration of each of the evaluated items costs to code."""
     from capacity.adapters.attach import AdaptedModel
     from capacity.sampling.memory_slices import RowsAtOnce
-    from capacity.spec.run import NoAdapter
+    from capacity.spec.adapters import NoAdapter
     from capacity.training.measure.heldout import demonstration_length
 
     adapted = opened.adapted or AdaptedModel(opened.model.requires_grad_(False), NoAdapter(), opened.model)

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from capacity.errors import CapacityError
-from capacity.spec.run import RunSpec, TaskSpec
+from capacity.spec.parts import TaskSpec
+from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_reports.report import build_report, destination, try_report, write_files
 from capacity_reports.sources import Lookups

@@ -18,7 +18,8 @@ from capacity.runs import files
 from capacity.runs.fingerprint import current
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
-from capacity.spec.run import METHODS, RunSpec
+from capacity.spec.methods import METHODS
+from capacity.spec.run import RunSpec
 from capacity.studies.sweep import sweep
 from capacity_cli.environment import check_libraries, device
 from capacity_cli.making import make_missing, states

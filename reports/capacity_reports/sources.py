@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from capacity.errors import CapacityError, DataError
 from capacity.runs import files
 from capacity.runs.study import Failure, Run, Study, one_fingerprint
+from capacity.spec.methods import in_order
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.table import Points, read_points, study_points
@@ -140,7 +141,4 @@ def attempt(make: Callable[[], _Made], source: str = "") -> _Made | Absent:
 
 def ordered(methods: Sequence[str]) -> list[str]:
     """Methods in the order in which they are always shown."""
-    from capacity_reports.figures import METHODS
-
-    known = list(METHODS)
-    return sorted(dict.fromkeys(methods), key=lambda m: (known.index(m) if m in known else len(known), m))
+    return in_order(set(methods))

@@ -19,7 +19,7 @@ from capacity.runs.files import write_atomically
 from capacity.sampling import likelihood
 from capacity.sampling.evaluate import Evaluation, evaluate
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
-from capacity.spec.run import EvaluationSpec, TaskSpec
+from capacity.spec.parts import EvaluationSpec, TaskSpec
 from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.catalog import open_task

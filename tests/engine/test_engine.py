@@ -20,7 +20,8 @@ from capacity.sampling.vllm.follower import EngineSampler
 from capacity.sampling.vllm.in_process import LocalEngine
 from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
 from capacity.sampling.vllm.sync import LoraWriter
-from capacity.spec.run import EvaluationSpec, RolloutSpec, TinyLora
+from capacity.spec.adapters import TinyLora
+from capacity.spec.parts import EvaluationSpec, RolloutSpec
 from capacity.tasks.catalog import open_task, parse_task
 
 MODEL = "abacus-0.2m"

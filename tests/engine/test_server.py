@@ -22,7 +22,7 @@ from capacity.sampling.rollout import pad_left, sample
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.server import ServerEngine
 from capacity.sampling.vllm.sync import LoraWriter
-from capacity.spec.run import TinyLora
+from capacity.spec.adapters import TinyLora
 from capacity.tasks.catalog import open_task, parse_task
 
 MODEL, PORT, NEW = "abacus-0.2m", 8473, 24

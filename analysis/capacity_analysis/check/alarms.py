@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field
 
 from capacity.errors import DataError
-from capacity.spec.run import Frozen
+from capacity.spec.frozen import Frozen
 
 VERSION = 1
 _LOCK_SECONDS = 60

@@ -19,7 +19,8 @@ from capacity.errors import DataError
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.points import points
 from capacity.runs.study import Run
-from capacity.spec.run import Frozen, RunSpec, canonical_json, load_spec
+from capacity.spec.frozen import Frozen, canonical_json
+from capacity.spec.run import RunSpec, load_spec
 
 FORMAT = "capacity baseline"
 VERSION = 1

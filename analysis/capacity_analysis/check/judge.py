@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from capacity.errors import DataError, SpecError
-from capacity.spec.run import canonical_json
+from capacity.spec.frozen import canonical_json
 from capacity_analysis.check.baseline import Baseline, Cell
 from capacity_analysis.check.matching import (
     cell_label,

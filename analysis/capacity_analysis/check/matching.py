@@ -10,11 +10,10 @@ from typing import Any
 
 from capacity.errors import DataError
 from capacity.runs.points import protocol_name
-from capacity.spec.run import RunSpec, canonical_json
+from capacity.spec.frozen import canonical_json
+from capacity.spec.methods import METHODS
+from capacity.spec.run import RunSpec
 from capacity_analysis.check.baseline import Baseline, Cell, seedless
-
-# Methods that are not meant to learn: how well they score is no capacity to lose.
-CONTROLS = ("random-reward",)
 
 
 def match(study: Baseline, baseline: Baseline) -> list[tuple[Cell, Cell]]:
@@ -110,7 +109,7 @@ def check_curves(baseline: Baseline) -> None:
 
 def is_judged(cell: Cell) -> bool:
     """Trained, and meant to learn."""
-    return cell.spec["training"] is not None and cell.spec["method"] not in CONTROLS
+    return cell.spec["training"] is not None and METHODS[cell.spec["method"]].meant_to_learn
 
 
 def check_seeds(cells: Sequence[Cell]) -> None:

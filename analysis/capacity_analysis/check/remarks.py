@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from capacity.spec.methods import METHODS
 from capacity_analysis.check.baseline import Baseline, Cell
-from capacity_analysis.check.matching import CONTROLS, cell_label, identical
+from capacity_analysis.check.matching import cell_label, identical
 from capacity_analysis.check.result import BaseCheck, CurveCheck, Outcome
 
 # The drop that a guard should see four times in five.
@@ -28,7 +29,11 @@ def remarks(
         extra.append(f"seed {_seeds(sorted(seeds))}")
     if extra:
         found.append(f"Not in the baseline and not compared: {', '.join(extra)}.")
-    controls = [(old, new) for old, new in pairs if old.spec["method"] in CONTROLS]
+    controls = [
+        (old, new)
+        for old, new in pairs
+        if old.spec["training"] is not None and not METHODS[old.spec["method"]].meant_to_learn
+    ]
     if controls:
         names = ", ".join(sorted({old.spec["method"] for old, _ in controls}))
         other = [cell_label(old) for old, new in controls if not identical(old, new)]

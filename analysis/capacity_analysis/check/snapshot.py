@@ -9,7 +9,8 @@ import numpy as np
 
 from capacity.errors import DataError
 from capacity.runs.study import Run, Study
-from capacity.spec.run import RunSpec, canonical_json
+from capacity.spec.frozen import canonical_json
+from capacity.spec.run import RunSpec
 from capacity_analysis.check.baseline import OF_THE_RUN, Baseline, Cell, StoredRun, is_seed, seedless
 
 _NUMBERS = ("update_bytes", "model_parameters", "trained_parameters")

@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 
 from capacity.errors import DataError
 from capacity.runs.study import Run
-from capacity.spec.run import METHODS, Method, RunSpec
+from capacity.spec.methods import PAIRS, TRAINED, Method
+from capacity.spec.run import RunSpec
 from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
 
 # What is compared with what, as first − second, where both ran.
-PAIRS: tuple[tuple[Method, Method], ...] = (
-    ("grpo", "sft"), ("grpo", "rft"), ("rft", "sft"), ("grpo", "random-reward"), ("sft+grpo", "grpo"),
-    ("rft-online", "grpo"),
-)  # fmt: skip
 _INTERVALS = ("accuracy", "gain", "gain_over_best_temperature")
 
 
@@ -143,7 +140,7 @@ def compare_runs(runs: Sequence[Run], specs: Sequence[RunSpec]) -> Comparison:
     """
     by_identity = {run.spec.identity: run for run in runs}
     planned = [by_identity[s.identity] for s in specs if s.identity in by_identity]
-    methods = tuple(m for m in METHODS if m != "base" and any(s.method == m for s in specs))
+    methods = tuple(m for m in TRAINED if any(s.method == m for s in specs))
     trained = {m: sorted((r for r in planned if r.spec.method == m), key=lambda r: r.spec.seed) for m in methods}
     protocol = next((s.evaluation for s in specs if s.method != "base"), None)
     bases = {

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from capacity.runs.study import Run
-from capacity.spec.run import METHODS, Method, RunSpec
+from capacity.spec.methods import Method, place
+from capacity.spec.run import RunSpec
 from capacity_analysis.compare.comparison import outcome_matrix
 from capacity_analysis.statistics.intervals import Interval, accuracy_interval
 
@@ -79,4 +80,4 @@ def _row(runs: Sequence[Run]) -> SizeRow:
 
 
 def _order(row: SizeRow) -> tuple[Any, ...]:
-    return row.model, row.trained_parameters, METHODS.index(row.method), row.demonstrations, row.temperature
+    return row.model, row.trained_parameters, place(row.method), row.demonstrations, row.temperature

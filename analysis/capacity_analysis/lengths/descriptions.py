@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 
 from capacity.errors import DataError
 from capacity.runs.study import Run
+from capacity.spec.methods import place
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.select import UNSEEN
@@ -191,14 +192,7 @@ def by_demonstrations(arms: Sequence[DescribedArm]) -> dict[str, list[DescribedA
 
 
 def _place(arm: DescribedArm) -> tuple[Any, ...]:
-    return arm.model, arm.trained_parameters, arm.adapter, _rank(arm.method), arm.demonstrations, arm.storage_dtype
-
-
-_ORDER = ("sft", "rft", "rft-online", "grpo", "sft+grpo", "random-reward")
-
-
-def _rank(method: str) -> int:
-    return _ORDER.index(method) if method in _ORDER else len(_ORDER)
+    return arm.model, arm.trained_parameters, arm.adapter, place(arm.method), arm.demonstrations, arm.storage_dtype
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.content_hash import content_hash
 from capacity.adapters.svd.factors import Factors
 from capacity.errors import DataError
-from capacity.spec.run import Adapter, Frozen, StorageDtype, canonical_json
+from capacity.spec.adapters import Adapter, StorageDtype
+from capacity.spec.frozen import Frozen, canonical_json
 
 FORMAT: Literal["capacity-update-2"] = "capacity-update-2"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from capacity.errors import SpecError
 from capacity.plan.budget import ModuleShape
-from capacity.spec.run import UniLora, VbLora, Vera
+from capacity.spec.adapters import UniLora, VbLora, Vera
 
 
 def peft_config(adapter: Vera | VbLora | UniLora, shapes: Sequence[ModuleShape], *, conv1d: bool) -> PeftConfig:

@@ -18,7 +18,7 @@ from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_rig
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.sampling.vllm.freshness import Freshness, Logprobs, judge
 from capacity.sampling.vllm.sync import LoraWriter, Realised, base_weights, merged_weights
-from capacity.spec.run import RolloutSpec
+from capacity.spec.parts import RolloutSpec
 
 _PROBE_PROMPTS, _PROBE_TOKENS = 8, 48
 _PROBE_SEED = 0

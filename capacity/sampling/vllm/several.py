@@ -11,7 +11,7 @@ from capacity.errors import EngineError
 from capacity.sampling.evaluate import Evaluation, check_context, graded
 from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.vllm.engine import Engine, Request
-from capacity.spec.run import EvaluationSpec
+from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.task import Task
 
 AT_ONCE = 16  # adapters in one pass; the engine keeps room for each

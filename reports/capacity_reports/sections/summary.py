@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from capacity.spec.run import SEES_DEMONSTRATIONS
+from capacity.spec.methods import METHODS
 from capacity_analysis.checklist import checklist
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.thresholds.answers import facts
@@ -24,12 +24,17 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
         where = f"{view.label}: " if view.label else ""
         for ratio, sentence in zip((r for r in study.ratios if r.answer), study.sentences(), strict=True):
             # Methods without demonstrations stand in several views.
-            if {ratio.numerator, ratio.denominator}.isdisjoint(SEES_DEMONSTRATIONS):
+            if not _see_demonstrations(ratio.numerator, ratio.denominator):
                 if sentence in said:
                     continue
                 said.add(sentence)
             found.append(f"{where}{sentence} (for {asked}).")
     return tuple(found)
+
+
+def _see_demonstrations(*methods: str) -> bool:
+    """Whether the demonstrations take part in the training of any of these methods."""
+    return any(facts.sees_demonstrations for name, facts in METHODS.items() if name in methods)
 
 
 def claims(verdict: str) -> list[str]:

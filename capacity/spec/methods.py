@@ -1,0 +1,123 @@
+"""The methods: one table, a row each, from which everything that is particular to a method follows."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Method = Literal["base", "sft", "rft", "rft-online", "grpo", "random-reward", "sft+grpo"]
+Source = Literal["nothing", "demonstrations", "samples of the base", "own samples"]
+Part = Literal["grpo", "rft", "warm_start"]
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """One method.
+
+    Attributes:
+        words: what it trains, in a few words.
+        learns_from: where its sequences come from.
+        rate_from: the method whose tuned learning rate it takes; itself if it has a tuning of its own.
+        phases: what it trains, one after the other; a single method but for mixtures.
+        parts: the parts of a `RunSpec` that it has beside training and adapter.
+        controls_for: what a comparison with it rules out; None for the methods that are compared.
+        meant_to_learn: its accuracy is a capacity that a change can lose.
+        slowness: rank by the time that a run takes. The slowest runs start first.
+    """
+
+    words: str
+    learns_from: Source
+    rate_from: Method
+    phases: tuple[Method, ...]
+    parts: tuple[Part, ...] = ()
+    controls_for: str | None = None
+    meant_to_learn: bool = True
+    slowness: int = 0
+
+    @property
+    def sees_demonstrations(self) -> bool:
+        """The task's demonstrations take part in the training of at least one phase."""
+        return any(METHODS[phase].learns_from == "demonstrations" for phase in self.phases)
+
+
+# In the order in which methods are listed everywhere.
+METHODS: dict[Method, MethodFacts] = {
+    "base": MethodFacts(
+        words="the untrained model",
+        learns_from="nothing",
+        rate_from="base",
+        phases=(),
+        controls_for="what the model can do without training",
+        meant_to_learn=False,
+    ),
+    "sft": MethodFacts(
+        words="supervised fine-tuning on the task's demonstrations",
+        learns_from="demonstrations",
+        rate_from="sft",
+        phases=("sft",),
+        slowness=1,
+    ),
+    "rft": MethodFacts(
+        words="supervised fine-tuning on correct samples of the untrained model",
+        learns_from="samples of the base",
+        rate_from="rft",
+        phases=("rft",),
+        parts=("rft",),
+        controls_for="the style of the demonstrations, with the objective of sft",
+        slowness=5,
+    ),
+    "rft-online": MethodFacts(
+        words="supervised fine-tuning on correct samples of the current policy",
+        learns_from="own samples",
+        rate_from="rft",
+        phases=("rft-online",),
+        parts=("rft",),
+        controls_for="the style of the demonstrations, with samples as fresh as those of grpo",
+        slowness=6,
+    ),
+    "grpo": MethodFacts(
+        words="reinforcement learning with group-relative advantages",
+        learns_from="own samples",
+        rate_from="grpo",
+        phases=("grpo",),
+        parts=("grpo",),
+        slowness=3,
+    ),
+    "random-reward": MethodFacts(
+        words="grpo with rewards permuted within each group",
+        learns_from="own samples",
+        rate_from="grpo",
+        phases=("random-reward",),
+        parts=("grpo",),
+        controls_for="drift and format: what it gains is not learning",
+        meant_to_learn=False,
+        slowness=4,
+    ),
+    "sft+grpo": MethodFacts(
+        words="half of the steps sft, then half grpo, on one update",
+        learns_from="own samples",
+        rate_from="grpo",
+        phases=("sft", "grpo"),
+        parts=("grpo", "warm_start"),
+        controls_for="a warm start",
+        slowness=2,
+    ),
+}
+TRAINED: tuple[Method, ...] = tuple(method for method in METHODS if method != "base")
+# The differences that a comparison states, the first minus the second.
+PAIRS: tuple[tuple[Method, Method], ...] = (
+    ("grpo", "sft"),
+    ("grpo", "rft"),
+    ("rft", "sft"),
+    ("grpo", "random-reward"),
+    ("sft+grpo", "grpo"),
+    ("rft-online", "grpo"),
+)
+
+
+def place(method: str) -> int:
+    """Where a method stands in lists; methods that the table does not know stand last."""
+    return next((index for index, name in enumerate(METHODS) if name == method), len(METHODS))
+
+
+def in_order(methods: set[str]) -> list[str]:
+    """Methods in the order of the table, unknown ones last and by name."""
+    return sorted(methods, key=lambda method: (place(method), method))
