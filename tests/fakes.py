@@ -8,6 +8,7 @@ from hypothesis import settings
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, Study
 from capacity.spec.methods import METHODS
+from capacity.spec.result import Outcome, Result, Step
 from capacity.spec.run import RunSpec
 
 # The cores may be busy with training, so no example has a deadline.
@@ -55,9 +56,9 @@ def spec(method: str = "sft", seed: int = 0, items: int = 4, temperature: float 
     return RunSpec.model_validate(raw_spec(method, seed, items, temperature, split))
 
 
-def result(run_spec: RunSpec, correct: list[int]) -> dict[str, Any]:
+def result(run_spec: RunSpec, correct: list[int], **changes: Any) -> Result:
     trained = run_spec.training is not None
-    return {
+    fields = {
         "model_parameters": 861952,
         "family": "abacus",
         "trained_parameters": 13 if trained else 0,
@@ -74,11 +75,12 @@ def result(run_spec: RunSpec, correct: list[int]) -> dict[str, Any]:
         "wall_seconds": 2.0 + run_spec.seed,
         "worker_peak_memory_bytes": 10**9,
     }
+    return Result.model_validate(fields | changes)
 
 
-def outcomes(correct: list[int], first_item: int = 0, split: str = "test") -> list[dict[str, Any]]:
+def outcomes(correct: list[int], first_item: int = 0, split: str = "test") -> list[Outcome]:
     return [
-        {"item": f"{split}-{item}", "correct": [c], "completions": [f"#{c}"]}
+        Outcome(item=f"{split}-{item}", correct=(c,), completions=(f"#{c}",))
         for item, c in enumerate(correct, start=first_item)
     ]
 
@@ -91,7 +93,7 @@ def add(
     first_item: int = 0,
 ) -> Run:
     """Adds a complete run whose answers are `correct`, and reads it back."""
-    metrics = [{"step": step, "loss": 1.5} for step in range(2)] if run_spec.training else []
+    metrics = [Step(step=step, loss=1.5) for step in range(2)] if run_spec.training else []
     update = b"theta" if run_spec.training else None
     rows = outcomes(correct, first_item, run_spec.evaluation.split)
     folder = study.add(run_spec, fingerprint, result(run_spec, correct), metrics, rows, update)

@@ -12,6 +12,7 @@ import pytest
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Run, Study
+from capacity.spec.result import Outcome
 from capacity.spec.run import RunSpec, load_spec
 
 ITEMS = 400
@@ -23,10 +24,10 @@ OTHER = Fingerprint(sources="t", versions={"torch": "2.13.0"}, device="cpu", dty
 class MadeRun(Run):
     """A run that is nowhere on disk."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Outcome] = field(default_factory=list)
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        return self.rows
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(self.rows)
 
 
 class MadeStudy(Study):
@@ -66,7 +67,7 @@ def add(
     first_item: int = 0,
 ) -> None:
     size = getattr(run_spec.adapter, "groups", 0)
-    result = {**fakes.result(run_spec, correct), "trained_parameters": size, "update_bytes": 2 * size}
+    result = fakes.result(run_spec, correct, trained_parameters=size, update_bytes=2 * size)
     rows = fakes.outcomes(correct, first_item)
     study.made.append(MadeRun(Path(run_spec.label), run_spec, fingerprint, result, rows))
 

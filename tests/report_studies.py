@@ -7,6 +7,7 @@ import numpy as np
 from fakes import FINGERPRINT, raw_spec
 
 from capacity.runs.study import Study
+from capacity.spec.result import Outcome, Result, Step
 from capacity.spec.run import RunSpec
 
 MODELS = {"abacus-0.2m": 200_000, "abacus-0.9m": 861_952, "abacus-3m": 3_000_000}
@@ -81,12 +82,12 @@ def add(study: Study, run: RunSpec, share: float, rng: np.random.Generator, host
             "heldout_demonstrations": 64,
             "heldout_tokens": 1300,
         }
-    metrics = [_step(run, step, share) for step in range(STEPS)] if trained else []
+    metrics = [Step.model_validate(_step(run, step, share)) for step in range(STEPS)] if trained else []
     outcomes = [
-        {"item": f"{run.evaluation.split}-{i}", "correct": [c], "completions": [f"{hostile}1+2=3#{c}"]}
+        Outcome(item=f"{run.evaluation.split}-{i}", correct=(c,), completions=(f"{hostile}1+2=3#{c}",))
         for i, c in enumerate(right)
     ]
-    study.add(run, FINGERPRINT, result, metrics, outcomes, b"theta" if trained else None)
+    study.add(run, FINGERPRINT, Result.model_validate(result), metrics, outcomes, b"theta" if trained else None)
 
 
 def _step(run: RunSpec, step: int, share: float) -> dict[str, object]:

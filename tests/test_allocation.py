@@ -103,28 +103,28 @@ def gradient_spec(method: Any, groups: int = 7, u: int = 2) -> RunSpec:
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_a_run_measures_records_and_stores_its_allocation(method: Any, model: Any) -> None:
     record = execute(gradient_spec(method), "cpu")
-    allocation = record.result["allocation"]
-    assert len(allocation["scores"]) == len(allocation["entries"]) == 7
-    assert sum(allocation["entries"]) == record.result["trained_parameters"] == 14
-    assert all(score > 0 for score in allocation["scores"])
-    assert allocation["cost"]["sequences"] == 2 * 16
+    allocation = record.result.allocation
+    assert len(allocation.scores) == len(allocation.entries) == 7
+    assert sum(allocation.entries) == record.result.trained_parameters == 14
+    assert all(score > 0 for score in allocation.scores)
+    assert allocation.cost["sequences"] == 2 * 16
     assert record.update is not None
     read = artifact.read(record.update, "update")
-    assert (read.recipe.entries or (2,) * 7) == tuple(allocation["entries"])
+    assert (read.recipe.entries or (2,) * 7) == tuple(allocation.entries)
     assert artifact.rebuild(read, model, None).trained_parameters == 14
     # Measuring moves nothing else: prompts, samples and costs of training are those of an even run.
     even = small_spec(method, rate=0.01)
     even = even.model_copy(update={"adapter": TinyLora(groups=7, u=2, projection_seed=0)})
     plain = execute(even, "cpu")
-    assert plain.metrics[0]["loss"] == record.metrics[0]["loss"]
-    assert plain.result["prompts"] == record.result["prompts"]
-    assert plain.result["allocation"] is None
+    assert plain.steps[0].loss == record.steps[0].loss
+    assert plain.result.prompts == record.result.prompts
+    assert plain.result.allocation is None
 
 
 def test_allocation_is_reproducible() -> None:
     first, second = execute(gradient_spec("sft"), "cpu"), execute(gradient_spec("sft"), "cpu")
     assert replace(first, result={}) == replace(second, result={})
-    assert first.result["allocation"] == second.result["allocation"]
+    assert first.result.allocation == second.result.allocation
 
 
 def test_without_any_gradient_there_is_a_diagnosis(monkeypatch: Any) -> None:

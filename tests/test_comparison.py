@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import DataError
+from capacity.spec.result import Outcome
 from capacity_analysis.compare.comparison import PAIRS, Arm, Difference, compare_runs, outcome_matrix, verdict
 from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
 
@@ -208,7 +209,8 @@ def test_runs_that_answered_fewer_items_are_refused(tmp_path):
 def test_several_samples_of_an_item_count_by_their_share(tmp_path):
     study = fakes.study_in(tmp_path)
     s = spec("sft")
-    outcomes = [{"item": f"test-{i}", "correct": [1, i % 2, 0, 0], "completions": [""] * 4} for i in range(6)]
+    outcomes = [Outcome(item=f"test-{i}", correct=(1, i % 2, 0, 0)) for i in range(6)]
+    s = s.model_copy(update={"evaluation": s.evaluation.model_copy(update={"samples_per_item": 4})})
     folder = study.add(s, fakes.FINGERPRINT, fakes.result(s, [1]), [], outcomes, None)
     assert outcome_matrix([study.read(folder)]).tolist() == [[0.25, 0.5, 0.25, 0.5, 0.25, 0.5]]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from fakes import FINGERPRINT, outcomes, result, spec, study_in
-from test_describe import HELDOUT, metrics_of
+from test_describe import HELDOUT, steps_of
 from typer.testing import CliRunner
 
 from capacity.errors import DataError, SpecError
@@ -33,9 +33,9 @@ def study(tmp_path: Path) -> Study:
 
 
 def add_run(study: Study, run_spec: RunSpec, extra: dict[str, Any]) -> None:
-    rows = metrics_of(run_spec.method) if run_spec.training else []
+    rows = steps_of(run_spec.method) if run_spec.training else []
     update = b"theta" if run_spec.training else None
-    study.add(run_spec, FINGERPRINT, result(run_spec, [1, 0]) | extra, rows, outcomes([1, 0]), update)
+    study.add(run_spec, FINGERPRINT, result(run_spec, [1, 0], **extra), rows, outcomes([1, 0]), update)
 
 
 def test_json_has_every_quantity_of_every_arm(study: Study):

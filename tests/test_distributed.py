@@ -33,7 +33,7 @@ def trained(method: Any, folder: str) -> tuple[torch.Tensor, list[dict[str, Any]
     spec = spec_of(method, steps=3, prompts_per_step=3)
     arm = arm_of(spec, TASK)
     trl_trainer.train(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step), "cpu", folder)
-    return arm.adapted.vector(), arm.metrics
+    return arm.adapted.vector(), arm.steps
 
 
 def one_of_two(rank: int, port: int, folder: str) -> None:
@@ -77,11 +77,11 @@ def test_two_processes_make_the_update_of_one(made_by_two: Any, method: str, tmp
 def test_two_processes_write_a_run_once(made_by_two: Any) -> None:
     (run,) = made_by_two[1]
     assert run.spec == RUN
-    assert run.result["processes"] == 2
+    assert run.result.processes == 2
     alone = execute(RUN, "cpu")
-    assert run.result["trained_parameters"] == alone.result["trained_parameters"]
-    for row, expected in zip(run.metrics(), alone.metrics, strict=True):
-        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert run.result.trained_parameters == alone.result.trained_parameters
+    for row, expected in zip(run.steps, alone.steps, strict=True):
+        assert row.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
 def test_rows_are_divided_in_order_and_evenly() -> None:

@@ -34,17 +34,17 @@ def protocol(**changes: Any) -> EvaluationSpec:
 def test_both_grades_are_counted_and_kept(smallest: Any, tokenizer: Any) -> None:
     found = evaluate(smallest, tokenizer, TwiceGraded(), protocol(samples_per_item=2))
     assert found.n_items == len(found.outcomes) == 24
-    assert found.n_strict == found.n_correct == sum(sum(row["correct"]) for row in found.outcomes)
-    assert found.n_lenient == sum(sum(row["lenient"]) for row in found.outcomes)
+    assert found.n_strict == found.n_correct == sum(sum(row.correct) for row in found.outcomes)
+    assert found.n_lenient == sum(sum(row.lenient) for row in found.outcomes)
     assert found.n_correct < found.n_lenient <= 48
     assert found.accuracy <= found.pass_at_k <= 1
-    assert found.pass_at_k == sum(any(row["correct"]) for row in found.outcomes) / 24
+    assert found.pass_at_k == sum(any(row.correct) for row in found.outcomes) / 24
 
 
 def test_a_task_with_one_grade_has_no_other(smallest: Any, tokenizer: Any) -> None:
     found = evaluate(smallest, tokenizer, AbacusTask(), protocol())
     assert (found.n_strict, found.n_lenient) == (None, None)
-    assert set(found.outcomes[0]) == {"item", "correct", "completions"}
+    assert found.outcomes[0].model_fields_set == {"item", "correct", "completions"}
 
 
 def test_completions_that_are_cut_off_are_counted(smallest: Any, tokenizer: Any) -> None:

@@ -84,8 +84,8 @@ def test_one_step_of_training(sums: str, method: Any) -> None:
             pytest.skip(str(error))
     else:
         record = execute(spec, "cpu")
-    assert record.result["trained_parameters"] == 13
-    assert len(record.metrics) == 1
+    assert record.result.trained_parameters == 13
+    assert len(record.steps) == 1
 
 
 def test_a_gguf_file_gives_the_same_model(smollm2: tuple[Any, Any]) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from capacity.adapters.open import open_model, open_native
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.spec.adapters import Adapter, LoraXs
+from capacity.spec.result import Outcome, Result
 from capacity.training.run import execute
 from capacity_cli import app
 
@@ -98,8 +99,8 @@ class Made:
     folder: Path
     run: Path
     identity: str
-    result: dict[str, Any]
-    outcomes: list[dict[str, Any]]
+    result: Result
+    outcomes: Sequence[Outcome]
     exports: dict[str, Any]
 
 
@@ -112,7 +113,7 @@ def made(loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     study = Study(folder / "study")
     with study.locked():
         made_by = current("cpu", "fp32")
-        run = study.add(spec, made_by, record.result, record.metrics, record.outcomes, record.update)
+        run = study.add(spec, made_by, record.result, record.steps, record.outcomes, record.update)
     shutil.copy(run / "update.safetensors", folder)
     exports = {
         form: capacity(folder, "export", "update.safetensors", "--to", form, "--out", form, "--json").json()
@@ -141,9 +142,9 @@ def test_every_form_answers_as_the_run_recorded(
 ) -> None:
     where = str(made.run) if adapter == "run" else adapter
     result = evaluated(made.folder, *(("--adapter", where) if where else (model,)))
-    assert result["outcomes"] == made.outcomes
-    assert result["accuracy"] == made.result["accuracy"]
-    assert (result["n_items"], result["n_correct"]) == (ITEMS, made.result["n_correct"])
+    assert result["outcomes"] == as_json(made.outcomes)
+    assert result["accuracy"] == made.result.accuracy
+    assert (result["n_items"], result["n_correct"]) == (ITEMS, made.result.n_correct)
     assert result["low"] < result["accuracy"] < result["high"]
     assert (result["form"], result["model"], result["adapter"]) == (form, model, where)
     assert result["trained_parameters"] == (84 if form == "native" else None)
@@ -153,7 +154,7 @@ def test_every_form_answers_as_the_run_recorded(
 
 def test_the_base_itself_answers_as_a_base_run_recorded(base: Any) -> None:
     record = execute(small_spec("base"), "cpu")
-    assert base["outcomes"][:16] == record.outcomes
+    assert base["outcomes"][:16] == as_json(record.outcomes)
     assert (base["form"], base["model"], base["adapter"], base["trained_parameters"]) == ("base", "abacus", None, None)
 
 
@@ -169,7 +170,7 @@ def test_options_of_the_protocol_change_what_is_asked(made: Made, base: Any) -> 
 
 def test_without_json_evaluate_prints_one_line(made: Made, base: Any) -> None:
     done = capacity(made.folder, "evaluate", "--adapter", "peft", "--items", str(ITEMS))
-    share, low, high = (100 * made.result["accuracy"], *done_interval(made))
+    share, low, high = (100 * made.result.accuracy, *done_interval(made))
     assert (done.code, done.err) == (0, "")
     first, second = done.out.splitlines()
     assert first == (
@@ -179,12 +180,16 @@ def test_without_json_evaluate_prints_one_line(made: Made, base: Any) -> None:
     assert re.fullmatch(r"KL to the base: \d+\.\d+ bits a token", second)
 
 
+def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    return [outcome.model_dump(mode="json") for outcome in outcomes]
+
+
 def done_interval(made: Made) -> tuple[float, float]:
     import numpy as np
 
     from capacity_analysis.statistics.intervals import accuracy_interval
 
-    interval = accuracy_interval(np.array([[row["correct"][0] for row in made.outcomes]], dtype=float))
+    interval = accuracy_interval(np.array([[row.correct[0] for row in made.outcomes]], dtype=float))
     return 100 * interval.low, 100 * interval.high
 
 
@@ -192,7 +197,7 @@ def test_a_model_whose_tokenizer_has_no_padding_is_evaluated_all_the_same(made: 
     shutil.copytree(made.folder / "merged", tmp_path / "model")
     path = tmp_path / "model" / "tokenizer_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token"}))
-    assert evaluated(tmp_path, "./model", items=16)["outcomes"] == made.outcomes[:16]
+    assert evaluated(tmp_path, "./model", items=16)["outcomes"] == as_json(made.outcomes[:16])
 
 
 def test_exports_say_what_they_are(made: Made) -> None:

@@ -58,7 +58,7 @@ def test_matching_tokens_keeps_the_tokens_of_all_steps_within_one_group(method: 
             assert total <= budget * step
         if len(lengths) < arm.prompts_per_step - batch.extra.get("unsolved_prompts", 0):
             assert total > budget * step - 4 * 26  # not even the shortest group more would have fitted
-    assert total == arm.cost.trained_tokens == sum(row["trained_tokens"] for row in arm.metrics)
+    assert total == arm.cost.trained_tokens == sum(row.trained_tokens for row in arm.steps)
     assert abs(total - 6 * budget) <= k * 26
 
 
@@ -68,7 +68,7 @@ def test_matching_tokens_drops_rewards_and_advantages_with_their_sequences() -> 
     count = len(batch.rollout.completion_ids)
     assert 0 < count < 16
     assert len(batch.rewards) == len(batch.advantages) == batch.sequences == count
-    assert len(arm.metrics[0]["group_hits"]) == count // 4
+    assert len(arm.steps[0].group_hits) == count // 4
     assert (arm.cost.prompts, arm.cost.sequences, arm.cost.sampled_sequences) == (count // 4, count, 16)
 
 

@@ -94,10 +94,10 @@ def test_halves_train_one_update_at_their_own_rates(tmp_path: Path) -> None:
     assert adapted.trained_parameters == 84
     torch.testing.assert_close(after_sft.abs(), torch.full((84,), 0.003), rtol=2e-2, atol=0)
     torch.testing.assert_close((after_both - after_sft).abs(), torch.full((84,), 0.02), rtol=2e-2, atol=0)
-    assert [(row["step"], row["phase"]) for row in recorder.metrics] == [(0, "sft"), (1, "grpo")]
-    assert recorder.metrics[0]["kl_to_base_bits"] == 0 < recorder.metrics[1]["kl_to_base_bits"]
-    assert "reward" not in recorder.metrics[0]
-    assert "reward" in recorder.metrics[1]
+    assert [(row.step, row.phase) for row in recorder.steps] == [(0, "sft"), (1, "grpo")]
+    assert recorder.steps[0].kl_to_base_bits == 0 < recorder.steps[1].kl_to_base_bits
+    assert recorder.steps[0].reward is None
+    assert recorder.steps[1].reward is not None
     assert (recorder.cost.prompts, recorder.cost.sequences, recorder.cost.sampled_sequences) == (8, 32, 16)
 
 
@@ -105,8 +105,8 @@ def test_runs_of_one_phase_do_not_name_it(tmp_path: Path) -> None:
     spec, recorder = spec_of("sft", steps=1), Recorder([], Cost())
     for arm, schedule in phases(adapted_model(spec), TOKENIZER, TASK, spec, recorder):
         trl_trainer.train(arm, schedule, "cpu", str(tmp_path))
-    assert [row["step"] for row in recorder.metrics] == [0]
-    assert "phase" not in recorder.metrics[0]
+    assert [row.step for row in recorder.steps] == [0]
+    assert recorder.steps[0].phase is None
 
 
 def test_task_of_the_tests_is_the_default_one() -> None:

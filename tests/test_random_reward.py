@@ -45,6 +45,6 @@ def test_metrics_show_the_permuted_groups() -> None:
     arm = arm_of(spec_of("random-reward", **SHORT), TASK)
     batch = arm.batch(laid_out(arm, PROMPTS))
     arm.loss(batch)
-    (row,) = arm.metrics
-    assert row["group_hits"] == group_hits(batch.rewards, 4)
-    assert row["reward"] == pytest.approx(float(batch.rewards.mean()))
+    (row,) = arm.steps
+    assert row.group_hits == group_hits(batch.rewards, 4)
+    assert row.reward == pytest.approx(float(batch.rewards.mean()))

@@ -263,9 +263,10 @@ def test_other_items_are_refused():
 )
 def test_an_update_of_another_size_is_refused_even_if_it_scores_better(field, after):
     study = guarded.make(draw=1, shift=0.1)
-    for run in study.made:
-        if run.result["trained_parameters"] == 13:
-            run.result[field] += 1
+    for i, run in enumerate(study.made):
+        if run.result.trained_parameters == 13:
+            larger = run.result.model_copy(update={field: getattr(run.result, field) + 1})
+            study.made[i] = replace(run, result=larger)
     message = refused(snapshot(study), made())
     assert f"another size (13 parameters, 26 bytes → {after})" in message
 
@@ -274,8 +275,9 @@ def test_bytes_of_entropy_coded_updates_are_free():
     def entropy_coded(extra):
         study = guarded.make()
         for i, run in enumerate(study.made):
-            run.result["update_bytes"] += extra * run.spec.seed
-            study.made[i] = replace(run, spec=run.spec.model_copy(update={"storage_dtype": "entropy"}))
+            bytes_stored = run.result.update_bytes + extra * run.spec.seed
+            result = run.result.model_copy(update={"update_bytes": bytes_stored})
+            study.made[i] = replace(run, result=result, spec=run.spec.model_copy(update={"storage_dtype": "entropy"}))
         return snapshot(study)
 
     assert check(entropy_coded(1), entropy_coded(0)).outcome == "identical"

@@ -187,7 +187,7 @@ def test_two_studies_are_paired_by_seed_and_item(folder, tmp_path):
 
     def outcomes(study: Study, groups: int, u: int) -> np.ndarray:
         runs = [study.read(study.path_of(spec("abacus-0.9m", "grpo", groups, u, s, 80))) for s in range(2)]
-        return np.array([[row["correct"][0] for row in run.outcomes()] for run in runs], dtype=float)
+        return np.array([[row.correct[0] for row in run.outcomes()] for run in runs], dtype=float)
 
     for pair, (groups, u) in zip(pairs, SMALL[2:4], strict=True):
         wanted = difference_interval(outcomes(other, groups, u), outcomes(Study(folder), groups, u))
@@ -371,4 +371,4 @@ def test_add_makes_runs_that_verify(tmp_path):
     study = empty(tmp_path / "v")
     add(study, spec("abacus-0.9m", "grpo", 13, 1, 0, 40), 0.7, np.random.default_rng(0))
     run = study.runs()[0]
-    assert run.result["accuracy"] == pytest.approx(0.7, abs=0.15)
+    assert run.result.accuracy == pytest.approx(0.7, abs=0.15)

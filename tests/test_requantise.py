@@ -20,6 +20,7 @@ from capacity.plan.storage import payload_bytes as planned_bytes
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.sampling.evaluate import evaluate
+from capacity.spec.result import Result
 from capacity.studies import requantise as module
 from capacity.studies.requantise import requantise
 from capacity.tasks.catalog import open_task
@@ -49,7 +50,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                 extra = {"trained_parameters": 13, "update_bytes": size, "header_bytes": len(artifact) - size}
             found = evaluate(adapted.model, tokenizer, open_task(run_spec.task), run_spec.evaluation)
             counts = {"n_items": found.n_items, "n_correct": found.n_correct, "accuracy": found.accuracy}
-            result = {"model_parameters": 859776, "family": "abacus", **extra, **counts}
+            result = Result.model_validate({"model_parameters": 859776, "family": "abacus", **extra, **counts})
             made.add(run_spec, environment, result, [], found.outcomes, artifact)
     return made
 
@@ -74,9 +75,9 @@ def test_every_dtype_with_its_sizes_and_distortion(study: Study):
 
 def test_the_update_as_trained_answers_as_its_run_did(study: Study):
     (own,) = [s for s in requantise(study, "cpu").stored if s.storage_dtype == "fp32"]
-    assert list(own.correct) == [float(row["correct"][0]) for row in own.run.outcomes()]
-    assert own.header_bytes == own.run.result["header_bytes"]
-    assert own.payload_bytes == own.run.result["update_bytes"]
+    assert list(own.correct) == [float(row.correct[0]) for row in own.run.outcomes()]
+    assert own.header_bytes == own.run.result.header_bytes
+    assert own.payload_bytes == own.run.result.update_bytes
 
 
 def test_what_is_done_is_not_done_again_and_what_is_missing_is(study: Study, monkeypatch: pytest.MonkeyPatch):

@@ -97,8 +97,8 @@ def test_loss_is_the_mean_negative_log_likelihood_and_counts_as_supervised() -> 
     arm = arm_of(spec_of("rft", **SHORT), TASK)
     batch = arm.batch(laid_out(arm, TASK.items("train", 4)))
     loss = float(arm.loss(batch).detach())
-    (row,) = arm.metrics
+    (row,) = arm.steps
     assert arm.trainer == "sft"
-    assert loss == pytest.approx(row["code_length_bits"] / row["trained_tokens"] * 0.6931471805599453, rel=1e-5)
+    assert loss == pytest.approx(row.code_length_bits / row.trained_tokens * 0.6931471805599453, rel=1e-5)
     assert {"unsolved_prompts", "different_samples"} <= set(row)
     assert "reward" not in row

@@ -176,13 +176,13 @@ def test_a_run_through_an_engine(loaded_smallest: Any, tokenizer: Any, monkeypat
     plain = small_spec("grpo", model=SMALLEST)
     spec = with_rollouts(plain, RolloutSpec())
     record = execute(spec, "cpu")
-    assert [row["freshness"] for row in record.metrics] == ["unprovable", "fresh"]
-    assert all(row["sync_bytes"] > 0 and row["kl_to_sampler_bits"] < 1e-6 for row in record.metrics)
-    assert all(row["importance_share"] == pytest.approx(1) for row in record.metrics)
-    assert record.result["n_items"] == 16
+    assert [step.freshness for step in record.steps] == ["unprovable", "fresh"]
+    assert all(step.sync_bytes > 0 and step.kl_to_sampler_bits < 1e-6 for step in record.steps)
+    assert all(step.importance_share == pytest.approx(1) for step in record.steps)
+    assert record.result.n_items == 16
     assert engine.closed
     again = execute(plain, "cpu")
-    assert not {"freshness", "sync_bytes", "importance_share"} & set(again.metrics[0])
+    assert not {"freshness", "sync_bytes", "importance_share"} & again.steps[0].model_fields_set
 
 
 @pytest.mark.parametrize("method", ["rft", "rft-online"])
@@ -194,7 +194,7 @@ def test_rft_through_an_engine(
     record = execute(with_rollouts(small_spec(method, model=SMALLEST), RolloutSpec()), "cpu")
     # The base's own samples need no update; the evaluation does, and so do samples of the current policy.
     assert engine.loads == (1 if method == "rft" else 3)
-    assert ("freshness" in record.metrics[0]) == (method == "rft-online")
+    assert ("freshness" in record.steps[0].model_fields_set) == (method == "rft-online")
 
 
 def test_the_transformers_sampler_can_leave_the_update_out(

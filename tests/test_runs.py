@@ -14,6 +14,7 @@ from capacity.runs import files, fingerprint
 from capacity.runs.points import COLUMNS, COSTS, points, to_csv
 from capacity.runs.study import Failure, Study, one_fingerprint
 from capacity.spec import run as config
+from capacity.spec.result import Outcome, Result, Step
 
 OTHER = fakes.FINGERPRINT.model_copy(update={"versions": {"torch": "2.13.0"}})
 HOLD_LOCK = """
@@ -57,20 +58,20 @@ def test_run_is_read_back_as_it_was_added(study, run):
     assert run.spec == fakes.spec()
     assert run.fingerprint == fakes.FINGERPRINT
     assert run.result == fakes.result(fakes.spec(), [1, 0, 1, 1])
-    assert run.outcomes() == fakes.outcomes([1, 0, 1, 1])
-    assert run.metrics() == [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 1.5}]
+    assert run.outcomes() == tuple(fakes.outcomes([1, 0, 1, 1]))
+    assert run.steps == (Step(step=0, loss=1.5), Step(step=1, loss=1.5))
     assert (run.folder / "update.safetensors").read_bytes() == b"theta"
 
 
 def test_untrained_run_has_no_update(study):
     run = fakes.add(study, fakes.spec("base"), [1, 0])
     assert not (run.folder / "update.safetensors").exists()
-    assert run.metrics() == []
+    assert run.steps == ()
 
 
 def test_text_outside_ascii_and_line_separators_survive(study):
     spec = fakes.spec()
-    outcomes = [{"item": "a", "correct": [1], "completions": ["Σ ÷\u2028\x85\n\r"]}]
+    outcomes = (Outcome(item="a", correct=(1,), completions=("Σ ÷\u2028\x85\n\r",)),)
     study.add(spec, fakes.FINGERPRINT, fakes.result(spec, [1]), [], outcomes, None)
     assert study.read(study.path_of(spec)).outcomes() == outcomes
 
@@ -239,7 +240,7 @@ def test_run_whose_writing_was_interrupted_is_missing_and_can_be_made_again(stud
             fakes.add(study, fakes.spec(), [1])
     assert study.find(fakes.spec(), fakes.FINGERPRINT) == ("missing", None)
     assert study.runs() == []
-    assert fakes.add(study, fakes.spec(), [0]).result["accuracy"] == 0
+    assert fakes.add(study, fakes.spec(), [0]).result.accuracy == 0
 
 
 def test_second_lock_in_one_process_is_refused_and_harms_nothing(study):
@@ -296,7 +297,7 @@ def test_find_refuses_a_corrupt_run(study, run):
 def test_publishing_onto_an_existing_run_keeps_the_existing_one(study, run):
     again = fakes.add(study, fakes.spec(), [0, 0, 0, 0])
     assert again == run
-    assert again.outcomes() == fakes.outcomes([1, 0, 1, 1])
+    assert again.outcomes() == tuple(fakes.outcomes([1, 0, 1, 1]))
     assert list((study.folder / "partial").iterdir()) == []
 
 
@@ -428,8 +429,9 @@ def test_points_say_which_demonstrations_a_method_saw(study):
 
 def test_costs_that_an_older_run_did_not_count_are_empty(study):
     spec = fakes.spec()
-    counted = {k: v for k, v in fakes.result(spec, [1]).items() if k != "sampled_tokens"}
-    run = study.read(study.add(spec, fakes.FINGERPRINT, counted, [], fakes.outcomes([1]), None))
+    counted = fakes.result(spec, [1]).model_dump()
+    del counted["sampled_tokens"]
+    run = study.read(study.add(spec, fakes.FINGERPRINT, Result.model_validate(counted), [], fakes.outcomes([1]), None))
     (row,) = csv.DictReader(io.StringIO(to_csv(points("s", [run]))))
     assert row["sampled_tokens"] == ""
 
@@ -457,6 +459,6 @@ def test_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
 
 def test_line_that_is_not_json_is_named_by_its_number(tmp_path):
     path = tmp_path / "outcomes.jsonl"
-    path.write_text('{"item": 1}\n{"item":\n')
+    path.write_text('{"item": "a", "correct": [1]}\n{"item":\n')
     with pytest.raises(DataError, match=r"outcomes\.jsonl: line 2 is not JSON"):
-        files.read_json_lines(path)
+        files.read_records(path, Outcome)

@@ -38,10 +38,10 @@ def test_sliced_loss_and_gradient_are_those_of_the_whole_step(method: Any, budge
         sliced, sliced_loss, sliced_gradients = one_step(method, at_once, budget)
         assert sliced_loss == pytest.approx(loss, abs=1e-6)
         torch.testing.assert_close(flat(sliced_gradients), flat(gradients), atol=1e-6, rtol=1e-6)
-        (row,), (sliced_row,) = whole.metrics, sliced.metrics
-        assert row.keys() == sliced_row.keys()
-        for name, value in row.items():
-            assert sliced_row[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+        (row,), (sliced_row,) = whole.steps, sliced.steps
+        assert row.model_fields_set == sliced_row.model_fields_set
+        for name, value in row.model_dump().items():
+            assert getattr(sliced_row, name) == pytest.approx(value, rel=1e-5, abs=1e-6), name
         assert whole.cost == sliced.cost
 
 

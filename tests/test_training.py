@@ -25,38 +25,38 @@ def one_thread(loaded: Any) -> None:
 def test_the_same_spec_gives_the_same_run_bit_for_bit(method: Any, budget: str) -> None:
     spec = small_spec(method, budget, rate=1e-3)
     first, second = execute(spec, "cpu"), execute(spec, "cpu")
-    assert first.metrics == second.metrics
+    assert first.steps == second.steps
     assert first.outcomes == second.outcomes
     assert first.update == second.update
-    assert len(first.metrics) == 2
+    assert len(first.steps) == 2
     assert any(first.update)
 
 
 def test_seeds_differ_in_prompts_samples_and_projection() -> None:
     first, second = execute(small_spec("grpo", seed=0), "cpu"), execute(small_spec("grpo", seed=1), "cpu")
     assert first.update != second.update
-    assert first.metrics[0]["code_length_bits"] != second.metrics[0]["code_length_bits"]
+    assert first.steps[0].code_length_bits != second.steps[0].code_length_bits
 
 
 def test_metrics_of_a_step_are_those_before_its_update() -> None:
-    metrics = execute(small_spec("grpo"), "cpu").metrics
-    assert metrics[0]["kl_to_base_bits"] == 0.0
-    assert metrics[1]["kl_to_base_bits"] > 0.0
-    assert all(0 <= row["kl_to_sampler_bits"] < 1e-6 for row in metrics)
-    assert all(len(row["group_hits"]) == 4 and 0 <= row["reward"] <= 1 for row in metrics)
-    assert all(row["reward"] == sum(row["group_hits"]) / 16 for row in metrics)
+    metrics = execute(small_spec("grpo"), "cpu").steps
+    assert metrics[0].kl_to_base_bits == 0.0
+    assert metrics[1].kl_to_base_bits > 0.0
+    assert all(0 <= row.kl_to_sampler_bits < 1e-6 for row in metrics)
+    assert all(len(row.group_hits) == 4 and 0 <= row.reward <= 1 for row in metrics)
+    assert all(row.reward == sum(row.group_hits) / 16 for row in metrics)
 
 
 def test_result_counts_what_both_arms_used() -> None:
     grpo, sft = (execute(small_spec(m), "cpu").result for m in ("grpo", "sft"))
     for result in (grpo, sft):
-        assert result["prompts"] == 8
-        assert result["sequences"] == 32
-        assert result["trained_parameters"] == 84
-        assert result["update_bytes"] == 168
-        assert result["n_items"] == 16
-        assert result["accuracy"] == result["n_correct"] / 16
-        assert result["flops"] > 0
+        assert result.prompts == 8
+        assert result.sequences == 32
+        assert result.trained_parameters == 84
+        assert result.update_bytes == 168
+        assert result.n_items == 16
+        assert result.accuracy == result.n_correct / 16
+        assert result.flops > 0
     assert sft["sampled_tokens"] == sft["sampled_sequences"] == 0
     assert grpo["sampled_tokens"] == grpo["trained_tokens"] > 0
     assert (sft["heldout_demonstrations"], "heldout_demonstrations" in grpo) == (256, False)
@@ -64,20 +64,20 @@ def test_result_counts_what_both_arms_used() -> None:
 
 def test_rft_counts_its_samples_and_codes_held_out_ones() -> None:
     record = execute(small_spec("rft"), "cpu")
-    solved = [4 - row["unsolved_prompts"] for row in record.metrics]
-    assert record.result["prompts"] == sum(solved)
-    assert record.result["sequences"] == 4 * sum(solved)
-    assert record.result["sampled_sequences"] >= 32
-    assert record.result["sampled_tokens"] > 0
-    assert 0 < record.result["heldout_demonstrations"] <= 256
-    assert record.result["heldout_code_length_bits"] > 0
+    solved = [4 - row.unsolved_prompts for row in record.steps]
+    assert record.result.prompts == sum(solved)
+    assert record.result.sequences == 4 * sum(solved)
+    assert record.result.sampled_sequences >= 32
+    assert record.result.sampled_tokens > 0
+    assert 0 < record.result.heldout_demonstrations <= 256
+    assert record.result.heldout_code_length_bits > 0
 
 
 def test_warm_start_and_reinforcement_leave_one_update() -> None:
     record = execute(small_spec("sft+grpo", rates={"sft": 0.003, "grpo": 0.01}), "cpu")
-    assert [row["phase"] for row in record.metrics] == ["sft", "grpo"]
-    assert record.result["trained_parameters"] == 84
-    assert (record.result["prompts"], record.result["sequences"], record.result["sampled_sequences"]) == (8, 32, 16)
+    assert [row.phase for row in record.steps] == ["sft", "grpo"]
+    assert record.result.trained_parameters == 84
+    assert (record.result.prompts, record.result.sequences, record.result.sampled_sequences) == (8, 32, 16)
     assert record.update is not None
 
 
@@ -89,8 +89,8 @@ def test_what_sees_no_demonstrations_does_not_depend_on_their_style() -> None:
 def test_base_trains_nothing_and_leaves_no_update() -> None:
     record = execute(small_spec("base"), "cpu")
     assert record.update is None
-    assert record.metrics == []
-    assert record.result["trained_parameters"] == record.result["update_bytes"] == 0
+    assert not record.steps
+    assert record.result.trained_parameters == record.result.update_bytes == 0
 
 
 def test_the_stored_update_rebuilds_the_model_that_was_evaluated(model: Any, tokenizer: Any) -> None:
@@ -138,5 +138,5 @@ def test_factor_cache_changes_nothing(tmp_path: Path) -> None:
 
 def test_training_improves_on_demonstrations_and_lowers_their_code_length() -> None:
     spec = small_spec("sft", "full", rate=3e-4, steps=12, prompts_per_step=8)
-    bits = [row["code_length_bits"] / row["trained_tokens"] for row in execute(spec, "cpu").metrics]
+    bits = [row.code_length_bits / row.trained_tokens for row in execute(spec, "cpu").steps]
     assert bits[-1] < 0.95 * bits[0]

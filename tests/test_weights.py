@@ -1,4 +1,3 @@
-import _thread
 import json
 import os
 import signal
@@ -261,7 +260,8 @@ def test_ctrl_c_stops_the_work_and_keeps_what_was_done(tmp_path, monkeypatch: py
         begun.append(name)
         if name != MANY[3].name:
             return truncated_svd(weight, rank, digest, name, check)
-        _thread.interrupt_main()  # as SIGINT does
+        # A signal, as of Ctrl-C, which wakes the main thread; `_thread.interrupt_main` leaves it waiting.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         while True:  # for ever, unless the check ends it
             check()
             time.sleep(0.01)

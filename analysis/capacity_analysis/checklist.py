@@ -207,8 +207,8 @@ def _all_asked(points: Points) -> bool:
 def _matched(runs: Sequence[Run]) -> tuple[State, str]:
     if not runs:
         return "not measured", "a table does not show what training used"
-    used = {(r.spec.model, int(r.result["prompts"]), int(r.result["sequences"])) for r in runs}
-    by_model: dict[str, set[tuple[int, int]]] = {}
+    used = {(r.spec.model, r.result.prompts, r.result.sequences) for r in runs}
+    by_model: dict[str, set[tuple[int | None, int | None]]] = {}
     for model, prompts, sequences in used:
         by_model.setdefault(model, set()).add((prompts, sequences))
     uneven = [model for model, pairs in by_model.items() if len(pairs) > 1]
@@ -251,7 +251,7 @@ def _same_recipe(points: Points, runs: Sequence[Run]) -> tuple[State, str]:
         return "not measured", f"projections and sharing are in run folders only; {len(dtypes)} storage dtypes"
     recipes: dict[tuple[str, str, int, int], set[str]] = {}
     for run in runs:
-        key = (run.spec.model, run.spec.adapter.kind, int(run.result["trained_parameters"]), run.spec.seed)
+        key = (run.spec.model, run.spec.adapter.kind, int(run.result.trained_parameters), run.spec.seed)
         recipes.setdefault(key, set()).add(f"{run.spec.adapter.model_dump_json()} {run.spec.storage_dtype}")
     apart = [f"{kind} {size:,} seed {seed}" for (_, kind, size, seed), found in recipes.items() if len(found) > 1]
     if apart:

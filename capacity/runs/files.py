@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from capacity.errors import DataError
 
 CHECKSUMS = "checksums.json"
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
 def sha256_file(path: Path) -> str:
@@ -40,33 +43,56 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The decoded lines of a JSONL file.
+def read_record(path: Path, kind: type[_Record]) -> _Record:
+    """A JSON file as a record of this type.
 
     Raises:
-        DataError: missing, or a line that is not a JSON object (its number is named).
+        DataError: missing, not JSON, or not such a record; the field is named.
     """
-    rows = []
     try:
-        text = path.read_text(encoding="utf-8")
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        raise DataError(f"{path}: {_first(error)}") from None
+
+
+def read_records(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
+    """The records of a JSONL file, one a line.
+
+    Raises:
+        DataError: missing, or a line that is not such a record; its number and the field are named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise DataError(f"{path}: line {number} is not JSON") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: line {number} is not a JSON object")
-        rows.append(row)
-    return rows
+    try:  # all lines in one go, which takes a tenth of the time of a call for each
+        return TypeAdapter(tuple[kind, ...]).validate_json(f"[{','.join(lines)}]")  # type: ignore[valid-type]
+    except ValidationError:
+        return tuple(_record(line, kind, f"{path}: line {number}") for number, line in enumerate(lines, start=1))
 
 
-def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+def _record(line: str, kind: type[_Record], where: str) -> _Record:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault of a record: the field, its value, and what it must be."""
+    fault = error.errors()[0]
+    place = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "json_invalid":
+        return "is not JSON"
+    return f"{place} is {fault['input']!r}: {fault['msg']}" if place else "is not a JSON object"
+
+
+def write_records(path: Path, records: Sequence[BaseModel]) -> None:
     """Writes one compact JSON object a line."""
     with path.open("w", encoding="utf-8") as handle:
-        for row in rows:
-            handle.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+        for record in records:
+            text = json.dumps(record.model_dump(mode="json"), separators=(",", ":"), allow_nan=False)
+            handle.write(text + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,16 +14,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files
+from capacity.runs.answers import Answers, answers_of
+from capacity.runs.cell import order
 from capacity.runs.fingerprint import Fingerprint
 from capacity.spec.frozen import canonical_json
-from capacity.spec.methods import place
+from capacity.spec.result import Outcome, Result, Step
 from capacity.spec.run import MIGRATIONS, RunSpec, load_spec
 
 State = Literal["complete", "stale", "missing"]
@@ -31,20 +34,41 @@ State = Literal["complete", "stale", "missing"]
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run read from its folder. `result` holds counts and costs, see `capacity.training.run`."""
+    """A complete run read from its folder."""
 
     folder: Path
     spec: RunSpec
     fingerprint: Fingerprint
-    result: dict[str, Any]
+    result: Result
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        """One row an item: `item`, `correct` (a list of 0 and 1, one a sample), `completions`."""
-        return files.read_json_lines(self.folder / "outcomes.jsonl")
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The answers to each item, in the order of the evaluation.
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """One row a training step."""
-        return files.read_json_lines(self.folder / "metrics.jsonl")
+        Raises:
+            DataError: a line that is not an outcome.
+        """
+        return files.read_records(self.folder / "outcomes.jsonl", Outcome)
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The metrics of each training step; none for the base.
+
+        Raises:
+            DataError: a line that is not a step.
+        """
+        return files.read_records(self.folder / "metrics.jsonl", Step)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Which answers were correct, as an array.
+
+        Raises:
+            DataError: as `outcomes`; no answers, or another number of samples an item than the protocol asks for.
+        """
+        found = answers_of(self.outcomes(), str(self.folder / "outcomes.jsonl"))
+        if found.correct.shape[1] != self.spec.evaluation.samples_per_item:
+            raise DataError(f"{self.folder}: its outcomes and its protocol disagree in the number of answers")
+        return found
 
 
 @dataclass(frozen=True)
@@ -119,10 +143,7 @@ class Study:
             fingerprint = Fingerprint.model_validate(files.read_json(folder / "fingerprint.json"))
         except ValueError:
             raise DataError(f"{folder / 'fingerprint.json'}: not a fingerprint") from None
-        result = files.read_json(folder / "result.json")
-        if not isinstance(result, dict):
-            raise DataError(f"{folder / 'result.json'}: not a table of results")
-        return Run(folder, spec, fingerprint, result)
+        return Run(folder, spec, fingerprint, files.read_record(folder / "result.json", Result))
 
     def runs(self) -> list[Run]:
         """All complete runs, ordered by what they are: model, task, method, size, rate and seed; equal ones by name.
@@ -135,7 +156,7 @@ class Study:
         if not self.runs_folder.is_dir():
             raise DataError(f"{self.folder}: not a study folder (it has no runs/)")
         found = [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
-        return sorted(found, key=_place)
+        return sorted(found, key=lambda run: order(run.spec, run.result.trained_parameters))
 
     def find(self, spec: RunSpec, fingerprint: Fingerprint) -> tuple[State, Run | None]:
         """Whether a run is here and was made in this environment.
@@ -193,9 +214,9 @@ class Study:
         self,
         spec: RunSpec,
         fingerprint: Fingerprint,
-        result: dict[str, Any],
-        metrics: list[dict[str, Any]],
-        outcomes: list[dict[str, Any]],
+        result: Result,
+        steps: Sequence[Step],
+        outcomes: Sequence[Outcome],
         update: bytes | None,
     ) -> Path:
         """Writes a complete run: in `partial/`, sealed, then moved to its place in one step."""
@@ -204,9 +225,9 @@ class Study:
         partial.mkdir(parents=True)
         (partial / "spec.json").write_text(spec.canonical_json() + "\n")
         (partial / "fingerprint.json").write_text(canonical_json(fingerprint.model_dump(mode="json")) + "\n")
-        files.write_json(partial / "result.json", result)
-        files.write_json_lines(partial / "metrics.jsonl", metrics)
-        files.write_json_lines(partial / "outcomes.jsonl", outcomes)
+        files.write_json(partial / "result.json", result.model_dump(mode="json"))
+        files.write_records(partial / "metrics.jsonl", steps)
+        files.write_records(partial / "outcomes.jsonl", outcomes)
         if update is not None:
             (partial / "update.safetensors").write_bytes(update)
         files.seal(partial)
@@ -241,12 +262,3 @@ def one_fingerprint(runs: Sequence[Run], where: Path, *, allow_mixed: bool = Fal
                 f"{where}: runs of different environments "
                 f"({runs[0].fingerprint.difference(run.fingerprint)}): use --allow-mixed to mix them all the same"
             )
-
-
-def _place(run: Run) -> tuple[object, ...]:
-    """Where a run stands in a list of all runs."""
-    spec = run.spec
-    size = run.result.get("trained_parameters", 0)
-    rate = spec.training.learning_rate if spec.training else 0.0
-    how = (spec.evaluation.split, spec.evaluation.temperature)
-    return spec.model, spec.task.problems, place(spec.method), spec.task.style, size, rate, how, spec.seed

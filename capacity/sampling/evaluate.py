@@ -14,6 +14,7 @@ from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.rollout import Rollout, pad_left, sample
 from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
+from capacity.spec.result import Outcome
 from capacity.tasks.task import GradedTwice, Item, Task
 
 if TYPE_CHECKING:
@@ -28,15 +29,14 @@ class Evaluation:
     """Graded completions.
 
     Attributes:
-        outcomes: one row an item: `item`, `completions`, `correct` (0 or 1 a sample), and for tasks that are graded
-            twice also `strict` and `lenient`, one of which `correct` is.
+        outcomes: the answers to each item; for tasks that are graded twice `correct` is one of the two grades.
         items_digest: SHA-256 of the items, names and contents, in their order; 16 hex digits.
         n_items, n_correct, samples_per_item: `n_correct` counts right samples.
         n_strict, n_lenient: right samples by the two ways of grading; None for tasks that are graded in one way.
         n_unfinished: samples that were cut off at the protocol's number of tokens.
     """
 
-    outcomes: list[dict[str, Any]]
+    outcomes: tuple[Outcome, ...]
     items_digest: str
     n_items: int
     n_correct: int
@@ -53,7 +53,7 @@ class Evaluation:
     @property
     def pass_at_k(self) -> float:
         """Share of items that at least one of the samples solves: pass@k for k = `samples_per_item`."""
-        return sum(any(row["correct"]) for row in self.outcomes) / self.n_items
+        return sum(any(outcome.correct) for outcome in self.outcomes) / self.n_items
 
 
 def evaluate(
@@ -129,14 +129,16 @@ def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfi
     if isinstance(task, GradedTwice):
         grades["strict"] = [int(task.grade_strict(item, text)) for item, text in pairs]
         grades["lenient"] = [int(task.grade_lenient(item, text)) for item, text in pairs]
-    outcomes = [
-        {
-            "item": items[i].id,
-            **{name: g[i : i + k] for name, g in grades.items()},
-            "completions": list(texts[i : i + k]),
-        }
+    outcomes = tuple(
+        Outcome.model_validate(
+            {
+                "item": items[i].id,
+                **{name: tuple(g[i : i + k]) for name, g in grades.items()},
+                "completions": tuple(texts[i : i + k]),
+            }
+        )
         for i in range(0, len(items), k)
-    ]
+    )
     right = {name: sum(grade) for name, grade in grades.items()}
     return Evaluation(
         outcomes=outcomes,

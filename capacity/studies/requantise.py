@@ -23,10 +23,11 @@ from capacity.adapters.open import UPDATE, open_native
 from capacity.errors import DataError
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.runs import files
+from capacity.runs.answers import answers_of
 from capacity.runs.fingerprint import current
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
-from capacity.sampling.evaluate import Evaluation, evaluate
+from capacity.sampling.evaluate import evaluate
 from capacity.tasks.catalog import open_task
 
 FOLDER = "requantised"
@@ -88,7 +89,7 @@ class Requantised:
         for (_, dtype), members in groupby(ordered, key=lambda s: (_arm(s.run), s.storage_dtype)):
             seeds = list(members)
             run = seeds[0].run
-            count, n = int(run.result["trained_parameters"]), len(seeds)
+            count, n = run.result.trained_parameters, len(seeds)
             payload = sum(s.payload_bytes for s in seeds) / n
             header = sum(s.header_bytes for s in seeds) / n
             accuracy = sum(s.accuracy for s in seeds) / n
@@ -121,7 +122,7 @@ def _arm(run: Run) -> tuple[str, ...]:
     spec = run.spec
     assert spec.training is not None
     adapter = {k: v for k, v in spec.adapter.model_dump().items() if not k.endswith("_seed")}
-    size = f"{run.result['trained_parameters']:015d}"
+    size = f"{run.result.trained_parameters:015d}"
     return (spec.model, spec.method, size, str(adapter), spec.task.label, spec.storage_dtype, str(spec.training))
 
 
@@ -211,7 +212,8 @@ def _record(
     now = adapted.vector()
     correct = next((found for vector, found in evaluated if bool((vector == now).all())), None)
     if correct is None:
-        correct = _shares(evaluate(adapted.model, tokenizer, open_task(run.spec.task), run.spec.evaluation))
+        evaluation = evaluate(adapted.model, tokenizer, open_task(run.spec.task), run.spec.evaluation)
+        correct = answers_of(evaluation.outcomes, run.spec.label).shares.tolist()
         evaluated.append((now.clone(), correct))
     scales = payload_bytes({name: t for name, t in payload.items() if name == "scales"})
     energy = float((trained**2).sum())
@@ -222,10 +224,6 @@ def _record(
         "distortion": float(((now.double() - trained) ** 2).sum()) / energy if energy else 0.0,
         "correct": correct,
     }
-
-
-def _shares(evaluation: Evaluation) -> list[float]:
-    return [sum(row["correct"]) / len(row["correct"]) for row in evaluation.outcomes]
 
 
 def _read(path: Path, run: Run, environment: str) -> dict[str, Any] | None:

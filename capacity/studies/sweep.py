@@ -109,7 +109,7 @@ def _accuracies(study: Study, cell: Cell, method: Method, rates: Sequence[float]
         if not all(folder.is_dir() for folder in folders):
             means.append(None)
             continue
-        means.append(float(np.mean([study.read(folder).result["accuracy"] for folder in folders])))
+        means.append(float(np.mean([study.read(folder).result.accuracy for folder in folders])))
     return means
 
 

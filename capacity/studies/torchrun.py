@@ -58,9 +58,9 @@ def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> in
                     print(f"failed: {spec.label}: {error}", file=sys.stderr)
                 continue
             if first:
-                result = {**record.result, "processes": processes.count}
-                study.add(spec, fingerprint, result, record.metrics, record.outcomes, record.update)
-                print(f"{spec.label}: {record.result['accuracy']:.3f}", flush=True)
+                result = record.result.model_copy(update={"processes": processes.count})
+                study.add(spec, fingerprint, result, record.steps, record.outcomes, record.update)
+                print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
     return failed
 
 

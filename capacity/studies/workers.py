@@ -170,9 +170,9 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         except EOFError:
             return
         try:
-            record = execute(spec, fingerprint.device, lambda step, _: say("step", step + 1))
+            record = execute(spec, fingerprint.device, lambda step: say("step", step.step + 1))
             _end_if_orphaned(parent)
-            study.add(spec, fingerprint, record.result, record.metrics, record.outcomes, record.update)
+            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.update)
         except Exception as error:
             expected = isinstance(error, CapacityError)
             message = str(error) if expected else f"{type(error).__name__}: {error}".splitlines()[0]

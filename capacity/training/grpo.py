@@ -86,7 +86,7 @@ class GrpoArm(Arm):
             return {}
         if kl_bits > rollouts.kl_warning:
             warnings.warn(
-                f"{self.spec.label}, step {len(self.recorder.metrics)}: KL to the sampler is {kl_bits:.3g} bits a "
+                f"{self.spec.label}, step {len(self.recorder.steps)}: KL to the sampler is {kl_bits:.3g} bits a "
                 f"token, above {rollouts.kl_warning:g}: see docs/rollouts.md",
                 stacklevel=2,
             )
@@ -100,10 +100,10 @@ class GrpoArm(Arm):
         """
         k = self.training.samples_per_prompt
         # After a warm start there may be nothing left to learn.
-        if self.phase is None and all(row["dead_groups"] == len(row["group_hits"]) for row in self.metrics):
-            mean = sum(row["reward"] for row in self.metrics) / len(self.metrics)
+        if self.phase is None and all(step.dead_groups == len(step.group_hits or ()) for step in self.steps):
+            mean = sum(step.reward or 0.0 for step in self.steps) / len(self.steps)
             raise TrainingError(
-                f"the reward never varied within a group in {len(self.metrics)} steps (mean reward {mean:.3f}, "
+                f"the reward never varied within a group in {len(self.steps)} steps (mean reward {mean:.3f}, "
                 f"{k} samples a prompt at temperature {self.grpo.temperature:g}): there was no gradient and nothing "
                 "was learnt; choose a task that the base model solves sometimes, but not always"
             )

@@ -2,9 +2,9 @@
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +21,7 @@ from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.vllm.start import opened_sampler
 from capacity.spec.adapters import TinyLora
+from capacity.spec.result import Outcome, Result, Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.training import trl_trainer
@@ -35,9 +36,9 @@ from capacity.training.step import Cost, OnStep, Recorder
 class RunRecord:
     """What a run leaves behind; `capacity.runs.study.Study.add` writes it."""
 
-    result: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    outcomes: list[dict[str, Any]]
+    result: Result
+    steps: Sequence[Step]
+    outcomes: Sequence[Outcome]
     update: bytes | None
 
 
@@ -49,7 +50,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     Args:
         spec: what to run.
         device: "cpu" or "cuda".
-        on_step: called after each training step with its number and metrics.
+        on_step: called after each training step with its metrics.
         cache: folder of cached SVD factors; the default one if None.
 
     Raises:
@@ -90,7 +91,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         engine = sampler if spec.rollouts is not None else None
         evaluation = evaluate(adapted.model, tokenizer, task, spec.evaluation, sampler=engine)
     heldout = heldout_code_length(adapted, tokenizer, task, spec) if spec.training is not None else {}
-    result = {
+    measured = {
         "model_parameters": shape.parameters,
         "family": shape.family,
         "base_fingerprint": base,
@@ -113,4 +114,4 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "wall_seconds": round(time.monotonic() - began, 3),
         "worker_peak_memory_bytes": peak_memory(),
     }
-    return RunRecord(result, recorder.metrics, evaluation.outcomes, artifact)
+    return RunRecord(Result.model_validate(measured), recorder.steps, evaluation.outcomes, artifact)

@@ -23,12 +23,13 @@ from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_rig
 from capacity.sampling.sampler import Sampler
 from capacity.spec.adapters import FullUpdate
 from capacity.spec.parts import TrainingSpec
+from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.batches import encode_completions, encode_prompts
 from capacity.training.processes import Processes
 
-OnStep = Callable[[int, dict[str, Any]], None]
+OnStep = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Cost:
 
 @dataclass
 class Recorder:
-    """What a run's arms record, one after the other: metrics of each step, costs. `on_step` hears of each step."""
+    """What a run's arms record, one after the other: the metrics of each step, costs. `on_step` hears of each step."""
 
-    metrics: list[dict[str, Any]]
+    steps: list[Step]
     cost: Cost
     on_step: OnStep | None = None
 
@@ -133,7 +134,7 @@ class Arm:
         self.spec = spec
         self.training: TrainingSpec = training
         self.recorder = recorder or Recorder([], Cost())
-        self.first_step = len(self.recorder.metrics)
+        self.first_step = len(self.recorder.steps)
         self.parameters = sum(p.numel() for p in adapted.bare.parameters())
         self.at_once = RowsAtOnce(adapted, spec.model)
         self.device = next(adapted.model.parameters()).device
@@ -143,9 +144,9 @@ class Arm:
         self.start = start if bool(start.any()) else None  # random, or trained by an earlier phase
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[Step]:
         """The steps of this arm so far."""
-        return self.recorder.metrics[self.first_step :]
+        return self.recorder.steps[self.first_step :]
 
     @property
     def cost(self) -> Cost:
@@ -187,7 +188,7 @@ class Arm:
         """
         prompts = encode_prompts(self.tokenizer, items)
         if not base:
-            self.sampling = self.sampler.follow(prompts, f"step {len(self.recorder.metrics)}")
+            self.sampling = self.sampler.follow(prompts, f"step {len(self.recorder.steps)}")
         longest = self.training.max_new_tokens
         rollout = self.sampler.sample(prompts, rng, temperature=temperature, max_new_tokens=longest, base=base)
         texts = self.tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True)
@@ -225,8 +226,8 @@ class Arm:
         per_step, k = self.training.tokens_per_step, self.sequences_per_prompt
         if per_step is None:
             return len(rollout.completion_ids)
-        steps = len(self.metrics) + 1
-        left = per_step * steps - sum(row["trained_tokens"] for row in self.metrics)
+        steps = len(self.steps) + 1
+        left = per_step * steps - sum(step.trained_tokens or 0 for step in self.steps)
         ends = rollout.completion_mask.sum(1).view(-1, k).sum(1).cumsum(0)
         return max(1, int((ends <= left).sum())) * k
 
@@ -295,7 +296,7 @@ class Arm:
 
     def _record(self, loss: Tensor, batch: Batch, seen: Sequence["_Seen"]) -> None:
         """Writes down the metrics of a step: sums over its slices, or means weighted by their tokens."""
-        step, value = len(self.recorder.metrics), float(loss.detach())
+        step, value = len(self.recorder.steps), float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {step}: lower the learning rate, now {self.training.learning_rate:g}"
@@ -315,9 +316,9 @@ class Arm:
         }
         if self.phase is not None:
             row["phase"] = self.phase
-        self.recorder.metrics.append(row)
+        self.recorder.steps.append(Step.model_validate(row))
         if self.recorder.on_step is not None:
-            self.recorder.on_step(step, row)
+            self.recorder.on_step(self.recorder.steps[-1])
 
     def diagnose(self) -> None:
         """Looks at the finished training as a whole.

@@ -66,7 +66,7 @@ class _ItemFeed:
     def _prepare_inputs(self, rows: Any) -> Batch:  # noqa: ARG002
         """The sequences of the next step, all of them in each process: the arm divides them itself."""
         size = self.arm.prompts_per_step * self.arm.sequences_per_prompt
-        first = len(self.arm.metrics) * size
+        first = len(self.arm.steps) * size
         return self.arm.batch(self.items[first : first + size])
 
 

@@ -13,6 +13,7 @@ from capacity.errors import DataError, SpecError
 from capacity.plan.protocols import PROTOCOLS
 from capacity.runs import files
 from capacity.spec.parts import EvaluationSpec, TaskSpec
+from capacity.spec.result import Outcome
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.task import Task
 from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
@@ -156,9 +157,9 @@ def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | 
     return None
 
 
-def matrix(outcomes: Sequence[dict[str, Any]], grade: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def matrix(outcomes: Sequence[Outcome], grade: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """One row: the share of right samples of each item."""
-    return np.array([[float(np.mean(row[grade])) for row in outcomes]])
+    return np.array([[float(np.mean(getattr(outcome, grade))) for outcome in outcomes]])
 
 
 def counts(evaluation: "Evaluation") -> dict[str, Any]:
@@ -176,7 +177,7 @@ def counts(evaluation: "Evaluation") -> dict[str, Any]:
         "lenient": _grade(evaluation, "lenient", evaluation.n_lenient),
         "pass_at_k": evaluation.pass_at_k,
         "n_unfinished": evaluation.n_unfinished,
-        "outcomes": evaluation.outcomes,
+        "outcomes": [outcome.model_dump(mode="json") for outcome in evaluation.outcomes],
     }
 
 

@@ -49,8 +49,8 @@ def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_jso
             run.spec.short_id,
             run.spec.label,
             f"{run.spec.training.learning_rate:g}" if run.spec.training else "",
-            f"{100 * run.result['accuracy']:.1f} %",
-            seconds(run.result["wall_seconds"]),
+            f"{100 * run.result.accuracy:.1f} %",
+            "" if run.result.wall_seconds is None else seconds(run.result.wall_seconds),
             state,
         )
         for run, state in zip(runs, states, strict=True)

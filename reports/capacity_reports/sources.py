@@ -1,7 +1,7 @@
 """What a report reads: a study folder, a points table or published figures, each read once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,18 +73,11 @@ class Source:
     failures: tuple[Failure, ...] = ()
     missing: tuple[str, ...] = ()
     comparison: dict[str, Any] | None = None
-    _metrics: dict[Path, list[dict[str, Any]]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def trained(self) -> list[Run]:
         """Complete runs of trained updates on the reported split."""
         return [run for run in self.runs if run.spec.training is not None and run.spec.evaluation.split == "test"]
-
-    def metrics(self, run: Run) -> list[dict[str, Any]]:
-        """A run's rows a training step, read once."""
-        if run.folder not in self._metrics:
-            self._metrics[run.folder] = run.metrics()
-        return self._metrics[run.folder]
 
 
 def read_source(source: str, *, allow_mixed: bool = False) -> Source:

@@ -21,7 +21,7 @@ MARGIN = 0.03  # "less than 3 points" in the predictions
 
 def demonstration_bits(arm: Arm) -> float:
     """What the trained model pays for a held-out demonstration, bits, mean over seeds."""
-    return float(np.mean([r.result["heldout_code_length_bits"] / r.result["heldout_demonstrations"] for r in arm.runs]))
+    return float(np.mean([r.result.heldout_code_length_bits / r.result.heldout_demonstrations for r in arm.runs]))
 
 
 def lower(interval: Interval) -> str:

@@ -61,8 +61,8 @@ def main() -> None:
         for method in (*COMPARED, *CONTROLS):
             runs = [r for (m, _), arm in own.items() if m == method for r in arm.runs]
             if runs:
-                seconds = float(np.median([r.result["wall_seconds"] for r in runs]))
-                memory = max(r.result["worker_peak_memory_bytes"] for r in runs)
+                seconds = float(np.median([r.result.wall_seconds for r in runs]))
+                memory = max(r.result.worker_peak_memory_bytes for r in runs)
                 rows.append((method, f"{len(runs)}", f"{seconds:.0f}", f"{memory / 2**20:,.0f}"))
         print(table(("method", "runs", "median seconds", "largest peak memory, MiB"), rows))
 

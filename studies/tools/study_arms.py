@@ -38,7 +38,7 @@ def arms_of(runs: Iterable[Run]) -> list[Arm]:
         spec, options = run.spec, run.spec.task.options
         if spec.evaluation.split == "test" and (spec.training is not None or spec.evaluation.temperature == 1):
             style = (float(options["style_bits"]), float(options["style_shift"])) if options else None
-            key = (spec.model, spec.method, style, int(run.result["trained_parameters"]))
+            key = (spec.model, spec.method, style, int(run.result.trained_parameters))
             found.setdefault(key, []).append(run)
     return [Arm(*key, tuple(sorted(rs, key=lambda r: r.spec.seed))) for key, rs in found.items()]
 

@@ -20,6 +20,7 @@ from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.points import points
 from capacity.runs.study import Run
 from capacity.spec.frozen import Frozen, canonical_json
+from capacity.spec.result import Result
 from capacity.spec.run import RunSpec, load_spec
 
 FORMAT = "capacity baseline"
@@ -120,7 +121,7 @@ class Baseline(Frozen):
                     "accuracy": cell.accuracy(run.seed),
                 }
                 spec = spec_of(cell.spec, run.seed, "baseline")
-                runs.append(Run(Path(), spec, self.fingerprint, {**shared, **own}))
+                runs.append(Run(Path(), spec, self.fingerprint, Result.model_validate({**shared, **own})))
         return points(self.study, runs)
 
 

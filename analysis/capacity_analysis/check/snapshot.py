@@ -1,19 +1,13 @@
 """From a study folder to the form of a baseline: its reported runs by cell, and every answer as a bit."""
 
-import base64
-import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
-
-import numpy as np
 
 from capacity.errors import DataError
 from capacity.runs.study import Run, Study
 from capacity.spec.frozen import canonical_json
 from capacity.spec.run import RunSpec
 from capacity_analysis.check.baseline import OF_THE_RUN, Baseline, Cell, StoredRun, is_seed, seedless
-
-_NUMBERS = ("update_bytes", "model_parameters", "trained_parameters")
 
 
 def snapshot(study: Study) -> Baseline:
@@ -97,55 +91,27 @@ def _cell(runs: Sequence[Run], *, follow: bool) -> Cell:
     stored, names, contents = [], None, None
     first = runs[0]
     for run in runs:
-        _check_result(run)
-        items, right = _outcomes(run)
-        digest = str(run.result.get("items_digest", ""))
+        items, digest = run.answers.items, run.result.items_digest
         if names not in (None, items) or contents not in (None, digest):
             raise DataError(f"{run.folder}: answered other items than {first.folder}")
         names, contents = items, digest
         stored.append(
             StoredRun(
                 seed=run.spec.seed,
-                update_bytes=run.result["update_bytes"],
-                n_correct=sum(right),
-                answers=base64.b64encode(np.packbits(np.array(right, dtype=bool)).tobytes()).decode(),
+                update_bytes=run.result.update_bytes,
+                n_correct=int(run.answers.correct.sum()),
+                answers=run.answers.packed(),
             )
         )
     assert names is not None
     assert contents is not None
     return Cell(
         spec=_template(first, follow=follow),
-        model_parameters=first.result["model_parameters"],
-        family=first.result["family"],
-        trained_parameters=first.result["trained_parameters"],
+        model_parameters=first.result.model_parameters,
+        family=first.result.family,
+        trained_parameters=first.result.trained_parameters,
         n_items=len(names),
-        items_digest=hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
+        items_digest=first.answers.items_digest,
         contents_digest=contents,
         runs=tuple(stored),
     )
-
-
-def _check_result(run: Run) -> None:
-    for name in _NUMBERS:
-        value = run.result.get(name)
-        if type(value) is not int or value < 0:
-            raise DataError(f"{run.folder / 'result.json'}: {name} is {value!r}, not a count")
-    if not isinstance(run.result.get("family"), str):
-        raise DataError(f"{run.folder / 'result.json'}: family is {run.result.get('family')!r}, not a name")
-
-
-def _outcomes(run: Run) -> tuple[list[str], list[int]]:
-    """The names of the items of a run, and its answers, 0 or 1, samples of an item in a row."""
-    names, right = [], []
-    samples = run.spec.evaluation.samples_per_item
-    for number, row in enumerate(run.outcomes(), start=1):
-        item, correct = row.get("item"), row.get("correct")
-        if not isinstance(item, str) or not isinstance(correct, list) or any(c not in (0, 1) for c in correct):
-            raise DataError(f"{run.folder / 'outcomes.jsonl'}: line {number} is not an item with answers of 0 or 1")
-        if len(correct) != samples:
-            raise DataError(f"{run.folder}: its outcomes and its protocol disagree in the number of answers")
-        names.append(item)
-        right += correct
-    if not names:
-        raise DataError(f"{run.folder / 'outcomes.jsonl'}: no answers")
-    return names, right

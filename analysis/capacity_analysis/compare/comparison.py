@@ -117,15 +117,10 @@ def outcome_matrix(runs: Sequence[Run]) -> NDArray[np.float64]:
     Raises:
         DataError: the runs answered different items.
     """
-    rows, names = [], None
-    for run in runs:
-        outcomes = run.outcomes()
-        items = [row["item"] for row in outcomes]
-        if names is not None and items != names:
+    for run in runs[1:]:
+        if run.answers.items != runs[0].answers.items:
             raise DataError(f"{run.folder}: answered other items than {runs[0].folder}")
-        names = items
-        rows.append([float(np.mean(row["correct"])) for row in outcomes])
-    return np.array(rows)
+    return np.array([run.answers.shares for run in runs])
 
 
 def compare_runs(runs: Sequence[Run], specs: Sequence[RunSpec]) -> Comparison:
@@ -187,7 +182,7 @@ def _is_base(run: Run, split: str) -> bool:
 
 def _best_temperature(validation: Mapping[float, Run]) -> float:
     """The temperature with the highest accuracy on validation, the highest of equals."""
-    return max(validation, key=lambda t: (validation[t].result["accuracy"], t))
+    return max(validation, key=lambda t: (validation[t].result.accuracy, t))
 
 
 def _arm(
@@ -201,15 +196,15 @@ def _arm(
     assert first.spec.training is not None
 
     def average(name: str) -> float:
-        return float(np.mean([r.result[name] for r in runs]))
+        return float(np.mean([getattr(r.result, name) or 0 for r in runs]))
 
     return Arm(
         method=method,
         adapter=first.spec.adapter.kind,
-        trained_parameters=first.result["trained_parameters"],
+        trained_parameters=first.result.trained_parameters,
         # Entropy-coded updates differ in size from seed to seed: the largest is what has to fit.
-        update_bytes=max(r.result["update_bytes"] for r in runs),
-        header_bytes=max(r.result["header_bytes"] for r in runs),
+        update_bytes=max(r.result.update_bytes for r in runs),
+        header_bytes=max(r.result.header_bytes for r in runs),
         storage_dtype=first.spec.storage_dtype,
         learning_rate=first.spec.training.learning_rate,
         accuracy=accuracy_interval(matrix),

@@ -52,7 +52,7 @@ def size_rows(runs: Iterable[Run]) -> list[SizeRow]:
     arms: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         if run.spec.evaluation.split == "test":
-            arms.setdefault(_arm(run.spec, run.result["trained_parameters"]), []).append(run)
+            arms.setdefault(_arm(run.spec, run.result.trained_parameters), []).append(run)
     rows = [_row(arm) for arm in arms.values()]
     return sorted(rows, key=_order)
 
@@ -72,7 +72,7 @@ def _row(runs: Sequence[Run]) -> SizeRow:
         spec.method,
         spec.task.style,
         spec.adapter.kind,
-        runs[0].result["trained_parameters"],
+        runs[0].result.trained_parameters,
         spec.training.learning_rate if spec.training else None,
         spec.evaluation.temperature,
         accuracy_interval(outcome_matrix(runs)),

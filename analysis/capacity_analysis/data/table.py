@@ -4,7 +4,6 @@ One row a run; the columns are `capacity.runs.points.COLUMNS`. What must be ther
 either `n_items` with `n_correct`, or `accuracy`. Everything else may be missing and is then NA; nothing is guessed.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,27 +164,11 @@ def study_points(folder: Path, runs: Sequence[Run]) -> Points:
 
 def _outcomes(runs: Sequence[Run]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Runs × items over all items that any run was asked, NaN where it was not."""
-    answered = [{str(row["item"]): _share(row["correct"]) for row in _rows(run)} for run in runs]
-    column = {name: i for i, name in enumerate(dict.fromkeys(name for run in answered for name in run))}
+    column = {name: i for i, name in enumerate(dict.fromkeys(name for run in runs for name in run.answers.items))}
     matrix = np.full((len(runs), len(column)), np.nan)
-    for i, run in enumerate(answered):
-        matrix[i, [column[name] for name in run]] = list(run.values())
+    for i, run in enumerate(runs):
+        matrix[i, [column[name] for name in run.answers.items]] = run.answers.shares
     return matrix, tuple(column)
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    """`run.outcomes()`, decoded in one go: a call for each of a million lines takes twice as long."""
-    try:
-        lines = (run.folder / "outcomes.jsonl").read_text().splitlines()
-        rows: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
-    except (OSError, ValueError):
-        return run.outcomes()  # says which line is wrong
-    return rows
-
-
-def _share(correct: list[int]) -> float:
-    """Of right samples; mostly there is one."""
-    return float(correct[0]) if len(correct) == 1 else sum(correct) / len(correct)
 
 
 def _validated(raw: pd.DataFrame, source: str) -> pd.DataFrame:

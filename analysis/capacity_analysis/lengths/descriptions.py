@@ -5,7 +5,7 @@ of demonstrations hold the noise of their wording, rewards are a channel's capac
 file: three categories that are shown side by side and never divided by one another.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from scipy.special import stdtrit
 from capacity.errors import DataError
 from capacity.runs.study import Run
 from capacity.spec.methods import place
+from capacity.spec.result import Result, Step
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.select import UNSEEN
 from capacity_analysis.lengths.prequential import excess_bits, prequential_bits, surplus_bits
 from capacity_analysis.lengths.reward_bits import RewardBits, reward_bits
-from capacity_analysis.lengths.update_bits import TwoPart, bits_back, generalisation_gap, two_part_bits
+from capacity_analysis.lengths.update_bits import TwoPart, generalisation_gap, two_part_bits
 
 DELTA = 0.05  # of the generalisation bound
 
@@ -101,7 +102,6 @@ QUANTITIES = (
     Quantity("header_bits", "update: header", "bits", UPDATE),
     Quantity("selection_bits", "update: choice of the learning rate", "bits", UPDATE),
     Quantity("two_part_bits", "update, two-part: all three", "bits", UPDATE),
-    Quantity("bits_back", "update, bits-back", "bits", UPDATE),
     Quantity("gap_payload", "generalisation bound, recipe known", "accuracy", UPDATE),
     Quantity("gap_two_part", "generalisation bound, two-part", "accuracy", UPDATE),
 )  # fmt: skip
@@ -118,8 +118,8 @@ class _Facts:
     """What the quantities of one run are computed from."""
 
     spec: RunSpec
-    result: Mapping[str, Any]
-    steps: Sequence[Mapping[str, Any]]
+    result: Result
+    steps: Sequence[Step]
     train_items: int | Absent
     configurations: int | Absent
     epsilon: float | None
@@ -154,9 +154,9 @@ def describe(
         seeds = sorted(members, key=lambda run: run.spec.seed)
         values: list[dict[str, float | Absent | _AtLeast]] = []
         for run in seeds:
-            size = int(run.result["trained_parameters"])
+            size = int(run.result.trained_parameters)
             facts = _Facts(
-                run.spec, run.result, run.metrics(), train_items(run.spec), configurations(run.spec, size), epsilon
+                run.spec, run.result, run.steps, train_items(run.spec), configurations(run.spec, size), epsilon
             )
             values.append(_quantities(facts))
         first = seeds[0]
@@ -167,7 +167,7 @@ def describe(
                 method=first.spec.method,
                 demonstrations=first.spec.task.style,
                 adapter=first.spec.adapter.kind,
-                trained_parameters=int(first.result["trained_parameters"]),
+                trained_parameters=int(first.result.trained_parameters),
                 storage_dtype=first.spec.storage_dtype,
                 learning_rate=first.spec.training.learning_rate,
                 seeds=tuple(run.spec.seed for run in seeds),
@@ -216,10 +216,10 @@ def _over_seeds(values: Sequence[float | Absent | _AtLeast]) -> Value:
 
 def _quantities(facts: _Facts) -> dict[str, float | Absent | _AtLeast]:
     """All quantities of one run."""
-    size = int(facts.result["trained_parameters"])
+    size = int(facts.result.trained_parameters)
     found: dict[str, float | Absent | _AtLeast] = {}
-    heldout = _heldout(facts, "heldout_code_length_bits")
-    base = _heldout(facts, "heldout_base_code_length_bits")
+    heldout = _heldout(facts.result, facts.result.heldout_code_length_bits)
+    base = _heldout(facts.result, facts.result.heldout_base_code_length_bits)
     for name, value in (("base", base), ("heldout", heldout)):
         found[f"{name}_bits_per_demonstration"] = value if isinstance(value, Absent) else value.per_demonstration
         found[f"{name}_bits_per_token"] = value if isinstance(value, Absent) else value.per_token
@@ -247,12 +247,10 @@ class _Heldout:
         return self.bits / self.tokens
 
 
-def _heldout(facts: _Facts, key: str) -> _Heldout | Absent:
-    result = facts.result
-    names = (key, "heldout_demonstrations", "heldout_tokens")
-    if any(result.get(name) is None for name in names):
+def _heldout(result: Result, bits: float | None) -> _Heldout | Absent:
+    if bits is None or result.heldout_demonstrations is None or result.heldout_tokens is None:
         return Absent("the run recorded no loss on held-out demonstrations")
-    return _Heldout(float(result[key]), int(result["heldout_demonstrations"]), int(result["heldout_tokens"]))
+    return _Heldout(bits, result.heldout_demonstrations, result.heldout_tokens)
 
 
 @dataclass(frozen=True)
@@ -307,22 +305,29 @@ def _first_pass(facts: _Facts) -> _FirstPass | Absent:
         return Absent(f"does not apply: {method} learns from own samples, not from given demonstrations")
     if isinstance(facts.train_items, Absent):
         return facts.train_items
-    steps = [row for row in facts.steps if "group_hits" not in row]  # the rest of sft+grpo is grpo
-    names = ("code_length_bits", "trained_tokens", "mean_length")
-    if not steps or any(row.get(name) is None for row in steps for name in names):
+    coded = [_coded(step) for step in facts.steps if step.group_hits is None]  # the rest of sft+grpo is grpo
+    steps = [found for found in coded if found is not None]
+    if not steps or len(steps) < len(coded):
         return Absent("the run recorded no code lengths")
     spread = method != "rft" and training.match == "sequences"  # then each demonstration has a prompt of its own
     prompts = training.prompts_per_step * (training.samples_per_prompt if spread else 1)
     new = steps[: facts.train_items // prompts]
     if not new:
         return Absent("the train split has fewer prompts than one step, so no step is new")
-    base = [row.get("base_code_length_bits") for row in new]
+    base = [bits for _, bits, _, _ in new if bits is not None]
     return _FirstPass(
-        bits=[float(row["code_length_bits"]) for row in new],
-        base_bits=[float(b) for b in base if b is not None] if None not in base else None,
-        tokens=[int(row["trained_tokens"]) for row in new],
-        demonstrations=sum(round(row["trained_tokens"] / row["mean_length"]) for row in new),
+        bits=[bits for bits, _, _, _ in new],
+        base_bits=base if len(base) == len(new) else None,
+        tokens=[tokens for _, _, tokens, _ in new],
+        demonstrations=sum(round(tokens / length) for _, _, tokens, length in new),
     )
+
+
+def _coded(step: Step) -> tuple[float, float | None, int, float] | None:
+    """Code length by model and base, tokens and mean length of a step; None if they were not recorded."""
+    if step.code_length_bits is None or step.trained_tokens is None or step.mean_length is None:
+        return None
+    return step.code_length_bits, step.base_code_length_bits, step.trained_tokens, step.mean_length
 
 
 # Rewards
@@ -344,7 +349,7 @@ def _of_rewards(facts: _Facts, size: int) -> dict[str, float | Absent | _AtLeast
 def _rewards(facts: _Facts) -> RewardBits | Absent:
     training = facts.spec.training
     assert training is not None  # only trained runs are described
-    hits = [int(h) for row in facts.steps for h in row.get("group_hits") or ()]
+    hits = [h for step in facts.steps for h in step.group_hits or ()]
     if hits:
         return reward_bits(hits, training.samples_per_prompt)
     if facts.spec.method == "sft":
@@ -358,31 +363,21 @@ def _rewards(facts: _Facts) -> RewardBits | Absent:
 def _of_update(facts: _Facts) -> dict[str, float | Absent | _AtLeast]:
     result = facts.result
     found: dict[str, float | Absent | _AtLeast] = {
-        "payload_bits": 8.0 * result["update_bytes"],
-        "header_bits": 8.0 * result["header_bytes"],
-        "bits_back": _bits_back(result),
+        "payload_bits": 8.0 * result.update_bytes,
+        "header_bits": 8.0 * result.header_bytes,
     }
     if isinstance(facts.configurations, Absent):
         keys = ("selection_bits", "two_part_bits", "gap_payload", "gap_two_part")
         return found | dict.fromkeys(keys, facts.configurations)
-    parts: TwoPart = two_part_bits(result["update_bytes"], result["header_bytes"], facts.configurations)
+    parts: TwoPart = two_part_bits(result.update_bytes, result.header_bytes, facts.configurations)
     found |= {"selection_bits": parts.selection, "two_part_bits": parts.total}
     if isinstance(facts.train_items, Absent):
         return found | dict.fromkeys(("gap_payload", "gap_two_part"), facts.train_items)
-    examples = min(int(result["prompts"]), facts.train_items)
+    examples = min(result.prompts or 0, facts.train_items)
     return found | {
         "gap_payload": generalisation_gap(parts.payload + parts.selection, examples, DELTA),
         "gap_two_part": generalisation_gap(parts.total, examples, DELTA),
     }
-
-
-def _bits_back(result: Mapping[str, Any]) -> float | Absent:
-    noise, squares = result.get("flatness"), result.get("update_square_sum")
-    if noise is None or squares is None:
-        return Absent("the run recorded no flatness of its loss")
-    if not noise > 0:
-        return Absent("the accuracy falls under the smallest noise that was tried")
-    return bits_back(int(result["trained_parameters"]), float(squares), float(noise))
 
 
 def _warnings(arms: Sequence[DescribedArm]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from capacity.runs.study import Run
+from capacity.spec.result import Step
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import dashes, legend, method_style, numbers
-from capacity_reports.sources import Source, ordered
+from capacity_reports.sources import ordered
 from capacity_reports.views import Analysis
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def dynamics_section(analysis: Analysis) -> Section:
     for model in dict.fromkeys(run.spec.model for run in source.trained):
         arms = _arms([run for run in source.trained if run.spec.model == model])
         for recorded in RECORDED:
-            figure = _figure(source, recorded, model, arms)
+            figure = _figure(recorded, model, arms)
             if figure is None:
                 blocks.append(f"{model}: {recorded.title} was not recorded.")
             else:
@@ -72,10 +73,10 @@ def _arms(runs: Sequence[Run]) -> list[Arm]:
     arms: list[Arm] = []
     for method in ordered([run.spec.method for run in runs]):
         own = [run for run in runs if run.spec.method == method]
-        sizes = sorted({int(run.result["trained_parameters"]) for run in own})
+        sizes = sorted({int(run.result.trained_parameters) for run in own})
         shown = [sizes[i] for i in dict.fromkeys((len(sizes) - 1, len(sizes) // 2, 0))][:SIZES]
         for place, size in enumerate(shown):
-            some = [run for run in own if int(run.result["trained_parameters"]) == size]
+            some = [run for run in own if int(run.result.trained_parameters) == size]
             first = _setting(some[0])
             arms.append((method, size, place, [run for run in some if _setting(run) == first]))
     return arms
@@ -86,10 +87,10 @@ def _setting(run: Run) -> str:
     return f"{spec.task.label} {spec.storage_dtype} {spec.training.model_dump_json() if spec.training else ''}"
 
 
-def _figure(source: Source, recorded: Recorded, model: str, arms: Sequence[Arm]) -> Figure | None:
+def _figure(recorded: Recorded, model: str, arms: Sequence[Arm]) -> Figure | None:
     lines = {}
     for method, size, place, runs in arms:
-        values = _over_seeds([_values(recorded, run, source.metrics(run)) for run in runs])
+        values = _over_seeds([_values(recorded, run, run.steps) for run in runs])
         if values:
             lines[method, size, place] = values
     if not lines:
@@ -154,14 +155,14 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def _values(recorded: Recorded, run: Run, rows: Sequence[dict[str, Any]]) -> list[float | None]:
+def _values(recorded: Recorded, run: Run, rows: Sequence[Step]) -> list[float | None]:
     """One value a step; None where it was not recorded."""
     training = run.spec.training
     assert training is not None
     found: list[float | None] = []
     for row in rows:
-        value = row.get(recorded.key)
-        groups = len(row.get("group_hits") or ()) or training.prompts_per_step
+        value = getattr(row, recorded.key)
+        groups = len(row.group_hits or ()) or training.prompts_per_step
         found.append(None if value is None else float(value) / groups if recorded.per_group else float(value))
     return found
 

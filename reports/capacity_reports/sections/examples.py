@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from capacity.runs.study import Run
+from capacity.spec.result import Outcome
 from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Example, Section, Text
 from capacity_reports.sources import Lookups, Source, attempt, ordered
@@ -12,7 +12,7 @@ from capacity_reports.views import Analysis
 
 LONGEST = 600  # characters of a completion
 TITLE = "Examples"
-Outcomes = dict[str, Mapping[str, Any]]
+Outcomes = dict[str, Outcome]
 
 
 def examples_section(analysis: Analysis, lookups: Lookups) -> Section:
@@ -62,7 +62,7 @@ def _of_model(source: Source, model: str, lookups: Lookups) -> list[Block] | Abs
         return Absent("the untrained model was not run under the same protocol")
     shown = {"untrained": base, **_best(trained)}
     outcomes: dict[str, Outcomes] = {
-        name: {str(row["item"]): row for row in run.outcomes()} for name, run in shown.items()
+        name: {outcome.item: outcome for outcome in run.outcomes()} for name, run in shown.items()
     }
     return [
         Example(f"{model}, {word}", _prompt(lookups, base, item), _answers(shown, outcomes, item))
@@ -77,8 +77,8 @@ def _best(runs: Sequence[Run]) -> dict[str, Run]:
         sizes: dict[int, list[Run]] = {}
         for run in runs:
             if run.spec.method == method:
-                sizes.setdefault(int(run.result["trained_parameters"]), []).append(run)
-        size = max(sizes, key=lambda s: (sum(r.result["accuracy"] for r in sizes[s]) / len(sizes[s]), -s))
+                sizes.setdefault(int(run.result.trained_parameters), []).append(run)
+        size = max(sizes, key=lambda s: (sum(r.result.accuracy for r in sizes[s]) / len(sizes[s]), -s))
         best[f"{method}, {size:,} parameters"] = min(sizes[size], key=lambda r: r.spec.seed)
     return best
 
@@ -103,8 +103,8 @@ def _chosen(outcomes: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
     return found
 
 
-def _right(row: Mapping[str, Any]) -> bool:
-    return bool(row["correct"][0])
+def _right(outcome: Outcome) -> bool:
+    return bool(outcome.correct[0])
 
 
 def _prompt(lookups: Lookups, run: Run, item: str) -> str:
@@ -116,7 +116,7 @@ def _answers(
     shown: Mapping[str, Run], outcomes: Mapping[str, Outcomes], item: str
 ) -> tuple[tuple[str, str, bool], ...]:
     return tuple(
-        (name, _shortened(str(outcomes[name][item]["completions"][0])), _right(outcomes[name][item])) for name in shown
+        (name, _shortened(outcomes[name][item].completions[0]), _right(outcomes[name][item])) for name in shown
     )
 
 

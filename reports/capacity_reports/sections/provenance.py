@@ -70,7 +70,7 @@ def _evaluation(runs: Sequence[Run]) -> dict[str, str]:
             [protocol_name(r.spec.evaluation) for r in main if r.spec.training]
             or [protocol_name(r.spec.evaluation) for r in main]
         ),
-        "test items": _all([r.result["n_items"] for r in main]),
+        "test items": _all([r.result.n_items for r in main]),
         "base evaluated at": _all([f"T={r.spec.evaluation.temperature:g}" for r in main if r.spec.method == "base"])
         or "not run",
     }
@@ -121,7 +121,7 @@ def _costs(runs: Sequence[Run]) -> Table:
 
 
 def _mean(runs: Sequence[Run], name: str) -> float | None:
-    values = [run.result.get(name) for run in runs]
+    values = [getattr(run.result, name) for run in runs]
     known = [float(v) for v in values if v is not None]
     return fmean(known) if len(known) == len(values) else None
 

@@ -1,0 +1,109 @@
+"""Cells: runs that differ in nothing but their seeds. Whatever groups, matches, pairs or tabulates runs asks here.
+
+The seeds of a run are the run's own and those of its adapter's random parts (projection or initial values). The seed
+of the evaluation is none of them: it is part of the protocol.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
+
+from capacity.spec.frozen import canonical_json
+from capacity.spec.methods import place
+from capacity.spec.run import RunSpec
+
+_Run = TypeVar("_Run")
+Field = str  # a dotted path in the JSON of a spec: "adapter.rank", "training.steps"
+
+
+class Cell:
+    """A run spec without its seeds. Equal cells have equal recipes."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.recipe = seedless(spec.model_dump(mode="json"))
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the canonical JSON of the recipe, first 16 hex digits."""
+        return hashlib.sha256(canonical_json(self.recipe).encode()).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cell) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        return f"Cell({self.label!r})"
+
+    @property
+    def label(self) -> str:
+        """A short description: "grpo 13", "base T=1"."""
+        return self.spec.label.rpartition(" seed ")[0]
+
+    @cached_property
+    def fields(self) -> dict[Field, Any]:
+        """Every field of the recipe by its dotted path. A list is a single value, and so is a part that is absent."""
+        return dict(_leaves(self.recipe))
+
+    def differs(self, other: "Cell") -> dict[Field, tuple[Any, Any]]:
+        """The fields in which two cells differ, with the values of both; None stands for a field that one lacks."""
+        names = sorted({*self.fields, *other.fields})
+        pairs = {name: (self.fields.get(name), other.fields.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def apart_from(self, *fields: Field) -> str:
+        """What is left of the recipe without some fields or whole parts, as canonical JSON.
+
+        Cells that agree in it differ in these fields alone: the sizes of a curve, the rates of a tuning, the methods
+        of a pair.
+        """
+        return canonical_json(
+            {
+                name: value
+                for name, value in self.fields.items()
+                if not any(name == field or name.startswith(f"{field}.") for field in fields)
+            }
+        )
+
+
+def seedless(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a spec without the run's seed and those of the adapter's random parts."""
+    adapter = {name: value for name, value in recipe["adapter"].items() if not name.endswith("_seed")}
+    return {**{name: value for name, value in recipe.items() if name != "seed"}, "adapter": adapter}
+
+
+def cell_of(spec: RunSpec) -> Cell:
+    """The cell that a run with this spec belongs to."""
+    return Cell(spec)
+
+
+def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell, list[_Run]]:
+    """Runs by cell, in the order of their first runs; within a cell by seed.
+
+    Args:
+        runs: of any type.
+        spec_of: gives the spec of one.
+    """
+    found: dict[Cell, list[_Run]] = {}
+    for run in runs:
+        found.setdefault(cell_of(spec_of(run)), []).append(run)
+    return {cell: sorted(members, key=lambda run: spec_of(run).seed) for cell, members in found.items()}
+
+
+def order(spec: RunSpec, trained_parameters: int) -> tuple[object, ...]:
+    """Where a run stands in lists: by model, task, method, size, rate, protocol and seed."""
+    rate = spec.training.learning_rate if spec.training else 0.0
+    how = (spec.evaluation.split, spec.evaluation.temperature)
+    task = (spec.task.problems, place(spec.method), spec.task.style)
+    return spec.model, *task, trained_parameters, rate, how, spec.seed
+
+
+def _leaves(value: Any, path: str = "") -> Iterable[tuple[Field, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value
