@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import DataError
-from capacity.runs.points import points
 from capacity.spec.frozen import canonical_json
 from capacity.spec.result import Outcome
 from capacity_analysis.check import baseline as module
@@ -44,17 +43,6 @@ def rewritten(path: Path, change, *, seal: bool = True) -> Path:
 
 def test_what_is_read_is_what_was_written(study, written):
     assert read_baseline(written) == snapshot(study)
-
-
-def test_points_are_those_of_the_study(study):
-    def ordered(rows):
-        shown = [{k: v for k, v in row.items() if k in shared} for row in rows]
-        return sorted(shown, key=lambda row: (row["method"], row["trained_parameters"], row["seed"]))
-
-    shared = set(snapshot(study).points()[0]) - {"prompts", "sequences", "sampled_tokens", "trained_tokens", "flops"}
-    shared -= {"wall_seconds", "worker_peak_memory_bytes"}
-    assert {"method", "trained_parameters", "n_correct", "accuracy", "update_bytes"} <= shared
-    assert ordered(snapshot(study).points()) == ordered(points("study", study.runs()))
 
 
 def test_answers_are_those_on_disk(study):

@@ -218,7 +218,7 @@ def test_population_of_items_needs_outcomes_and_widens():
         configurations(points).replicates(10, np.random.default_rng(0), "population")
     rng = np.random.default_rng(0)
     outcomes = (rng.random((len(points.frame), 200)) < points.frame["accuracy"].to_numpy(dtype=float)[:, None]) * 1.0
-    full = Points(points.frame, outcomes, tuple(map(str, range(200))), "test")
+    full = Points(points.frame, outcomes, tuple(map(str, range(200))), "test", points.fields)
     found = configurations(full)
     these = found.replicates(2000, np.random.default_rng(0)).std(0)
     population = found.replicates(2000, np.random.default_rng(0), "population").std(0)
@@ -252,7 +252,7 @@ def test_sizes_that_are_not_known_are_refused_by_column_and_row():
 
 
 def test_controls_are_not_the_base():
-    frame = table({"grpo": 30}, seeds=1).frame
+    frame = table({"grpo": 30}, seeds=1).frame.drop(columns="cell")
     frame["protocol"] = "T1"
     cold = frame.iloc[[0]].assign(protocol="T0", n_correct=990, accuracy=0.99)
     found = configurations(from_frame(pd.concat([frame, cold]), "t"))

@@ -99,7 +99,7 @@ def test_a_study_brings_its_outcomes(tmp_path):
     fakes.add(study, fakes.spec("sft"), [1, 1, 0, 0])
     points = read_points(str(study.folder))
     assert points.outcomes is not None
-    assert points.items == ("test-0", "test-1", "test-2", "test-3")
+    assert len(set(points.items)) == 4
     place = points.frame.index[points.frame["method"] == "sft"][0]
     assert points.outcomes[place].tolist() == [1, 1, 0, 0]
     assert points.frame["accuracy"][place] == 0.5

@@ -295,7 +295,7 @@ def test_methods_of_one_size_stand_side_by_side(tmp_path):
     axes = Canvas().add_subplot()
     report.figure("accuracy-abacus-0-9m").draw(axes)
     methods = [text.get_text() for text in axes.get_xticklabels()]
-    assert methods == ["sft", "grpo", "rft"]
+    assert methods == ["sft", "rft", "grpo"]
     assert axes.get_xlabel() == "trained parameters: 13"
     drawn = {line.get_label(): line.get_xdata()[0] for line in axes.lines if line.get_label() in methods}
     assert drawn == {"sft": 0, "grpo": 1, "rft": 2}

@@ -1,3 +1,4 @@
+import base64
 import csv
 import hashlib
 import io
@@ -11,9 +12,11 @@ import pytest
 
 from capacity.errors import DataError, StudyLockedError
 from capacity.runs import files, fingerprint
+from capacity.runs.cell import cell_of
 from capacity.runs.points import COLUMNS, COSTS, points, to_csv
 from capacity.runs.study import Failure, Study, one_fingerprint
 from capacity.spec import run as config
+from capacity.spec.frozen import canonical_json
 from capacity.spec.result import Outcome, Result, Step
 
 OTHER = fakes.FINGERPRINT.model_copy(update={"versions": {"torch": "2.13.0"}})
@@ -90,8 +93,11 @@ def test_copied_run_folder_belongs_to_the_study_it_was_copied_to(tmp_path, run):
 
 
 def test_number_that_is_not_finite_is_not_written(study):
+    with pytest.raises(ValueError, match="finite"):
+        fakes.result(fakes.spec(), [1], update_square_sum=float("nan"))
+    broken = fakes.result(fakes.spec(), [1]).model_copy(update={"update_square_sum": float("nan")})
     with pytest.raises(ValueError, match="Out of range float"):
-        study.add(fakes.spec(), fakes.FINGERPRINT, {"accuracy": float("nan")}, [], [], None)
+        study.add(fakes.spec(), fakes.FINGERPRINT, broken, [], [], None)
     assert study.runs() == []
 
 
@@ -332,7 +338,7 @@ def test_a_run_of_another_environment_is_never_replaced(study):
     fakes.add(study, fakes.spec(), [1])
     other = fakes.FINGERPRINT.model_copy(update={"sources": "other"})
     with pytest.raises(DataError, match="runs are immutable"):
-        study.add(fakes.spec(), other, {}, [], [], None)
+        study.add(fakes.spec(), other, fakes.result(fakes.spec(), [1]), [], [], None)
     assert study.read(study.path_of(fakes.spec())).fingerprint == fakes.FINGERPRINT
 
 
@@ -382,7 +388,7 @@ def test_points_have_the_columns_of_the_design(run):
     assert ", ".join(COLUMNS) == (
         "study, model, model_parameters, family, task, protocol, method, adapter, trained_parameters, "
         "storage_dtype, update_bytes, learning_rate, seed, split, n_items, n_correct, accuracy, "
-        "samples_per_item, demonstrations"
+        "samples_per_item, demonstrations, run, cell, recipe, items, answers"
     )
     assert tuple(points("s", [run])[0]) == COLUMNS + COSTS
 
@@ -409,6 +415,11 @@ def test_points_of_a_trained_run(run):
             "accuracy": 0.75,
             "samples_per_item": 1,
             "demonstrations": "worked&style_bits=4&style_shift=4",
+            "run": run.folder.name,
+            "cell": cell_of(run.spec).identity,
+            "recipe": canonical_json(cell_of(fakes.spec(seed=5)).recipe),
+            "items": run.answers.items_digest,
+            "answers": base64.b64encode(bytes([0b10110000])).decode(),
             "prompts": 6,
             "sequences": 24,
             "sampled_tokens": 0,

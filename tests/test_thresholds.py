@@ -300,7 +300,7 @@ def with_outcomes(seeds, items, sizes, rng):
     outcomes = (rng.random((len(table), items)) < 1 / (1 + np.exp(-logits))).astype(float)
     table["n_correct"] = outcomes.sum(1).astype(int)
     points = from_frame(table, "table")
-    return Points(points.frame, outcomes, tuple(map(str, range(items))), "table")
+    return Points(points.frame, outcomes, tuple(map(str, range(items))), "table", points.fields)
 
 
 def test_fresh_items_widen_the_interval():

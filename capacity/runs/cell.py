@@ -46,7 +46,7 @@ class Cell:
     @cached_property
     def fields(self) -> dict[Field, Any]:
         """Every field of the recipe by its dotted path. A list is a single value, and so is a part that is absent."""
-        return dict(_leaves(self.recipe))
+        return dict(leaves(self.recipe))
 
     def differs(self, other: "Cell") -> dict[Field, tuple[Any, Any]]:
         """The fields in which two cells differ, with the values of both; None stands for a field that one lacks."""
@@ -101,9 +101,10 @@ def order(spec: RunSpec, trained_parameters: int) -> tuple[object, ...]:
     return spec.model, *task, trained_parameters, rate, how, spec.seed
 
 
-def _leaves(value: Any, path: str = "") -> Iterable[tuple[Field, Any]]:
+def leaves(value: Any, path: str = "") -> Iterable[tuple[Field, Any]]:
+    """The fields of nested JSON objects by their dotted paths. Lists and None are values."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+            yield from leaves(inner, f"{path}.{name}" if path else str(name))
     else:
         yield path, value

@@ -52,7 +52,7 @@ def read_record(path: Path, kind: type[_Record]) -> _Record:
     try:
         return kind.model_validate(read_json(path))
     except ValidationError as error:
-        raise DataError(f"{path}: {_first(error)}") from None
+        raise DataError(f"{path}{_first(error)}") from None
 
 
 def read_records(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
@@ -75,7 +75,7 @@ def _record(line: str, kind: type[_Record], where: str) -> _Record:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
-        raise DataError(f"{where}: {_first(error)}") from None
+        raise DataError(f"{where}{_first(error)}") from None
 
 
 def _first(error: ValidationError) -> str:
@@ -83,8 +83,8 @@ def _first(error: ValidationError) -> str:
     fault = error.errors()[0]
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] == "json_invalid":
-        return "is not JSON"
-    return f"{place} is {fault['input']!r}: {fault['msg']}" if place else "is not a JSON object"
+        return " is not JSON"
+    return f": {place} is {fault['input']!r}: {fault['msg']}" if place else " is not a JSON object"
 
 
 def write_records(path: Path, records: Sequence[BaseModel]) -> None:

@@ -5,13 +5,16 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from capacity.runs.cell import cell_of
 from capacity.runs.study import Run
+from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
 
 COLUMNS = (
     "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter",
     "trained_parameters", "storage_dtype", "update_bytes", "learning_rate", "seed", "split",
-    "n_items", "n_correct", "accuracy", "samples_per_item", "demonstrations",
+    "n_items", "n_correct", "accuracy", "samples_per_item", "demonstrations", "run", "cell", "recipe", "items",
+    "answers",
 )  # fmt: skip
 # What a run used; written beside, for readers of a table whose run folders are gone.
 COSTS = (
@@ -27,12 +30,14 @@ def protocol_name(evaluation: EvaluationSpec) -> str:
 def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row a run, with the columns of `COLUMNS` and `COSTS`.
 
-    `update_bytes` is the payload; `n_correct` counts right samples among `n_items` × `samples_per_item`;
-    `demonstrations` is "none" for methods that see none.
+    `update_bytes` is the payload; `n_correct` counts correct samples among `n_items` × `samples_per_item`;
+    `demonstrations` is "none" for methods that see none. `run` is the name of the run's folder, `cell` that of its
+    cell, `recipe` the spec without seeds as canonical JSON. `items` is the digest of the names of the items, `answers`
+    a bit for each answer (`capacity.runs.answers`). So a table says as much as the folder it was written from.
     """
     rows = []
     for run in runs:
-        spec, result = run.spec, run.result
+        spec, result, cell = run.spec, run.result, cell_of(run.spec)
         rows.append(
             {
                 "study": study,
@@ -54,6 +59,11 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "accuracy": result.accuracy,
                 "samples_per_item": spec.evaluation.samples_per_item,
                 "demonstrations": spec.task.style,
+                "run": spec.short_id,
+                "cell": cell.identity,
+                "recipe": canonical_json(cell.recipe),
+                "items": run.answers.items_digest,
+                "answers": run.answers.packed(),
                 **{name: getattr(result, name) for name in COSTS},
             }
         )

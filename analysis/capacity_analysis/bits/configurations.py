@@ -98,8 +98,10 @@ def configurations(points: Points, *, unit: Unit | None = None, task: str | None
         SpecError: several tasks or protocols, sizes that are not known, no trained rows.
     """
     keep = reported_rows(points) & _one_protocol(points, task)
-    recipes = points.recipes or ({},) * len(points.frame)
-    details = {name: pd.Series([r.get(name) for r in recipes], index=points.frame.index) for name in DETAILS}
+    details = {
+        name: pd.Series([fields.get(f"adapter.{name}") for fields in points.fields], index=points.frame.index)
+        for name in DETAILS
+    }
     frame = points.frame.assign(**details)[keep]
     unit = _unit(frame, points.source, unit)
     frame = frame.assign(size=frame["update_bytes" if unit == "bytes" else "trained_parameters"].astype("Float64"))

@@ -17,10 +17,7 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from capacity.errors import DataError
 from capacity.runs.fingerprint import Fingerprint
-from capacity.runs.points import points
-from capacity.runs.study import Run
 from capacity.spec.frozen import Frozen, canonical_json
-from capacity.spec.result import Result
 from capacity.spec.run import RunSpec, load_spec
 
 FORMAT = "capacity baseline"
@@ -103,26 +100,6 @@ class Baseline(Frozen):
     def to_text(self) -> str:
         """The file: indented JSON, stable in order, so that a diff shows what moved."""
         return json.dumps({"checksum": self.checksum, **self.model_dump(mode="json")}, indent=1, allow_nan=False) + "\n"
-
-    def points(self) -> list[dict[str, Any]]:
-        """The points table of the baseline: one row a run, columns as in `capacity.runs.points.points`."""
-        runs = []
-        for cell in self.cells:
-            shared = {
-                "model_parameters": cell.model_parameters,
-                "family": cell.family,
-                "trained_parameters": cell.trained_parameters,
-                "n_items": cell.n_items,
-            }
-            for run in cell.runs:
-                own = {
-                    "update_bytes": run.update_bytes,
-                    "n_correct": run.n_correct,
-                    "accuracy": cell.accuracy(run.seed),
-                }
-                spec = spec_of(cell.spec, run.seed, "baseline")
-                runs.append(Run(Path(), spec, self.fingerprint, Result.model_validate({**shared, **own})))
-        return points(self.study, runs)
 
 
 def read_baseline(path: Path) -> Baseline:

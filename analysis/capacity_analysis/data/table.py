@@ -1,10 +1,13 @@
-"""The points table as every analysis reads it: validated, with per-item outcomes where a study has them.
+"""The points table as every analysis reads it: validated, with the answers to each item where the source has them.
 
 One row a run; the columns are `capacity.runs.points.COLUMNS`. What must be there: `method`, `trained_parameters`, and
 either `n_items` with `n_correct`, or `accuracy`. Everything else may be missing and is then NA; nothing is guessed.
 """
 
-from collections.abc import Sequence
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
+from capacity.runs.answers import unpacked
+from capacity.runs.cell import leaves
 from capacity.runs.points import COLUMNS
 from capacity.runs.points import points as study_rows
 from capacity.runs.study import Run, Study, one_fingerprint
 
 TEXT = ("study", "model", "family", "task", "protocol", "method", "adapter", "storage_dtype", "split",
-        "demonstrations")  # fmt: skip
+        "demonstrations", "run", "cell", "recipe", "items", "answers")  # fmt: skip
 WHOLE = (
     "model_parameters", "trained_parameters", "update_bytes", "seed", "n_items", "n_correct", "samples_per_item",
 )  # fmt: skip
-# Two rows that agree in all of these are the same run twice.
-RUN_KEY = (
+# What tells the cells of a table apart that has no column `cell`: all that such a table knows of a recipe.
+KNOWN = (
     "model", "task", "demonstrations", "protocol", "method", "adapter", "trained_parameters", "storage_dtype",
-    "learning_rate", "seed", "split",
+    "learning_rate", "split",
 )  # fmt: skip
 _TABLES = (".csv", ".parquet")
 _REFERENCE = "reference:"
@@ -38,12 +43,14 @@ class Points:
 
     Attributes:
         frame: one row a run, the canonical columns in their order, index 0 … rows−1. Text columns hold str or NA, whole
-            numbers are Int64, `learning_rate` and `accuracy` Float64; `accuracy` is never NA and lies in [0, 1].
-        outcomes: rows × items, each run's share of right samples on each item, NaN where a run was not asked (runs of
-            another split); None if the source has no per-item outcomes.
-        items: their names, in the order of the columns of `outcomes`.
+            numbers are Int64, `learning_rate` and `accuracy` Float64; `accuracy` is never NA and lies in [0, 1], and
+            `cell` is never NA: rows that differ in nothing but their seeds have the same.
+        outcomes: rows × items, each run's share of correct samples on each item, NaN where a run was not asked (runs of
+            another split); None if the source has no answers.
+        items: their names, in the order of the columns of `outcomes`: digest of the set of items, and number in it.
         source: what was read.
-        recipes: options of each row's adapter (sharing, u, groups, rank, …); None if the source does not tell.
+        fields: what is known of each row's recipe: its dotted fields ("adapter.rank") where the source has recipes.
+        lacking: what the source does not tell, in words, and what follows; empty for tables of this version.
         memo: what was computed of these very rows and is asked for often, by name.
     """
 
@@ -51,20 +58,21 @@ class Points:
     outcomes: NDArray[np.float64] | None
     items: tuple[str, ...]
     source: str
-    recipes: tuple[dict[str, Any], ...] | None = None
+    fields: tuple[Mapping[str, Any], ...]
+    lacking: tuple[str, ...] = ()
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def where(self, keep: Any) -> "Points":
         """The rows at which the boolean vector `keep` is true, with the items that at least one of them was asked."""
         mask = np.asarray(keep, dtype=bool)
         frame = self.frame[mask].reset_index(drop=True)
-        recipes = None if self.recipes is None else tuple(r for r, kept in zip(self.recipes, mask, strict=True) if kept)
+        fields = tuple(itertools.compress(self.fields, mask))
         if self.outcomes is None:
-            return Points(frame, None, self.items, self.source, recipes)
+            return Points(frame, None, (), self.source, fields, self.lacking)
         rows = self.outcomes[mask]
         asked = ~np.isnan(rows).all(0)
-        items = tuple(name for name, kept in zip(self.items, asked, strict=True) if kept)
-        return Points(frame, rows[:, asked], items, self.source, recipes)
+        items = tuple(itertools.compress(self.items, asked))
+        return Points(frame, rows[:, asked], items, self.source, fields, self.lacking)
 
 
 def read_points(source: str, *, allow_mixed: bool = False) -> Points:
@@ -99,11 +107,27 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
 def from_frame(raw: pd.DataFrame, source: str) -> Points:
     """A points table from any data frame, validated; columns that are not canonical are dropped.
 
+    Tables of the former format have no columns `run`, `cell`, `recipe`, `items` and `answers`. Their cells are what
+    the other columns tell apart (`KNOWN`), and `Points.lacking` says so.
+
     Raises:
         SpecError: see `read_points`.
         DataError: no rows.
     """
-    points = Points(_validated(raw, source), None, (), source)
+    frame = _validated(raw, source)
+    lacking = []
+    if frame["cell"].isna().any():
+        told = frame[list(KNOWN)].astype("string").fillna("").agg("|".join, axis=1)
+        digests = told.map(lambda text: hashlib.sha256(text.encode()).hexdigest()[:16])
+        frame["cell"] = frame["cell"].fillna(digests.astype("string"))
+        lacking.append(
+            f"{source} has no column cell: runs that differ in anything but {', '.join(KNOWN)} cannot be told apart"
+        )
+    fields = _fields(frame, source)
+    outcomes, items = _outcomes(frame, source)
+    if outcomes is None and frame["n_items"].notna().all():
+        lacking.append(f"{source} has no column answers: items cannot be paired")
+    points = Points(frame, outcomes, items, source, fields, tuple(lacking))
     refuse_duplicates(points)
     return points
 
@@ -114,24 +138,64 @@ def refuse_duplicates(points: Points) -> None:
     Raises:
         SpecError: names the two rows.
     """
-    repeated = points.frame.duplicated(list(RUN_KEY), keep=False)
+    frame = points.frame
+    # Where runs have no names, a cell has one run of each seed.
+    name = frame["run"].fillna(frame["cell"] + "|" + frame["seed"].astype("string").fillna(""))
+    repeated = name.duplicated(keep=False)
     if not repeated.any():
         return
-    rows = points.frame[repeated]
-    second = int(rows.index[rows.duplicated(list(RUN_KEY))][0])
-    same = (rows[list(RUN_KEY)].astype("string").fillna("") == _texts(rows, second)).all(axis=1)
-    first = int(rows.index[same][0])
-    run = rows.loc[second]
+    second = int(name.index[name.duplicated()][0])
+    first = int(name.index[name == name[second]][0])
+    run = frame.loc[second]
     what = f"{run['method']} with {run['trained_parameters']} trained parameters"
     seed = "no seed" if pd.isna(run["seed"]) else f"seed {run['seed']}"
     raise SpecError(
         f"{points.source}: rows {first + 1} and {second + 1} are the same run ({what}, {seed}): remove one, or tell "
-        f"them apart in one of {', '.join(RUN_KEY)}"
+        f"them apart in one of seed, {', '.join(KNOWN)}"
     )
 
 
-def _texts(rows: pd.DataFrame, label: int) -> pd.Series:
-    return rows.loc[label, list(RUN_KEY)].astype("string").fillna("")
+def _fields(frame: pd.DataFrame, source: str) -> tuple[Mapping[str, Any], ...]:
+    """The dotted fields of each row's recipe; empty where it is not there."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for row, text in enumerate(frame["recipe"]):
+        if pd.isna(text) or text in known:
+            continue
+        try:
+            recipe = json.loads(text)
+        except (ValueError, RecursionError):
+            recipe = None
+        if not isinstance(recipe, dict):
+            raise SpecError(f"{source}: row {row + 1}, column recipe: not a JSON object")
+        known[text] = dict(leaves(recipe))
+    return tuple({} if pd.isna(text) else known[text] for text in frame["recipe"])
+
+
+def _outcomes(frame: pd.DataFrame, source: str) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """Rows × items over the items of all rows, NaN where a row was not asked, and their names.
+
+    None if a row has no answers.
+
+    Raises:
+        SpecError: answers that are not as many bits as the row has answers, or not as many correct ones.
+    """
+    if frame[["answers", "items", "n_items", "n_correct"]].isna().any(axis=None):
+        return None, ()
+    asked = {digest: int(rows["n_items"].iloc[0]) for digest, rows in frame.groupby("items", sort=False)}
+    starts = dict(zip(asked, itertools.accumulate(asked.values(), initial=0), strict=False))
+    matrix = np.full((len(frame), sum(asked.values())), np.nan)
+    for row, run in enumerate(frame.to_dict("records")):
+        n, k = int(run["n_items"]), int(run["samples_per_item"])
+        where = f"{source}: row {row + 1}, column answers"
+        try:
+            bits = unpacked(str(run["answers"]), n * k, where)
+        except DataError as error:
+            raise SpecError(str(error)) from None
+        if n != asked[run["items"]] or int(bits.sum()) != run["n_correct"]:
+            raise SpecError(f"{where}: not the answers that its counts tell")
+        start = starts[run["items"]]
+        matrix[row, start : start + n] = bits.reshape(n, k).mean(1)
+    return matrix, tuple(f"{digest}:{i}" for digest, count in asked.items() for i in range(count))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -150,25 +214,14 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def study_points(folder: Path, runs: Sequence[Run]) -> Points:
-    """The points of complete runs that were read already, with their outcomes.
+    """The points of complete runs that were read already: what a table written from them says.
 
     Raises:
         DataError: there are none.
     """
     if not runs:
         raise DataError(f"{folder}: no complete runs in this study")
-    frame = _validated(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
-    outcomes, items = _outcomes(runs)
-    return Points(frame, outcomes, items, str(folder), tuple(run.spec.adapter.model_dump() for run in runs))
-
-
-def _outcomes(runs: Sequence[Run]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Runs × items over all items that any run was asked, NaN where it was not."""
-    column = {name: i for i, name in enumerate(dict.fromkeys(name for run in runs for name in run.answers.items))}
-    matrix = np.full((len(runs), len(column)), np.nan)
-    for i, run in enumerate(runs):
-        matrix[i, [column[name] for name in run.answers.items]] = run.answers.shares
-    return matrix, tuple(column)
+    return from_frame(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
 
 
 def _validated(raw: pd.DataFrame, source: str) -> pd.DataFrame:
