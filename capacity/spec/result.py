@@ -13,7 +13,7 @@ Grade = Literal[0, 1]
 class Recorded(Frozen):
     """A record that is written without the fields that were not measured. Fields of other versions are left out."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")  # so that writing refuses them
 
     @model_serializer(mode="wrap")
     def _measured_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
