@@ -507,4 +507,4 @@ def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
     done = dry_runs[0][FOR_PEOPLE]
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" missing") == 13
-    assert "13 runs in capacity-studies/compare-abacus-0.9m-13-" in done.stdout
+    assert "13 runs in capacity-studies/compare-abacus-0.9m-tinylora-13-" in done.stdout

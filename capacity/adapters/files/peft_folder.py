@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from capacity.adapters.attach import AdaptedModel
 from capacity.adapters.linears import is_conv1d, is_quantised, linear_shapes
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import DataError, SpecError
 
 _LOSS = 0.02  # relative, of ΔW by the rounding of A and B; bf16 loses 0.3 %

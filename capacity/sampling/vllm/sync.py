@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from capacity.adapters.attach import AdaptedModel
 from capacity.adapters.files.peft_folder import EXPORT_DTYPES, save_peft_lora
 from capacity.adapters.linears import is_conv1d, is_quantised
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import SpecError
 
 _TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
