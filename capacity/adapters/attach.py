@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from capacity.adapters.kinds import lora, lora_xs, peft_small, tinylora, whole
+from capacity.adapters.kinds import lora, lora_xs, peft_small, steering, tinylora, whole
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.factors import Factors
@@ -32,6 +32,7 @@ BUILDS: dict[str, Build] = {
     "vera": peft_small.build_vera,
     "vb-lora": peft_small.build_vb_lora,
     "uni-lora": peft_small.build_uni_lora,
+    "steering": steering.build,
     "bitfit": whole.build,
     "full": whole.build,
 }

@@ -78,6 +78,9 @@ class AdaptedModel:
         """
         return {"update": ((name, (tensor,)) for name, tensor in self.update().items())}
 
+    def check_mergeable(self) -> None:
+        """Raises a SpecError unless the update is one of weights, which can be added to those of the base."""
+
     @contextmanager
     def switched_off(self) -> Iterator[nn.Module]:
         """The untrained model, for the time of the context."""

@@ -39,6 +39,20 @@ def parse_targets(text: Any) -> Any:
     return targets
 
 
+def parse_blocks(text: Any) -> Any:
+    """Reads `0,3`; what is no text stays as it is.
+
+    Raises:
+        SpecError: a part that is no number.
+    """
+    if not isinstance(text, str):
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise SpecError(f"--blocks {text!r} cannot be read: write numbers by comma, such as 0,3")
+    return tuple(map(int, parts))
+
+
 def _one_of(what: str, known: Sequence[str]) -> BeforeValidator:
     """Refuses other texts, and offers the nearest."""
 
@@ -79,6 +93,9 @@ class SizeChoice(Frozen):
         None, description="Entries of each (vb-lora). Default: largest power of two up to 256 that fits."
     )
     length: int | None = Field(None, description="Entries of the one vector (uni-lora). Default: 256.")
+    blocks: Annotated[tuple[int, ...], BeforeValidator(parse_blocks)] | None = Field(
+        None, description="Blocks that are steered, counted from 0: 0,3 (steering). Default: all blocks."
+    )
     targets: Annotated[tuple[str, ...], BeforeValidator(parse_targets)] | None = Field(
         None, description="Types of the modules to adapt: q_proj,k_proj. Default: all linear modules."
     )

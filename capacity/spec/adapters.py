@@ -5,7 +5,7 @@ A kind of adapter has a class here, its sizes in `capacity.plan.kinds`, and its 
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from capacity.spec.frozen import Frozen
 
@@ -178,8 +178,29 @@ class FullUpdate(AdapterSpec):
     kind: Literal["full"] = "full"
 
 
+def _rising(blocks: tuple[int, ...]) -> tuple[int, ...]:
+    if list(blocks) != sorted(set(blocks)):
+        raise ValueError("blocks must rise")
+    return blocks
+
+
+class Steering(AdapterSpec):
+    """A vector added to what each of `blocks` gives on, of every block if None (arXiv 2505.18706)."""
+
+    form = "hidden states"
+
+    kind: Literal["steering"] = "steering"
+    blocks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_rising)] | None = None
+
+    @property
+    def label(self) -> str:
+        """Its kind and blocks."""
+        return self.kind if self.blocks is None else f"{self.kind} {','.join(map(str, self.blocks))}"
+
+
 Adapter = Annotated[
-    NoAdapter | TinyLora | LoraXs | Lora | Vera | VbLora | UniLora | BitFit | FullUpdate, Field(discriminator="kind")
+    NoAdapter | TinyLora | LoraXs | Lora | Vera | VbLora | UniLora | BitFit | FullUpdate | Steering,
+    Field(discriminator="kind"),
 ]
 
 

@@ -58,6 +58,7 @@ def save_peft_lora(adapted: AdaptedModel, folder: Path, dtype: str, base: str) -
         SpecError: the update is not made of low-rank pairs, or `dtype` cannot hold it (a tiny one in fp16).
     """
     if not adapted.shapes:
+        adapted.check_mergeable()
         raise SpecError(
             f"adapter {adapted.adapter.kind} is no low-rank update of linear modules: export it merged (--to merged)"
         )
@@ -112,9 +113,10 @@ def merge(adapted: AdaptedModel, dtype: str) -> tuple[nn.Module, MergeReport]:
     """The bare model with the update merged in fp32 arithmetic and rounded once, to `dtype`; `adapted` is used up.
 
     Raises:
-        SpecError: the base is quantised.
+        SpecError: the base is quantised, or the update is none of weights.
         DataError: a weight left the range of `dtype`.
     """
+    adapted.check_mergeable()
     if any(is_quantised(m) for m in adapted.bare.modules()):
         raise SpecError("a quantised base cannot be merged into: export a LoRA adapter, or load the base unquantised")
     # Dense ΔW are formed one at a time: together they are as large as the model.

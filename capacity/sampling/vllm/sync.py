@@ -85,8 +85,9 @@ def merged_weights(adapted: AdaptedModel, dtype: str, realised: Realised) -> Ite
     One dense ΔW at a time is formed, and `adapted` stays as it is. `realised` and its `count` of bytes are added to.
 
     Raises:
-        SpecError: the base is quantised.
+        SpecError: the base is quantised, or the update is none of weights.
     """
+    adapted.check_mergeable()
     if any(is_quantised(module) for module in adapted.bare.modules()):
         raise SpecError("a quantised base cannot be merged into: sync by hot-swap, or load the base unquantised")
     pairs = {shape.name: (a, b) for shape, a, b in adapted.pairs()}
