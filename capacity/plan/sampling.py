@@ -50,7 +50,7 @@ def rollout_spec(
             f"{model}: vLLM does not quantise as bitsandbytes does in the trainer, so it would sample from another "
             "base: use --rollouts transformers"
         )
-    _check_followed(adapter)
+    check_followed(adapter)
     return RolloutSpec()
 
 
@@ -62,15 +62,19 @@ def with_rollouts(spec: RunSpec, rollouts: RolloutSpec | None) -> RunSpec:
     """
     if rollouts is None:
         return spec
-    _check_followed(spec.adapter)
+    check_followed(spec.adapter)
     ways = SYNCS[spec.adapter.form]
     if rollouts.sync not in ways:
         rollouts = rollouts.model_copy(update={"sync": ways[0]})
     return RunSpec.model_validate({**spec.model_dump(), "rollouts": rollouts.model_dump()})
 
 
-def _check_followed(adapter: AdapterSpec) -> None:
-    """Raises unless an engine can follow the update."""
+def check_followed(adapter: AdapterSpec) -> None:
+    """Checks that vLLM can follow the update.
+
+    Raises:
+        SpecError: it cannot.
+    """
     if not SYNCS[adapter.form]:
         raise SpecError(
             f"adapter {adapter.kind} changes hidden states, and vLLM takes LoRA adapters and weights only: "

@@ -11,7 +11,7 @@ from capacity.plan.memory import gigabytes, memory_plan
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import ALIASES, model_shape
-from capacity.plan.sampling import parse_choice
+from capacity.plan.sampling import check_followed, parse_choice
 from capacity.plan.sharing import group_sizes
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
@@ -57,6 +57,7 @@ def plan_command(
         "update_bytes": {d: payload_bytes(size.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
     }
     if parse_choice(rollouts) == "vllm":
+        check_followed(size.template)
         plan["shared_memory"] = _shared_memory(model, shape, size, tokens)
     if list_modules:
         plan["modules"] = [
