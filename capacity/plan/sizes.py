@@ -153,7 +153,12 @@ def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
 
 
 def largest_of(kind: AdapterKind, told: Told, site: Site, limit: int) -> Size:
-    """The largest update of a named kind."""
+    """The largest update of one kind with at most `limit` parameters.
+
+    Raises:
+        BudgetError: not even its smallest update fits; that one's size is named.
+        SpecError: an option is out of range, or the model has no such update.
+    """
     size = kind.within(told, site, limit)
     if size.trained_parameters > limit:
         verb = "starts at" if kind.decided else "is"
@@ -165,16 +170,22 @@ def largest_of(kind: AdapterKind, told: Told, site: Site, limit: int) -> Size:
 
 
 def largest_of_all(told: Told, site: Site, limit: int) -> Size:
-    """The largest update of those kinds that a budget chooses from: TinyLoRA, then LoRA-XS, then LoRA, then full."""
-    everything = FULL.chosen({}, site)
-    if limit > everything.trained_parameters:
+    """The largest update with at most `limit` parameters: of TinyLoRA, LoRA-XS and LoRA, or the whole model.
+
+    Raises:
+        BudgetError: `limit` is above the whole model.
+        SpecError: an option is out of range, or the kind that is largest does not take it.
+    """
+    everything = site.shape.parameters
+    if limit > everything:
         raise BudgetError(
-            f"a budget of {limit:,} parameters is above the model, which has {everything.trained_parameters:,}: "
+            f"a budget of {limit:,} parameters is above the model, which has {everything:,}: "
             "lower it, or use --adapter full"
         )
-    sizes = [kind.within({o: told[o] for o in kind.options if o in told}, site, limit) for kind in _SOLVED]
+    tried = _SOLVED if limit < everything else (FULL,)
+    sizes = [kind.within({o: told[o] for o in kind.options if o in told}, site, limit) for kind in tried]
     fitting = [size for size in sizes if size.trained_parameters <= limit]
-    best = everything if limit == everything.trained_parameters else max(fitting, key=lambda s: s.trained_parameters)
+    best = max(fitting, key=lambda size: size.trained_parameters)
     # The rank is TinyLoRA's alone, so that it may be given whatever the budget takes.
     ignored = [option for option in told if option not in (*KINDS[best.kind].options, "rank")]
     if ignored:

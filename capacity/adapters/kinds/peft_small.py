@@ -31,18 +31,18 @@ class VeraModel(LowRankModel):
 
 
 @dataclass
-class VbLoraModel(LowRankModel):
-    """A model with a VB-LoRA on it."""
+class ComposedModel(LowRankModel):
+    """A model whose layers compose A and B of the entries of one trained tensor, as those of VB-LoRA do."""
 
     def pair(self, layer: Any) -> tuple[Tensor, Tensor]:
-        """A and B as the bank composes them."""
+        """A and B as the layer composes them."""
         a, b = layer._get_lora_matrices(NAME)
         return a, b
 
 
 @dataclass
-class UniLoraModel(VbLoraModel):
-    """A model with a Uni-LoRA on it, whose layers give A and B as those of VB-LoRA do."""
+class UniLoraModel(ComposedModel):
+    """A model with a Uni-LoRA on it, which deals the entries at random."""
 
     def probed(self) -> dict[str, Products]:
         """ΔW, and the entries of the vector that every entry of A and B takes."""
@@ -70,7 +70,7 @@ def build_vera(
 
 def build_vb_lora(
     model: nn.Module, adapter: VbLora, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> VbLoraModel:
+) -> ComposedModel:
     """Puts a VB-LoRA on a bare model, which is changed in place.
 
     Raises:
@@ -90,7 +90,7 @@ def build_vb_lora(
         save_only_topk_weights=False,
         **placed(model, shapes),
     )
-    return VbLoraModel(inject(model, config, adapter.init_seed), adapter, model, shapes)
+    return ComposedModel(inject(model, config, adapter.init_seed), adapter, model, shapes)
 
 
 def build_uni_lora(
