@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from capacity.adapters.svd.checkpoint import SINGLE, WeightFolder
-from capacity.plan.budget import ModuleShape
+from capacity.plan.model_shapes import ModuleShape
 
 LARGE = {  # one layer of Qwen2.5-3B
     "q_proj": (2048, 2048), "k_proj": (256, 2048), "v_proj": (256, 2048), "o_proj": (2048, 2048),

@@ -30,8 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
 from capacity.adapters.files.peft_folder import EXPORT_DTYPES
+from capacity.adapters.model import AdaptedModel
 from capacity.cache import cache_folder
 from capacity.models.loading import load
 from capacity.sampling import likelihood

@@ -81,11 +81,11 @@ CHANGES = (
         "refused",
         (
             Edit(
-                "adapters/attach.py",
-                "group = assign_groups([s.type for s in shapes], adapter.groups, adapter.sharing)",
+                "adapters/kinds/tinylora.py",
+                "group = useful_groups(types, adapter.groups, adapter.sharing, u=adapter.u, rank=rank)",
                 "group = tuple(range(len(shapes)))",
             ),
-            Edit("adapters/attach.py", "else even\n", "else (adapter.u,) * len(shapes)\n"),
+            Edit("adapters/kinds/tinylora.py", "(adapter.u,) * adapter.groups", "(adapter.u,) * len(shapes)"),
         ),
         words="makes an update of another size",
     ),

@@ -14,11 +14,12 @@ import pytest
 import torch
 from architectures import adapters, tiny
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
 from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.files.sketch import Sketch
 from capacity.adapters.linears import adapted_modules, weight_matrix
+from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.factors import Factors
 from capacity.errors import DataError
 from capacity.plan.storage import STORAGE_DTYPES

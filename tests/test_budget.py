@@ -2,18 +2,39 @@ import pytest
 from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
+from sizes import site_of
 
 from capacity.errors import BudgetError, SpecError
-from capacity.plan import budget as counts
-from capacity.plan.budget import Budget, ModuleShape, Solution, largest_of, solve
-from capacity.plan.model_shapes import shape_from_config
+from capacity.plan.budget import Budget
+from capacity.plan.kinds.kind import Site, Size
+from capacity.plan.kinds.table import KINDS
+from capacity.plan.model_shapes import ModuleShape, shape_from_config
 from capacity.plan.models import ALIASES
+from capacity.plan.sizes import SizeChoice, largest_of, largest_of_all, size_of
 from capacity.plan.storage import FIXED_SIZE_DTYPES, parameters_within, payload_bytes
 
 
-def solve_on(alias: str, limit: int, **options) -> Solution:
-    shape = ALIASES[alias].shape
-    return solve(shape.adapted_modules(), shape.parameters, limit, **options)
+def solve_on(alias: str, limit: int, **options) -> Size:
+    return size_of(alias, SizeChoice(budget=limit, **{"rank": 2, **options}), "bf16")
+
+
+Described = tuple[str, int, dict[str, int]]
+
+
+def solution(kind: str, count: int, **numbers: int) -> Described:
+    """Kind, trained parameters, and the numbers behind them."""
+    return kind, count, numbers
+
+
+def described(size: Size) -> Described:
+    """The same of a size."""
+    names = ("rank", "u", "groups", "vectors", "vector_length", "length")
+    numbers = {name: value for name, value in size.template.model_dump().items() if name in names}
+    return solution(size.kind, size.trained_parameters, **numbers)
+
+
+def chosen_on(modules, kind: str, **told) -> Size:
+    return KINDS[kind].chosen(told, site_of(modules))
 
 
 @pytest.mark.parametrize(
@@ -115,27 +136,26 @@ def test_thirteen_parameters_take_their_bytes(dtype, size):
     ],
 )
 def test_tinylora_vectors_of_the_design(alias, limit, expected):
-    solution = solve_on(alias, limit)
-    assert (solution.adapter, solution.trained_parameters, solution.u, solution.groups) == expected
-    assert solution.rank == 2
+    kind, count, u, groups = expected
+    assert described(solve_on(alias, limit)) == solution(kind, count, rank=2, u=u, groups=groups)
 
 
 def test_above_tinylora_come_lora_xs_then_lora_then_full():
-    assert solve_on("abacus-0.9m", 252) == Solution("lora-xs", 28 * 9, rank=3)
+    assert described(solve_on("abacus-0.9m", 252)) == solution("lora-xs", 28 * 9, rank=3)
     per_rank = sum(m.d + m.k for m in ALIASES["abacus-0.9m"].shape.adapted_modules())
-    assert solve_on("abacus-0.9m", 60 * per_rank) == Solution("lora", 60 * per_rank, rank=60)
-    assert solve_on("abacus-0.9m", 861_952) == Solution("full", 861_952)
+    assert described(solve_on("abacus-0.9m", 60 * per_rank)) == solution("lora", 60 * per_rank, rank=60)
+    assert described(solve_on("abacus-0.9m", 861_952)) == solution("full", 861_952)
 
 
 def test_limit_of_the_whole_model_is_full_and_one_less_is_not():
     shape = ALIASES["qwen2.5-0.5b"].shape
-    assert solve_on("qwen2.5-0.5b", shape.parameters) == Solution("full", shape.parameters)
-    assert solve_on("qwen2.5-0.5b", shape.parameters - 1).adapter != "full"
+    assert described(solve_on("qwen2.5-0.5b", shape.parameters)) == solution("full", shape.parameters)
+    assert solve_on("qwen2.5-0.5b", shape.parameters - 1).kind != "full"
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_limit_below_one_is_refused(limit):
-    with pytest.raises(BudgetError, match="below one parameter"):
+@pytest.mark.parametrize(("limit", "says"), [(0, "below one parameter"), (-1, "cannot be read")])
+def test_limit_below_one_is_refused(limit, says):
+    with pytest.raises(BudgetError, match=says):
         solve_on("abacus-0.9m", limit)
 
 
@@ -147,23 +167,23 @@ def test_limit_above_the_model_is_refused_with_its_size_and_the_way_out():
 def test_structured_budget_below_the_number_of_types_is_refused_and_tiled_is_not():
     with pytest.raises(SpecError, match="7 module types"):
         solve_on("abacus-0.9m", 6, sharing="structured")
-    assert solve_on("abacus-0.9m", 7, sharing="structured").groups == 7
-    assert solve_on("abacus-0.9m", 6, sharing="tiled").groups == 6
+    assert solve_on("abacus-0.9m", 7, sharing="structured").template.groups == 7
+    assert solve_on("abacus-0.9m", 6, sharing="tiled").template.groups == 6
 
 
-def brute_force(shapes: list[ModuleShape], model_parameters: int, limit: int, rank: int) -> Solution:
+def brute_force(shapes: list[ModuleShape], model_parameters: int, limit: int, rank: int) -> Described:
     """The largest of all updates of the allowed family that fit; of equals, the earlier kind."""
     modules, narrow = len(shapes), min(min(s.d, s.k) for s in shapes)
-    family = [Solution("tinylora", g, rank=rank, u=1, groups=g) for g in range(1, modules + 1)]
+    family = [solution("tinylora", g, rank=rank, u=1, groups=g) for g in range(1, modules + 1)]
     for u in range(2, rank**2 + 1):
-        family.append(Solution("tinylora", modules * u, rank=rank, u=u, groups=modules))
-    family += [Solution("lora-xs", sum(r * r for _ in shapes), rank=r) for r in range(1, narrow + 1)]
-    family += [Solution("lora", sum(r * s.d + s.k * r for s in shapes), rank=r) for r in range(1, narrow + 1)]
-    family.append(Solution("full", model_parameters))
-    best = max(s.trained_parameters for s in family if s.trained_parameters <= limit)
+        family.append(solution("tinylora", modules * u, rank=rank, u=u, groups=modules))
+    family += [solution("lora-xs", sum(r * r for _ in shapes), rank=r) for r in range(1, narrow + 1)]
+    family += [solution("lora", sum(r * s.d + s.k * r for s in shapes), rank=r) for r in range(1, narrow + 1)]
+    family.append(solution("full", model_parameters))
+    best = max(count for _, count, _ in family if count <= limit)
     if best == model_parameters:
         return family[-1]
-    return next(s for s in family if s.trained_parameters == best)
+    return next(found for found in family if found[1] == best)
 
 
 @st.composite
@@ -181,7 +201,8 @@ def problems(draw):
 @given(problems())
 def test_solver_agrees_with_a_search_over_all_updates(problem):
     shapes, model, limit, rank = problem
-    assert solve(shapes, model, limit, rank=rank) == brute_force(shapes, model, limit, rank)
+    found = largest_of_all({"rank": rank}, site_of(shapes, model), limit)
+    assert described(found) == brute_force(shapes, model, limit, rank)
 
 
 @unhurried
@@ -202,28 +223,29 @@ PER_RANK = sum(m.d + m.k for m in SHAPES)
 @pytest.mark.parametrize(
     ("adapter", "limit", "expected"),
     [
-        ("tinylora", 100, Solution("tinylora", 84, rank=4, u=3, groups=28)),
-        ("tinylora", 10**6, Solution("tinylora", 448, rank=4, u=16, groups=28)),
-        ("lora-xs", 28, Solution("lora-xs", 28, rank=1)),
-        ("lora-xs", 1000, Solution("lora-xs", 700, rank=5)),
-        ("lora-xs", 10**9, Solution("lora-xs", 28 * 128**2, rank=128)),
-        ("lora", PER_RANK, Solution("lora", PER_RANK, rank=1)),
-        ("lora", 3 * PER_RANK - 1, Solution("lora", 2 * PER_RANK, rank=2)),
-        ("lora", 10**9, Solution("lora", 128 * PER_RANK, rank=128)),
-        ("vera", 5632 + 28, Solution("vera", 5660, rank=1)),
-        ("vera", 6000, Solution("vera", 5996, rank=13)),
-        ("vera", 10**6, Solution("vera", 5632 + 28 * 35513, rank=35513)),
-        ("vb-lora", 896, Solution("vb-lora", 896, rank=4, vectors=2, vector_length=128)),
-        ("vb-lora", 30000, Solution("vb-lora", 29568, rank=4, vectors=66, vector_length=128)),
-        ("uni-lora", 1, Solution("uni-lora", 1, rank=4, length=1)),
-        ("uni-lora", 13, Solution("uni-lora", 13, rank=4, length=13)),
-        ("uni-lora", 10**9, Solution("uni-lora", 4 * PER_RANK, rank=4, length=4 * PER_RANK)),
-        ("bitfit", 1536, Solution("bitfit", 1536)),
-        ("full", 10**9, Solution("full", 861_952)),
+        ("tinylora", 100, solution("tinylora", 84, rank=4, u=3, groups=28)),
+        ("tinylora", 10**6, solution("tinylora", 448, rank=4, u=16, groups=28)),
+        ("lora-xs", 28, solution("lora-xs", 28, rank=1)),
+        ("lora-xs", 1000, solution("lora-xs", 700, rank=5)),
+        ("lora-xs", 10**9, solution("lora-xs", 28 * 128**2, rank=128)),
+        ("lora", PER_RANK, solution("lora", PER_RANK, rank=1)),
+        ("lora", 3 * PER_RANK - 1, solution("lora", 2 * PER_RANK, rank=2)),
+        ("lora", 10**9, solution("lora", 128 * PER_RANK, rank=128)),
+        ("vera", 5632 + 28, solution("vera", 5660, rank=1)),
+        ("vera", 6000, solution("vera", 5996, rank=13)),
+        ("vera", 10**6, solution("vera", 5632 + 28 * 35513, rank=35513)),
+        ("vb-lora", 896, solution("vb-lora", 896, rank=4, vectors=2, vector_length=128)),
+        ("vb-lora", 30000, solution("vb-lora", 29568, rank=4, vectors=66, vector_length=128)),
+        ("uni-lora", 1, solution("uni-lora", 1, rank=4, length=1)),
+        ("uni-lora", 13, solution("uni-lora", 13, rank=4, length=13)),
+        ("uni-lora", 10**9, solution("uni-lora", 4 * PER_RANK, rank=4, length=4 * PER_RANK)),
+        ("bitfit", 1536, solution("bitfit", 1536)),
+        ("full", 10**9, solution("full", 861_952)),
     ],
 )
 def test_largest_update_of_a_named_adapter(adapter, limit, expected):
-    assert largest_of(adapter, SHAPES, limit, rank=4, model_parameters=861_952, biases=1536) == expected
+    site = Site("abacus-0.9m", ALIASES["abacus-0.9m"].shape)
+    assert described(largest_of(KINDS[adapter], {"rank": 4}, site, limit)) == expected
 
 
 @pytest.mark.parametrize(
@@ -238,35 +260,35 @@ def test_largest_update_of_a_named_adapter(adapter, limit, expected):
     ],
 )
 def test_budget_below_the_smallest_update_names_its_size(adapter, smallest, says):
-    options = {"rank": 4, "model_parameters": 861_952, "biases": 1536}
-    assert largest_of(adapter, SHAPES, smallest, **options).trained_parameters == smallest
+    kind, site = KINDS[adapter], Site("abacus-0.9m", ALIASES["abacus-0.9m"].shape)
+    assert largest_of(kind, {"rank": 4}, site, smallest).trained_parameters == smallest
     with pytest.raises(BudgetError, match=f"too small for adapter {adapter}, which {says}"):
-        largest_of(adapter, SHAPES, smallest - 1, **options)
+        largest_of(kind, {"rank": 4}, site, smallest - 1)
 
 
 def test_model_without_biases_has_no_bitfit():
     for limit in (1, 100):
         with pytest.raises(SpecError, match="this model has no biases"):
-            largest_of("bitfit", (), limit, rank=1, biases=ALIASES["llama-3.1-8b"].shape.biases)
+            largest_of(KINDS["bitfit"], {}, Site("llama-3.1-8b", ALIASES["llama-3.1-8b"].shape), limit)
 
 
 def test_bank_vectors_must_divide_every_side():
     shapes = (ModuleShape("a.q_proj", 64, 32), ModuleShape("a.k_proj", 48, 32))
-    assert counts.largest_vector_length(shapes) == 16
-    assert counts.largest_vector_length(ALIASES["llama-3.1-8b"].shape.adapted_modules()) == 256
+    assert chosen_on(shapes, "vb-lora").template.vector_length == 16
+    assert chosen_on(ALIASES["llama-3.1-8b"].shape.linears, "vb-lora").template.vector_length == 256
     message = r"vector length 32 does not divide both sides of a\.k_proj, 48×32: 16 does"
     with pytest.raises(SpecError, match=message):
-        counts.vb_lora(shapes, 1, 2, 32)
+        chosen_on(shapes, "vb-lora", rank=1, vectors=2, vector_length=32)
     with pytest.raises(SpecError, match="vector length 0 does not divide"):
-        counts.vb_lora(shapes, 1, 2, 0)
+        chosen_on(shapes, "vb-lora", rank=1, vectors=2, vector_length=0)
     with pytest.raises(SpecError, match="a bank of 1 vectors is below 2"):
-        counts.vb_lora(shapes, 1, 1, 16)
+        chosen_on(shapes, "vb-lora", rank=1, vectors=1, vector_length=16)
 
 
 @pytest.mark.parametrize("length", [0, 4 * PER_RANK + 1])
 def test_vector_of_uni_lora_is_no_longer_than_lora(length):
     with pytest.raises(SpecError, match="is outside 1 … 40,960, the entries of LoRA of rank 4"):
-        counts.uni_lora(SHAPES, 4, length)
+        chosen_on(SHAPES, "uni-lora", rank=4, length=length)
 
 
 @st.composite
@@ -279,22 +301,22 @@ def modules(draw):
 @unhurried
 @given(modules(), st.integers(1, 3000), st.integers(1, 4))
 def test_named_solutions_are_the_largest_that_fit(shapes, limit, rank):
-    narrow = counts.smallest_side(shapes)
-    length = counts.largest_vector_length(shapes)
+    narrow, longest = min(min(s.d, s.k) for s in shapes), rank * sum(s.d + s.k for s in shapes)
+    told = {"rank": rank}
     families = {
-        "lora-xs": [counts.lora_xs(shapes, r) for r in range(1, narrow + 1)],
-        "lora": [counts.lora(shapes, r) for r in range(1, narrow + 1)],
-        "vera": [counts.vera(shapes, r) for r in range(1, limit + 2)],
-        "vb-lora": [counts.vb_lora(shapes, rank, v, length) for v in range(2, limit + 3)],
-        "uni-lora": [counts.uni_lora(shapes, rank, n) for n in range(1, rank * sum(s.d + s.k for s in shapes) + 1)],
+        "lora-xs": [chosen_on(shapes, "lora-xs", rank=r) for r in range(1, narrow + 1)],
+        "lora": [chosen_on(shapes, "lora", rank=r) for r in range(1, narrow + 1)],
+        "vera": [chosen_on(shapes, "vera", rank=r) for r in range(1, limit + 2)],
+        "vb-lora": [chosen_on(shapes, "vb-lora", **told, vectors=v) for v in range(2, limit + 3)],
+        "uni-lora": [chosen_on(shapes, "uni-lora", **told, length=n) for n in range(1, longest + 1)],
     }
     for adapter, family in families.items():
         fitting = [s for s in family if s.trained_parameters <= limit]
         if fitting:
-            assert largest_of(adapter, shapes, limit, rank=rank) == fitting[-1]
+            assert largest_of(KINDS[adapter], told, site_of(shapes), limit) == fitting[-1]
         else:
             with pytest.raises(BudgetError, match=f"starts at {family[0].trained_parameters:,} "):
-                largest_of(adapter, shapes, limit, rank=rank)
+                largest_of(KINDS[adapter], told, site_of(shapes), limit)
 
 
 LLAMA = {
@@ -314,16 +336,17 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_h
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda c: c["model_type"])
 @pytest.mark.parametrize("targets", [False, True], ids=["all", "some"])
 @pytest.mark.parametrize(
-    ("name", "options", "solution"),
+    ("name", "options", "kind", "told"),
     [
-        ("LoraConfig", {"r": 3}, lambda s: counts.lora(s, 3)),
-        ("VeraConfig", {"r": 5}, lambda s: counts.vera(s, 5)),
-        ("VeraConfig", {"r": 256}, lambda s: counts.vera(s, 256)),
-        ("VBLoRAConfig", {"r": 3, "num_vectors": 7, "vector_length": 16}, lambda s: counts.vb_lora(s, 3, 7, 16)),
-        ("UniLoraConfig", {"r": 3, "theta_d_length": 37}, lambda s: counts.uni_lora(s, 3, 37)),
+        ("LoraConfig", {"r": 3}, "lora", {"rank": 3}),
+        ("VeraConfig", {"r": 5}, "vera", {"rank": 5}),
+        ("VeraConfig", {"r": 256}, "vera", {}),
+        ("VBLoRAConfig", {"r": 3, "num_vectors": 7, "vector_length": 16}, "vb-lora",
+         {"rank": 3, "vectors": 7, "vector_length": 16}),
+        ("UniLoraConfig", {"r": 3, "theta_d_length": 37}, "uni-lora", {"rank": 3, "length": 37}),
     ],
-)
-def test_counts_are_those_of_peft(config, targets, name, options, solution):
+)  # fmt: skip
+def test_counts_are_those_of_peft(config, targets, name, options, kind, told):
     pytest.importorskip("torch")
     import peft
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -340,7 +363,7 @@ def test_counts_are_those_of_peft(config, targets, name, options, solution):
     )
     wrapped = peft.get_peft_model(model, adapter)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    assert solution(shapes).trained_parameters == trained
+    assert chosen_on(shapes, kind, **told).trained_parameters == trained
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda c: c["model_type"])
@@ -351,4 +374,5 @@ def test_count_of_bitfit_is_that_of_the_biases_that_transformers_makes(config):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     biases = sum(p.numel() for n, p in model.named_parameters() if n.endswith("bias"))
-    assert counts.bitfit(shape_from_config(config, "config.json").biases).trained_parameters == biases > 0
+    site = Site("made up", shape_from_config(config, "config.json"))
+    assert KINDS["bitfit"].chosen({}, site).trained_parameters == biases > 0

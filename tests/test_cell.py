@@ -20,6 +20,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "vera": {"kind": "vera", "rank": 2, "projection_seed": 0},
     "vb-lora": {"kind": "vb-lora", "rank": 2, "vectors": 8, "vector_length": 4, "init_seed": 0},
     "uni-lora": {"kind": "uni-lora", "rank": 2, "length": 64, "projection_seed": 0},
+    "steering": {"kind": "steering"},
     "bitfit": {"kind": "bitfit"},
     "full": {"kind": "full"},
 }
@@ -153,13 +154,19 @@ def test_every_field_of_a_spec_takes_part_in_the_property_above() -> None:
     tried |= {f"rollouts.{name}" for change in CHANGES for name in change.get("rollouts", {})}
     seeds = {name for name in fields if name == "seed" or name.endswith("_seed")}
     absent = {"training", "grpo", "rft", "warm_start"}  # parts that a method does not have
-    sizes = {"adapter.vectors", "adapter.vector_length", "adapter.topk", "adapter.length"}
+    sizes = {"adapter.vectors", "adapter.vector_length", "adapter.topk", "adapter.length", "adapter.blocks"}
     assert fields - tried - seeds - absent == FIXED | sizes
 
 
 @pytest.mark.parametrize(
     ("kind", "field", "value"),
-    [("vb-lora", "vectors", 9), ("vb-lora", "vector_length", 8), ("vb-lora", "topk", 3), ("uni-lora", "length", 65)],
+    [
+        ("vb-lora", "vectors", 9),
+        ("vb-lora", "vector_length", 8),
+        ("vb-lora", "topk", 3),
+        ("uni-lora", "length", 65),
+        ("steering", "blocks", [0, 3]),
+    ],
 )
 def test_sizes_of_single_kinds_make_other_cells(kind: str, field: str, value: int) -> None:
     raw = {**fakes.raw_spec("sft"), "adapter": ADAPTERS[kind]}

@@ -130,6 +130,7 @@ PLANS = [
     ("--adapter vera --budget 6000", {"adapter": "vera", "rank": 13, "trained_parameters": 5996}),
     ("--adapter vb-lora --vectors 2", {"vectors": 2, "vector_length": 128, "trained_parameters": 896}),
     ("--adapter uni-lora --budget 26B", {"length": 13, "trained_parameters": 13, "sharing": None, "scaling": None}),
+    ("--adapter steering --blocks 3,0", {"adapter": "steering", "blocks": "0, 3", "trained_parameters": 256}),
     ("--adapter bitfit", {"adapter": "bitfit", "trained_parameters": 1536, "adapted_modules": None}),
     ("--scaling split --allocation gradient", {"scaling": "split", "allocation": "gradient"}),
     ("--storage-dtype entropy", {"trained_parameters": 84}),
@@ -216,7 +217,7 @@ WRONG = [
     ("plan --storage-dtype bf61", "unknown storage dtype 'bf61': did you mean bf16"),
     ("plan --sharing structred", "unknown sharing 'structred': did you mean structured?"),
     ("plan --adapter lroa", "unknown adapter 'lroa': did you mean lora"),
-    ("plan --adapter zzzz", "unknown adapter 'zzzz': choose from bitfit, full, lora, lora-xs, tinylora"),
+    ("plan --adapter zzzz", "unknown adapter 'zzzz': choose from bitfit, full, lora, lora-xs, steering, tinylora"),
     ("plan --budget 0", "below one parameter"),
     ("plan --budget 1bit", "below one parameter in bf16"),
     ("plan --budget 861953", "above the model, which has 861,952"),
@@ -241,6 +242,8 @@ WRONG = [
     ("plan --adapter lora --scaling split", "adapter lora takes no --scaling: it takes --rank, --targets"),
     ("plan --adapter vb-lora --vector-length 100", "does not divide both sides of model.layers.0.self_attn.q_proj"),
     ("plan --adapter bitfit --model llama-3.1-8b", "this model has no biases"),
+    ("plan --blocks 0,x --adapter steering", "--blocks '0,x' cannot be read: write numbers by comma, such as 0,3"),
+    ("plan --adapter steering --rollouts vllm", "changes hidden states, and vLLM takes LoRA adapters and weights only"),
     ("plan --targets qproj", "unknown module type 'qproj': did you mean q_proj"),
     ("plan --targets q_proj,,k_proj", "--targets 'q_proj,,k_proj' cannot be read"),
     ("plan --scaling spilt", "unknown scaling 'spilt': did you mean split?"),
@@ -507,4 +510,4 @@ def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
     done = dry_runs[0][FOR_PEOPLE]
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" missing") == 13
-    assert "13 runs in capacity-studies/compare-abacus-0.9m-13-" in done.stdout
+    assert "13 runs in capacity-studies/compare-abacus-0.9m-tinylora-13-" in done.stdout

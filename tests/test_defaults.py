@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from capacity.plan.budget import Budget
 from capacity.plan.rates import tuned_rate
 from capacity.plan.sizes import SizeChoice
 from capacity.spec.parts import TaskSpec
@@ -40,7 +39,7 @@ def test_other_models_get_an_untuned_rate(adapter: str, rate: float) -> None:
 
 def dry_run(capsys: pytest.CaptureFixture[str], **changes: Any) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "model": "qwen2.5-3b", "task": None, "choice": SizeChoice(budget=Budget.parse("100")), "methods": "sft,grpo",
+        "model": "qwen2.5-3b", "task": None, "choice": SizeChoice(budget="100"), "methods": "sft,grpo",
         "seeds": 1, "learning_rates": None, "storage_dtype": "bf16", "match": "prompts", "tokens_per_step": None,
         "workers": None, "out": None, "dry_run": True, "allow_mixed": False, "report": False, "as_json": True,
     }  # fmt: skip

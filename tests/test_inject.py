@@ -8,7 +8,9 @@ import torch
 from peft import TinyLoraConfig, get_peft_model
 from torch import nn
 
-from capacity.adapters.attach import AdaptedModel, adapted_modules, attach
+from capacity.adapters.attach import attach
+from capacity.adapters.linears import adapted_modules
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import SpecError
 from capacity.plan.models import ALIASES
 from capacity.spec.adapters import FullUpdate, NoAdapter, TinyLora

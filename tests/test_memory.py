@@ -86,11 +86,10 @@ def test_memory_of_a_gpu_is_read() -> None:
     [("80GB", "Training fits 80.0 GB, with"), ("20GB", "for one sequence at a time: lower the task's")],
 )
 def test_plan_says_whether_training_fits(capsys: pytest.CaptureFixture[str], memory: str, said: str) -> None:
-    from capacity.plan.budget import Budget
     from capacity.plan.sizes import SizeChoice
     from capacity_cli.plan import plan_command
 
-    choice = SizeChoice(budget=Budget.parse("13"))
+    choice = SizeChoice(budget="13")
     for as_json in (False, True):
         plan_command("qwen2.5-7b?dtype=bf16", choice, "bf16", list_modules=False, as_json=as_json, memory=memory)
         out = capsys.readouterr().out

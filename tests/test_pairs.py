@@ -3,10 +3,10 @@ from sizes import chosen, within
 
 from capacity.errors import BudgetError, SpecError
 from capacity.plan import rates
-from capacity.plan.budget import Budget
+from capacity.plan.kinds.table import KINDS
 from capacity.plan.protocols import PROTOCOLS
 from capacity.plan.rates import parse_rates, tuned_rate
-from capacity.plan.sizes import DECIDED_BY_BUDGET, OPTIONS, SizeChoice, size_of
+from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import (
     base_spec,
     base_specs,
@@ -66,14 +66,14 @@ ALL_RATES = dict.fromkeys(METHODS, 0.01)
 def test_every_choice_becomes_its_spec(options, spec, count):
     size = chosen(MODEL, **options)
     assert size.adapter(7) == spec
-    assert size.solution.trained_parameters == count
+    assert size.trained_parameters == count
 
 
-@pytest.mark.parametrize("adapter", OPTIONS)
+@pytest.mark.parametrize("adapter", KINDS)
 def test_budget_of_a_named_adapter_takes_the_largest_that_fits(adapter):
     size = within(MODEL, "2MiB", adapter=adapter)
-    assert size.solution.adapter == adapter == size.adapter(0).kind
-    assert 0 < size.solution.trained_parameters <= 2**20
+    assert size.kind == adapter == size.adapter(0).kind
+    assert 0 < size.trained_parameters <= 2**20
 
 
 def test_budget_without_an_adapter_goes_from_tinylora_to_full():
@@ -90,7 +90,7 @@ def test_budget_100_on_the_embedded_model_keeps_its_spec():
 def test_targets_are_kept_in_the_order_of_the_model():
     size = chosen(MODEL, "lora-xs", targets=("v_proj", "q_proj", "v_proj"))
     assert size.adapter(0) == LoraXs(rank=2, targets=("q_proj", "v_proj"))
-    assert size.solution.trained_parameters == 8 * 4
+    assert size.trained_parameters == 8 * 4
 
 
 def test_targets_that_name_every_type_are_no_choice():
@@ -100,7 +100,7 @@ def test_targets_that_name_every_type_are_no_choice():
 
 def test_groups_are_those_of_the_targets():
     size = chosen(MODEL, "tinylora", targets=("q_proj", "v_proj"))
-    assert size.solution.groups == 8 == len(size.group_of_module)
+    assert size.template.groups == 8 == len(size.group_of_module)
     with pytest.raises(SpecError, match="9 groups are outside 1 … 8"):
         chosen(MODEL, "tinylora", targets=("q_proj", "v_proj"), groups=9)
 
@@ -112,7 +112,7 @@ def test_mixture_of_experts_can_be_planned_in_full_and_with_targets(tmp_path):
     )
     (tmp_path / "config.json").write_text(config)
     model = str(tmp_path)
-    whole = chosen(model, "full").solution.trained_parameters
+    whole = chosen(model, "full").trained_parameters
     assert whole > 2 * 2 * 3 * 64 * 32
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     assert within(model, "8", targets=targets).adapter(0) == TinyLora(
@@ -137,12 +137,12 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("adapter", OPTIONS)
+@pytest.mark.parametrize("adapter", KINDS)
 @pytest.mark.parametrize("option", VALUES)
 def test_option_is_taken_or_refused_but_never_ignored(adapter, option):
     options = {option: VALUES[option]}
     flag = "--" + option.replace("_", "-")
-    if option not in OPTIONS[adapter]:
+    if option not in KINDS[adapter].options:
         with pytest.raises(SpecError, match=f"adapter {adapter} takes no {flag}: it "):
             chosen(MODEL, adapter, **options)
         return
@@ -150,8 +150,8 @@ def test_option_is_taken_or_refused_but_never_ignored(adapter, option):
         assert getattr(chosen(MODEL, adapter, **options).adapter(0), option) == VALUES[option]
     else:
         assert chosen(MODEL, adapter, **options).adapter(0) != chosen(MODEL, adapter).adapter(0)
-    choice = SizeChoice(budget=Budget.parse("2MiB"), adapter=adapter, **options)
-    if option in DECIDED_BY_BUDGET[adapter]:
+    choice = SizeChoice(budget="2MiB", adapter=adapter, **options)
+    if option in KINDS[adapter].decided:
         with pytest.raises(SpecError, match=f"give --budget, or {flag}, not both"):
             size_of(MODEL, choice, "bf16")
     else:
@@ -160,14 +160,14 @@ def test_option_is_taken_or_refused_but_never_ignored(adapter, option):
 
 @pytest.mark.parametrize("option", ["u", "groups", "n_tie", "vectors", "length"])
 def test_budget_and_a_part_of_some_adapter_exclude_each_other(option):
-    choice = SizeChoice(budget=Budget.parse("100"), **{option: VALUES[option]})
+    choice = SizeChoice(budget="100", **{option: VALUES[option]})
     with pytest.raises(SpecError, match="give --budget, or --"):
         size_of(MODEL, choice, "bf16")
 
 
 @pytest.mark.parametrize("option", ["sharing", "allocation", "vector_length"])
 def test_option_that_the_solver_would_ignore_is_refused(option):
-    choice = SizeChoice(budget=Budget.parse("8000"), **{option: VALUES[option]})
+    choice = SizeChoice(budget="8000", **{option: VALUES[option]})
     with pytest.raises(SpecError, match="the largest update within this budget is lora-xs, which takes no --"):
         size_of(MODEL, choice, "bf16")
 

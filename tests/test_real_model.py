@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
 from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
 from capacity.adapters.linears import weight_matrix
+from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.factors import Factors
 from capacity.models.loading import load, model_folder

@@ -9,7 +9,8 @@ import torch
 from engines import PlainEngine
 from small import SMALLEST, small_spec
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, SpecError, TrainingError
 from capacity.plan.engine_memory import engine_rank, slots
 from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
@@ -20,7 +21,7 @@ from capacity.sampling.vllm import start
 from capacity.sampling.vllm.engine import check_version
 from capacity.sampling.vllm.follower import EngineSampler
 from capacity.sampling.vllm.sync import Realised, bare_parameters, base_weights, merged_weights
-from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, TinyLora, Vera
+from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, NoAdapter, TinyLora, Vera
 from capacity.spec.parts import RolloutSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task, parse_task
@@ -227,13 +228,13 @@ def test_the_choice_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     large, tiny = ALIASES["qwen2.5-3b"].shape, ALIASES["abacus-0.9m"].shape
     monkeypatch.setenv("CAPACITY_VLLM_URL", "http://localhost:1")
-    assert rollout_spec("auto", "qwen2.5-3b", large, "cuda") == RolloutSpec()
-    assert rollout_spec("auto", "qwen2.5-3b", large, "cpu") is None
-    assert rollout_spec("auto", "abacus-0.9m", tiny, "cuda") is None
-    assert rollout_spec("auto", "qwen2.5-3b?quantised=nf4", large, "cuda") is None
-    assert rollout_spec("vllm", "abacus-0.9m", tiny, "cpu") == RolloutSpec()
+    assert rollout_spec("auto", "qwen2.5-3b", large, "cuda", NoAdapter()) == RolloutSpec()
+    assert rollout_spec("auto", "qwen2.5-3b", large, "cpu", NoAdapter()) is None
+    assert rollout_spec("auto", "abacus-0.9m", tiny, "cuda", NoAdapter()) is None
+    assert rollout_spec("auto", "qwen2.5-3b?quantised=nf4", large, "cuda", NoAdapter()) is None
+    assert rollout_spec("vllm", "abacus-0.9m", tiny, "cpu", NoAdapter()) == RolloutSpec()
     with pytest.raises(SpecError, match="another base"):
-        rollout_spec("vllm", "qwen2.5-3b?quantised=nf4", large, "cuda")
+        rollout_spec("vllm", "qwen2.5-3b?quantised=nf4", large, "cuda", NoAdapter())
     with pytest.raises(SpecError, match="--rollouts 'vlm'"):
         parse_choice("vlm")
 

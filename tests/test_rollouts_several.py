@@ -11,7 +11,8 @@ import torch
 from engines import PlainEngine
 from typer.testing import CliRunner
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, SpecError
 from capacity.plan.engine_memory import cache_bytes, shared_plan
 from capacity.plan.grid import result_specs

@@ -77,12 +77,12 @@ def test_grouped_query_shapes_of_llama():
 
 
 def test_lora_of_rank_one_on_llama_8b_has_the_published_count():
-    assert chosen("llama-3.1-8b", "lora", rank=1).solution.trained_parameters == 2_621_440
+    assert chosen("llama-3.1-8b", "lora", rank=1).trained_parameters == 2_621_440
 
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_full_trains_the_whole_model(alias):
-    assert chosen(alias, "full").solution.trained_parameters == ALIASES[alias].shape.parameters
+    assert chosen(alias, "full").trained_parameters == ALIASES[alias].shape.parameters
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_full_trains_the_whole_model(alias):
 )
 def test_small_counts_of_the_paper_follow_from_n_tie_and_u(alias, n_tie, u, published):
     size = chosen(alias, "tinylora", n_tie=n_tie, u=u)
-    assert size.solution.trained_parameters == published
+    assert size.trained_parameters == published
     assert size.group_of_module is not None
     assert len(set(size.group_of_module)) * u == published
 
 
 def test_exactly_one_hundred_parameters_on_28_modules_take_25_groups_of_four():
     size = chosen("abacus-0.9m", "tinylora", u=4, groups=25)
-    assert size.solution.trained_parameters == 100
+    assert size.trained_parameters == 100
 
 
 def test_lora_xs_trains_rank_squared_a_module():
-    assert chosen("abacus-0.9m", "lora-xs", rank=8).solution.trained_parameters == 1792
+    assert chosen("abacus-0.9m", "lora-xs", rank=8).trained_parameters == 1792
 
 
 @pytest.mark.parametrize(

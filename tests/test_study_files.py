@@ -38,7 +38,7 @@ def test_table_2_has_the_published_sizes() -> None:
     study = read_study_file(next(path for path in PAPER if path.stem == "paper-table-2"))
     found: dict[str, list[int]] = {}
     for cell in cells(study):
-        found.setdefault(parse_model(cell.model).base, []).append(cell.size.solution.trained_parameters)
+        found.setdefault(parse_model(cell.model).base, []).append(cell.size.trained_parameters)
     assert found == {
         "qwen2.5-3b": [16, 63, 252, 504, 8064, 129024],
         "qwen2.5-7b": [13, 49, 196, 392, 6272, 100352],
@@ -64,7 +64,7 @@ def test_every_size_of_the_paper_fits_one_gpu_of_80_gb() -> None:
     for path in PAPER:
         for cell in cells(read_study_file(path)):
             spec = cell.spec("grpo", 0, RATES, validation=False)
-            estimate = run_estimate(spec, cell.size.solution.trained_parameters)
+            estimate = run_estimate(spec, cell.size.trained_parameters)
             assert estimate.least.peak <= estimate.memory.peak < 80e9, (path.stem, cell.model)
             assert estimate.rows >= 1
 

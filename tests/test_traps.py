@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
 from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import DataError
 from capacity.spec.adapters import Adapter, LoraXs, TinyLora
 

@@ -20,7 +20,7 @@ from capacity.adapters.svd.checkpoint import INDEX, SINGLE, WeightFolder, folder
 from capacity.adapters.svd.content_hash import content_hash
 from capacity.adapters.svd.factors import truncated_svd
 from capacity.errors import CapacityError, DataError
-from capacity.plan.budget import ModuleShape
+from capacity.plan.model_shapes import ModuleShape
 
 MODULES = [
     ModuleShape("model.layers.0.self_attn.q_proj", 24, 24),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from small import SMALLEST, small_spec
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
+from capacity.adapters.model import AdaptedModel
 from capacity.models.pretrain import build_model
 from capacity.models.tokenizer import build_tokenizer
 from capacity.spec.methods import Method

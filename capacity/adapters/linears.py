@@ -3,22 +3,23 @@
 Covers `nn.Linear`, GPT-2's Conv1D (which stores Wᵀ) and bitsandbytes' 8- and 4-bit linears (which store codes).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from capacity.errors import CapacityError, SpecError, unknown
-from capacity.plan.budget import ModuleShape
+from capacity.plan.model_shapes import ModuleShape
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """Whether a module is GPT-2's Conv1D, a linear that stores its weight transposed."""
+    """True for GPT-2's Conv1D, a linear that stores its weight transposed."""
     return isinstance(module, Conv1D)
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether a module holds codes of bitsandbytes instead of weights."""
+    """True if a module holds codes of bitsandbytes instead of weights."""
     return type(getattr(module, "weight", None)).__name__ in ("Int8Params", "Params4bit")
 
 
@@ -62,6 +63,17 @@ def adapted_modules(model: nn.Module, targets: tuple[str, ...] | None = None) ->
         if target not in types:
             raise unknown("module type", target, types)
     return tuple(s for s in shapes if s.type in targets)
+
+
+def check_rank(rank: int, shapes: Sequence[ModuleShape]) -> None:
+    """Checks that every module has `rank` singular values.
+
+    Raises:
+        SpecError: names the smallest module.
+    """
+    smallest = min(shapes, key=lambda s: min(s.d, s.k))
+    if rank > min(smallest.d, smallest.k):
+        raise SpecError(f"rank {rank} is above the smaller side of {smallest.name}, {smallest.d}×{smallest.k}")
 
 
 def weight_matrix(module: Any) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from capacity.adapters.attach import AdaptedModel, OnModule
 from capacity.adapters.files.artifact import Artifact, read_file, rebuild
 from capacity.adapters.files.peft_folder import load_peft_lora
+from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.adapters.svd.source import OnModule
 from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
 from capacity.models.loading import load, model_folder

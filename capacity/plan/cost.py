@@ -12,7 +12,6 @@ from functools import partial
 from capacity.plan.memory import PROMPT_TOKENS, MemoryPlan, advice, memory_plan, rows_at_once
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
-from capacity.spec.adapters import FullUpdate
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 
@@ -72,7 +71,7 @@ def run_estimate(
 
     sampled = evaluation.items * evaluation.samples_per_item * tokens(evaluation.max_new_tokens)
     trained_tokens, longest, per_step = 0, evaluation.max_new_tokens, 0
-    full = isinstance(spec.adapter, FullUpdate)
+    full = spec.adapter.every_weight
     if spec.training is not None:
         training = spec.training
         per_step = training.prompts_per_step * training.samples_per_prompt

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from capacity.errors import CapacityError, SpecError
+from capacity.plan.kinds.kind import Size
 from capacity.plan.sampling import with_rollouts
-from capacity.plan.sizes import Size, size_of
+from capacity.plan.sizes import size_of
 from capacity.plan.specs import base_specs, rate_of, trained_spec
 from capacity.plan.study_file import Grid, StudyFile, Tuning
 from capacity.spec.methods import METHODS, Method
@@ -60,9 +61,9 @@ def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
             continue
         for model in grid.models:
             for task in grid.task_specs:
-                for entry in grid.sizes:
+                for choice in grid.sizes:
                     try:
-                        size = size_of(model, entry.choice, grid.storage_dtype)
+                        size = size_of(model, choice, grid.storage_dtype)
                         yield Cell(grid, model, task, size, study.rollouts)
                     except CapacityError as error:
                         raise SpecError(f"grid {number}: {error}") from None

@@ -12,7 +12,20 @@ from math import prod
 from typing import Any, Literal
 
 from capacity.errors import SpecError, unknown
-from capacity.plan.budget import ModuleShape
+
+
+@dataclass(frozen=True)
+class ModuleShape:
+    """One adapted linear module W of shape (d, k): `name` is its path in the bare transformers model."""
+
+    name: str
+    d: int
+    k: int
+
+    @property
+    def type(self) -> str:
+        """Module type, the last part of the name: "q_proj", "down_proj", …"""
+        return self.name.rpartition(".")[2]
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,10 @@ from capacity.plan.model_shapes import ModelShape, shape_from_config
 
 @dataclass(frozen=True)
 class Alias:
-    """`source`: hub id, or "embedded" for a model shipped in the package.
-
-    `tinylora_rank`: frozen rank unless one is chosen. The paper's 2 is for large models, whose weights have a few
-    leading directions; the spectra of the embedded ones are flat, and two directions of many alike change little.
-    """
+    """`source`: hub id, or "embedded" for a model shipped in the package."""
 
     source: str
     shape: ModelShape
-    tinylora_rank: int = 2
 
 
 def _shape(
@@ -50,11 +45,9 @@ def _shape(
 
 # Shapes: the config.json of each hub repository.
 ALIASES: dict[str, Alias] = {
-    "abacus-0.2m": Alias("embedded", replace(_shape("qwen2", 64, 192, 4, 2, 2, 32, 57, tied=True), family="abacus"), 8),
-    "abacus-0.9m": Alias(
-        "embedded", replace(_shape("qwen2", 128, 384, 4, 4, 4, 32, 57, tied=True), family="abacus"), 8
-    ),
-    "abacus-3m": Alias("embedded", replace(_shape("qwen2", 256, 640, 4, 8, 8, 32, 57, tied=True), family="abacus"), 8),
+    "abacus-0.2m": Alias("embedded", replace(_shape("qwen2", 64, 192, 4, 2, 2, 32, 57, tied=True), family="abacus")),
+    "abacus-0.9m": Alias("embedded", replace(_shape("qwen2", 128, 384, 4, 4, 4, 32, 57, tied=True), family="abacus")),
+    "abacus-3m": Alias("embedded", replace(_shape("qwen2", 256, 640, 4, 8, 8, 32, 57, tied=True), family="abacus")),
     "smollm2-135m": Alias(
         "HuggingFaceTB/SmolLM2-135M-Instruct", _shape("llama", 576, 1536, 30, 9, 3, 64, 49152, tied=True)
     ),

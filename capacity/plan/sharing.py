@@ -5,11 +5,9 @@ The primitive is the number of groups g. Groups are contiguous and balanced. `n_
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from capacity.errors import SpecError
-
-Sharing = Literal["tiled", "structured"]
+from capacity.spec.adapters import Sharing
 
 
 def groups_from_n_tie(modules: int, n_tie: int) -> int:
@@ -93,15 +91,17 @@ def largest_useful_u(rank: int, assignment: Sequence[int]) -> int:
     return rank * rank * min(group_sizes(assignment))
 
 
-def check_u(u: int, rank: int, assignment: Sequence[int]) -> None:
-    """Whether u entries of v are of use.
+def useful_groups(types: Sequence[str], groups: int, sharing: Sharing, *, u: int, rank: int) -> tuple[int, ...]:
+    """Group index of every adapted module, as `assign_groups`, where vectors of u entries are of use in every group.
 
     Raises:
-        SpecError: u below 1 or above the largest useful u, which is named.
+        SpecError: as `assign_groups`; or u is below 1 or above the largest useful u, which is named.
     """
+    assignment = assign_groups(types, groups, sharing)
     useful = largest_useful_u(rank, assignment)
     if not 1 <= u <= useful:
         raise SpecError(
             f"u {u} is outside 1 … {useful}, the largest useful u: r² × (smallest group) = "
             f"{rank}² × {min(group_sizes(assignment))}"
         )
+    return assignment

@@ -1,150 +1,133 @@
-"""From options (--budget, --adapter, --rank, …) to the size of an update on a model, and to its spec. No torch."""
+"""How large an update is to be, as study files and commands ask for it, and what that comes to on a model. No torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, get_args
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from capacity.errors import SpecError, unknown
-from capacity.plan import budget as counts
-from capacity.plan.budget import AdapterKind, Budget, ModuleShape, Solution
-from capacity.plan.model_names import parse_model
-from capacity.plan.model_shapes import ModelShape
-from capacity.plan.models import ALIASES, model_shape
-from capacity.plan.sharing import Sharing, assign_groups, check_u, groups_from_n_tie
-from capacity.spec.adapters import Adapter
+from capacity.errors import BudgetError, SpecError, unknown
+from capacity.plan.budget import Budget
+from capacity.plan.kinds.kind import AdapterKind, Site, Size, Told
+from capacity.plan.kinds.table import FULL, KINDS, LORA, LORA_XS, TINYLORA
+from capacity.plan.models import model_shape
+from capacity.spec.adapters import Allocation, Scaling, Sharing
+from capacity.spec.frozen import Frozen
 
-Scaling = Literal["paper", "split"]
-Allocation = Literal["even", "gradient"]
-
-# What each adapter can be told; the names are those of the fields of `SizeChoice`.
-OPTIONS: dict[AdapterKind, tuple[str, ...]] = {
-    "tinylora": ("rank", "u", "groups", "n_tie", "sharing", "scaling", "allocation", "targets"),
-    "lora-xs": ("rank", "scaling", "targets"),
-    "lora": ("rank", "targets"),
-    "vera": ("rank", "targets"),
-    "vb-lora": ("rank", "vectors", "vector_length", "targets"),
-    "uni-lora": ("rank", "length", "targets"),
-    "bitfit": (),
-    "full": (),
-}
-# Which of it follows from a budget.
-DECIDED_BY_BUDGET: dict[AdapterKind, tuple[str, ...]] = {
-    "tinylora": ("u", "groups", "n_tie"),
-    "lora-xs": ("rank",),
-    "lora": ("rank",),
-    "vera": ("rank",),
-    "vb-lora": ("vectors",),
-    "uni-lora": ("length",),
-    "bitfit": (),
-    "full": (),
-}
-# Our adapters start at the paper's rank; the comparators have PEFT's own defaults.
-DEFAULT_RANKS: dict[AdapterKind, int] = {
-    "tinylora": 2,
-    "lora-xs": 2,
-    "lora": 2,
-    "vera": 256,
-    "vb-lora": 4,
-    "uni-lora": 4,
-}
-DEFAULT_VECTORS = 256
-DEFAULT_LENGTH = 256
-# The field of an adapter's spec that takes the seed of a run, so each seed has its own random parts.
-_SEEDED: dict[AdapterKind, str] = {
-    "tinylora": "projection_seed",
-    "lora": "init_seed",
-    "vera": "projection_seed",
-    "vb-lora": "init_seed",
-    "uni-lora": "projection_seed",
-}
-_SPECS: TypeAdapter[Adapter] = TypeAdapter(Adapter)
+DEFAULT_BUDGET = "100"
+# What a budget takes where no adapter is named: the largest of these, the first of equals.
+_SOLVED: tuple[AdapterKind, ...] = (TINYLORA, LORA_XS, LORA)
+# The options that are parts of a size. The rank of TinyLoRA goes with a budget, so it is none.
+_PARTS = {option for kind in KINDS.values() for option in kind.decided} - {"rank"}
 
 
-@dataclass(frozen=True)
-class SizeChoice:
+def _readable(budget: str | int) -> str | int:
+    Budget.parse(str(budget))
+    return budget
+
+
+def parse_targets(text: Any) -> Any:
+    """Reads `q_proj,k_proj`; what is no text stays as it is.
+
+    Raises:
+        SpecError: an empty part.
+    """
+    if not isinstance(text, str):
+        return text
+    targets = tuple(part.strip() for part in text.split(","))
+    if not all(targets):
+        raise SpecError(f"--targets {text!r} cannot be read: write module types by comma, such as q_proj,k_proj")
+    return targets
+
+
+def parse_blocks(text: Any) -> Any:
+    """Reads `0,3`; what is no text stays as it is.
+
+    Raises:
+        SpecError: a part that is no number.
+    """
+    if not isinstance(text, str):
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise SpecError(f"--blocks {text!r} cannot be read: write numbers by comma, such as 0,3")
+    return tuple(map(int, parts))
+
+
+def _one_of(what: str, known: Sequence[str]) -> BeforeValidator:
+    """Refuses other texts, and offers the nearest."""
+
+    def checked(text: Any) -> Any:
+        if isinstance(text, str) and text not in known:
+            raise unknown(what, text, known)
+        return text
+
+    return BeforeValidator(checked)
+
+
+class SizeChoice(Frozen):
     """How large an update is to be: within a budget, or chosen part by part.
 
-    Attributes:
-        budget: the largest update within it is taken, of `adapter` if that is named.
-        adapter: its kind; tinylora if None and there is no budget.
-        rank: frozen rank r of tinylora and lora-xs, trained rank of lora, rank of the comparators.
-        u: entries of v; 1 if None (tinylora).
-        groups: number of groups g; every module its own if None (tinylora).
-        n_tie: modules a group, instead of `groups`.
-        vectors, vector_length: the bank of vb-lora.
-        length: entries of the vector of uni-lora.
-        targets: types of the modules to adapt; all linear modules if None.
-        sharing: how groups are formed.
-        scaling: where Σ stands, see `capacity.spec.run.TinyLora`.
-        allocation: how entries are dealt to groups, see there.
+    An entry of `sizes` in a study file, and the options of every command that takes a size: their help is the
+    description of each field. With neither a budget nor an adapter nor a part of one, the budget is 100.
     """
 
-    budget: Budget | None = None
-    adapter: str | None = None
-    rank: int | None = None
-    u: int | None = None
-    groups: int | None = None
-    n_tie: int | None = None
-    vectors: int | None = None
-    vector_length: int | None = None
-    length: int | None = None
-    targets: tuple[str, ...] | None = None
-    sharing: Sharing = "tiled"
-    scaling: Scaling = "paper"
-    allocation: Allocation = "even"
+    budget: Annotated[str | int, AfterValidator(_readable)] | None = Field(
+        None,
+        description="Largest update: 100 (parameters), 26B, 1KiB, 208bit. Default: 100, if no adapter is chosen.",
+    )
+    adapter: Annotated[str, _one_of("adapter", tuple(KINDS))] | None = Field(
+        None, description=f"{', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]}. Default: the budget decides."
+    )
+    rank: int | None = Field(
+        None,
+        description="Frozen rank of tinylora and lora-xs, rank of the other LoRAs. "
+        "Default: 2; vera 256, vb-lora and uni-lora 4.",
+    )
+    u: int | None = Field(None, description="Entries of the trained vector of each group (tinylora). Default: 1.")
+    groups: int | None = Field(
+        None, description="Number of groups that share a vector (tinylora). Default: every module its own."
+    )
+    n_tie: int | None = Field(None, description="Modules a group, instead of --groups (tinylora).")
+    vectors: int | None = Field(None, description="Vectors in the bank (vb-lora). Default: 256.")
+    vector_length: int | None = Field(
+        None, description="Entries of each (vb-lora). Default: largest power of two up to 256 that fits."
+    )
+    length: int | None = Field(None, description="Entries of the one vector (uni-lora). Default: 256.")
+    blocks: Annotated[tuple[int, ...], BeforeValidator(parse_blocks)] | None = Field(
+        None, description="Blocks that are steered, counted from 0: 0,3 (steering). Default: all blocks."
+    )
+    targets: Annotated[tuple[str, ...], BeforeValidator(parse_targets)] | None = Field(
+        None, description="Types of the modules to adapt: q_proj,k_proj. Default: all linear modules."
+    )
+    sharing: Annotated[Sharing, _one_of("sharing", get_args(Sharing))] = Field(
+        "tiled", description="tiled (neighbours by depth) or structured (only modules of one type)."
+    )
+    scaling: Annotated[Scaling, _one_of("scaling", get_args(Scaling))] = Field(
+        "paper", description="paper (U Σ R Vᵀ) or split (U √Σ R √Σ Vᵀ), for tinylora and lora-xs."
+    )
+    allocation: Annotated[Allocation, _one_of("allocation", get_args(Allocation))] = Field(
+        "even", description="even, or gradient: groups with larger gradients get more entries (tinylora)."
+    )
 
     @property
-    def given(self) -> tuple[str, ...]:
+    def told(self) -> dict[str, Any]:
         """The options besides `budget` and `adapter` that are not at their defaults."""
-        options = [f for f in fields(self) if f.name not in ("budget", "adapter")]
-        return tuple(f.name for f in options if getattr(self, f.name) != f.default)
-
-
-@dataclass(frozen=True)
-class Size:
-    """The size of an update on a model: what a `SizeChoice` comes to.
-
-    Attributes:
-        solution: kind and numbers.
-        modules: what it sits on; empty for bitfit and full.
-        targets: their types in order of depth, None if they are all linear modules of the model.
-        group_of_module: group index of every module, None for all but tinylora.
-        sharing, scaling, allocation: as chosen.
-    """
-
-    solution: Solution
-    modules: tuple[ModuleShape, ...]
-    targets: tuple[str, ...] | None
-    group_of_module: tuple[int, ...] | None
-    sharing: Sharing
-    scaling: Scaling
-    allocation: Allocation
-
-    def adapter(self, seed: int) -> Adapter:
-        """The adapter spec of one run; its projection or start is drawn from the run's seed."""
-        s = self.solution
-        numbers = {f.name: getattr(s, f.name) for f in fields(s) if f.name not in ("adapter", "trained_parameters")}
-        spec: dict[str, Any] = {"kind": s.adapter, **{k: v for k, v in numbers.items() if v is not None}}
-        for option in ("targets", "sharing", "scaling", "allocation"):
-            if option in OPTIONS[s.adapter]:
-                spec[option] = getattr(self, option)
-        if s.adapter in _SEEDED:
-            spec[_SEEDED[s.adapter]] = seed
-        return _SPECS.validate_python(spec)
+        return self.model_dump(exclude={"budget", "adapter"}, exclude_defaults=True)
 
     @property
-    def tuned_as(self) -> str:
-        """The kind under which its learning rate is looked up: another scaling makes other steps of the same rate."""
-        return self.solution.adapter if self.scaling == "paper" else f"{self.solution.adapter}-{self.scaling}"
+    def limit(self) -> Budget | None:
+        """The budget, if there is one: the given one, or 100 where nothing says how large the update is to be."""
+        if self.budget is not None:
+            return Budget.parse(str(self.budget))
+        open_size = self.adapter is None and not _PARTS & self.told.keys()
+        return Budget.parse(DEFAULT_BUDGET) if open_size else None
 
 
 def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
     """What `choice` comes to on a model.
 
     Args:
-        model: alias, or the folder of a model.
+        model: alias, hub id, folder or GGUF file.
         choice: what is asked for.
         storage_dtype: dtype of the payload that a budget in bytes or bits limits.
 
@@ -152,124 +135,81 @@ def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
         SpecError: options that exclude each other, are out of range or belong to another adapter; a budget below
             the smallest or above the largest update.
     """
-    named = None if choice.adapter is None else _kind(choice.adapter)
-    kind = named or (None if choice.budget else "tinylora")
-    _check_options(choice, kind)
+    told, budget = choice.told, choice.limit
+    kind = None if choice.adapter is None else KINDS[choice.adapter]
+    if kind is None and budget is None:
+        kind = TINYLORA  # a part without an adapter is one of TinyLoRA's
+    if kind is not None:
+        _refuse_foreign(told, kind)
+    if budget is not None:
+        _refuse_decided(told, _PARTS if kind is None else set(kind.decided))
     name, shape = model_shape(model)
-    modules = () if kind in ("bitfit", "full") else shape.adapted_modules(choice.targets)
-    rank = choice.rank if choice.rank is not None else _default_rank(kind or "tinylora", name)
-    if rank < 1 and kind == "vera":
-        raise SpecError(f"rank {rank} is below 1")
-    # VeRA's random factors are shared by all modules, and may be wider than a module.
-    if modules and kind != "vera" and not 1 <= rank <= counts.smallest_side(modules):
-        raise SpecError(f"rank {rank} is outside 1 … {counts.smallest_side(modules)} on {name}")
-    if choice.budget is None:
+    site = Site(name, shape, choice.targets)
+    if budget is None:
         assert kind is not None
-        solution = _chosen(kind, choice, rank, modules, shape)
-    else:
-        limit = choice.budget.parameters(storage_dtype)
-        if kind is None:
-            solution = counts.solve(modules, shape.parameters, limit, rank=rank, sharing=choice.sharing)
-            _check_taken(solution, choice)
-        else:
-            solution = counts.largest_of(
-                kind,
-                modules,
-                limit,
-                rank=rank,
-                vector_length=choice.vector_length,
-                model_parameters=shape.parameters,
-                biases=shape.biases,
-            )
-    return _with_groups(solution, choice, modules, shape)
+        return kind.chosen(told, site)
+    limit = budget.parameters(storage_dtype)
+    return largest_of_all(told, site, limit) if kind is None else largest_of(kind, told, site, limit)
 
 
-def _default_rank(kind: AdapterKind, model: str) -> int:
-    """The rank where none is chosen; the embedded models have their own for tinylora."""
-    base = parse_model(model).base
-    if kind == "tinylora" and base in ALIASES:
-        return ALIASES[base].tinylora_rank
-    return DEFAULT_RANKS.get(kind, 1)
+def largest_of(kind: AdapterKind, told: Told, site: Site, limit: int) -> Size:
+    """The largest update of one kind with at most `limit` parameters.
+
+    Raises:
+        BudgetError: not even its smallest update fits; that one's size is named.
+        SpecError: an option is out of range, or the model has no such update.
+    """
+    size = kind.within(told, site, limit)
+    if size.trained_parameters > limit:
+        verb = "starts at" if kind.decided else "is"
+        raise BudgetError(
+            f"a budget of {limit:,} parameters is too small for adapter {kind.name}, which {verb} "
+            f"{size.trained_parameters:,} on this model: raise it, or choose another adapter"
+        )
+    return size
 
 
-def _kind(text: str) -> AdapterKind:
-    if text not in OPTIONS:
-        raise unknown("adapter", text, OPTIONS)
-    return text
+def largest_of_all(told: Told, site: Site, limit: int) -> Size:
+    """The largest update with at most `limit` parameters: of TinyLoRA, LoRA-XS and LoRA, or the whole model.
+
+    Raises:
+        BudgetError: `limit` is above the whole model.
+        SpecError: an option is out of range, or the kind that is largest does not take it.
+    """
+    everything = site.shape.parameters
+    if limit > everything:
+        raise BudgetError(
+            f"a budget of {limit:,} parameters is above the model, which has {everything:,}: "
+            "lower it, or use --adapter full"
+        )
+    tried = _SOLVED if limit < everything else (FULL,)
+    sizes = [kind.within({o: told[o] for o in kind.options if o in told}, site, limit) for kind in tried]
+    fitting = [size for size in sizes if size.trained_parameters <= limit]
+    best = max(fitting, key=lambda size: size.trained_parameters)
+    # The rank is TinyLoRA's alone, so that it may be given whatever the budget takes.
+    ignored = [option for option in told if option not in (*KINDS[best.kind].options, "rank")]
+    if ignored:
+        raise SpecError(
+            f"the largest update within this budget is {best.kind}, which takes no {_flags(ignored)}: "
+            "leave that out, or name an adapter with --adapter"
+        )
+    return best
+
+
+def _refuse_foreign(told: Told, kind: AdapterKind) -> None:
+    """Raises unless `kind` takes all options."""
+    foreign = [option for option in told if option not in kind.options]
+    if foreign:
+        takes = f"it takes {_flags(kind.options)}" if kind.options else "it has one size"
+        raise SpecError(f"adapter {kind.name} takes no {_flags(foreign)}: {takes}")
+
+
+def _refuse_decided(told: Told, decided: set[str]) -> None:
+    """Raises if an option is given that the budget decides."""
+    both = [option for option in told if option in decided]
+    if both:
+        raise SpecError(f"give --budget, or {_flags(both)}, not both")
 
 
 def _flags(options: Sequence[str]) -> str:
     return ", ".join("--" + option.replace("_", "-") for option in options)
-
-
-def _check_options(choice: SizeChoice, kind: AdapterKind | None) -> None:
-    """Refuses options that `kind` does not have, and those that a budget decides. `kind` None: the solver chooses."""
-    if kind is not None:
-        foreign = [o for o in choice.given if o not in OPTIONS[kind]]
-        if foreign:
-            takes = f"it takes {_flags(OPTIONS[kind])}" if OPTIONS[kind] else "it has one size"
-            raise SpecError(f"adapter {kind} takes no {_flags(foreign)}: {takes}")
-    if choice.budget is not None:
-        decided = {o for options in DECIDED_BY_BUDGET.values() for o in options} - {"rank"}
-        both = [o for o in choice.given if o in (decided if kind is None else DECIDED_BY_BUDGET[kind])]
-        if both:
-            raise SpecError(f"give --budget, or {_flags(both)}, not both")
-
-
-def _check_taken(solution: Solution, choice: SizeChoice) -> None:
-    """Refuses options that would be ignored by the adapter that the budget takes. The rank is TinyLoRA's alone."""
-    ignored = [o for o in choice.given if o not in OPTIONS[solution.adapter] and o != "rank"]
-    if ignored:
-        raise SpecError(
-            f"the largest update within this budget is {solution.adapter}, which takes no {_flags(ignored)}: "
-            "leave that out, or name an adapter with --adapter"
-        )
-
-
-def _chosen(
-    kind: AdapterKind, choice: SizeChoice, rank: int, modules: tuple[ModuleShape, ...], shape: ModelShape
-) -> Solution:
-    """The update that was chosen part by part."""
-    match kind:
-        case "tinylora":
-            solution = counts.tinylora(_groups(choice, len(modules)), 1 if choice.u is None else choice.u, rank)
-        case "lora-xs":
-            solution = counts.lora_xs(modules, rank)
-        case "lora":
-            solution = counts.lora(modules, rank)
-        case "vera":
-            solution = counts.vera(modules, rank)
-        case "vb-lora":
-            vectors = DEFAULT_VECTORS if choice.vectors is None else choice.vectors
-            length = counts.largest_vector_length(modules) if choice.vector_length is None else choice.vector_length
-            solution = counts.vb_lora(modules, rank, vectors, length)
-        case "uni-lora":
-            solution = counts.uni_lora(modules, rank, DEFAULT_LENGTH if choice.length is None else choice.length)
-        case "bitfit":
-            solution = counts.bitfit(shape.biases)
-        case "full":
-            solution = counts.full(shape.parameters)
-    return solution
-
-
-def _groups(choice: SizeChoice, modules: int) -> int:
-    if choice.groups is not None and choice.n_tie is not None:
-        raise SpecError("--groups and --n-tie say the same thing in two ways: give one of them")
-    if choice.n_tie is not None:
-        return groups_from_n_tie(modules, choice.n_tie)
-    return modules if choice.groups is None else choice.groups
-
-
-def _with_groups(solution: Solution, choice: SizeChoice, modules: tuple[ModuleShape, ...], shape: ModelShape) -> Size:
-    """The size with the group of every module, and its targets in canonical order: one adapter, one spec."""
-    types = tuple(m.type for m in modules)
-    groups = None
-    if solution.adapter == "tinylora":
-        assert solution.groups is not None
-        assert solution.u is not None
-        assert solution.rank is not None
-        groups = assign_groups(types, solution.groups, choice.sharing)
-        check_u(solution.u, solution.rank, groups)
-    everything = choice.targets is None or (modules == shape.linears and not shape.expert_tensors)
-    targets = None if everything else tuple(dict.fromkeys(types))
-    return Size(solution, modules, targets, groups, choice.sharing, choice.scaling, choice.allocation)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from capacity.errors import SpecError, unknown
+from capacity.plan.kinds.kind import Size
 from capacity.plan.protocols import GRPO, PROTOCOLS, RFT, Protocol
 from capacity.plan.rates import tuned_rate
-from capacity.plan.sizes import Size
 from capacity.spec.adapters import NoAdapter
 from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.parts import Match, TaskSpec, TrainingSpec
@@ -37,7 +37,7 @@ def rate_of(model: str, task: TaskSpec, method: Method, size: Size, rates: Mappi
     """The learning rate of a method: the one given, else the one shipped for this size."""
     if method in rates:
         return rates[method]
-    return tuned_rate(model, task, method, size.tuned_as, size.solution.trained_parameters).learning_rate
+    return tuned_rate(model, task, method, size.tuned_as, size.trained_parameters).learning_rate
 
 
 def matched(training: TrainingSpec, match: Match, tokens_per_step: int | None) -> TrainingSpec:

@@ -30,11 +30,9 @@ from pydantic import (
 )
 
 from capacity.errors import CapacityError, DataError, SpecError, unknown
-from capacity.plan.budget import Budget
 from capacity.plan.models import check_trainable, resolve
 from capacity.plan.protocols import PROTOCOLS, Protocol
-from capacity.plan.sharing import Sharing
-from capacity.plan.sizes import Allocation, Scaling, SizeChoice
+from capacity.plan.sizes import SizeChoice
 from capacity.spec.adapters import StorageDtype
 from capacity.spec.frozen import Frozen
 from capacity.spec.methods import TRAINED, Method
@@ -59,31 +57,6 @@ def _rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
     if rates is not None and (len(rates) < 2 or list(rates) != sorted(set(rates))):
         raise ValueError("rates to try are two or more, rising, each once")
     return rates
-
-
-class SizeEntry(Frozen):
-    """One size: the options of `capacity compare` that say how large an update is to be."""
-
-    budget: str | int | None = None
-    adapter: str | None = None
-    rank: int | None = None
-    u: int | None = None
-    groups: int | None = None
-    n_tie: int | None = None
-    vectors: int | None = None
-    vector_length: int | None = None
-    length: int | None = None
-    targets: tuple[str, ...] | None = None
-    sharing: Sharing = "tiled"
-    scaling: Scaling = "paper"
-    allocation: Allocation = "even"
-
-    @property
-    def choice(self) -> SizeChoice:
-        """What `size_of` takes."""
-        given = {name: getattr(self, name) for name in SizeEntry.model_fields}
-        budget = None if self.budget is None else Budget.parse(str(self.budget))
-        return SizeChoice(**{**given, "budget": budget})
 
 
 class ProtocolChanges(Frozen):
@@ -127,7 +100,7 @@ class Grid(Frozen):
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("abacus",)
     methods: tuple[Method, ...] = ()
-    sizes: tuple[SizeEntry, ...] = ()
+    sizes: tuple[SizeChoice, ...] = ()
     rates: Literal["shipped", "tuned"] | Rates | dict[Method, Rates] = "shipped"
     try_rates: Annotated[tuple[Rate, ...] | None, AfterValidator(_rising)] = None
     seeds: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2)
@@ -228,5 +201,3 @@ def _check(grid: Grid, study: StudyFile, where: str) -> None:
     for task in grid.task_specs:
         if task.name not in PROTOCOLS:
             raise SpecError(f"{where}: task {task.name} has no shipped protocol")
-    for entry in grid.sizes:
-        entry.choice  # noqa: B018  a budget that cannot be read is an error here

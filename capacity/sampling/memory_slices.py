@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.plan.memory import rows_at_once, update_bytes
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
 from capacity.sampling.rollout import Rollout
-from capacity.spec.adapters import FullUpdate
 
 
 class RowsAtOnce:
@@ -30,7 +29,7 @@ class RowsAtOnce:
         _, self.shape = model_shape(model)
         self.dtype = parse_model(model).dtype
         weights = sum(p.numel() * p.element_size() for p in adapted.bare.parameters() if not p.requires_grad)
-        full = isinstance(adapted.adapter, FullUpdate)
+        full = adapted.adapter.every_weight
         own = 4 * adapted.trained_parameters if full else 0  # the trained weights themselves
         self.resident = weights + own + update_bytes(adapted.trained_parameters, full=full)
         device = next(adapted.model.parameters()).device

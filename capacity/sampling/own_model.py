@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.sampling.evaluate import batch_size
 from capacity.sampling.memory_slices import joined
 from capacity.sampling.rollout import Rollout, pad_left, sample

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from capacity.spec.adapters import Form
 from capacity.spec.frozen import Frozen
 
 Match = Literal["prompts", "sequences", "tokens"]
-
-
+Sync = Literal["hot-swap", "merged"]
 Correction = Literal["none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"]
 
 
@@ -117,11 +117,20 @@ class RolloutSpec(Frozen):
     """
 
     engine: Literal["vllm"] = "vllm"
-    sync: Literal["hot-swap", "merged"] = "hot-swap"
+    sync: Sync = "hot-swap"
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
     correction: Correction = "token-truncate"
     cap: Annotated[float, Field(gt=1)] = 2.0
     kl_warning: Annotated[float, Field(gt=0)] = 0.05
+
+
+# How an engine can follow an update of each form, the best way first.
+SYNCS: dict[Form, tuple[Sync, ...]] = {
+    "none": ("hot-swap", "merged"),
+    "low-rank": ("hot-swap", "merged"),
+    "weights": ("merged",),
+    "hidden states": (),
+}
 
 
 class EvaluationSpec(Frozen):

@@ -11,21 +11,19 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from capacity.errors import DataError
-from capacity.spec.adapters import (
-    Adapter,
-    BitFit,
-    FullUpdate,
-    Lora,
-    LoraXs,
-    StorageDtype,
-    TinyLora,
-    UniLora,
-    VbLora,
-    Vera,
-)
+from capacity.spec.adapters import Adapter, StorageDtype
 from capacity.spec.frozen import Frozen, canonical_json
 from capacity.spec.methods import METHODS, Method, Part
-from capacity.spec.parts import EvaluationSpec, GrpoSpec, RftSpec, RolloutSpec, TaskSpec, TrainingSpec, WarmStartSpec
+from capacity.spec.parts import (
+    SYNCS,
+    EvaluationSpec,
+    GrpoSpec,
+    RftSpec,
+    RolloutSpec,
+    TaskSpec,
+    TrainingSpec,
+    WarmStartSpec,
+)
 
 SCHEMA_VERSION = 3
 
@@ -68,8 +66,10 @@ class RunSpec(Frozen):
             raise ValueError(
                 f'method "{self.method}" and demonstrations "{self.task.demonstrations}" do not go together'
             )
-        whole = self.adapter.kind in ("full", "bitfit")
-        if self.rollouts is not None and self.rollouts.sync == "hot-swap" and whole:
+        ways = SYNCS[self.adapter.form]
+        if self.rollouts is not None and not ways:
+            raise ValueError(f"an update of kind {self.adapter.kind} changes hidden states: no engine can follow it")
+        if self.rollouts is not None and self.rollouts.sync not in ways:
             raise ValueError(f'an update of kind {self.adapter.kind} is no LoRA adapter: its rollouts are "merged"')
         if self.method == "sft+grpo" and self.training is not None and self.training.steps < 2:
             raise ValueError("sft+grpo takes at least two steps")
@@ -92,16 +92,8 @@ class RunSpec(Frozen):
     @property
     def label(self) -> str:
         """A short description for progress lines and tables."""
-        match self.adapter:
-            case TinyLora(groups=groups, u=u):
-                size = f" {groups * u}"
-            case FullUpdate() | BitFit():
-                size = f" {self.adapter.kind}"
-            case LoraXs() | Lora() | Vera() | VbLora() | UniLora():
-                size = f" {self.adapter.kind} r={self.adapter.rank}"
-            case _:
-                size = f" T={self.evaluation.temperature:g}"
-        return f"{self.method}{size} seed {self.seed}"
+        size = f"T={self.evaluation.temperature:g}" if self.training is None else self.adapter.label
+        return f"{self.method} {size} seed {self.seed}"
 
 
 def _from_1(raw: dict[str, Any]) -> dict[str, Any]:

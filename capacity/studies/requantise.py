@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from capacity.adapters.attach import AdaptedModel
 from capacity.adapters.files.artifact import pack, store
 from capacity.adapters.files.codec import payload_bytes
+from capacity.adapters.model import AdaptedModel
 from capacity.adapters.open import UPDATE, open_native
 from capacity.errors import DataError
 from capacity.plan.storage import STORAGE_DTYPES

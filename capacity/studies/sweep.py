@@ -30,12 +30,11 @@ class TunedArm:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         model, task, size, match, tokens_per_step, _, method = self.key
-        solution = size.solution
         return {
             "model": model,
             "task": task,
-            "adapter": solution.adapter,
-            "trained_parameters": solution.trained_parameters,
+            "adapter": size.kind,
+            "trained_parameters": size.trained_parameters,
             "match": match,
             "tokens_per_step": tokens_per_step,
             "method": method,

@@ -8,7 +8,6 @@ from capacity.errors import TrainingError
 from capacity.plan.memory import PROMPT_TOKENS, advice, memory_plan
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
-from capacity.spec.adapters import FullUpdate
 from capacity.spec.run import RunSpec
 
 
@@ -26,7 +25,7 @@ def check_memory(spec: RunSpec, shape: ModelShape, available: int) -> None:
         TrainingError: says what to change.
     """
     name, training = parse_model(spec.model), spec.training
-    full = isinstance(spec.adapter, FullUpdate)
+    full = spec.adapter.every_weight
     least = memory_plan(
         shape,
         trained=shape.parameters if full else 0,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.sampling.sampler import Sampler
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task

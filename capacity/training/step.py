@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
 from capacity.sampling import likelihood
 from capacity.sampling.memory_slices import RowsAtOnce, slice_sizes, summed
 from capacity.sampling.own_model import TransformersSampler
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.sampling.sampler import Sampler
-from capacity.spec.adapters import FullUpdate
 from capacity.spec.parts import TrainingSpec
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
@@ -241,7 +240,7 @@ class Arm:
         self.cost.prompts += batch.sequences // self.sequences_per_prompt
         self.cost.sequences += batch.sequences
         self.cost.trained_tokens += batch.tokens
-        backward = 4 if isinstance(self.spec.adapter, FullUpdate) else 2
+        backward = 4 if self.spec.adapter.every_weight else 2
         self.cost.flops += (2 + backward) * self.parameters * tokens
         return batch
 

@@ -3,20 +3,8 @@
 from typing import cast, get_args
 
 from capacity.errors import unknown
-from capacity.plan.sharing import Sharing
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.spec.parts import Match
-
-
-def sharing_choice(text: str) -> Sharing:
-    """Tiled or structured.
-
-    Raises:
-        SpecError: neither.
-    """
-    if text not in get_args(Sharing):
-        raise unknown("sharing", text, get_args(Sharing))
-    return cast(Sharing, text)
 
 
 def storage_dtype_choice(text: str) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from capacity.errors import CapacityError
+from capacity.plan.kinds.kind import Size
 from capacity.plan.models import check_trainable, model_shape, resolve
 from capacity.plan.rates import parse_rates, tuned_rate
 from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
-from capacity.plan.sizes import Size, SizeChoice, size_of
+from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import compare_specs, parse_methods
 from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
@@ -56,7 +57,7 @@ def compare_command(
     size = size_of(alias, choice, dtype)
     rates = parse_rates(learning_rates, chosen)
     specs = compare_specs(alias, task_spec, chosen, size, seeds, dtype, rates, match_choice(match), tokens_per_step)
-    engine = rollout_spec(parse_choice(rollouts), alias, model_shape(alias)[1], device())
+    engine = rollout_spec(parse_choice(rollouts), alias, model_shape(alias)[1], device(), size.template)
     specs = [with_rollouts(spec, engine) for spec in specs]
     fingerprint = current(device(), "fp32")
     study = Study(out or _default_out(alias, size, specs, fingerprint))
@@ -107,7 +108,7 @@ def _remarks(
     """Says which shipped rates were the smallest or largest of those tried, which nobody tuned, and what was chosen."""
     parts = {phase for m in methods for phase in METHODS[m].phases}
     used = [m for m in METHODS if m in parts and m not in rates]
-    rate = {m: tuned_rate(alias, task, m, size.tuned_as, size.solution.trained_parameters) for m in used}
+    rate = {m: tuned_rate(alias, task, m, size.tuned_as, size.trained_parameters) for m in used}
     edge = [m for m in used if rate[m].at_edge]
     remarks = [f"The tuned rate of {m} lies at the edge of the rates tried: a better one may exist." for m in edge]
     untuned = [f"{m} {rate[m].learning_rate:g}" for m in used if rate[m].tuned_at is None]
@@ -125,10 +126,8 @@ def _default_out(alias: str, size: Size, specs: Sequence[RunSpec], fingerprint: 
     """A folder of its own for each question and environment, so the same command continues where it stopped."""
     identities = "".join(s.identity for s in specs) + fingerprint.digest
     digest = hashlib.sha256(identities.encode()).hexdigest()[:8]
-    kind, count = size.solution.adapter, size.solution.trained_parameters
-    name = str(count) if kind == "tinylora" else kind if kind in ("full", "bitfit") else f"{kind}-{count}"
     plain = re.sub(r"[^\w.-]+", "-", alias)
-    return Path("capacity-studies") / f"compare-{plain}-{name}-{digest}"
+    return Path("capacity-studies") / f"compare-{plain}-{size.kind}-{size.trained_parameters}-{digest}"
 
 
 def _show_plan(

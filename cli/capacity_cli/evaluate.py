@@ -136,7 +136,7 @@ def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control:
 
 def _demonstrations(opened: "Opened", problem: Task, spec: EvaluationSpec) -> dict[str, Any]:
     """What one demonstration of each of the evaluated items costs to code."""
-    from capacity.adapters.attach import AdaptedModel
+    from capacity.adapters.model import AdaptedModel
     from capacity.sampling.memory_slices import RowsAtOnce
     from capacity.spec.adapters import NoAdapter
     from capacity.training.measure.heldout import demonstration_length

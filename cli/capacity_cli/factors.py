@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capacity.errors import DataError
+from capacity.plan.sizes import parse_targets
 from capacity.runs.resources import peak_memory
 from capacity_cli.environment import check_libraries
 from capacity_cli.interrupted import Interrupted
 from capacity_cli.progress import ModuleProgress
-from capacity_cli.sizes import parse_targets
 from capacity_reports.tables import seconds
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def factors_command(folder: Path, rank: int, targets: str | None, *, as_json: bool) -> None:
     """Everything between the options and the printed result."""
     check_libraries()
-    from capacity.adapters.attach import check_rank
-    from capacity.adapters.linears import adapted_modules, is_conv1d
+    from capacity.adapters.linears import adapted_modules, check_rank, is_conv1d
     from capacity.adapters.svd.checkpoint import WeightFolder
     from capacity.cache import cache_folder
 

@@ -5,20 +5,21 @@ from typing import Any
 
 from rich.console import Console
 
-from capacity.plan.budget import Solution
 from capacity.plan.engine_memory import shared_plan
+from capacity.plan.kinds.kind import Size
 from capacity.plan.memory import gigabytes, memory_plan
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import ALIASES, model_shape
-from capacity.plan.sampling import parse_choice
+from capacity.plan.sampling import check_followed, parse_choice
 from capacity.plan.sharing import group_sizes
-from capacity.plan.sizes import OPTIONS, SizeChoice, size_of
+from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
 from capacity_cli.choices import storage_dtype_choice
 from capacity_cli.plan_memory import fit_text, memory_of, memory_text, parse_memory
 from capacity_reports.tables import rows_table
 
+_OPTIONS = tuple(name for name in SizeChoice.model_fields if name not in ("budget", "adapter", "n_tie"))
 _LARGE = 10**8  # bytes from which on they are shown in GB
 
 
@@ -40,33 +41,24 @@ def plan_command(
     available = None if memory is None else parse_memory(memory)
     name, shape = model_shape(model)
     size = size_of(model, choice, storage_dtype_choice(storage_dtype))
-    solution, shapes, assignment = size.solution, size.modules, size.group_of_module
-    options = OPTIONS[solution.adapter]
+    shapes, assignment, options = size.modules, size.group_of_module, size.template.model_dump()
     training = memory_of(shape, size, model, tokens, available)
     plan: dict[str, Any] = {
         "model": name,
         "source": ALIASES[name].source if name in ALIASES else "folder",
         "family": shape.family,
         "model_parameters": shape.parameters,
-        "adapter": solution.adapter,
-        "rank": solution.rank,
-        "u": solution.u,
-        "vectors": solution.vectors,
-        "vector_length": solution.vector_length,
-        "length": solution.length,
-        "sharing": size.sharing if "sharing" in options else None,
-        "scaling": size.scaling if "scaling" in options else None,
-        "allocation": size.allocation if "allocation" in options else None,
-        "trained_parameters": solution.trained_parameters,
-        "targets": None if size.targets is None else ", ".join(size.targets),
+        "adapter": size.kind,
+        "trained_parameters": size.trained_parameters,
+        **{name: _listed(options.get(name)) for name in _OPTIONS},
         "adapted_modules": len(shapes) or None,
-        "groups": solution.groups,
         "group_sizes": [] if assignment is None else list(group_sizes(assignment)),
         "training_memory": training,
-        "update_bytes": {d: payload_bytes(solution.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
+        "update_bytes": {d: payload_bytes(size.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
     }
     if parse_choice(rollouts) == "vllm":
-        plan["shared_memory"] = _shared_memory(model, shape, solution, tokens)
+        check_followed(size.template)
+        plan["shared_memory"] = _shared_memory(model, shape, size, tokens)
     if list_modules:
         plan["modules"] = [
             {"name": m.name, "d": m.d, "k": m.k, "group": assignment[i] if assignment is not None else None}
@@ -88,22 +80,26 @@ def plan_command(
         console.print(rows_table(("module", "shape", "group"), listed))
 
 
-def _shared_memory(model: str, shape: ModelShape, solution: Solution, tokens: tuple[int, int]) -> dict[str, int | bool]:
+def _shared_memory(model: str, shape: ModelShape, size: Size, tokens: tuple[int, int]) -> dict[str, int | bool]:
     """One device for the trainer and a vLLM engine, bytes: one row of a step at a time, 64 sequences in the cache."""
     dtype = parse_model(model).dtype
     trainer = memory_plan(
         shape,
-        trained=solution.trained_parameters,
+        trained=size.trained_parameters,
         sequences=0,
         micro_batch=1,
         prompt_tokens=tokens[0],
         new_tokens=tokens[1],
         dtype=dtype,
-        full=solution.adapter == "full",
+        full=size.template.every_weight,
     )
-    swapped = solution.adapter not in ("full", "bitfit")
-    rank = solution.rank if swapped else None
+    rank = getattr(size.template, "rank", None)  # of what is swapped
     return shared_plan(shape, trainer, dtype=dtype, rank=rank, tokens=sum(tokens)).to_json()
+
+
+def _listed(value: object) -> object:
+    """Several values as one text."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _text(value: object) -> str:

@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 from capacity.errors import SpecError
+from capacity.plan.kinds.kind import Size
 from capacity.plan.memory import advice, gigabytes, memory_plan, rows_at_once
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
-from capacity.plan.sizes import Size
 
 
 def parse_memory(text: str) -> int:
@@ -27,7 +27,7 @@ def memory_of(
 ) -> dict[str, Any]:
     """What training takes, in bytes; with `available` also the rows of a step that fit at once, or what to change."""
     named, (prompt, new) = parse_model(model), tokens
-    trained, full = size.solution.trained_parameters, size.solution.adapter == "full"
+    trained, full = size.trained_parameters, size.template.every_weight
     least = memory_plan(
         shape,
         trained=trained,

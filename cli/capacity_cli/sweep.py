@@ -176,6 +176,6 @@ def _estimate(file: StudyFile) -> StudyEstimate:
     estimates = []
     for cell, method in arms:
         spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
-        cost = run_estimate(spec, cell.size.solution.trained_parameters)
+        cost = run_estimate(spec, cell.size.trained_parameters)
         estimates += [cost] * len(cell.grid.seeds)
     return study_estimate(estimates)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from capacity.adapters.attach import AdaptedModel, attach
+from capacity.adapters.attach import attach
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, TrainingError
 from capacity.models.loading import embedded_folder, load
 from capacity.sampling.evaluate import evaluate

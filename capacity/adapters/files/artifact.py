@@ -9,28 +9,27 @@ differs by 1e-3 is refused.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft.tuners.unilora.layer import UniLoraLayer
-from peft.tuners.vera.layer import VeraLayer
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from capacity.adapters.attach import NAME, AdaptedModel, OnModule, attach
+from capacity.adapters.attach import attach
 from capacity.adapters.files import codec
 from capacity.adapters.files.sketch import Sketch, sketch
-from capacity.adapters.kinds.frozen import TiedUp
 from capacity.adapters.linears import is_quantised, weight_matrix
+from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.content_hash import content_hash
 from capacity.adapters.svd.factors import Factors
+from capacity.adapters.svd.source import OnModule
 from capacity.errors import DataError
 from capacity.spec.adapters import Adapter, StorageDtype
 from capacity.spec.frozen import Frozen, canonical_json
@@ -263,38 +262,4 @@ def _check_probe(part: str, stored: str | None, found: Sketch | None, where: str
 
 def probes(adapted: AdaptedModel) -> dict[str, Sketch]:
     """Sketches of the frozen parts of an adapter and of ΔW."""
-    found = {}
-    for part, tensors in (("factors", _factors(adapted)), ("projection", _projections(adapted))):
-        named = list(tensors)
-        if named:
-            found[part] = sketch((name, (tensor,)) for name, tensor in named)
-    if adapted.shapes:
-        found["update"] = sketch((shape.name, (b, a)) for shape, a, b in adapted.pairs())
-    else:
-        found["update"] = sketch((name, (tensor,)) for name, tensor in adapted.update().items())
-    return found
-
-
-def _factors(adapted: AdaptedModel) -> Iterator[tuple[str, Tensor]]:
-    for shape in adapted.shapes:
-        up = adapted.layer(shape).lora_B[NAME] if hasattr(adapted.layer(shape), "lora_B") else None
-        if isinstance(up, TiedUp):
-            yield f"{shape.name}.A", adapted.layer(shape).lora_A[NAME].weight
-            yield f"{shape.name}.B", up.b
-
-
-def _projections(adapted: AdaptedModel) -> Iterator[tuple[str, Tensor]]:
-    for index, shape in enumerate(adapted.shapes):
-        layer = adapted.layer(shape)
-        if isinstance(layer, VeraLayer):
-            if index == 0:  # all modules share them
-                assert layer.vera_A is not None
-                assert layer.vera_B is not None
-                yield "vera.A", layer.vera_A[NAME]
-                yield "vera.B", layer.vera_B[NAME]
-        elif isinstance(layer, UniLoraLayer):
-            yield f"{shape.name}.A", layer.unilora_indices_A[NAME]
-            yield f"{shape.name}.B", layer.unilora_indices_B[NAME]
-        elif hasattr(layer, "lora_B") and isinstance(layer.lora_B[NAME], TiedUp) and layer.lora_B[NAME].p is not None:
-            p = layer.lora_B[NAME].p
-            yield f"{shape.name}.P", p.flatten(1)
+    return {part: sketch(matrices) for part, matrices in adapted.probed().items()}

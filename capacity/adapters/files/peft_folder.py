@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from capacity.adapters.attach import AdaptedModel
 from capacity.adapters.linears import is_conv1d, is_quantised, linear_shapes
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import DataError, SpecError
 
 _LOSS = 0.02  # relative, of ΔW by the rounding of A and B; bf16 loses 0.3 %
@@ -58,6 +58,7 @@ def save_peft_lora(adapted: AdaptedModel, folder: Path, dtype: str, base: str) -
         SpecError: the update is not made of low-rank pairs, or `dtype` cannot hold it (a tiny one in fp16).
     """
     if not adapted.shapes:
+        adapted.check_mergeable()
         raise SpecError(
             f"adapter {adapted.adapter.kind} is no low-rank update of linear modules: export it merged (--to merged)"
         )
@@ -112,9 +113,10 @@ def merge(adapted: AdaptedModel, dtype: str) -> tuple[nn.Module, MergeReport]:
     """The bare model with the update merged in fp32 arithmetic and rounded once, to `dtype`; `adapted` is used up.
 
     Raises:
-        SpecError: the base is quantised.
+        SpecError: the base is quantised, or the update is none of weights.
         DataError: a weight left the range of `dtype`.
     """
+    adapted.check_mergeable()
     if any(is_quantised(m) for m in adapted.bare.modules()):
         raise SpecError("a quantised base cannot be merged into: export a LoRA adapter, or load the base unquantised")
     # Dense ΔW are formed one at a time: together they are as large as the model.

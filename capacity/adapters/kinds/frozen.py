@@ -86,7 +86,7 @@ class TiedUp(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def check_loaded(model: nn.Module, incompatible_keys: Any) -> None:  # noqa: ARG001 (the signature is torch's)
+def check_loaded(model: nn.Module, incompatible_keys: Any) -> None:
     """After `load_state_dict`: refuses a state dict whose B · R is not what its θ makes.
 
     A plain LoRA folder has no θ; loaded here it would leave θ as it was, silently another update.

@@ -22,7 +22,7 @@ from capacity.adapters.svd.cache import read_factors, write_factors
 from capacity.adapters.svd.content_hash import content_hash
 from capacity.adapters.svd.factors import Factors, truncated_svd
 from capacity.errors import CapacityError, DataError
-from capacity.plan.budget import ModuleShape
+from capacity.plan.model_shapes import ModuleShape
 from capacity.runs.files import write_atomically
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

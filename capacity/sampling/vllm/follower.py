@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
 from capacity.sampling import likelihood
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right

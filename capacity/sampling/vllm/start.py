@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError
 from capacity.models.loading import model_folder
 from capacity.plan.engine_memory import PROMPT_TOKENS, cache_bytes

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from capacity.adapters.attach import AdaptedModel
 from capacity.adapters.files.peft_folder import EXPORT_DTYPES, save_peft_lora
 from capacity.adapters.linears import is_conv1d, is_quantised
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import SpecError
 
 _TENSORS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -85,8 +85,9 @@ def merged_weights(adapted: AdaptedModel, dtype: str, realised: Realised) -> Ite
     One dense ΔW at a time is formed, and `adapted` stays as it is. `realised` and its `count` of bytes are added to.
 
     Raises:
-        SpecError: the base is quantised.
+        SpecError: the base is quantised, or the update is none of weights.
     """
+    adapted.check_mergeable()
     if any(is_quantised(module) for module in adapted.bare.modules()):
         raise SpecError("a quantised base cannot be merged into: sync by hot-swap, or load the base unquantised")
     pairs = {shape.name: (a, b) for shape, a, b in adapted.pairs()}

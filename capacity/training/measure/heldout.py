@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from capacity.adapters.attach import AdaptedModel
+from capacity.adapters.model import AdaptedModel
 from capacity.sampling import likelihood
 from capacity.sampling.memory_slices import trimmed
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right

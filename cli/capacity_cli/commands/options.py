@@ -1,53 +1,17 @@
 """Options that several commands share."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, get_args
 
 import typer
 
+from capacity.plan.sizes import SizeChoice
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="End without writing the page of the study.")]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        help="Largest update: 100 (parameters), 26B, 1KiB, 208bit.", show_default="100, if no adapter is chosen"
-    ),
-]
-Adapter = Annotated[
-    str | None,
-    typer.Option(
-        help="tinylora, lora-xs, lora, vera, vb-lora, uni-lora, bitfit or full.", show_default="the budget decides"
-    ),
-]
-Rank = Annotated[
-    int | None,
-    typer.Option(
-        help="Frozen rank of tinylora and lora-xs, rank of the other LoRAs.",
-        show_default="2; vera 256, vb-lora and uni-lora 4",
-    ),
-]
-U = Annotated[
-    int | None, typer.Option(help="Entries of the trained vector of each group (tinylora).", show_default="1")
-]
-Groups = Annotated[
-    int | None,
-    typer.Option(help="Number of groups that share a vector (tinylora).", show_default="every module its own"),
-]
-NTie = Annotated[int | None, typer.Option(help="Modules a group, instead of --groups (tinylora).")]
-Vectors = Annotated[int | None, typer.Option(help="Vectors in the bank (vb-lora).", show_default="256")]
-VectorLength = Annotated[
-    int | None,
-    typer.Option(help="Entries of each (vb-lora).", show_default="largest power of two up to 256 that fits"),
-]
-Length = Annotated[int | None, typer.Option(help="Entries of the one vector (uni-lora).", show_default="256")]
-Targets = Annotated[
-    str | None,
-    typer.Option(help="Types of the modules to adapt: q_proj,k_proj.", show_default="all linear modules"),
-]
-Sharing = Annotated[str, typer.Option(help="tiled (neighbours by depth) or structured (only modules of one type).")]
-Scaling = Annotated[str, typer.Option(help="paper (U Σ R Vᵀ) or split (U √Σ R √Σ Vᵀ), for tinylora and lora-xs.")]
-Allocation = Annotated[
-    str, typer.Option(help="even, or gradient: groups with larger gradients get more entries (tinylora).")
-]
+Targets = Annotated[str | None, typer.Option(help=SizeChoice.model_fields["targets"].description)]
 StorageDtype = Annotated[
     str, typer.Option(help="Dtype of the stored update: fp32, bf16, fp16, fp8, int8, int4 or entropy.")
 ]
@@ -68,3 +32,28 @@ Target = Annotated[float | None, typer.Option(help="Accuracy to reach: 0.85.", s
 Gain = Annotated[
     float | None, typer.Option(help="Share of the gain from the base up to the ceiling.", show_default="0.8")
 ]
+
+
+def sized(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes `choice: SizeChoice`, with an option for each field of `SizeChoice` in its place."""
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        choice = SizeChoice.model_validate({name: given.pop(name) for name in SizeChoice.model_fields})
+        command(choice=choice, **given)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        parameters += _size_options() if parameter.annotation is SizeChoice else [parameter]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_options
+
+
+def _size_options() -> list[inspect.Parameter]:
+    """What Typer reads: numbers as such, everything else as text, which `SizeChoice` reads."""
+    found = []
+    for name, field in SizeChoice.model_fields.items():
+        number = set(get_args(field.annotation)) == {int, type(None)}
+        typed: Any = Annotated[int | None if number else str | None, typer.Option(help=field.description)]
+        found.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=typed))
+    return found

@@ -5,37 +5,19 @@ from typing import Annotated
 
 import typer
 
-from capacity_cli.commands.options import (
-    Adapter,
-    Allocation,
-    Budget,
-    DryRun,
-    Groups,
-    Json,
-    Length,
-    NoReport,
-    NTie,
-    Rank,
-    ReuseMixed,
-    Rollouts,
-    Scaling,
-    Sharing,
-    StorageDtype,
-    Targets,
-    U,
-    VectorLength,
-    Vectors,
-    Workers,
-)
+from capacity.plan.sizes import SizeChoice
+from capacity_cli.commands.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Workers, sized
 
 
+@sized
 def compare(
     model: Annotated[str, typer.Option(help="Model alias.")] = "abacus",
     task: Annotated[
         str | None,
         typer.Option(help="Task, with options: abacus?demonstrations=own.", show_default="abacus; gsm8k for others"),
     ] = None,
-    budget: Budget = None,
+    *,
+    choice: SizeChoice,
     methods: Annotated[
         str, typer.Option(help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo.")
     ] = "sft,rft,grpo",
@@ -43,18 +25,6 @@ def compare(
     learning_rates: Annotated[
         str | None, typer.Option(help="0.01, or sft=0.003,grpo=0.01. Tuned rates are shipped for abacus.")
     ] = None,
-    adapter: Adapter = None,
-    rank: Rank = None,
-    u: U = None,
-    groups: Groups = None,
-    n_tie: NTie = None,
-    vectors: Vectors = None,
-    vector_length: VectorLength = None,
-    length: Length = None,
-    targets: Targets = None,
-    sharing: Sharing = "tiled",
-    scaling: Scaling = "paper",
-    allocation: Allocation = "even",
     storage_dtype: StorageDtype = "bf16",
     match: Annotated[
         str, typer.Option(help="What the methods have in common: prompts, sequences or tokens.")
@@ -72,13 +42,7 @@ def compare(
 ) -> None:
     """Train matched pairs of runs of one size and compare them on the test items."""
     from capacity_cli.compare import compare_command
-    from capacity_cli.sizes import size_choice
 
-    choice = size_choice(
-        budget=budget, adapter=adapter, rank=rank, u=u, groups=groups, n_tie=n_tie, vectors=vectors,
-        vector_length=vector_length, length=length, targets=targets, sharing=sharing, scaling=scaling,
-        allocation=allocation,
-    )  # fmt: skip
     compare_command(
         model, task, choice, methods, seeds, learning_rates, storage_dtype, match, tokens_per_step,
         workers, out, dry_run=dry_run, allow_mixed=allow_mixed, report=not no_report, rollouts=rollouts,

@@ -5,40 +5,15 @@ from typing import Annotated
 
 import typer
 
-from capacity_cli.commands.options import (
-    Adapter,
-    Allocation,
-    Budget,
-    Groups,
-    Json,
-    Length,
-    NTie,
-    Rank,
-    Scaling,
-    Sharing,
-    StorageDtype,
-    Targets,
-    U,
-    VectorLength,
-    Vectors,
-)
+from capacity.plan.sizes import SizeChoice
+from capacity_cli.commands.options import Json, StorageDtype, Targets, sized
 
 
+@sized
 def plan(
     model: Annotated[str, typer.Option(help="Model alias, or a folder with the config.json of a model.")] = "abacus",
-    budget: Budget = None,
-    adapter: Adapter = None,
-    rank: Rank = None,
-    u: U = None,
-    groups: Groups = None,
-    n_tie: NTie = None,
-    vectors: Vectors = None,
-    vector_length: VectorLength = None,
-    length: Length = None,
-    targets: Targets = None,
-    sharing: Sharing = "tiled",
-    scaling: Scaling = "paper",
-    allocation: Allocation = "even",
+    *,
+    choice: SizeChoice,
     storage_dtype: StorageDtype = "bf16",
     rollouts: Annotated[
         str, typer.Option(help="With vllm: the memory of a device that trainer and engine share.")
@@ -52,13 +27,7 @@ def plan(
 ) -> None:
     """What an update of a given budget or choice is on a model. Offline, without torch."""
     from capacity_cli.plan import plan_command
-    from capacity_cli.sizes import size_choice
 
-    choice = size_choice(
-        budget=budget, adapter=adapter, rank=rank, u=u, groups=groups, n_tie=n_tie, vectors=vectors,
-        vector_length=vector_length, length=length, targets=targets, sharing=sharing, scaling=scaling,
-        allocation=allocation,
-    )  # fmt: skip
     plan_command(
         model, choice, storage_dtype, list_modules=modules, as_json=json, rollouts=rollouts,
         memory=memory, tokens=(256, new_tokens),
