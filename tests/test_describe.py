@@ -132,21 +132,6 @@ def test_surplus():
 # Updates
 
 
-def test_bits_back():
-    assert update_bits.bits_back(1, 1.0, 0.1, 1.0) == pytest.approx(3.329142, abs=5e-7)
-    assert update_bits.bits_back(13, 13.0, 0.1, 1.0) == pytest.approx(43.27884, abs=5e-6)
-
-
-@given(st.integers(1, 50), st.floats(0.01, 10), st.floats(0.01, 3))
-@unhurried
-def test_the_best_prior_is_the_best(n, square_sum, noise):
-    best = update_bits.bits_back(n, square_sum, noise)
-    assert best == pytest.approx(n / 2 * math.log2(1 + square_sum / n / noise**2))
-    for factor in (0.8, 1.25):
-        prior = factor * math.sqrt(noise**2 + square_sum / n)
-        assert update_bits.bits_back(n, square_sum, noise, prior) >= best - 1e-9
-
-
 def test_generalisation_bound():
     assert update_bits.generalisation_gap(208, 7473) == pytest.approx(0.0992, abs=5e-5)
     assert update_bits.generalisation_gap(16 * 3e6, 7473) == pytest.approx(47, abs=0.5)
@@ -234,7 +219,7 @@ def test_the_base_of_the_first_pass_is_used_where_it_was_recorded(tmp_path: Path
 
 
 def test_grpo_from_what_was_recorded(tmp_path: Path):
-    (arm,) = table([made(study_in(tmp_path), spec("grpo"), flatness=0.1, update_square_sum=13.0)]).arms
+    (arm,) = table([made(study_in(tmp_path), spec("grpo"))]).arms
     v = arm.values
     hits = reward_bits.reward_bits([0, 2, 4] * 2, 4)
     assert v["reward_cap_bits"] == Measured(24.0, None, None, 1)
@@ -242,7 +227,13 @@ def test_grpo_from_what_was_recorded(tmp_path: Path):
     assert v["reward_live_bits_per_parameter"].estimate == pytest.approx(hits.live / 13)
     assert v["dead_fraction"].estimate == pytest.approx(2 / 3)
     assert "own samples" in v["prequential_bits"].reason
-    assert v["bits_back"].estimate == pytest.approx(13 / 2 * math.log2(1 + 100))
+
+
+def test_every_quantity_is_measured_by_some_method(tmp_path: Path):
+    study = study_in(tmp_path)
+    arms = table([made(study, spec("sft"), **HELDOUT), made(study, spec("grpo"))]).arms
+    measured = {key for arm in arms for key, value in arm.values.items() if isinstance(value, Measured)}
+    assert {q.key for q in QUANTITIES} == measured
 
 
 def test_mixed_and_control_methods(tmp_path: Path):
