@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import interpolate
 
 from capacity.errors import DataError
+from capacity_analysis.types import Array
 
-Floats = NDArray[np.float64]
 Interpolation = Literal["pchip", "cubic", "akima"]
 
 
@@ -59,7 +59,7 @@ class SizeRatio:
     high: float
 
 
-def isotonic(values: Floats, weights: Floats) -> Floats:
+def isotonic(values: Array, weights: Array) -> Array:
     """The non-decreasing sequence nearest to each row of `values` in weighted squares.
 
     By the min–max formula (Robertson, Wright & Dykstra 1988, section 1.4), for all rows at once.
@@ -113,7 +113,7 @@ def inverse_curve(sizes: ArrayLike, accuracies: ArrayLike, interpolation: Interp
     return InverseCurve(float(y[0]), float(y[-1]), tuple(segments))
 
 
-def _antiderivative(y: Floats, x: Floats, interpolation: Interpolation) -> Callable[[float], float]:
+def _antiderivative(y: Array, x: Array, interpolation: Interpolation) -> Callable[[float], float]:
     """Of x as a function of y; y rising, at least two points."""
     if interpolation == "cubic":
         found: Callable[[float], float] = np.polynomial.Polynomial.fit(y, x, min(3, len(y) - 1)).integ()

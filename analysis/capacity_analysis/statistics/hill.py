@@ -16,8 +16,8 @@ from scipy import optimize
 from scipy.special import stdtrit
 
 from capacity.errors import DataError
+from capacity_analysis.types import Array
 
-Vector = NDArray[np.float64]
 PARAMETERS = ("lower", "upper", "log_midpoint", "log_slope")
 # Slopes beyond these are lines or steps as far as any table of sizes can tell.
 _SLOPES = (0.05, 50.0)
@@ -32,11 +32,11 @@ class Hill:
     midpoint: float
     slope: float
 
-    def accuracy(self, sizes: ArrayLike) -> Vector:
+    def accuracy(self, sizes: ArrayLike) -> Array:
         """p(x) at sizes ≥ 0; `lower` at 0."""
         return self.lower + (self.upper - self.lower) * self.share(sizes)
 
-    def share(self, sizes: ArrayLike) -> Vector:
+    def share(self, sizes: ArrayLike) -> Array:
         """1 / (1 + (e/x)^h), the share of the way from `lower` to `upper`."""
         x = np.asarray(sizes, dtype=float)
         with np.errstate(divide="ignore", over="ignore"):
@@ -76,7 +76,7 @@ class HillFit:
         gradient = self._gradient_of_log_size(target)
         return math.log(size), math.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0))
 
-    def _gradient_of_log_size(self, target: float) -> Vector:
+    def _gradient_of_log_size(self, target: float) -> Array:
         c, d, h = self.curve.lower, self.curve.upper, self.curve.slope
         way, left = target - c, d - target
         return np.array([-1 / (h * way), -1 / (h * left), 1.0, -math.log(way / left) / h])
@@ -146,7 +146,7 @@ def fit_hill(
 
 
 def fit_parallel(
-    arms: list[tuple[Vector, Vector, Vector]],
+    arms: list[tuple[Array, Array, Array]],
     *,
     lower: float | None = None,
     upper: float | None = None,
@@ -164,11 +164,11 @@ def fit_parallel(
     x, y = (np.concatenate([arm[i] for arm in arms]) for i in (0, 1))
     starts = [fit.curve for fit in apart or [fit_hill(*arm, lower=lower, upper=upper) for arm in arms]]
 
-    def curves(t: Vector) -> list[Hill]:
+    def curves(t: Array) -> list[Hill]:
         shared = _curve(_spread_out(np.concatenate([t[:k], t[-2:-1], t[-1:]]), fixed))
         return [replace(shared, midpoint=math.exp(m)) for m in t[k : k + len(arms)]]
 
-    def residuals(t: Vector) -> Vector:
+    def residuals(t: Array) -> Array:
         t = np.concatenate([t[: k + len(arms)], [0.0], t[-1:]])
         return np.concatenate([(c.accuracy(a[0]) - a[1]) / np.sqrt(a[2]) for c, a in zip(curves(t), arms, strict=True)])
 
@@ -186,16 +186,16 @@ def fit_parallel(
     return tuple(curves(full)), 2.0 * float(best.cost)
 
 
-def _hessian(free: Vector, x: Vector, y: Vector, weight: Vector, fixed: tuple[float | None, float | None]) -> Vector:
+def _hessian(free: Array, x: Array, y: Array, weight: Array, fixed: tuple[float | None, float | None]) -> Array:
     """Second derivatives of half the sum of squares, by central differences of its gradient.
 
     The observed, not the Gauss–Newton matrix: it is what drc's standard errors come from.
     """
 
-    def residuals(t: Vector) -> Vector:
+    def residuals(t: Array) -> Array:
         return weight * (_curve(_spread_out(t, fixed)).accuracy(x) - y)
 
-    def gradient(t: Vector) -> Vector:
+    def gradient(t: Array) -> Array:
         steps = 1e-5 * np.eye(len(t))
         jacobian = np.stack([(residuals(t + s) - residuals(t - s)) / 2e-5 for s in steps], axis=1)
         return np.asarray(jacobian.T @ residuals(t))
@@ -205,7 +205,7 @@ def _hessian(free: Vector, x: Vector, y: Vector, weight: Vector, fixed: tuple[fl
     return np.asarray((hessian + hessian.T) / 2)
 
 
-def _derivatives(theta: Vector, x: Vector) -> Vector:
+def _derivatives(theta: Array, x: Array) -> Array:
     """Of the accuracies at sizes x with respect to lower, upper, ln midpoint and ln slope; observations × 4."""
     curve = _curve(theta)
     share = curve.share(x)
@@ -214,18 +214,18 @@ def _derivatives(theta: Vector, x: Vector) -> Vector:
     return np.stack([1.0 - share, share, -steep, steep * away], axis=1)
 
 
-def _curve(theta: Vector) -> Hill:
+def _curve(theta: Array) -> Hill:
     return Hill(float(theta[0]), float(theta[1]), math.exp(theta[2]), math.exp(theta[3]))
 
 
-def _spread_out(free: Vector, fixed: tuple[float | None, float | None]) -> Vector:
+def _spread_out(free: Array, fixed: tuple[float | None, float | None]) -> Array:
     """All four parameters from the free ones."""
     values = iter(free)
     limits = [next(values) if f is None else f for f in fixed]
     return np.array([*limits, *values])
 
 
-def _bounds(x: Vector, fixed: tuple[float | None, float | None]) -> tuple[Vector, Vector]:
+def _bounds(x: Array, fixed: tuple[float | None, float | None]) -> tuple[Array, Array]:
     positive = x[x > 0]
     k = sum(f is None for f in fixed)
     low = [-np.inf] * k + [math.log(positive.min()) - 12.0, math.log(_SLOPES[0])]
@@ -233,7 +233,7 @@ def _bounds(x: Vector, fixed: tuple[float | None, float | None]) -> tuple[Vector
     return np.array(low), np.array(high)
 
 
-def _starts(x: Vector, y: Vector, fixed: tuple[float | None, float | None]) -> list[Vector]:
+def _starts(x: Array, y: Array, fixed: tuple[float | None, float | None]) -> list[Array]:
     """Limits from the first and last sizes; the midpoint at several places, several slopes."""
     order = np.argsort(x)
     limits = [v for v, f in zip((y[order[0]], y[order[-1]]), fixed, strict=True) if f is None]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
+
 Curve = Callable[[Array], tuple[Array, Array]]  # parameters → whitened residuals and their derivatives
 _LN10 = np.log(10.0)
 # Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.

@@ -8,9 +8,9 @@ would score on fresh items of the same kind.
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
+
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Interval:
     confidence: float = 0.95
 
 
-def _crossed_half_width(matrix: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def _crossed_half_width(matrix: Array, confidence: float) -> tuple[float, float]:
     """Half-width of the interval of the grand mean of a seeds × items matrix, and the variance behind it.
 
     Two terms, s²(seed means)/S and s²(item means)/I, each with its own Student quantile:
@@ -51,7 +51,7 @@ def _normal_quantile(confidence: float) -> float:
     return float(ndtri(0.5 + confidence / 2))
 
 
-def accuracy_interval(outcomes: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+def accuracy_interval(outcomes: Array, confidence: float = 0.95) -> Interval:
     """Interval of an arm's accuracy.
 
     One seed: Wilson's interval over items (JASA 1927). Several: Wilson's form with the sample size at which the
@@ -77,7 +77,7 @@ def accuracy_interval(outcomes: NDArray[np.float64], confidence: float = 0.95) -
     return Interval(p, low, high, name, seeds, items, confidence)
 
 
-def difference_interval(first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+def difference_interval(first: Array, second: Array, confidence: float = 0.95) -> Interval:
     """Interval of accuracy(first) − accuracy(second), paired by seed and item.
 
     Its half-width is at least z²/(I + z²), Wilson's for a difference never seen in I items: outcomes that agree (or

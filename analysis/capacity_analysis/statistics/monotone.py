@@ -18,9 +18,9 @@ Arrays have the data set as first axis (N), then the size (K). Sizes are log10.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ three seeds with replacement, which gives too little spread.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capacity_analysis.statistics.monotone import isotonic
+from capacity_analysis.types import Array
 
-Array = NDArray[np.float64]
 _BLOCK = 2000
 
 

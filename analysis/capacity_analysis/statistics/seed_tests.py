@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from scipy.special import expit, logit, ndtr
 
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
+
 Pairing = Literal["paired by seed", "two samples of seeds"]
 EXACT_ARRANGEMENTS = 20_000
 RANDOM_ARRANGEMENTS = 9_999

@@ -6,9 +6,8 @@ Arrays are data sets × sizes × seeds, NaN where a size has fewer seeds than ot
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
 from capacity_analysis.data.select import Arm, Design
@@ -24,11 +23,10 @@ from capacity_analysis.thresholds.estimators import (
     cross_covariance,
     estimate_arm,
 )
+from capacity_analysis.types import Array, Items
 
-Array = NDArray[np.float64]
 Censoring = Literal["none", "left", "right"]
 Estimator = Literal["hill", "monotone"]
-Inference = Literal["these", "population"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Question:
     ceiling: float | None = None
     lower: float | None = None
     upper: float | None = None
-    items: Inference = "these"
+    items: Items = "these"
     replicates: int = 1000
 
     def __post_init__(self) -> None:

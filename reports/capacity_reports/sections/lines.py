@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from capacity_analysis.statistics.hill import HillFit
 from capacity_analysis.statistics.monotone import isotonic
 from capacity_analysis.thresholds.evidence import Curve, Evidence
-
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)

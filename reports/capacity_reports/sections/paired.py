@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from capacity.errors import DataError
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.intervals import Interval, difference_interval
+from capacity_analysis.types import Array
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, legend, log_axis, method_style
 from capacity_reports.sources import Source, attempt, ordered
@@ -140,7 +140,7 @@ def _interval(a: Points, rows_a: pd.Index, b: Points, rows_b: pd.Index) -> Inter
     return difference_interval(two, one)
 
 
-def _by_seed(points: Points, rows: pd.Index) -> Mapping[int, NDArray[np.float64]]:
+def _by_seed(points: Points, rows: pd.Index) -> Mapping[int, Array]:
     assert points.outcomes is not None
     seeds = points.frame.loc[rows, "seed"]
     return {int(seed): points.outcomes[row] for row, seed in zip(rows, seeds, strict=True) if not pd.isna(seed)}
