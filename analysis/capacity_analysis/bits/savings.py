@@ -9,7 +9,8 @@ import pandas as pd
 
 from capacity.errors import SpecError
 from capacity_analysis.bits.configurations import DETAILS, KEY, Configurations
-from capacity_analysis.statistics.bjontegaard import SizeRatio, inverse_curve, isotonic, size_ratio
+from capacity_analysis.statistics.bjontegaard import SizeRatio, inverse_curve, size_ratio
+from capacity_analysis.statistics.monotone import isotonic
 from capacity_analysis.types import Array, Items
 
 # Replicates in which the curves share no accuracies leave the interval open once they are more than its tails.
