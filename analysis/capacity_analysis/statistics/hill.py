@@ -18,7 +18,6 @@ from scipy.special import stdtrit
 from capacity.errors import DataError
 from capacity_analysis.types import Array
 
-PARAMETERS = ("lower", "upper", "log_midpoint", "log_slope")
 # Slopes beyond these are lines or steps as far as any table of sizes can tell.
 _SLOPES = (0.05, 50.0)
 

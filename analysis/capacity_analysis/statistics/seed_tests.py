@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, product
-from typing import Literal
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -21,7 +20,6 @@ from scipy.special import expit, logit, ndtr
 
 from capacity_analysis.types import Array
 
-Pairing = Literal["paired by seed", "two samples of seeds"]
 EXACT_ARRANGEMENTS = 20_000
 RANDOM_ARRANGEMENTS = 9_999
 _NODES = 200
