@@ -72,7 +72,6 @@ def checklist(
     points: Points,
     study: Study | None = None,
     thresholds: ThresholdFacts | None = None,
-    tuning: Sequence[RateTrials] | None = None,
 ) -> tuple[Answer, ...]:
     """The thirteen lines for one points table.
 
@@ -80,10 +79,8 @@ def checklist(
         points: as read.
         study: its folder, if it has one: shows failures, costs and recipes of the runs.
         thresholds: what the analysis of thresholds found.
-        tuning: trials of learning rates that were made elsewhere (those of shipped rates); by default those of the
-            study's own `tuning.json`, and the validation rows of the table.
     """
-    trials = tuple(tuning) if tuning is not None else _trials(points, study)
+    trials = _trials(points, study)
     runs = [run for run in study.runs() if run.spec.training is not None] if study is not None else []
     failures = len(study.failures()) if study is not None else None
     facts = thresholds or ThresholdFacts()

@@ -267,13 +267,12 @@ _WRITERS = {
 def try_report(
     folder: Path,
     *,
-    options: Options | None = None,
     lookups: Lookups | None = None,
     allow_mixed: bool = False,
 ) -> Path | Absent:
     """Writes the page of a finished study: its path, or in one line why there is none. Never raises."""
     try:
-        return write_report([folder], options=options, lookups=lookups, allow_mixed=allow_mixed)
+        return write_report([folder], lookups=lookups, allow_mixed=allow_mixed)
     except CapacityError as error:
         return Absent(str(error))
     except Exception as error:  # the study is done and must not fail by its report
