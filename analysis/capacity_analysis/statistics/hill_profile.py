@@ -9,16 +9,14 @@ interval it is right for steps between two sizes (the whole gap is in) and may b
 Sizes are log10 throughout; arrays have the data set as first axis (N), then the size (K).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from capacity_analysis.statistics.hill import LN10, curve_and_derivatives
+from capacity_analysis.statistics.least_squares import SIDE_BY_SIDE, Residuals, Rows, least_squares_of_many
 from capacity_analysis.types import Array
 
-Curve = Callable[[Array], tuple[Array, Array]]  # parameters → whitened residuals and their derivatives
-_LN10 = np.log(10.0)
 # Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.
 _LOG_SLOPES = (np.log(0.1), np.log(1000.0))
 _BEYOND = 3.0
@@ -26,8 +24,6 @@ _BEYOND = 3.0
 _CLEAR = 1e-5
 # Ends are searched until they are known to this, in decades.
 _PRECISE = 0.004
-# Rows that are minimised at once.
-_SIDE_BY_SIDE = 4000
 # Further levels at which a profile is cut, as shares of the critical value.
 INNER = (0.1, 0.3)
 
@@ -44,7 +40,7 @@ class Limits:
         """Parameters that are fitted."""
         return 2 + sum(bool((low != high).any()) for low, high in (self.lower, self.upper))
 
-    def take(self, rows: NDArray[np.intp]) -> "Limits":
+    def take(self, rows: Rows) -> "Limits":
         """The limits of some of the data sets."""
         lower, upper = ((low[rows], high[rows]) for low, high in (self.lower, self.upper))
         return Limits(lower, upper)
@@ -139,7 +135,7 @@ def crossings(fits: Fits, critical: Array) -> Crossings:
     bound = np.where(direction < 0, first, last)
     wanted = np.tile(levels.ravel(), 2)
     found = []
-    for some in np.split(np.arange(len(rows)), 1 if len(rows) <= _SIDE_BY_SIDE else 2 * count):
+    for some in np.split(np.arange(len(rows)), 1 if len(rows) <= SIDE_BY_SIDE else 2 * count):
         own = rows[some]
         given = anchor[own], excess[own], smallest[own], wanted[some], bound[some], direction[some], start[own]
         found.append(_ends(problem.take(own), *given))
@@ -158,7 +154,7 @@ class _Problem:
     white: Array
     limits: Limits
 
-    def take(self, rows: NDArray[np.intp]) -> "_Problem":
+    def take(self, rows: Rows) -> "_Problem":
         return _Problem(self.log_sizes, self.z[rows], self.white[rows], self.limits.take(rows))
 
     def _whitened(self, residual: Array, jacobian: Array) -> tuple[Array, Array]:
@@ -180,7 +176,7 @@ class _Problem:
                 start[:, 0], start[:, 1] = self.z[:, 0], self.z[:, -1]
                 start[:, 2], start[:, 3] = first + place * (last - first), np.log(slope)
                 starts.append(start)
-        theta, smallest = self._least(starts, bounds, lambda part, _: part._free_curve, 25)
+        theta, smallest = least_squares_of_many(starts, bounds, lambda rows: self.take(rows)._free_curve, 25)
         # A falling curve rises nowhere: the flat one is the best that does not fall.
         falling = theta[:, 1] < theta[:, 0]
         if falling.any():
@@ -188,7 +184,7 @@ class _Problem:
             smallest = np.where(falling, (self._free_curve(theta)[0] ** 2).sum(1), smallest)
         return theta, smallest
 
-    def _flat(self, theta: Array, rows: NDArray[np.intp]) -> Array:
+    def _flat(self, theta: Array, rows: Rows) -> Array:
         weights = np.einsum("nkl,nkm->nlm", self.white[rows], self.white[rows]).sum(1)
         level = (weights * self.z[rows]).sum(1) / weights.sum(1)
         flat = theta.copy()
@@ -197,13 +193,8 @@ class _Problem:
         return flat
 
     def _free_curve(self, theta: Array) -> tuple[Array, Array]:
-        lower, upper, middle, log_slope = theta.T[:, :, None]
-        slope = np.exp(log_slope)
-        away = _LN10 * (self.log_sizes - middle)
-        share = 1.0 / (1.0 + np.exp(-np.clip(slope * away, -60, 60)))
-        steep = (upper - lower) * share * (1.0 - share)
-        jacobian = np.stack([1.0 - share, share, -steep * slope * _LN10, steep * slope * away], axis=2)
-        return self._whitened(lower + (upper - lower) * share - self.z, jacobian)
+        accuracies, derivatives = curve_and_derivatives(theta, self.log_sizes)
+        return self._whitened(accuracies - self.z, derivatives)
 
     def crossing(self, theta: Array) -> Array:
         """log10 of the size at which a curve is 0; inf or −inf if it stays below or above."""
@@ -218,10 +209,10 @@ class _Problem:
         lower, upper, middle, log_slope = theta.T
         with np.errstate(all="ignore"):
             slope, share = np.exp(log_slope), -lower / (upper - lower)
-            away = _LN10 * (size - middle)
+            away = LN10 * (size - middle)
             steep = (upper - lower) * share * (1.0 - share)
-            at = np.stack([1.0 - share, share, -steep * slope * _LN10, steep * slope * away], axis=1)
-            at = np.nan_to_num(at / (steep * slope * _LN10)[:, None], nan=0.0, posinf=0.0, neginf=0.0)
+            at = np.stack([1.0 - share, share, -steep * slope * LN10, steep * slope * away], axis=1)
+            at = np.nan_to_num(at / (steep * slope * LN10)[:, None], nan=0.0, posinf=0.0, neginf=0.0)
         # A direction that the data do not show (the slope of a step) gets no say.
         normal = np.swapaxes(jacobian, 1, 2) @ jacobian
         ridge = 1e-8 * np.einsum("npp->n", normal)[:, None, None] * np.eye(4) + 1e-300 * np.eye(4)
@@ -243,43 +234,18 @@ class _Problem:
             np.stack([-share * span, (1 - share) * span, np.full(n, np.log(slope))], axis=1)
             for share, slope in ((0.5, 1.0), (0.5, 8.0), (0.5, 300.0), (0.15, 2.0), (0.85, 2.0))
         ]
-        best, cost = self._least(
-            [*starts, *(own if len(starts) == 1 else ())],
-            bounds,
-            lambda part, rows: lambda theta: part._pinned_curve(theta, sizes[rows]),
-            15,
-        )
+
+        def through(rows: Rows) -> Residuals:
+            part, at = self.take(rows), sizes[rows]
+            return lambda theta: part._pinned_curve(theta, at)
+
+        best, cost = least_squares_of_many([*starts, *(own if len(starts) == 1 else ())], bounds, through, 15)
         return cost, best
-
-    def _least(
-        self,
-        starts: list[Array],
-        bounds: tuple[Array, Array],
-        curve: "Callable[[_Problem, NDArray[np.intp]], Curve]",
-        iterations: int,
-    ) -> tuple[Array, Array]:
-        """The best of the minima found from several starts: parameters and sums of squares.
-
-        Few data sets are minimised from all starts side by side, which saves calls; many from one start at a time,
-        which saves memory. `curve` gives the function of some rows.
-        """
-        n, (low, high) = len(self.z), bounds
-        together = len(starts) if n * len(starts) <= _SIDE_BY_SIDE else 1
-        best, cost = np.zeros_like(starts[0]), np.full(n, np.inf)
-        for first in range(0, len(starts), together):
-            some = starts[first : first + together]
-            rows = np.tile(np.arange(n), len(some))
-            function = curve(self.take(rows), rows)
-            found, other = _minimise(function, np.concatenate(some), low[rows], high[rows], iterations)
-            for theta, sums in zip(np.split(found, len(some)), np.split(other, len(some)), strict=True):
-                better = sums < cost
-                best[better], cost[better] = theta[better], sums[better]
-        return best, cost
 
     def _pinned_curve(self, theta: Array, sizes: Array) -> tuple[Array, Array]:
         lower, upper, log_slope = theta.T[:, :, None]
         slope = np.exp(log_slope)
-        away = _LN10 * (self.log_sizes - sizes[:, None])
+        away = LN10 * (self.log_sizes - sizes[:, None])
         # share = 1 / (1 + (upper / −lower) exp(−slope · away)): it is −lower / (upper − lower) at the crossing.
         logit = np.clip(slope * away - np.log(upper / -lower), -60, 60)
         share = 1.0 / (1.0 + np.exp(-logit))
@@ -340,34 +306,3 @@ def _stack(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array,
     """Lower and upper bounds, each N × parameters."""
     low, high = (np.stack([np.broadcast_to(r[i], (n,)) for r in ranges], axis=1) for i in (0, 1))
     return low.astype(float), high.astype(float)
-
-
-def _minimise(function: Curve, start: Array, low: Array, high: Array, iterations: int) -> tuple[Array, Array]:
-    """Levenberg–Marquardt inside a box, all data sets side by side: parameters and sums of squares."""
-    theta = np.clip(start, low, high)
-    residual, jacobian = function(theta)
-    cost = (residual**2).sum(1)
-    damping = np.full(len(theta), 1e-2)
-    eye = np.eye(theta.shape[1])
-    for _ in range(iterations):
-        gradient = np.einsum("nkp,nk->np", jacobian, residual)
-        stuck = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
-        moving = np.where(stuck, 0.0, 1.0)
-        hessian = np.swapaxes(jacobian, 1, 2) @ jacobian * moving[:, :, None] * moving[:, None, :]
-        scale = np.einsum("npp->np", hessian)
-        diagonal = damping[:, None] * scale + 1e-9 * scale.max(1, keepdims=True) + 1e-12 + (1.0 - moving)
-        step = np.linalg.solve(hessian + diagonal[:, :, None] * eye, -(gradient * moving)[:, :, None])[:, :, 0]
-        trial = np.clip(theta + step, low, high)
-        new_residual, new_jacobian = function(trial)
-        new_cost = (new_residual**2).sum(1)
-        good = new_cost < cost
-        gained = np.where(good, cost - new_cost, 0.0)
-        theta = np.where(good[:, None], trial, theta)
-        residual = np.where(good[:, None], new_residual, residual)
-        jacobian = np.where(good[:, None, None], new_jacobian, jacobian)
-        done = bool(np.all((gained < 1e-4 * (1 + cost)) & good | (damping > 1e6)))
-        cost = np.where(good, new_cost, cost)
-        damping = np.clip(np.where(good, damping * 0.2, damping * 6.0), 1e-9, 1e9)
-        if done:
-            break
-    return theta, cost

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from capacity_analysis.statistics.hill import HillFit
 from capacity_analysis.statistics.monotone import isotonic
 from capacity_analysis.thresholds.evidence import Curve, Evidence
 from capacity_analysis.types import Array
@@ -39,15 +38,5 @@ def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
     sizes = np.geomspace(arm.sizes[0], arm.sizes[-1], points)
     middle = fit.curve.accuracy(sizes)
     quantile = float(stdtrit(spread.df[0], 0.975) if np.isfinite(spread.df[0]) else ndtri(0.975))
-    half = quantile * standard_errors(fit, sizes)
+    half = quantile * fit.standard_errors(sizes)
     return Line("hill", sizes, middle, np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1))
-
-
-def standard_errors(fit: HillFit, sizes: Array) -> Array:
-    """Delta-method standard error of the fitted accuracy at each size, K: √(∇pᵀ Σ ∇p) (drc's `predict`)."""
-    c, d, h = fit.curve.lower, fit.curve.upper, fit.curve.slope
-    share = fit.curve.share(sizes)
-    steep = (d - c) * share * (1 - share)
-    gradient = np.stack([1 - share, share, -h * steep, h * steep * np.log(sizes / fit.curve.midpoint)])
-    variance: Array = np.einsum("ik,ij,jk->k", gradient, fit.covariance, gradient)
-    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
