@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from capacity.errors import DataError
 from capacity_analysis.statistics.hill import Hill, curve_and_derivatives, fit_hill, fit_parallel
@@ -95,6 +95,22 @@ def test_a_curve_without_noise_is_found_and_fixed_limits_have_no_variance(limits
     assert fit.df == 2 + len(limits)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_scipy_finds_no_better_curve(seed):
+    rng = np.random.default_rng(seed)
+    x = np.geomspace(1, 1e5, 7)
+    truth = Hill(rng.uniform(0.3, 0.6), rng.uniform(0.7, 1.0), 10 ** rng.uniform(0.5, 4.5), rng.uniform(0.5, 4))
+    y = truth.accuracy(x) + rng.normal(0, 0.02, 7)
+
+    def residuals(theta):
+        return (curve_and_derivatives(theta[None], np.log10(x))[0][0] - y) / 0.02
+
+    bounds = [-np.inf, -np.inf, -5, math.log(0.05)], [np.inf, np.inf, 10, math.log(50)]
+    starts = ([y[0], y[-1], middle, slope] for middle in (1.0, 2.5, 4.0) for slope in (-0.5, 0.5, 1.5))
+    wanted = min(2 * optimize.least_squares(residuals, s, bounds=bounds, x_scale="jac").cost for s in starts)
+    assert fit_hill(x, y, np.full(7, 0.02**2)).sum_of_squares <= wanted * (1 + 1e-6)
+
+
 def test_derivatives_are_those_of_the_curve():
     theta, x, step = np.array([[0.4, 0.9, 1.7, 0.6]]), np.linspace(0, 4, 7), 1e-6
     _, derivatives = curve_and_derivatives(theta, x)
@@ -106,7 +122,7 @@ def test_derivatives_are_those_of_the_curve():
 def test_parallel_fit_finds_the_shared_curve():
     x = 10.0 ** np.arange(6)
     arms = [(x, Hill(0.5, 0.9, e, 1.3).accuracy(x), np.full(6, 1e-4)) for e in (20.0, 700.0)]
-    fitted, rest = fit_parallel(arms)
+    fitted, rest = fit_parallel(arms, [fit_hill(*arm) for arm in arms])
     assert rest == pytest.approx(0.0, abs=1e-6)
     assert [c.midpoint for c in fitted] == pytest.approx([20.0, 700.0], rel=1e-3)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from capacity_analysis.statistics.hill import LN10, curve_and_derivatives
-from capacity_analysis.statistics.least_squares import SIDE_BY_SIDE, Residuals, Rows, least_squares_of_many
+from capacity_analysis.statistics.least_squares import SIDE_BY_SIDE, Residuals, Rows, least_squares
 from capacity_analysis.types import Array
 
 # Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.
@@ -176,7 +176,7 @@ class _Problem:
                 start[:, 0], start[:, 1] = self.z[:, 0], self.z[:, -1]
                 start[:, 2], start[:, 3] = first + place * (last - first), np.log(slope)
                 starts.append(start)
-        theta, smallest = least_squares_of_many(starts, bounds, lambda rows: self.take(rows)._free_curve, 25)
+        theta, smallest = least_squares(starts, bounds, lambda rows: self.take(rows)._free_curve, 25)
         # A falling curve rises nowhere: the flat one is the best that does not fall.
         falling = theta[:, 1] < theta[:, 0]
         if falling.any():
@@ -239,7 +239,7 @@ class _Problem:
             part, at = self.take(rows), sizes[rows]
             return lambda theta: part._pinned_curve(theta, at)
 
-        best, cost = least_squares_of_many([*starts, *(own if len(starts) == 1 else ())], bounds, through, 15)
+        best, cost = least_squares([*starts, *(own if len(starts) == 1 else ())], bounds, through, 15)
         return cost, best
 
     def _pinned_curve(self, theta: Array, sizes: Array) -> tuple[Array, Array]:

@@ -18,11 +18,12 @@ Residuals = Callable[[Array], tuple[Array, Array]]
 SIDE_BY_SIDE = 4000
 
 
-def least_squares_of_many(
+def least_squares(
     starts: Sequence[Array],
     box: tuple[Array, Array],
     residuals_of: Callable[[Rows], Residuals],
     iterations: int,
+    precision: float = 1e-4,
 ) -> tuple[Array, Array]:
     """The best of the minima that are found from several starts.
 
@@ -34,6 +35,7 @@ def least_squares_of_many(
         box: least and greatest parameters, each N × P. Equal ends fix a parameter.
         residuals_of: gives the function of the problems in some rows.
         iterations: the most that are made from a start.
+        precision: the search ends when no iteration gains more than this share of 1 + the sum of squares.
 
     Returns:
         Parameters N × P and their sums of squares N.
@@ -44,14 +46,16 @@ def least_squares_of_many(
     for first in range(0, len(starts), together):
         some = starts[first : first + together]
         rows = np.tile(np.arange(n), len(some))
-        found, other = _minimum(residuals_of(rows), np.concatenate(some), low[rows], high[rows], iterations)
+        found, other = _minimum(residuals_of(rows), np.concatenate(some), low[rows], high[rows], iterations, precision)
         for theta, sums in zip(np.split(found, len(some)), np.split(other, len(some)), strict=True):
             better = sums < cost
             best[better], cost[better] = theta[better], sums[better]
     return best, cost
 
 
-def _minimum(residuals: Residuals, start: Array, low: Array, high: Array, iterations: int) -> tuple[Array, Array]:
+def _minimum(
+    residuals: Residuals, start: Array, low: Array, high: Array, iterations: int, precision: float
+) -> tuple[Array, Array]:
     """Levenberg–Marquardt (Marquardt 1963); a parameter at an end of its range moves only away from it."""
     theta = np.clip(start, low, high)
     residual, jacobian = residuals(theta)
@@ -64,7 +68,9 @@ def _minimum(residuals: Residuals, start: Array, low: Array, high: Array, iterat
         moving = np.where(stuck, 0.0, 1.0)
         hessian = np.swapaxes(jacobian, 1, 2) @ jacobian * moving[:, :, None] * moving[:, None, :]
         scale = np.einsum("npp->np", hessian)
-        diagonal = damping[:, None] * scale + 1e-9 * scale.max(1, keepdims=True) + 1e-12 + (1.0 - moving)
+        # The ridge, which long valleys feel, is as fine as the minimum is wanted.
+        ridge = 1e-5 * precision * scale.max(1, keepdims=True)
+        diagonal = damping[:, None] * scale + ridge + 1e-12 + (1.0 - moving)
         step = np.linalg.solve(hessian + diagonal[:, :, None] * eye, -(gradient * moving)[:, :, None])[:, :, 0]
         trial = np.clip(theta + step, low, high)
         new_residual, new_jacobian = residuals(trial)
@@ -74,7 +80,7 @@ def _minimum(residuals: Residuals, start: Array, low: Array, high: Array, iterat
         theta = np.where(good[:, None], trial, theta)
         residual = np.where(good[:, None], new_residual, residual)
         jacobian = np.where(good[:, None, None], new_jacobian, jacobian)
-        done = bool(np.all((gained < 1e-4 * (1 + cost)) & good | (damping > 1e6)))
+        done = bool(np.all((gained < precision * (1 + cost)) & good | (damping > 1e6)))
         cost = np.where(good, new_cost, cost)
         damping = np.clip(np.where(good, damping * 0.2, damping * 6.0), 1e-9, 1e9)
         if done:

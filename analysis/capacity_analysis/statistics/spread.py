@@ -4,10 +4,13 @@ Arrays are data sets × sizes × seeds, NaN where a size has fewer seeds than ot
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from capacity_analysis.types import Array
+
+Basis = Literal["seeds", "counts", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,14 @@ class Spread:
         variance: of the mean; NaN if nothing says how large it is (neither counts nor a second seed).
         df: N, of the pooled variance; inf where it is not estimated from seeds.
         deviations: N × K × S, of each run from its mean.
-        basis: what the variance rests on.
+        basis: what the variance rests on: several seeds of some size, the counts of one seed each, or nothing.
     """
 
     mean: Array
     variance: Array
     df: Array
     deviations: Array
-    basis: str
+    basis: Basis
 
     @property
     def known(self) -> bool:
@@ -56,10 +59,9 @@ def spread_of_seeds(accuracy: Array, answers: Array | None) -> Spread:
     if df == 0:
         if answers is None:
             none = np.full_like(mean, np.nan)
-            return Spread(mean, none, unknown, deviations, "none: neither counts nor a second seed")
+            return Spread(mean, none, unknown, deviations, "nothing")
         share = (mean * answers + 0.5) / (answers + 1.0)
-        basis = "binomial; one seed, so the spread between seeds is unknown"
-        return Spread(mean, share * (1 - share) / answers, unknown, deviations, basis)
+        return Spread(mean, share * (1 - share) / answers, unknown, deviations, "counts")
     squares = np.nansum(deviations**2, axis=2).sum(1)
     binomial = mean * (1 - mean)
     total = ((seeds - 1) * binomial).sum(1)
@@ -69,7 +71,7 @@ def spread_of_seeds(accuracy: Array, answers: Array | None) -> Spread:
     # Accuracies are whole counts: even seeds that agree are known no better than to the next count.
     step = 1e-6 if answers is None else 1.0 / answers
     variance = np.maximum(variance, step * step / 12.0) / seeds
-    return Spread(mean, variance, np.full(len(mean), float(df)), deviations, "seeds, pooled over sizes")
+    return Spread(mean, variance, np.full(len(mean), float(df)), deviations, "seeds")
 
 
 def seed_correlation(first: Array, second: Array) -> Array:

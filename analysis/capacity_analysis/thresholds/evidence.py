@@ -13,7 +13,7 @@ from capacity_analysis.statistics.hill import HillFit, fit_hill
 from capacity_analysis.statistics.hill_profile import Crossings, Limits, limits_around
 from capacity_analysis.statistics.monotone import Brackets
 from capacity_analysis.statistics.resampling import item_shifts, not_reached, seed_shifts
-from capacity_analysis.statistics.spread import Spread, residual_variance, seed_correlation, spread_of_seeds
+from capacity_analysis.statistics.spread import Basis, Spread, residual_variance, seed_correlation, spread_of_seeds
 from capacity_analysis.thresholds.estimators import (
     FIT_LEVEL,
     ArmEstimates,
@@ -27,6 +27,11 @@ from capacity_analysis.types import Array, Items
 
 Censoring = Literal["none", "left", "right"]
 Estimator = Literal["hill", "monotone"]
+_BASIS: dict[Basis, str] = {
+    "seeds": "seeds, pooled over sizes",
+    "counts": "binomial; one seed, so the spread between seeds is unknown",
+    "nothing": "none: neither counts nor a second seed",
+}
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
                     covariances[i], covariances[j], variance, paired[i, j], items.block(i, j)
                 )
     fractions = _fractions(relatives, items, target, question, rng) if known else tuple(None for _ in arms)
-    basis = items.basis or next(s.basis for s in own if known or not s.known)
+    basis = items.basis or _BASIS[next(s.basis for s in own if known or not s.known)]
     return Evidence(
         design, question, target, arms, tuple(own), tuple(relatives), limits, estimates, cross, paired, fractions,
         known, basis, left_out,
