@@ -132,6 +132,9 @@ def test_a_fit_that_cannot_be_made_says_why():
         fit_hill([1, 10, 100], [0.1, 0.2, 0.3])
     with pytest.raises(DataError, match="all values are equal"):
         fit_hill([1, 10, 100, 1000], [0.5] * 4)
+    for variance in (0.0, math.nan):
+        with pytest.raises(DataError, match="variance of a value"):
+            fit_hill([1, 10, 100, 1000], [0.5, 0.6, 0.7, 0.8], [1e-4, 1e-4, 1e-4, variance])
 
 
 LOG_SIZES = np.arange(6.0)

@@ -106,7 +106,7 @@ def fit_hill(
         lower, upper: limits that are fixed; None: fitted.
 
     Raises:
-        DataError: there are fewer sizes than free parameters, or all values are equal.
+        DataError: there are fewer sizes than free parameters, all values are equal, or a variance is not positive.
     """
     x, y = np.log10(np.asarray(sizes, dtype=float)), np.asarray(values, dtype=float)
     free = np.array([lower is None, upper is None, True, True])
@@ -114,6 +114,8 @@ def fit_hill(
         raise DataError(f"a Hill curve of {free.sum()} free parameters needs as many sizes, not {len(np.unique(x))}")
     if np.ptp(y) == 0:
         raise DataError("a Hill curve cannot be fitted: all values are equal")
+    if variances is not None and not np.all(np.asarray(variances) > 0):
+        raise DataError("a Hill curve cannot be fitted: the variance of a value is not known, or not above 0")
     weight = np.ones_like(y) if variances is None else 1.0 / np.sqrt(np.asarray(variances, dtype=float))
 
     def residuals(theta: Array) -> tuple[Array, Array]:

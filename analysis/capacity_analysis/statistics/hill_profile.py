@@ -1,12 +1,12 @@
 """Where a Hill curve passes the target: least-squares fits and profile intervals, for many data sets at once.
 
-Data enter relative to the target, z = mean accuracy − target, with their full covariance, so that an estimated target
-(a share of the way up to a measured ceiling) carries its error along. For every size T the best curve that passes the
-target just there is fitted; T belongs to the interval while its sum of squares exceeds the smallest one by at most
-the squared quantile of Student's t (profile likelihood: Venzon & Moolgavkar, Applied Statistics 1988). Unlike a delta
-interval it is right for steps between two sizes (the whole gap is in) and may be open.
+Data enter relative to the target, z = mean accuracy − target, with their full covariance. So an estimated target, a
+share of the way up to a measured ceiling, carries its error along. For every size T the best curve that passes the
+target just there is fitted. T belongs to the interval while the curve's sum of squares exceeds the smallest one by at
+most the squared quantile of Student's t (profile likelihood: Venzon & Moolgavkar, Applied Statistics 1988). Unlike a
+delta interval, this one holds the whole gap where accuracy steps up between two sizes, and it may be open.
 
-Sizes are log10 throughout; arrays have the data set as first axis (N), then the size (K).
+Sizes are log10 throughout. The first axis of arrays is the data set (N), the second the size (K).
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from capacity_analysis.statistics.hill import LN10, curve_and_derivatives
 from capacity_analysis.statistics.least_squares import SIDE_BY_SIDE, Residuals, Rows, least_squares
 from capacity_analysis.types import Array
 
-# Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.
+# Slopes beyond these are lines or steps as far as tested sizes can tell.
 _LOG_SLOPES = (np.log(0.1), np.log(1000.0))
+# Midpoints lie at most this many decades beyond the tested sizes.
 _BEYOND = 3.0
 # A curve that passes the target lies at least this far on both sides of it.
 _CLEAR = 1e-5
@@ -30,14 +31,14 @@ INNER = (0.1, 0.3)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a curve may be, relative to the target: N-vectors. A fixed limit has equal ends of its range."""
+    """The ranges of each curve's lower and upper limit, relative to the target, N-vectors; equal ends fix a limit."""
 
     lower: tuple[Array, Array]
     upper: tuple[Array, Array]
 
     @property
     def free(self) -> int:
-        """Parameters that are fitted."""
+        """The number of parameters that are fitted, 2 to 4."""
         return 2 + sum(bool((low != high).any()) for low, high in (self.lower, self.upper))
 
     def take(self, rows: Rows) -> "Limits":
@@ -48,16 +49,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Crossings:
-    """Of each data set: N-vectors, sizes as log10.
+    """Where the best curve of each data set passes the target, with its interval: N-vectors, sizes as log10.
 
     Attributes:
         size: where the best curve passes the target; −inf or inf if that is below or above the tested sizes, or
             nowhere.
         low, high: ends of the interval, within the tested sizes; −inf and inf where it is open.
-        inner_low, inner_high: levels × N, ends at the shares `INNER` of the critical value: the shape of the profile.
-        critical: the value that `low` and `high` belong to.
-        sum_of_squares: of the best curve, for the test of fit.
-        influence: N × K, change of `size` with each mean; NaN where it is not between tested sizes.
+        inner_low, inner_high: ends at the shares `INNER` of the critical value, levels × N: the profile's shape.
+        critical: the critical value that `low` and `high` belong to.
+        sum_of_squares: that of the best curve, for the test of fit.
+        influence: the change of `size` with each mean, N × K; NaN where `size` is not between tested sizes.
     """
 
     size: Array
@@ -71,7 +72,7 @@ class Crossings:
 
 
 def limits_around(targets: Array, lower: float | None, upper: float | None) -> Limits:
-    """Limits of accuracies: within 0 … 1, or as fixed."""
+    """The limits of accuracies around targets, N: from 0 to 1, or fixed at `lower` and `upper`."""
     floor, roof = -targets, 1.0 - targets
     below = (floor, roof) if lower is None else (lower - targets, lower - targets)
     above = (floor, roof) if upper is None else (upper - targets, upper - targets)
@@ -79,13 +80,13 @@ def limits_around(targets: Array, lower: float | None, upper: float | None) -> L
 
 
 def whitener(covariance: Array) -> Array:
-    """W with Wᵀ W = covariance⁻¹, N × K × K."""
+    """The matrices W with Wᵀ W = covariance⁻¹, N × K × K."""
     return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
 
 
 @dataclass(frozen=True)
 class Fits:
-    """Best curves of many data sets, before any interval. `size` and `influence` as in `Crossings`."""
+    """The best curves of many data sets, before any interval; `size` and `influence` are those of `Crossings`."""
 
     problem: "_Problem"
     theta: Array
@@ -98,10 +99,10 @@ def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) ->
     """The best rising curve of each data set.
 
     Args:
-        log_sizes: K tested sizes, ascending.
-        z: N × K mean accuracies minus the target.
-        covariance: N × K × K, of `z`.
-        limits: what curves may be.
+        log_sizes: log10 of the tested sizes, ascending, K.
+        z: mean accuracies minus the target, N × K.
+        covariance: the covariance of `z`, N × K × K.
+        limits: the ranges of the curves' limits.
     """
     problem = _Problem(log_sizes, z, whitener(covariance), limits)
     theta, smallest = problem.best()
@@ -113,11 +114,11 @@ def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) ->
 
 
 def crossings(fits: Fits, critical: Array) -> Crossings:
-    """Inverts the test of each crossing.
+    """Adds the intervals to the best curves by inverting the test of each crossing.
 
     Args:
         fits: the best curves.
-        critical: N, the largest excess of the sum of squares inside the interval: t² at the wanted confidence.
+        critical: the largest excess of the sum of squares inside the interval, N: t² at the wanted confidence.
     """
     problem, theta, size = fits.problem, fits.theta, fits.size
     first, last = float(problem.log_sizes[0]), float(problem.log_sizes[-1])
@@ -163,7 +164,7 @@ class _Problem:
         return out[:, :, 0], out[:, :, 1:]
 
     def best(self) -> tuple[Array, Array]:
-        """Best rising curve (lower, upper, log10 midpoint, ln slope) and its sum of squares."""
+        """The parameters of the best rising curve, N × 4, and its sum of squares, N."""
         n = len(self.z)
         first, last = self.log_sizes[0], self.log_sizes[-1]
         bounds = _stack(
@@ -197,14 +198,14 @@ class _Problem:
         return self._whitened(accuracies - self.z, derivatives)
 
     def crossing(self, theta: Array) -> Array:
-        """log10 of the size at which a curve is 0; inf or −inf if it stays below or above."""
+        """log10 of the size at which a curve is 0, N; inf where it stays below 0, −inf where it stays above."""
         lower, upper, middle, log_slope = theta.T
         with np.errstate(divide="ignore", invalid="ignore"):
             size = middle + np.log10(-lower / upper) / np.exp(log_slope)
         return np.where((lower < 0) & (upper > 0), size, np.where(upper <= 0, np.inf, -np.inf))
 
     def influence(self, theta: Array, size: Array) -> Array:
-        """Derivative of the crossing with respect to each datum, by the delta method; N × K."""
+        """The derivative of the crossing with respect to each datum by the delta method, N × K."""
         _, jacobian = self._free_curve(theta)
         lower, upper, middle, log_slope = theta.T
         with np.errstate(all="ignore"):
@@ -220,9 +221,10 @@ class _Problem:
         return np.asarray(-np.einsum("nkp,npq,nkl->nl", jacobian, solved, self.white))
 
     def best_through(self, sizes: Array, *starts: Array) -> tuple[Array, Array]:
-        """Smallest sum of squares of a curve that is 0 at log10 `sizes`, N; its parameters (lower, upper, ln slope).
+        """The smallest sum of squares of a curve that is 0 at log10 `sizes`, N, and its parameters, N × 3.
 
-        Tries the given starts, and some of its own if there is only one.
+        The parameters are lower limit, upper limit and ln slope. The search begins at the given starts, and at some of
+        its own if only one is given.
         """
         n = len(self.z)
         (l0, l1), (u0, u1) = self.limits.lower, self.limits.upper
@@ -266,7 +268,7 @@ def _ends(
 ) -> Array:
     """One end of each row's interval, between `anchor` and the outermost tested size `bound`; ±inf if it is open.
 
-    `direction`: −1 for a low end, 1 for a high one.
+    `direction` is −1 for a low end and 1 for a high one.
     """
     out = direction * np.inf
     rows = np.flatnonzero((excess <= critical) & (np.abs(anchor - bound) > 1e-9))
@@ -303,6 +305,6 @@ def _ends(
 
 
 def _stack(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array, Array]:
-    """Lower and upper bounds, each N × parameters."""
+    """The lower and the upper bounds of all parameters, N × P each."""
     low, high = (np.stack([np.broadcast_to(r[i], (n,)) for r in ranges], axis=1) for i in (0, 1))
     return low.astype(float), high.astype(float)

@@ -31,14 +31,14 @@ def least_squares(
     time, which saves memory.
 
     Args:
-        starts: each N × P.
-        box: least and greatest parameters, each N × P. Equal ends fix a parameter.
+        starts: parameters to start from, N × P each.
+        box: the least and the greatest parameters, N × P each; equal ends fix a parameter.
         residuals_of: gives the function of the problems in some rows.
         iterations: the most that are made from a start.
         precision: the search ends when no iteration gains more than this share of 1 + the sum of squares.
 
     Returns:
-        Parameters N × P and their sums of squares N.
+        The parameters, N × P, and their sums of squares, N.
     """
     n, (low, high) = len(starts[0]), box
     together = len(starts) if n * len(starts) <= SIDE_BY_SIDE else 1
