@@ -12,7 +12,7 @@ from capacity_analysis.types import Array
 
 @dataclass(frozen=True)
 class Line:
-    """Sizes and accuracies, K or finer. `low`, `high`: pointwise 95 % band for fresh seeds; None for a monotone fit."""
+    """A line through accuracies, with its pointwise 95 % band for fresh seeds; a monotone fit has no band."""
 
     estimator: str
     sizes: Array
@@ -25,9 +25,9 @@ def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
     """The line of one arm: its Hill curve where that answers, else its isotonic fit.
 
     Args:
-        evidence: of the curve's model.
+        evidence: the evidence for the curve's model.
         curve: the estimate that answers for the arm.
-        points: of a smooth line.
+        points: the number of points of a smooth line.
     """
     place = next(i for i, arm in enumerate(evidence.arms) if arm.method == curve.method)
     arm, spread = evidence.arms[place], evidence.spreads[place]

@@ -1,4 +1,4 @@
-"""Two sources side by side: paired differences of accuracy at every configuration that both have."""
+"""Two sources side by side: the paired differences of accuracy at every configuration that both have."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One configuration in both sources. `interval`: of second − first, or why there is none."""
+    """One configuration in both sources, with the interval of second − first or why there is none."""
 
     key: Key
     before: float
@@ -53,7 +53,7 @@ class Pair:
 
 
 def paired_section(first: Analysis, second: Analysis) -> Section:
-    """Second − first, paired by seed and item."""
+    """The section of differences, second − first, paired by seed and item."""
     a, b = first.source, second.source
     name = slug("differences", b.name)
     title = f"Differences: {b.name} − {a.name}"
@@ -77,10 +77,10 @@ def paired_section(first: Analysis, second: Analysis) -> Section:
 
 
 def differences(first: Source, second: Source) -> list[Pair]:
-    """Every configuration of both sources.
+    """The differences at every configuration that both sources have.
 
     Raises:
-        DataError: nothing in common, or no points.
+        DataError: the sources have no configuration in common, or one has no points.
     """
     for source in (first, second):
         if isinstance(source.points, Absent):
@@ -104,7 +104,7 @@ def differences(first: Source, second: Source) -> list[Pair]:
 
 
 def _rows(points: Points, *, with_model: bool) -> dict[Key, pd.Index]:
-    """Row labels of every configuration."""
+    """The labels of the rows of each configuration."""
     frame = points.frame[reported_rows(points)]
     columns = ("model", "task", "demonstrations", "method", "adapter", "trained_parameters", "storage_dtype")
     trained = frame[frame["trained_parameters"] > 0]
