@@ -46,7 +46,7 @@ def check_markdown(check: "Check", notes: tuple[str, ...] = ()) -> str:
 
 
 def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
-    """The check as JUnit XML, a test case a curve: worse fails, inconclusive fails or, where it only warns, is skipped."""
+    """The check as JUnit XML, a test case a curve. Worse fails; inconclusive fails, or is skipped if it only warns."""
     fails = {"worse", "inconclusive"} if inconclusive_fails else {"worse"}
     suite = ElementTree.Element(
         "testsuite",
