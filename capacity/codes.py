@@ -26,15 +26,6 @@ def plug_in_code_bits(ones: ArrayLike, length: ArrayLike) -> Floats:
     return n * binary_entropy(np.divide(k, n, out=np.zeros_like(n), where=n > 0))
 
 
-def laplace_code_bits(ones: ArrayLike, length: ArrayLike) -> Floats:
-    """log₂[(n+1)·C(n, ones)]: first the number of ones, then which they are. Any shape.
-
-    The same as coding each symbol with Laplace's rule of succession, (ones so far + 1)/(symbols so far + 2).
-    """
-    k, n = _checked(ones, length)
-    return np.asarray(-special.betaln(k + 1, n - k + 1) / _NATS, dtype=np.float64)
-
-
 def kt_code_bits(ones: ArrayLike, length: ArrayLike) -> Floats:
     """Bits of the sequential code with the estimate (ones so far + ½)/(symbols so far + 1). Any shape.
 
@@ -50,8 +41,3 @@ def _checked(ones: ArrayLike, length: ArrayLike) -> tuple[Floats, Floats]:
     if not np.all((k >= 0) & (k <= n)):
         raise ValueError("the number of ones lies from 0 to the length of the sequence")
     return k, n
-
-
-def entropy_bits(probabilities: ArrayLike, axis: int = -1) -> Floats:
-    """Shannon entropy of distributions along `axis`, bits."""
-    return np.asarray(special.entr(np.asarray(probabilities, dtype=np.float64)).sum(axis) / _NATS, dtype=np.float64)

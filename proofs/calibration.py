@@ -33,8 +33,8 @@ from capacity_analysis.thresholds.estimators import (
     hill_ratio,
     monotone_ratio,
 )
+from capacity_analysis.types import Array
 
-Array = NDArray[np.float64]
 GRID = Path(__file__).with_name("calibration_grid.toml")
 ARMS = ("sft", "grpo")
 CLASSES = 8

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from capacity_analysis.check.alarms import AlarmBudget, Entry
 from capacity_analysis.check.judge import judge
 from capacity_analysis.statistics.seed_tests import mean_change, power, size_changes
+from capacity_analysis.types import Array
 
 GRID = Path(__file__).with_name("check_power_grid.toml")
-Array = NDArray[np.float64]
 SEED = 20_260
 
 

@@ -74,9 +74,6 @@ def test_seeds_and_controls():
     frame = table(("sft", "grpo", "rft")).frame
     partly = frame[~((frame["method"] == "rft") & (frame["trained_parameters"] == 13))]
     assert answers(from_frame(partly, "t"))[7] == ("no", "rft is missing at 13 trained parameters")
-    some = answers(table(("sft", "grpo", "random-reward")))[8]
-    assert some == ("no", "missing: temperature, format-only; there: random-reward")
-    assert answers(table(("sft", "grpo", "random-reward", "temperature", "format-only")))[8][0] == "yes"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +114,27 @@ def test_a_study_folder_shows_pairing_matching_and_recipes(tmp_path: Path):
     assert found[5] == ("yes", "the same 4 items for every arm")
     assert found[6][0] == "yes"
     assert found[9][0] == "yes"
+
+
+def test_a_study_of_this_program_can_have_every_control(tmp_path: Path):
+    study = study_in(tmp_path)
+    add(study, spec("base"), [1, 0])
+    add(study, spec("grpo"), [1, 1])
+    missing = "missing: base at several temperatures, random-reward"
+    assert answers(read_points(str(study.folder)), study)[8] == ("no", missing)
+    add(study, spec("random-reward"), [1, 0])
+    one_temperature = ("no", "missing: base at several temperatures; there: random-reward")
+    assert answers(read_points(str(study.folder)), study)[8] == one_temperature
+    add(study, spec("base", temperature=0.5), [1, 0])
+    assert answers(read_points(str(study.folder)), study)[8][0] == "yes"
+
+
+def test_two_models_with_one_base_each_are_not_several_temperatures():
+    frame = table(("sft", "grpo", "random-reward"), model="m").frame
+    frame.loc[0, "model"] = "m"
+    other = frame.assign(model="n", protocol="T0")
+    found = answers(from_frame(pd.concat([frame, other]), "t"))
+    assert found[8] == ("no", "missing: base at several temperatures; there: random-reward")
 
 
 def test_different_projections_are_no_pair(tmp_path: Path):

@@ -57,7 +57,8 @@ def test_text_says_what_was_not_measured_and_why(study: Study):
     assert "abacus-0.9m, 13 trained parameters (tinylora)" in text
     assert "sft bf16 (3 seeds)" in text
     assert "excess description length: bits learnt" in text
-    assert "not measured: the run recorded no flatness of its loss" in text
+    assert "[1] not measured: the run recorded no loss on held-out demonstrations" in text
+    assert "[2] not measured: the run recorded no rewards" in text
     assert "NaN" not in text
 
 

@@ -1,6 +1,7 @@
 """What the documents promise exists, and what exists is documented."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_readme_opens_with_the_two_commands_of_the_makefile() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for name in re.findall(r"`make ([a-z-]+)`", readme + (ROOT / "CONTRIBUTING.md").read_text()):
         assert name in targets
+
+
+def test_what_the_documents_import_exists() -> None:
+    found = 0
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for line in re.findall(r"^from (capacity\w*(?:\.\w+)*) import ([\w, ]+)", document.read_text(), re.MULTILINE):
+            module = import_module(line[0])
+            found += 1
+            assert [name for name in line[1].strip().split(", ") if not hasattr(module, name)] == [], document.name
+    assert found
 
 
 def test_links_between_documents_lead_somewhere() -> None:

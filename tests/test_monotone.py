@@ -13,14 +13,24 @@ LOG_SIZES = np.arange(5.0)
 
 def test_isotonic_example_of_the_literature():
     values = [1.5, 1, 4, 6, 5.7, 5, 7.8, 9, 7.5, 9.5, 9]
-    expected = [1.25, 1.25, 4, 5.5667, 5.5667, 5.5667, 7.8, 8.25, 8.25, 9.25, 9.25]
-    assert isotonic(values) == pytest.approx(expected, abs=5e-5)
+    expected = [1.25, 1.25, 4, *[16.7 / 3] * 3, 7.8, 8.25, 8.25, 9.25, 9.25]
+    assert isotonic(values) == pytest.approx(expected, abs=1e-12)
 
 
 @unhurried
 @given(arrays(float, 9, elements=st.floats(0, 1)), arrays(float, 9, elements=st.floats(0.1, 10)))
 def test_isotonic_agrees_with_scipy(values, weights):
     assert isotonic(values, weights) == pytest.approx(isotonic_regression(values, weights=weights).x, abs=1e-9)
+
+
+@unhurried
+@given(st.integers(0, 10_000))
+def test_rows_with_common_weights_agree_with_scipy(seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 5, 8)
+    values = rng.standard_normal((3, 8))
+    expected = [isotonic_regression(row, weights=weights).x for row in values]
+    assert isotonic(values, weights) == pytest.approx(np.array(expected), abs=1e-12)
 
 
 def test_rows_are_fitted_apart():

@@ -1,7 +1,7 @@
 import pytest
 
 from capacity.errors import SpecError
-from capacity_analysis.data.published import NAMES, REMARKS, crossing_lines, first_crossings, read_raw, reference_points
+from capacity_analysis.data.published import NAMES, REMARKS, crossing_words, first_crossings, read_raw, reference_points
 from capacity_analysis.data.table import read_points
 
 FULL = None
@@ -60,11 +60,7 @@ def test_unknown_references_are_refused():
 
 
 def test_crossings_in_words():
-    lines = crossing_lines(read_points("reference:tinylora-table2"))
-    assert (
-        "Qwen2.5-7B-Instruct, average: first size at 50 % of the gain (47.8 %) ≤ 13, 80 % of the gain (52.2 %) 196, "
-        "95 % of the gain (54.5 %) 100,352" in lines
-    )
-    assert any(
-        line.startswith("Qwen2.5-Math-7B, gsm8k") and line.endswith("none below the full update") for line in lines
-    )
+    found = first_crossings(read_points("reference:tinylora-table2"))
+    words = [crossing_words(c) for c in found if (c.model, c.task) == ("Qwen2.5-7B-Instruct", "average")]
+    assert words == ["≤ 13 (47.8)", "196 (52.2)", "100,352 (54.5)"]
+    assert any(crossing_words(c).startswith("> ") for c in found if c.model == "Qwen2.5-Math-7B" and c.task == "gsm8k")

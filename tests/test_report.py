@@ -23,7 +23,6 @@ from capacity_analysis.statistics.hill import fit_hill
 from capacity_analysis.statistics.intervals import difference_interval
 from capacity_reports.blocks import Column, Figure, Report, Table
 from capacity_reports.report import build_report, csv_text, try_report, write_files, write_report
-from capacity_reports.sections.lines import standard_errors
 from capacity_reports.sections.paired import differences
 from capacity_reports.sections.summary import claims
 from capacity_reports.sources import Lookups, read_source
@@ -172,12 +171,10 @@ def test_band_is_the_delta_method():
     values = 0.4 + 0.5 / (1 + 30 / sizes) + rng.normal(0, 0.01, len(sizes))
     fit = fit_hill(sizes, values, np.full(len(sizes), 1e-4))
     draws = rng.multivariate_normal(np.zeros(4), fit.covariance, 20_000)
-    c, d, e, h = fit.curve.lower, fit.curve.upper, np.log(fit.curve.midpoint), np.log(fit.curve.slope)
     step = 1e-3 * draws  # small steps: the linear part only
-    x = np.log(sizes)[None]
-    lower, upper, middle, slope = (v + step[:, i : i + 1] for i, v in enumerate((c, d, e, h)))
-    moved = lower + (upper - lower) / (1 + np.exp(np.exp(slope) * (middle - x)))
-    assert standard_errors(fit, sizes) == pytest.approx(moved.std(0) / 1e-3, rel=0.03)
+    lower, upper, middle, log_slope = (fit.curve.theta + step).T[:, :, None]
+    moved = lower + (upper - lower) / (1 + (10**middle / sizes) ** np.exp(log_slope))
+    assert fit.standard_errors(sizes) == pytest.approx(moved.std(0) / 1e-3, rel=0.03)
 
 
 def test_two_studies_are_paired_by_seed_and_item(folder, tmp_path):

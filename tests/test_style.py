@@ -17,6 +17,7 @@ from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.catalog import open_task, parse_task
 
 TASK = AbacusTask()
+SLOTS = (language.OPENINGS, language.JOINTS, language.CLOSINGS)
 BASE = language.SYNONYM_ODDS
 ENTROPY = language.entropy(BASE)  # bits of three words
 SHIFTS = (0.0, 1.0, 2.5, 4.0, language.LARGEST_SHIFT)
@@ -68,7 +69,7 @@ def parts_of(texts: list[str]) -> tuple[Counter[tuple[str, ...]], Counter[tuple[
     fillers: Counter[tuple[str, ...]] = Counter()
     for text in texts:
         tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))
-        words[tuple(t for t in tokens if any(t in slot for slot in language.SLOTS))] += 1
+        words[tuple(t for t in tokens if any(t in slot for slot in SLOTS))] += 1
         fillers[tuple(t for t in tokens if t == language.PLAIN or t in language.FILLERS)] += 1
     return words, fillers
 
@@ -82,8 +83,8 @@ def test_samples_have_the_entropy_and_the_shift_that_were_asked_for(bits: int, s
     words, fillers = parts_of(texts)
     odds = language.hand(shift)
     assert {len(w) for w in words} == {3}
-    own = [sum(math.log2(odds[slot.index(w)]) for slot, w in zip(language.SLOTS, ws, strict=True)) for ws in words]
-    base = [sum(math.log2(BASE[slot.index(w)]) for slot, w in zip(language.SLOTS, ws, strict=True)) for ws in words]
+    own = [sum(math.log2(odds[slot.index(w)]) for slot, w in zip(SLOTS, ws, strict=True)) for ws in words]
+    base = [sum(math.log2(BASE[slot.index(w)]) for slot, w in zip(SLOTS, ws, strict=True)) for ws in words]
     count = np.array(list(words.values()))
 
     def mean_and_error(values: list[float]) -> tuple[float, float]:

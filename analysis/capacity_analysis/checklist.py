@@ -25,7 +25,7 @@ QUESTIONS = (
     "arms paired by item",
     "prompts and sequences matched; tokens, rollouts, FLOPs shown",
     "rft control",
-    "temperature, format-only and random-reward controls",
+    "base at several temperatures and random-reward controls",
     "same projections, sharing and dtype in both arms",
     "both thresholds bracketed by the tested sizes",
     "null calibration of this very design",
@@ -34,7 +34,6 @@ QUESTIONS = (
 )
 ENOUGH_SEEDS = 5
 _EXTREME = 10.0
-# Methods without a tuning of their own (`capacity.plan.rates`, which needs no import from here).
 _Arm = tuple[str, str, int]  # model, method, trained parameters
 
 
@@ -73,7 +72,6 @@ def checklist(
     points: Points,
     study: Study | None = None,
     thresholds: ThresholdFacts | None = None,
-    tuning: Sequence[RateTrials] | None = None,
 ) -> tuple[Answer, ...]:
     """The thirteen lines for one points table.
 
@@ -81,10 +79,8 @@ def checklist(
         points: as read.
         study: its folder, if it has one: shows failures, costs and recipes of the runs.
         thresholds: what the analysis of thresholds found.
-        tuning: trials of learning rates that were made elsewhere (those of shipped rates); by default those of the
-            study's own `tuning.json`, and the validation rows of the table.
     """
-    trials = tuple(tuning) if tuning is not None else _trials(points, study)
+    trials = _trials(points, study)
     runs = [run for run in study.runs() if run.spec.training is not None] if study is not None else []
     failures = len(study.failures()) if study is not None else None
     facts = thresholds or ThresholdFacts()
@@ -114,7 +110,7 @@ def checklist(
 def _trained(points: Points) -> pd.DataFrame:
     """Test rows of trained updates."""
     frame = points.frame
-    return frame[~frame["method"].isin(["base", "temperature"]) & (frame["split"] != "validation").fillna(True)]
+    return frame[(frame["method"] != "base") & (frame["split"] != "validation").fillna(True)]
 
 
 def _target(facts: ThresholdFacts) -> tuple[State, str]:
@@ -232,17 +228,16 @@ def _method(points: Points, method: str, why: str) -> tuple[State, str]:
 
 def _controls(points: Points) -> tuple[State, str]:
     frame = points.frame
-    base = frame[frame["method"] == "base"]
+    protocols = frame[frame["method"] == "base"].groupby(["model", "task"], dropna=False)["protocol"].nunique()
     have = {
-        "temperature": bool((frame["method"] == "temperature").any()) or base["protocol"].nunique() > 1,
-        "format-only": bool((frame["method"] == "format-only").any()),
+        "base at several temperatures": len(protocols) > 0 and bool((protocols > 1).all()),
         "random-reward": bool((frame["method"] == "random-reward").any()),
     }
     missing = [name for name, there in have.items() if not there]
     if missing:
         present = [name for name, there in have.items() if there]
         return "no", f"missing: {', '.join(missing)}" + (f"; there: {', '.join(present)}" if present else "")
-    return "yes", "all three"
+    return "yes", "both"
 
 
 def _same_recipe(points: Points, runs: Sequence[Run]) -> tuple[State, str]:

@@ -29,7 +29,6 @@ PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 OPENINGS = ("first ", "so ", "well ", "now ", "begin ", "look ", "start ", "take ")
 JOINTS = (" then ", " next ", " and ", " after ", " now ", " on ", " again ", " plus ")
 CLOSINGS = (" finally ", " thus ", " hence ", " last ", " so ", " end ", " lastly ", " total ")
-SLOTS = (OPENINGS, JOINTS, CLOSINGS)
 PLAIN = ": "
 FILLERS = ("um ", "er ", "hm ", "ah ", "oh ", "eh ", "ok ", "yes ", "see ", "just ", "yet ", "hey ", "aha ", "well, ",
            "right ", "indeed ")  # fmt: skip

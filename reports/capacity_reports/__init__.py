@@ -1,1 +1,1 @@
-"""What people read: tables and, built on the same results, pages and figures."""
+"""What people read: tables, pages and figures, all built on the same results."""

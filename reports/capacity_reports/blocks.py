@@ -1,4 +1,4 @@
-"""What a report is made of: text, tables, and figures that carry their data. How they look is decided elsewhere.
+"""What a report is made of: text, tables, and figures that carry their data. The folder `render` decides how they look.
 
 A table holds raw values (shares of 1, not percent): files for programs and pages for people come from one source.
 """
@@ -19,7 +19,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `kind` says how its values are written; `absent` is written where there is no value."""
+    """A column of a table. `kind` says how its values are written; `absent` is written where there is no value."""
 
     key: str
     heading: str
@@ -28,11 +28,11 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether its values are numbers."""
+        """Whether the values of the column are numbers."""
         return self.kind != "text"
 
     def text(self, value: Cell) -> str:
-        """A value as people read it."""
+        """A value of the column as people read it."""
         if value is None:
             return self.absent
         if isinstance(value, str):
@@ -63,14 +63,14 @@ _WRITERS: dict[Kind, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values.
+    """A table of raw values.
 
     Attributes:
-        name: of its file and of the anchor on the page; letters, digits and hyphens.
-        title: what it shows.
-        columns, rows: each row as long as the columns.
-        note: what to know to read it.
-        exported_only: it is written to files for programs, and not shown on the page.
+        name: the name of its file and of its anchor on the page, in letters, digits and hyphens.
+        title: what the table shows.
+        columns, rows: the columns, and rows that are as long as the columns are many.
+        note: what one must know to read it.
+        exported_only: the table is written to files for programs and not shown on the page.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Table:
                     raise ValueError(f"table {self.name}: {value} is no value; absent ones are None")
 
     def column(self, key: str) -> list[Any]:
-        """All values of one column.
+        """The values of one column, from the first row to the last.
 
         Raises:
             KeyError: no such column.
@@ -122,13 +122,13 @@ class Figure:
     """A drawing and the values that it draws.
 
     Attributes:
-        name: as of a table.
-        title: heading.
-        caption: how to read it.
+        name: the name of its file and of its anchor on the page, in letters, digits and hyphens.
+        title: the heading.
+        caption: how to read the drawing.
         alt: what it shows, for readers who do not see it.
-        data: everything measured in it.
+        data: everything measured that it shows.
         draw: draws it on empty axes.
-        height: of the axes and legend, inches; all figures are as wide as a column.
+        height: the height of axes and legend, inches; all figures are as wide as a column.
     """
 
     name: str
@@ -149,7 +149,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs, or the points of a list. `strong`: a verdict."""
+    """Paragraphs, or the points of a list; `strong` marks a verdict."""
 
     lines: tuple[str, ...]
     bullets: bool = False
@@ -159,7 +159,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Example:
-    """One item with what the models wrote. `answers`: who, what, and whether it was right."""
+    """One item with the answers to it: who wrote each, what it is, and whether it is right."""
 
     title: str
     prompt: str
@@ -172,7 +172,7 @@ Block = Table | Figure | Text | Example
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a link of its own. `absent`: why there is nothing in it."""
+    """A part of the page with a link of its own; `absent` says why there is nothing in it."""
 
     name: str
     title: str
@@ -185,12 +185,12 @@ class Report:
     """A whole report: `html()`, `markdown()` and `json()` give it as text; a notebook shows it as a page.
 
     Attributes:
-        title: heading.
+        title: the heading.
         question: what was asked, or "".
         verdicts: the sentences that the data allow.
-        sections: in reading order.
-        analysis: results as `capacity threshold` gives them, by what they are about.
-        version: of the program that made it.
+        sections: the sections in reading order.
+        analysis: the results that `capacity threshold` gives, by what they are about.
+        version: the version of the program that made it.
     """
 
     title: str
@@ -201,11 +201,11 @@ class Report:
     version: str
 
     def figures(self) -> Iterator[Figure]:
-        """All figures."""
+        """The figures of all sections, in reading order."""
         return (block for section in self.sections for block in section.blocks if isinstance(block, Figure))
 
     def tables(self) -> Iterator[Table]:
-        """All tables, those of the figures among them."""
+        """The tables of all sections, in reading order; the data of figures are among them."""
         for section in self.sections:
             for block in section.blocks:
                 if isinstance(block, Figure):
@@ -214,7 +214,7 @@ class Report:
                     yield block
 
     def section(self, name: str) -> Section:
-        """A section by name.
+        """The section of this name.
 
         Raises:
             KeyError: no such section.
@@ -222,7 +222,7 @@ class Report:
         return _named(self.sections, name)
 
     def figure(self, name: str) -> Figure:
-        """A figure by name.
+        """The figure of this name.
 
         Raises:
             KeyError: no such figure.
@@ -230,7 +230,7 @@ class Report:
         return _named(tuple(self.figures()), name)
 
     def table(self, name: str) -> Table:
-        """A table by name, those of figures too.
+        """The table of this name; the data of a figure are a table too.
 
         Raises:
             KeyError: no such table.
@@ -238,19 +238,19 @@ class Report:
         return _named(tuple(self.tables()), name)
 
     def html(self) -> str:
-        """The page, one self-contained file."""
+        """The report as one self-contained HTML page."""
         from capacity_reports.render.page import html
 
         return html(self)
 
     def markdown(self) -> str:
-        """Text and tables, without figures."""
+        """The report's text and tables as Markdown, without figures."""
         from capacity_reports.render.page import markdown
 
         return markdown(self)
 
     def json(self) -> dict[str, Any]:
-        """Everything as plain JSON types."""
+        """The whole report as plain JSON types."""
         return {
             "title": self.title,
             "question": self.question,
@@ -274,7 +274,7 @@ class Report:
         }
 
     def _repr_html_(self) -> str:
-        """The page in a frame, so that its style and the notebook's stay apart."""
+        """The page in a frame of the notebook, so that the styles of both stay apart."""
         return (
             f'<iframe title="{escape(self.title)}" srcdoc="{escape(self.html())}" loading="lazy" '
             'style="width:100%;height:80vh;border:1px solid #8888"></iframe>'
@@ -292,6 +292,6 @@ def _named(things: Sequence[_Named], name: str) -> _Named:
 
 
 def slug(*parts: str) -> str:
-    """Letters, digits and hyphens: "accuracy-abacus-0-9m"."""
+    """The text as a name of files and links, in letters, digits and hyphens: "accuracy-abacus-0-9m"."""
     text = "-".join(part for part in parts if part).lower()
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split())

@@ -16,7 +16,7 @@ _HEADINGS = ("size", "before %", "after %", "change, points", "")
 
 
 def check_view(check: "Check", notes: tuple[str, ...] = ()) -> RenderableType:
-    """Tables of the curves, notes, and the verdict."""
+    """The check for a terminal: a table of each curve, notes, and the verdict."""
     parts: list[RenderableType] = []
     for curve in check.curves:
         table = Table(title=curve.name, title_justify="left", box=None, pad_edge=False)
@@ -30,7 +30,7 @@ def check_view(check: "Check", notes: tuple[str, ...] = ()) -> RenderableType:
 
 
 def check_markdown(check: "Check", notes: tuple[str, ...] = ()) -> str:
-    """The same for a job page or a comment."""
+    """The check as Markdown, for a job page or a comment."""
     lines = [f"## capacity check: {check.outcome}", "", check.verdict, ""]
     for curve in check.curves:
         lines += [
@@ -46,7 +46,7 @@ def check_markdown(check: "Check", notes: tuple[str, ...] = ()) -> str:
 
 
 def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
-    """JUnit XML, a test case a curve: worse fails; inconclusive fails too, or is skipped where it only warns."""
+    """The check as JUnit XML, a test case a curve. Worse fails; inconclusive fails, or is skipped if it only warns."""
     fails = {"worse", "inconclusive"} if inconclusive_fails else {"worse"}
     suite = ElementTree.Element(
         "testsuite",
@@ -70,7 +70,7 @@ def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
 
 
 def describe(check: "Check") -> Iterator[str]:
-    """What a check found besides its verdict, one line each."""
+    """What a check found besides its verdict, one line a finding."""
     confidence = f"{100 * (1 - check.alpha):g} %"
     yield f"Intervals of sizes hold for all sizes of a curve together ({confidence}); a star marks sizes that moved."
     if check.environment != "nothing":

@@ -47,7 +47,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def method_style(method: str) -> tuple[str, str, str]:
-    """Colour, marker and dashes of a method, the same in every figure."""
+    """The colour, the marker and the dashes of a method, which are the same in every figure."""
     if method in METHODS:
         return METHODS[method]
     colour, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]
@@ -95,12 +95,12 @@ def moved(axes: "Axes", drawn: "Sequence[Line2D]", right: float = 0.0, up: float
 
 
 def numbers(values: Iterable[str | float | None]) -> list[float]:
-    """Values as coordinates; what is not there is not drawn."""
+    """Values as coordinates: NaN, which is not drawn, where a value is absent."""
     return [float("nan") if value is None else float(value) for value in values]
 
 
 def short(value: float) -> str:
-    """0.01, 1, 100, 10k, 1M."""
+    """A number in few characters: 0.01, 1, 100, 10k, 1M."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor * 0.9999:
             return f"{value / factor:.4g}{unit}"
@@ -108,7 +108,7 @@ def short(value: float) -> str:
 
 
 def legend(axes: "Axes", columns: int = 2) -> None:
-    """The key, below the axes: nothing is hidden by it."""
+    """Draws the key below the axes, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
@@ -159,7 +159,7 @@ def _canvas(figure: "Figure") -> "Canvas":
 
 
 def _box(canvas: "Canvas") -> "Bbox":
-    """What is drawn with a little room around, in inches. `bbox_inches="tight"` would draw everything twice."""
+    """The box around what is drawn and a little room, in inches: `bbox_inches="tight"` would draw everything twice."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer = FigureCanvasAgg(canvas).get_renderer()  # type: ignore[no-untyped-call]
@@ -212,5 +212,5 @@ def _svg(figure: "Figure", *, text_as_paths: bool, background: str) -> str:
 
 
 def joined(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """Words as a list in a sentence: "a, b and c"."""
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""

@@ -1,4 +1,4 @@
-"""A pytest plugin: capacity as an assertion.
+"""A pytest plugin that makes the check of a study an assertion.
 
     def test_capacity(assert_not_worse):
         assert_not_worse("capacity-studies/ci", "baseline.json", margin=0.02)

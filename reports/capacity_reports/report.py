@@ -1,4 +1,4 @@
-"""From study folders to a report, and from a report to files. The entry points of this package.
+"""The entry points of this package: from study folders to a report, and from a report to files.
 
 from capacity_reports.report import build_report, write_report
 
@@ -44,8 +44,8 @@ def build_report(
         allow_mixed: runs that different environments made are taken together.
 
     Raises:
-        SpecError: no source, or an unknown reference.
-        DataError: a source that cannot be read. What only makes a part impossible is said in that part.
+        SpecError: there is no source, or the reference is not known.
+        DataError: a source cannot be read. What only makes a part impossible is said in that part.
     """
     if not sources:
         raise SpecError("nothing to report on: name a study folder or a points table")
@@ -114,7 +114,7 @@ def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple
 def _several(
     analyses: Sequence[Analysis], lookups: Lookups, *, published: bool
 ) -> tuple[list[Section], tuple[str, ...]]:
-    """Differences to the first, then the sections of each source under its name."""
+    """The report of several sources: differences to the first, then the sections of each source under its name."""
     from capacity_reports.sections.paired import paired_section
 
     sections = [paired_section(analyses[0], other) for other in analyses[1:]]
@@ -156,15 +156,15 @@ def write_report(
 
     Args:
         out: file of the report; other formats are written beside it. None: report.html in the study folder, or here.
-        formats: of `FORMATS`; empty: that of `out`.
-        sources, reference, options, lookups, allow_mixed: as of `build_report`.
+        formats: names of `FORMATS`; if empty, the format of `out`.
+        sources, reference, options, lookups, allow_mixed: as `build_report` takes them.
 
     Returns:
-        What was written for the first format.
+        The file, or the folder of files, of the first format.
 
     Raises:
-        SpecError: an unknown format.
-        CapacityError: as `build_report`; a file that cannot be written; no browser for PDF.
+        SpecError: a format is not known.
+        CapacityError: `build_report` raises it, a file cannot be written, or there is no browser for PDF.
     """
     path, chosen = destination(sources, out, formats)
     report = build_report(sources, reference=reference, options=options, lookups=lookups, allow_mixed=allow_mixed)
@@ -177,7 +177,7 @@ def destination(
     """Where a report goes and in which formats, checked before anything is computed.
 
     Raises:
-        SpecError: an unknown format, or a folder in place of a file.
+        SpecError: a format is not known, or there is a folder where the file should be.
     """
     folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
     path = out or folder / "report.html"
@@ -199,7 +199,7 @@ def write_files(report: Report, path: Path, formats: Sequence[str]) -> tuple[Pat
     """Writes every format: html, md, pdf and json as a file each, png, svg and csv as a folder of files.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: a file cannot be written.
     """
     found = []
     for name in formats:
@@ -267,13 +267,12 @@ _WRITERS = {
 def try_report(
     folder: Path,
     *,
-    options: Options | None = None,
     lookups: Lookups | None = None,
     allow_mixed: bool = False,
 ) -> Path | Absent:
     """Writes the page of a finished study: its path, or in one line why there is none. Never raises."""
     try:
-        return write_report([folder], options=options, lookups=lookups, allow_mixed=allow_mixed)
+        return write_report([folder], lookups=lookups, allow_mixed=allow_mixed)
     except CapacityError as error:
         return Absent(str(error))
     except Exception as error:  # the study is done and must not fail by its report

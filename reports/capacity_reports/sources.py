@@ -35,31 +35,31 @@ class Lookups:
 
 
 class LoadedStudy(Study):
-    """A study whose runs are read once."""
+    """A study folder whose runs are read once and kept."""
 
     @cached_property
     def _runs(self) -> list[Run]:
         return super().runs()
 
     def runs(self) -> list[Run]:
-        """All complete runs, as they were when first asked for."""
+        """The complete runs, as they were when first asked for."""
         return list(self._runs)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One study or table.
+    """A study or a table to report on.
 
     Attributes:
-        name: heading: that of the study file, or of the folder.
-        path: as given.
-        question: of the study file, or "".
-        predictions: of the study file: written down before the runs.
+        name: the heading: the name that the study file gives, or that of the folder.
+        path: the path as given.
+        question: the question of the study file, or "".
+        predictions: what the study file predicted before the runs were made.
         points: the points table, or why there is none.
         study: the folder; None for tables.
-        runs: complete ones; none for tables.
-        failures: with their diagnosis.
-        missing: labels of planned runs that neither are complete nor failed.
+        runs: the complete runs; none for tables.
+        failures: the failed runs with their diagnosis.
+        missing: the labels of planned runs that are neither complete nor failed.
         comparison: the stored result of `capacity compare`; None if there is none.
     """
 
@@ -76,7 +76,7 @@ class Source:
 
     @property
     def trained(self) -> list[Run]:
-        """Complete runs of trained updates on the reported split."""
+        """The complete runs of trained updates on the reported split."""
         return [run for run in self.runs if run.spec.training is not None and run.spec.evaluation.split == "test"]
 
 
@@ -84,7 +84,7 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
     """Reads a study folder, a points table, or `reference:NAME`.
 
     Raises:
-        CapacityError: nothing to report on: no such source, runs that are corrupt or of different environments.
+        CapacityError: there is no such source, or its runs are corrupt or of different environments.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -115,7 +115,7 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    """A JSON object, empty if there is no such file."""
+    """The JSON object in a file, empty if there is no such file."""
     if not path.exists():
         return {}
     found = files.read_json(path)
@@ -125,7 +125,7 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def attempt(make: Callable[[], _Made], source: str = "") -> _Made | Absent:
-    """What `make` gives, or why it cannot be had; the page need not name its own `source`."""
+    """What `make` gives, or why it cannot be had. The reason leaves out the name of the page's own `source`."""
     try:
         return make()
     except CapacityError as error:

@@ -13,18 +13,18 @@ if TYPE_CHECKING:  # scipy takes half a second that `plan` need not wait for
 
 
 def percent(interval: "Interval") -> str:
-    """ "61.2 (58.0–64.3)", in percent."""
+    """An estimate with its interval in percent: "61.2 (58.0–64.3)"."""
     return f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
 def seconds(value: float) -> str:
-    """ "48 s" or "2 min 05 s"."""
+    """A duration in words: "48 s" or "2 min 05 s"."""
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequence[str] = ()) -> RenderableType:
-    """The table, base at every temperature, remarks, and verdict of one comparison."""
+    """One comparison for a terminal: its table, the base at every temperature, remarks, and the verdict."""
     table = Table(title=f"{comparison.model} on {comparison.task}", title_justify="left", box=None, pad_edge=False)
     best = comparison.best_temperature
     over = "" if best is None else f"over T={best:g}"
@@ -61,7 +61,7 @@ def comparison_view(comparison: "Comparison", wall_seconds: float, remarks: Sequ
 
 
 def _cost(arm: "Arm") -> str:
-    """What a run of an arm used, on average."""
+    """What a run of an arm used on average, in words."""
     sampled = f", {arm.sampled_tokens / 1000:,.0f} k sampled tokens" if arm.sampled_tokens else ""
     return (
         f"{arm.method}: {arm.prompts:,.0f} prompts, {arm.sequences:,.0f} sequences, "

@@ -25,13 +25,13 @@ UNSEEN = "none"
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a source, and how much is computed.
+    """What is asked of a source, and how much is computed for it.
 
     Attributes:
-        question: target and intervals.
-        seed: of all random draws.
-        null: simulated studies of the null calibration of each pair; 0 for none.
-        replicates: of the bootstrap behind frontier and savings.
+        question: the target and what the intervals are for.
+        seed: the seed of all random draws.
+        null: the number of simulated studies in the null calibration of each pair; 0 for none.
+        replicates: the number of replicates of the bootstrap behind frontier and savings.
     """
 
     question: Question = field(default_factory=Question)
@@ -42,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True)
 class View:
-    """Rows that may be compared. None: not recorded.
+    """Rows of a source that may be compared; a field is None where it was not recorded.
 
     Attributes:
         label: what tells it from the other views of the source, "" for the only one.
@@ -58,7 +58,7 @@ class View:
 
 @dataclass(frozen=True)
 class TaskConfigurations:
-    """All configurations of one task with accuracy and place on the frontier; sizes in `unit`."""
+    """All configurations of one task with their accuracy and place on the frontier; sizes are in `unit`."""
 
     task: str | None
     unit: str
@@ -69,7 +69,7 @@ class TaskConfigurations:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything computed of one source.
+    """Everything that is computed of one source.
 
     Attributes:
         views: at least one if there are trained test rows.
@@ -109,7 +109,7 @@ def analyse(source: Source, options: Options) -> Analysis:
 
 
 def _reported(points: Points) -> "pd.Series[bool]":
-    """Trained rows of the split that results are reported on."""
+    """The trained rows of the split that results are reported on."""
     frame = points.frame
     trained = frame["trained_parameters"] > 0
     test = (frame["split"] != "validation").fillna(True)
@@ -117,7 +117,7 @@ def _reported(points: Points) -> "pd.Series[bool]":
 
 
 def _distinct(rows: pd.DataFrame) -> list[tuple[str | None, str | None, str | None]]:
-    """Task, demonstrations and dtype of every view; methods without demonstrations belong to each kind."""
+    """The task, demonstrations and dtype of every view; methods without demonstrations belong to each kind."""
     found: dict[tuple[str | None, str | None], list[str | None]] = {}
     for task, dtype, shown in zip(rows["task"], rows["storage_dtype"], rows["demonstrations"], strict=True):
         kinds = found.setdefault((_plain(task), _plain(dtype)), [])
@@ -148,7 +148,7 @@ def _thresholds(
 
 
 def _configurations(points: Points, task: str | None, unit: str, options: Options) -> TaskConfigurations:
-    """Savings take most of the time, so they are computed in one unit only: bytes, where all are known."""
+    """The configurations of each task in `unit`; savings take most of the time and are computed in one unit only."""
     frame = points.frame
     with_bytes = bool(frame.loc[frame["trained_parameters"] > 0, "update_bytes"].notna().all())
     found = configurations(points, unit=unit, task=task)  # type: ignore[arg-type]

@@ -5,19 +5,15 @@ all accuracies at once carry the uncertainty to whatever is computed from them.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.types import Array, Items, Unit
 
-Floats = NDArray[np.float64]
-Items = Literal["these", "population"]
-Unit = Literal["bytes", "parameters"]
 # What tells configurations apart; the last four are known for study folders only.
 DETAILS = ("sharing", "u", "groups", "rank")
 COUNTS = ("u", "groups", "rank", "trained_parameters")
@@ -41,8 +37,8 @@ class Configurations:
     """
 
     frame: pd.DataFrame
-    errors: Floats
-    item_outcomes: Floats | None
+    errors: Array
+    item_outcomes: Array | None
     dispersion: float | None
     df: int
     unit: Unit
@@ -59,7 +55,7 @@ class Configurations:
             return "binomial over items (one seed: the spread between seeds is unknown)"
         return f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
 
-    def replicates(self, count: int, rng: np.random.Generator, items: Items = "these") -> Floats:
+    def replicates(self, count: int, rng: np.random.Generator, items: Items = "these") -> Array:
         """Accuracies as other seeds could have given them, (count, configurations).
 
         Normal with the pooled variance, which is itself uncertain: each replicate divides it by χ²/df, as Student's t
@@ -168,7 +164,7 @@ def _unit(frame: pd.DataFrame, source: str, unit: Unit | None) -> Unit:
     return unit
 
 
-def _errors(rows: list[pd.DataFrame]) -> tuple[Floats, float | None, int]:
+def _errors(rows: list[pd.DataFrame]) -> tuple[Array, float | None, int]:
     """Standard errors of the configurations' accuracies, dispersion, degrees of freedom."""
     counted = all(found["n_items"].notna().all() for found in rows)
     seeds = np.array([len(found) for found in rows], dtype=float)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from capacity_analysis.bits.configurations import COUNTS, Configurations, Floats, Items
+from capacity_analysis.bits.configurations import COUNTS, Configurations
+from capacity_analysis.types import Array, Items
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FrontierPoint:
     seeds: int
 
 
-def pareto(sizes: Floats, accuracies: Floats) -> NDArray[np.bool_]:
+def pareto(sizes: Array, accuracies: Array) -> NDArray[np.bool_]:
     """Which points no other dominates: at most as large and at least as accurate, and better in one of the two.
 
     Args:

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import SpecError
-from capacity_analysis.bits.configurations import DETAILS, KEY, Configurations, Floats, Items
-from capacity_analysis.statistics.bjontegaard import SizeRatio, inverse_curve, isotonic, size_ratio
+from capacity_analysis.bits.configurations import DETAILS, KEY, Configurations
+from capacity_analysis.statistics.bjontegaard import SizeRatio, inverse_curve, size_ratio
+from capacity_analysis.statistics.monotone import isotonic
+from capacity_analysis.types import Array, Items
 
 # Replicates in which the curves share no accuracies leave the interval open once they are more than its tails.
 _TAIL = 0.025
@@ -33,9 +35,9 @@ class Curve:
     model: str
     arm: str
     method: str
-    sizes: Floats
-    accuracies: Floats
-    weights: Floats
+    sizes: Array
+    accuracies: Array
+    weights: Array
     rows: tuple[int, ...]
 
 
@@ -193,7 +195,7 @@ def savings(
     return tuple(results)
 
 
-def _interval(ratios: Floats, missing: float | None) -> tuple[float | None, float | None, str]:
+def _interval(ratios: Array, missing: float | None) -> tuple[float | None, float | None, str]:
     if missing is None:
         return None, None, "no counts and no spread between seeds, so no interval"
     if missing > _TAIL:
@@ -235,7 +237,7 @@ def at_equal_size(
     return tuple(results)
 
 
-def _interpolated(curve: Curve, accuracies: Floats, size: float) -> Floats:
+def _interpolated(curve: Curve, accuracies: Array, size: float) -> Array:
     """Accuracies (..., n) at one size inside the curve's range, (...)."""
     x, at = np.log10(curve.sizes), np.log10(size)
     right = int(np.clip(np.searchsorted(x, at), 1, max(len(x) - 1, 1)))

@@ -198,14 +198,6 @@ def _of(some: Sequence[str], everything: Sequence[str]) -> str:
     return f"{len(some)} of {len(everything)} benchmarks{named}"
 
 
-def crossing_lines(points: Points) -> list[str]:
-    """The first crossings of published curves, one line a model and task, for a terminal or a page."""
-    lines: dict[tuple[str, str], list[str]] = {}
-    for crossing in first_crossings(points):
-        lines.setdefault((crossing.model, crossing.task), []).append(_words(crossing))
-    return [f"{model}, {task}: first size at {', '.join(parts)}" for (model, task), parts in lines.items()]
-
-
 def crossing_words(crossing: Crossing) -> str:
     """ "≤ 13 (91.0)": the size, and the accuracy asked for in percent; "> 100,352 (89.0)" where no size reaches it."""
     if crossing.trained_parameters is None:
@@ -213,11 +205,3 @@ def crossing_words(crossing: Crossing) -> str:
     else:
         size = f"{'≤ ' if crossing.censored == 'left' else ''}{crossing.trained_parameters:,}"
     return f"{size} ({100 * crossing.target:.1f})"
-
-
-def _words(crossing: Crossing) -> str:
-    """ "50 % of the gain (81.5 %) 63"."""
-    share = f"{100 * crossing.gain:.0f} % of the gain ({100 * crossing.target:.1f} %)"
-    if crossing.trained_parameters is None:
-        return f"{share} none below the full update"
-    return f"{share} {'≤ ' if crossing.censored == 'left' else ''}{crossing.trained_parameters:,}"

@@ -5,17 +5,15 @@ What cannot be compared is refused, with what differs and the option that choose
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
 from capacity_analysis.data.table import Points, refuse_duplicates
+from capacity_analysis.types import Array, Unit
 
-Array = NDArray[np.float64]
-Unit = Literal["parameters", "bytes"]
 UNSEEN = "none"  # what the column demonstrations says of methods that see none
 
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from capacity.codes import Floats, binary_entropy, entropy_bits, kt_code_bits, plug_in_code_bits
+from capacity.codes import kt_code_bits, plug_in_code_bits
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,3 @@ def reward_bits(hits: Sequence[int], samples: int) -> RewardBits:
         realised=float(realised.sum()),
         live=float(realised[~dead].sum()),
     )
-
-
-def sequence_entropy(p: ArrayLike, samples: int) -> Floats:
-    """k·H₂(p): entropy of k independent rewards of probability p, in bits. Shape of p."""
-    return samples * binary_entropy(p)
-
-
-def count_entropy(p: ArrayLike, samples: int) -> Floats:
-    """Entropy of the *number* of hits among k independent rewards of probability p, in bits. Shape of p."""
-    from scipy import stats  # half a second, for this alone
-
-    counts = np.arange(samples + 1)
-    return np.asarray(entropy_bits(stats.binom.pmf(counts, samples, np.asarray(p)[..., None])))
-
-
-def dead_probability(p: ArrayLike, samples: int) -> Floats:
-    """p^k + (1−p)^k: the probability that all k rewards of a group are equal. Shape of p."""
-    share = np.asarray(p, dtype=np.float64)
-    return np.asarray(share**samples + (1 - share) ** samples)

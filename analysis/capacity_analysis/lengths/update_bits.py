@@ -32,28 +32,6 @@ def two_part_bits(payload_bytes: float, header_bytes: float, configurations: int
     return TwoPart(8.0 * payload_bytes, 8.0 * header_bytes, math.log2(configurations))
 
 
-def bits_back(parameters: int, square_sum: float, noise: float, prior: float | None = None) -> float:
-    """Σᵢ KL(N(μᵢ, s²) ‖ N(0, s₀²)) in bits: a posterior of width s needs no more (Hinton & van Camp 1993).
-
-    Per parameter [ln(s₀/s) + (s² + μ²)/(2 s₀²) − ½]/ln 2, which over all parameters depends on Σ μᵢ² only.
-
-    Args:
-        parameters: n.
-        square_sum: Σ μᵢ², μ the trained update.
-        noise: s, the largest noise at which the accuracy holds.
-        prior: s₀; the one that makes the sum smallest, s₀² = s² + Σ μᵢ²/n, if None. It is chosen after training: a
-            receiver must be told it, 32 bits as a float.
-
-    Raises:
-        ValueError: a width that is not positive.
-    """
-    if noise <= 0 or (prior is not None and prior <= 0):
-        raise ValueError("the widths of prior and posterior are positive")
-    prior_square = prior**2 if prior is not None else noise**2 + square_sum / parameters
-    fixed = 0.5 * math.log(prior_square / noise**2) + noise**2 / (2 * prior_square) - 0.5
-    return (parameters * fixed + square_sum / (2 * prior_square)) / math.log(2)
-
-
 def generalisation_gap(bits: float, examples: int, delta: float = 0.05) -> float:
     """√((K ln 2 + ln 1/δ)/2n): with probability 1 − δ no update of K bits scores further above its true accuracy.
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
 from capacity.errors import DataError
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.types import Array
 
-Floats = NDArray[np.float64]
 Method = Literal["least squares", "interval-censored normal", "lines through all intervals"]
 
 
@@ -116,9 +115,9 @@ class ScalingFit:
     smallest: float
     largest: float
     centre: float
-    coefficients: Floats
-    covariance: Floats
-    bounds: tuple[Floats, Floats, Floats]
+    coefficients: Array
+    covariance: Array
+    bounds: tuple[Array, Array, Array]
 
     def predict(self, model_parameters: float, family: str | None = None) -> Prediction:
         """Where the threshold of a new model lies: half-width t·√(σ² + variance of the line there).
@@ -146,7 +145,7 @@ def _power(exponent: float) -> float:
     return math.inf if exponent > 300 else 10.0**exponent
 
 
-def _row(x: float, family: int, families: int) -> Floats:
+def _row(x: float, family: int, families: int) -> Array:
     """Design of one observation: 1, log10 N, indicators of all families but the first."""
     return np.array([1.0, x, *(float(family == i) for i in range(1, families))])
 
@@ -224,7 +223,7 @@ def fit_scaling(thresholds: Sequence[ModelThreshold], confidence: float = 0.95) 
 
 
 def _coefficient(
-    index: int, coefficients: Floats, covariance: Floats, t: float, bounds: tuple[Floats, Floats, Floats]
+    index: int, coefficients: Array, covariance: Array, t: float, bounds: tuple[Array, Array, Array]
 ) -> Coefficient:
     if np.isnan(coefficients[index]):
         row = np.zeros(len(coefficients))
@@ -238,26 +237,26 @@ def _coefficient(
 # Exact thresholds
 
 
-def _least_squares(design: Floats, y: Floats) -> tuple[Floats, float, Floats, float | None]:
+def _least_squares(design: Array, y: Array) -> tuple[Array, float, Array, float | None]:
     """Coefficients, σ with n − p degrees of freedom (0 if none), their covariance, log-likelihood."""
     coefficients, *_ = np.linalg.lstsq(design, y)
     n, p = design.shape
     squares = float(((y - design @ coefficients) ** 2).sum())
     variance = squares / (n - p) if n > p else 0.0
     likelihood = -n / 2 * (math.log(2 * math.pi * squares / n) + 1) if squares > 0 else None
-    covariance: Floats = variance * np.linalg.inv(design.T @ design).astype(np.float64)
+    covariance: Array = variance * np.linalg.inv(design.T @ design).astype(np.float64)
     return coefficients.astype(np.float64), math.sqrt(variance), covariance, likelihood
 
 
 # Lines through all intervals: a linear programme
 
 
-def _line_through(design: Floats, low: Floats, high: Floats) -> bool:
+def _line_through(design: Array, low: Array, high: Array) -> bool:
     found = _solve(np.zeros(design.shape[1]), (design, low, high))
     return bool(found.status == 0)
 
 
-def _extremes(direction: Floats, bounds: tuple[Floats, Floats, Floats]) -> tuple[float, float]:
+def _extremes(direction: Array, bounds: tuple[Array, Array, Array]) -> tuple[float, float]:
     """Least and greatest direction · coefficients over all lines through the intervals; infinite if unbounded."""
     least, greatest = _solve(direction, bounds), _solve(-direction, bounds)
     return (
@@ -266,7 +265,7 @@ def _extremes(direction: Floats, bounds: tuple[Floats, Floats, Floats]) -> tuple
     )
 
 
-def _solve(direction: Floats, bounds: tuple[Floats, Floats, Floats]) -> optimize.OptimizeResult:
+def _solve(direction: Array, bounds: tuple[Array, Array, Array]) -> optimize.OptimizeResult:
     design, low, high = bounds
     left, right = np.isfinite(low), np.isfinite(high)
     rows = np.concatenate([design[right], -design[left]])
@@ -281,13 +280,13 @@ def _solve(direction: Floats, bounds: tuple[Floats, Floats, Floats]) -> optimize
 class IntervalRegression:
     """Maximum-likelihood fit: coefficients, σ (not corrected), covariance of the coefficients, log-likelihood."""
 
-    coefficients: Floats
+    coefficients: Array
     sigma: float
-    covariance: Floats
+    covariance: Array
     log_likelihood: float
 
 
-def interval_regression(design: Floats, low: Floats, high: Floats) -> IntervalRegression:
+def interval_regression(design: Array, low: Array, high: Array) -> IntervalRegression:
     """Normal regression of values known to lie in [low, high]; equal ends are an exact value, infinite ends open.
 
     Args:
@@ -299,7 +298,7 @@ def interval_regression(design: Floats, low: Floats, high: Floats) -> IntervalRe
         The maximum; the covariance is the inverse of the observed information, by central differences.
     """
 
-    def loss(theta: Floats) -> float:
+    def loss(theta: Array) -> float:
         return -float(_log_likelihood(theta, design, low, high).sum())
 
     middle = np.where(np.isfinite(low) & np.isfinite(high), (low + high) / 2, np.where(np.isfinite(low), low, high))
@@ -315,11 +314,11 @@ def interval_regression(design: Floats, low: Floats, high: Floats) -> IntervalRe
         if settled:
             break
     information = _hessian(loss, theta)
-    covariance: Floats = np.linalg.inv(information)[:-1, :-1].astype(np.float64)
+    covariance: Array = np.linalg.inv(information)[:-1, :-1].astype(np.float64)
     return IntervalRegression(theta[:-1], math.exp(theta[-1]), covariance, -loss(theta))
 
 
-def _log_likelihood(theta: Floats, design: Floats, low: Floats, high: Floats) -> Floats:
+def _log_likelihood(theta: Array, design: Array, low: Array, high: Array) -> Array:
     """Log-density of exact values, log-probability of intervals. `theta`: coefficients, then log σ. Shape (n,)."""
     log_sigma = theta[-1]
     mean = design @ theta[:-1]
@@ -334,7 +333,7 @@ def _log_likelihood(theta: Floats, design: Floats, low: Floats, high: Floats) ->
     return np.asarray(np.where(exact, density, np.maximum(between, -1e10)))
 
 
-def _hessian(loss: Callable[[Floats], float], theta: Floats, step: float = 1e-4) -> Floats:
+def _hessian(loss: Callable[[Array], float], theta: Array, step: float = 1e-4) -> Array:
     p = len(theta)
     moves = step * np.maximum(1.0, np.abs(theta))[:, None] * np.eye(p)
     hessian = np.empty((p, p))

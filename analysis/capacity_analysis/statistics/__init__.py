@@ -1,1 +1,1 @@
-"""Estimators on arrays: intervals, curves, tests, code lengths."""
+"""Estimators on arrays: arrays go in and arrays come out; nothing here knows runs, tables or words."""

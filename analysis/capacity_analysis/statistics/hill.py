@@ -1,53 +1,69 @@
-"""The Hill curve of accuracy against size, fitted to one arm: least squares, delta intervals, sizes at a target.
+"""The Hill curve of accuracy against size, fitted to one arm or to parallel arms by least squares.
 
 p(x) = c + (d − c) / (1 + (e/x)^h): c and d are the limits at small and large sizes, e is where half the way is gone,
-h is the slope on the log axis. It is the four-parameter log-logistic of dose–response (Ritz et al., "Dose-response
-analysis using R", PLoS ONE 2015; LL.4 of R's drc with b = −h). The untrained base, size 0, is no part of a curve: an
-arm may start below it.
+and h is the slope on the log axis. It is the four-parameter log-logistic of dose–response (Ritz et al., "Dose-response
+analysis using R", PLoS ONE 2015; LL.4 of R's drc with b = −h). The untrained base, size 0, is no part of a curve,
+because an arm may start below it.
+
+`hill_profile` fits the same curve with the same minimiser and asks where it passes a target. There limits are
+accuracies, the means are correlated, and no curve falls. Here limits are free and a curve may fall. The minimum is
+found to the last digits, because its second derivatives and differences of minima are used.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
-from scipy.special import stdtrit
+from numpy.typing import ArrayLike
 
 from capacity.errors import DataError
+from capacity_analysis.statistics.least_squares import Residuals, least_squares
+from capacity_analysis.types import Array
 
-Vector = NDArray[np.float64]
-PARAMETERS = ("lower", "upper", "log_midpoint", "log_slope")
+LN10 = math.log(10.0)
 # Slopes beyond these are lines or steps as far as any table of sizes can tell.
 _SLOPES = (0.05, 50.0)
+# Midpoints lie at most this many decades beyond the sizes.
+_BEYOND = 12.0 / LN10
+# With so many iterations the bottom of nearly every valley is reached.
+_ITERATIONS = 3000
+_PRECISION = 1e-13
+
+
+def curve_and_derivatives(theta: Array, log_sizes: Array) -> tuple[Array, Array]:
+    """Accuracies of N curves at K sizes, N × K, and their derivatives with respect to `theta`, N × K × 4.
+
+    Args:
+        theta: lower limit, upper limit, log10 midpoint and ln slope of each curve, N × 4.
+        log_sizes: log10 of the sizes, K.
+    """
+    lower, upper, middle, log_slope = theta.T[:, :, None]
+    slope = np.exp(log_slope)
+    away = LN10 * (log_sizes - middle)
+    share = 1.0 / (1.0 + np.exp(-np.clip(slope * away, -60, 60)))
+    steep = (upper - lower) * share * (1.0 - share)
+    derivatives = np.stack([1.0 - share, share, -steep * slope * LN10, steep * slope * away], axis=2)
+    return lower + (upper - lower) * share, derivatives
 
 
 @dataclass(frozen=True)
 class Hill:
-    """One curve. `lower` > `upper` is a falling curve; the slope is positive."""
+    """One curve; its slope is positive, and it falls where `lower` is above `upper`."""
 
     lower: float
     upper: float
     midpoint: float
     slope: float
 
-    def accuracy(self, sizes: ArrayLike) -> Vector:
-        """p(x) at sizes ≥ 0; `lower` at 0."""
-        return self.lower + (self.upper - self.lower) * self.share(sizes)
+    @property
+    def theta(self) -> Array:
+        """The parameters as they are fitted: lower, upper, log10 midpoint, ln slope."""
+        return np.array([self.lower, self.upper, math.log10(self.midpoint), math.log(self.slope)])
 
-    def share(self, sizes: ArrayLike) -> Vector:
-        """1 / (1 + (e/x)^h), the share of the way from `lower` to `upper`."""
-        x = np.asarray(sizes, dtype=float)
-        with np.errstate(divide="ignore", over="ignore"):
-            return np.asarray(1.0 / (1.0 + np.exp(self.slope * (math.log(self.midpoint) - np.log(x)))))
-
-    def size_at(self, target: float) -> float | None:
-        """x(y*) = e [(y* − c)/(d − y*)]^(1/h); None if y* is not strictly between c and d."""
-        way, left = target - self.lower, self.upper - target
-        if way * left <= 0:
-            return None
-        return self.midpoint * float((way / left) ** (1.0 / self.slope))
+    def accuracy(self, sizes: ArrayLike) -> Array:
+        """The curve's accuracy at positive sizes, in the shape of `sizes`."""
+        return curve_and_derivatives(self.theta[None], np.log10(sizes).ravel())[0].reshape(np.shape(sizes))
 
 
 @dataclass(frozen=True)
@@ -56,42 +72,21 @@ class HillFit:
 
     Attributes:
         curve: the estimate.
-        covariance: of (lower, upper, ln midpoint, ln slope), from the observed Hessian; 0 for fixed parameters.
-        sum_of_squares: weighted, at the minimum.
-        df: observations − free parameters.
-        free: which of the four were fitted.
+        covariance: of (lower, upper, log10 midpoint, ln slope), 4 × 4, from the observed Hessian; 0 for fixed ones.
+        sum_of_squares: the weighted one at the minimum.
+        df: the number of observations minus that of free parameters.
     """
 
     curve: Hill
-    covariance: NDArray[np.float64]
+    covariance: Array
     sum_of_squares: float
     df: int
-    free: tuple[bool, bool, bool, bool]
 
-    def log_size_at(self, target: float) -> tuple[float, float] | None:
-        """ln x(y*) and its delta-method standard error; None if the curve does not pass the target."""
-        size = self.curve.size_at(target)
-        if size is None:
-            return None
-        gradient = self._gradient_of_log_size(target)
-        return math.log(size), math.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0))
-
-    def _gradient_of_log_size(self, target: float) -> Vector:
-        c, d, h = self.curve.lower, self.curve.upper, self.curve.slope
-        way, left = target - c, d - target
-        return np.array([-1 / (h * way), -1 / (h * left), 1.0, -math.log(way / left) / h])
-
-    def share_interval(self, share: float, confidence: float = 0.95) -> tuple[float, float, float]:
-        """The size at a share of the curve's own way (.5: the midpoint): estimate, and its delta interval.
-
-        The interval is symmetric on the size axis, as in drc's `ED(…, interval = "delta")`; Student's t on `df`.
-        """
-        h = self.curve.slope
-        logit = math.log(share / (1 - share))
-        size = self.curve.midpoint * math.exp(logit / h)
-        gradient = size * np.array([0.0, 0.0, 1.0, -logit / h])
-        half = float(stdtrit(self.df, 0.5 + confidence / 2)) * math.sqrt(gradient @ self.covariance @ gradient)
-        return size, size - half, size + half
+    def standard_errors(self, sizes: Array) -> Array:
+        """The standard error of the fitted accuracy at each size, K: √(∇pᵀ Σ ∇p), as in drc's `predict`."""
+        _, (gradient,) = curve_and_derivatives(self.curve.theta[None], np.log10(sizes))
+        variance = np.einsum("ki,ij,kj->k", gradient, self.covariance, gradient)
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
 
 def fit_hill(
@@ -102,143 +97,114 @@ def fit_hill(
     lower: float | None = None,
     upper: float | None = None,
 ) -> HillFit:
-    """Least-squares fit of a Hill curve.
+    """Fits a Hill curve by weighted least squares.
 
     Args:
-        sizes: ≥ 0, one an observation.
-        values: accuracies, or any response.
-        variances: of each value, known; None: equal and estimated from the residuals.
-        lower, upper: fixed limits.
+        sizes: the size of each observation, positive.
+        values: the accuracy, or any other response, of each observation.
+        variances: the known variance of each value; None: equal variances, estimated from the residuals.
+        lower, upper: limits that are fixed; None: fitted.
 
     Raises:
-        DataError: fewer sizes than free parameters, or equal values everywhere.
+        DataError: there are fewer sizes than free parameters, all values are equal, or a variance is not positive.
     """
-    x, y = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
-    free = (lower is None, upper is None, True, True)
-    if len(np.unique(x)) < sum(free):
-        raise DataError(f"a Hill curve of {sum(free)} free parameters needs as many sizes, not {len(np.unique(x))}")
+    x, y = np.log10(np.asarray(sizes, dtype=float)), np.asarray(values, dtype=float)
+    free = np.array([lower is None, upper is None, True, True])
+    if len(np.unique(x)) < free.sum():
+        raise DataError(f"a Hill curve of {free.sum()} free parameters needs as many sizes, not {len(np.unique(x))}")
     if np.ptp(y) == 0:
         raise DataError("a Hill curve cannot be fitted: all values are equal")
+    if variances is not None and not np.all(np.asarray(variances) > 0):
+        raise DataError("a Hill curve cannot be fitted: the variance of a value is not known, or not above 0")
     weight = np.ones_like(y) if variances is None else 1.0 / np.sqrt(np.asarray(variances, dtype=float))
-    fixed = (lower, upper)
-    best: optimize.OptimizeResult | None = None
-    for start in _starts(x, y, fixed):
-        found = optimize.least_squares(
-            lambda t: weight * (_curve(_spread_out(t, fixed)).accuracy(x) - y),
-            start,
-            jac=lambda t: weight[:, None] * _derivatives(_spread_out(t, fixed), x)[:, free],
-            bounds=_bounds(x, fixed),
-            x_scale="jac",
-            xtol=1e-12,
-            ftol=1e-12,
-            gtol=1e-12,
-        )
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
-    df = len(y) - sum(free)
-    rss = 2.0 * float(best.cost)
-    unscaled = np.linalg.pinv(_hessian(best.x, x, y, weight, fixed))
-    scale = 1.0 if variances is not None else rss / df if df > 0 else math.nan
+
+    def residuals(theta: Array) -> tuple[Array, Array]:
+        accuracies, derivatives = curve_and_derivatives(theta, x)
+        return weight * (accuracies - y), weight[:, None] * derivatives
+
+    first, last = y[np.argmin(x)], y[np.argmax(x)]
+    if first == last:  # a level curve has no midpoint to start from
+        last += np.ptp(y)
+    starts = [
+        np.array([[first, last, x.min() + place * np.ptp(x), math.log(slope)]])
+        for place in (0.1, 0.35, 0.6, 0.85)
+        for slope in (0.7, 2.5, 8.0, 25.0)
+    ]
+    (theta,), (rss,) = least_squares(starts, _box(x, lower, upper), lambda _: residuals, _ITERATIONS, _PRECISION)
+    df = len(y) - int(free.sum())
+    scale = 1.0 if variances is not None else float(rss) / df if df > 0 else math.nan
     covariance = np.zeros((4, 4))
-    covariance[np.ix_(free, free)] = unscaled * scale
-    return HillFit(_curve(_spread_out(best.x, fixed)), covariance, rss, df, free)
+    covariance[np.ix_(free, free)] = np.linalg.pinv(_hessian(residuals, theta)[np.ix_(free, free)]) * scale
+    return HillFit(_curve(theta), covariance, float(rss), df)
 
 
 def fit_parallel(
-    arms: list[tuple[Vector, Vector, Vector]],
+    arms: Sequence[tuple[Array, Array, Array]],
+    apart: Sequence[HillFit],
     *,
     lower: float | None = None,
     upper: float | None = None,
-    apart: Sequence[HillFit] | None = None,
 ) -> tuple[tuple[Hill, ...], float]:
-    """Curves with common limits and slope and their own midpoints: estimates and weighted sum of squares.
+    """Fits curves that have their limits and slope in common and a midpoint each.
 
     Args:
-        arms: (sizes, values, variances) of each.
-        lower, upper: fixed limits.
-        apart: the fits of the single arms, to start from; made here if None.
+        arms: the sizes, values and known variances of each arm.
+        apart: the fits of the single arms, from whose midpoints the search starts.
+        lower, upper: limits that are fixed; None: fitted.
+
+    Returns:
+        The curves of the arms and the weighted sum of squares of all of them.
     """
-    fixed = (lower, upper)
-    k = sum(f is None for f in fixed)
-    x, y = (np.concatenate([arm[i] for arm in arms]) for i in (0, 1))
-    starts = [fit.curve for fit in apart or [fit_hill(*arm, lower=lower, upper=upper) for arm in arms]]
+    count = len(arms)
+    own = [[0, 1, 2 + i, 2 + count] for i in range(count)]  # an arm's parameters among all
+    log_sizes = [np.log10(sizes) for sizes, _, _ in arms]
+    y, deviations = (np.concatenate(column) for column in ([a[1] for a in arms], [np.sqrt(a[2]) for a in arms]))
 
-    def curves(t: Vector) -> list[Hill]:
-        shared = _curve(_spread_out(np.concatenate([t[:k], t[-2:-1], t[-1:]]), fixed))
-        return [replace(shared, midpoint=math.exp(m)) for m in t[k : k + len(arms)]]
+    def residuals(theta: Array) -> tuple[Array, Array]:
+        accuracies, derivatives = [], []
+        for place, x in zip(own, log_sizes, strict=True):
+            values, slopes = curve_and_derivatives(theta[:, place], x)
+            accuracies.append(values)
+            derivatives.append(np.zeros((*values.shape, theta.shape[1])))
+            derivatives[-1][:, :, place] = slopes
+        residual = np.concatenate(accuracies, axis=1) - y
+        return residual / deviations, np.concatenate(derivatives, axis=1) / deviations[:, None]
 
-    def residuals(t: Vector) -> Vector:
-        t = np.concatenate([t[: k + len(arms)], [0.0], t[-1:]])
-        return np.concatenate([(c.accuracy(a[0]) - a[1]) / np.sqrt(a[2]) for c, a in zip(curves(t), arms, strict=True)])
-
-    low, high = _bounds(x, fixed)
-    bounds = [np.concatenate([b[:k], np.repeat(b[k], len(arms)), b[-1:]]) for b in (low, high)]
-    best = None
-    for slope in (0.5, 1.0, 2.0, 8.0):
-        limits = [v for v, f in zip((y.min(), y.max()), fixed, strict=True) if f is None]
-        start = np.array([*limits, *(math.log(s.midpoint) for s in starts), math.log(slope)])
-        found = optimize.least_squares(residuals, np.clip(start, *bounds), bounds=bounds, x_scale="jac")
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
-    full = np.concatenate([best.x[: k + len(arms)], [0.0], best.x[-1:]])
-    return tuple(curves(full)), 2.0 * float(best.cost)
+    curves = [fit.curve for fit in apart]
+    middles = np.array([math.log10(curve.midpoint) for curve in curves])
+    starts = [
+        np.array([[bottom, top, *(middles + shift), math.log(slope)]])
+        for bottom, top in ((y.min(), y.max()), (min(c.lower for c in curves), max(c.upper for c in curves)))
+        for shift in (np.zeros(count), *np.eye(count), *-np.eye(count), np.median(np.concatenate(log_sizes)) - middles)
+        for slope in (0.5, 2.0, 8.0)
+    ]
+    every = [0, 1, *[2] * count, 3]
+    low, high = _box(np.concatenate(log_sizes), lower, upper)
+    box = low[:, every], high[:, every]
+    (theta,), (rss,) = least_squares(starts, box, lambda _: residuals, _ITERATIONS, _PRECISION)
+    return tuple(_curve(theta[place]) for place in own), float(rss)
 
 
-def _hessian(free: Vector, x: Vector, y: Vector, weight: Vector, fixed: tuple[float | None, float | None]) -> Vector:
-    """Second derivatives of half the sum of squares, by central differences of its gradient.
+def _curve(theta: Array) -> Hill:
+    return Hill(float(theta[0]), float(theta[1]), 10.0 ** float(theta[2]), math.exp(theta[3]))
 
-    The observed, not the Gauss–Newton matrix: it is what drc's standard errors come from.
+
+def _box(log_sizes: Array, lower: float | None, upper: float | None) -> tuple[Array, Array]:
+    """The least and the greatest parameters of a curve, 1 × 4 each; a fixed limit has equal ends."""
+    ends = []
+    for sign, outermost, slope in ((-1.0, log_sizes.min(), _SLOPES[0]), (1.0, log_sizes.max(), _SLOPES[1])):
+        limits = [sign * math.inf if limit is None else limit for limit in (lower, upper)]
+        ends.append(np.array([[*limits, outermost + sign * _BEYOND, math.log(slope)]]))
+    return ends[0], ends[1]
+
+
+def _hessian(residuals: Residuals, theta: Array) -> Array:
+    """Second derivatives of half the sum of squares, P × P, by central differences of its gradient.
+
+    This is the observed matrix, from which drc takes its standard errors, not that of Gauss and Newton.
     """
-
-    def residuals(t: Vector) -> Vector:
-        return weight * (_curve(_spread_out(t, fixed)).accuracy(x) - y)
-
-    def gradient(t: Vector) -> Vector:
-        steps = 1e-5 * np.eye(len(t))
-        jacobian = np.stack([(residuals(t + s) - residuals(t - s)) / 2e-5 for s in steps], axis=1)
-        return np.asarray(jacobian.T @ residuals(t))
-
-    steps = 1e-4 * np.eye(len(free))
-    hessian = np.stack([(gradient(free + s) - gradient(free - s)) / 2e-4 for s in steps])
+    steps = 1e-4 * np.eye(len(theta))
+    residual, jacobian = residuals(np.concatenate([theta + steps, theta - steps]))
+    after, before = np.split(np.einsum("nkp,nk->np", jacobian, residual), 2)
+    hessian = (after - before) / 2e-4
     return np.asarray((hessian + hessian.T) / 2)
-
-
-def _derivatives(theta: Vector, x: Vector) -> Vector:
-    """Of the accuracies at sizes x with respect to lower, upper, ln midpoint and ln slope; observations × 4."""
-    curve = _curve(theta)
-    share = curve.share(x)
-    away = np.log(np.where(x > 0, x, curve.midpoint) / curve.midpoint)  # at size 0 the curve is level
-    steep = (curve.upper - curve.lower) * share * (1.0 - share) * curve.slope
-    return np.stack([1.0 - share, share, -steep, steep * away], axis=1)
-
-
-def _curve(theta: Vector) -> Hill:
-    return Hill(float(theta[0]), float(theta[1]), math.exp(theta[2]), math.exp(theta[3]))
-
-
-def _spread_out(free: Vector, fixed: tuple[float | None, float | None]) -> Vector:
-    """All four parameters from the free ones."""
-    values = iter(free)
-    limits = [next(values) if f is None else f for f in fixed]
-    return np.array([*limits, *values])
-
-
-def _bounds(x: Vector, fixed: tuple[float | None, float | None]) -> tuple[Vector, Vector]:
-    positive = x[x > 0]
-    k = sum(f is None for f in fixed)
-    low = [-np.inf] * k + [math.log(positive.min()) - 12.0, math.log(_SLOPES[0])]
-    high = [np.inf] * k + [math.log(positive.max()) + 12.0, math.log(_SLOPES[1])]
-    return np.array(low), np.array(high)
-
-
-def _starts(x: Vector, y: Vector, fixed: tuple[float | None, float | None]) -> list[Vector]:
-    """Limits from the first and last sizes; the midpoint at several places, several slopes."""
-    order = np.argsort(x)
-    limits = [v for v, f in zip((y[order[0]], y[order[-1]]), fixed, strict=True) if f is None]
-    if len(limits) == 2 and limits[0] == limits[1]:
-        limits[1] += float(np.ptp(y))
-    positive = np.log(x[x > 0])
-    middles = np.quantile(positive, [0.2, 0.5, 0.8])
-    return [np.array([*limits, m, math.log(s)]) for m in middles for s in (0.6, 1.5, 5.0)]

@@ -1,49 +1,47 @@
 """Where a Hill curve passes the target: least-squares fits and profile intervals, for many data sets at once.
 
-Data enter relative to the target, z = mean accuracy − target, with their full covariance, so that an estimated target
-(a share of the way up to a measured ceiling) carries its error along. For every size T the best curve that passes the
-target just there is fitted; T belongs to the interval while its sum of squares exceeds the smallest one by at most
-the squared quantile of Student's t (profile likelihood: Venzon & Moolgavkar, Applied Statistics 1988). Unlike a delta
-interval it is right for steps between two sizes (the whole gap is in) and may be open.
+Data enter relative to the target, z = mean accuracy − target, with their full covariance. So an estimated target, a
+share of the way up to a measured ceiling, carries its error along. For every size T the best curve that passes the
+target just there is fitted. T belongs to the interval while the curve's sum of squares exceeds the smallest one by at
+most the squared quantile of Student's t (profile likelihood: Venzon & Moolgavkar, Applied Statistics 1988). Unlike a
+delta interval, this one holds the whole gap where accuracy steps up between two sizes, and it may be open.
 
-Sizes are log10 throughout; arrays have the data set as first axis (N), then the size (K).
+Sizes are log10 throughout. The first axis of arrays is the data set (N), the second the size (K).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Curve = Callable[[Array], tuple[Array, Array]]  # parameters → whitened residuals and their derivatives
-_LN10 = np.log(10.0)
-# Slopes beyond these are lines or steps as far as tested sizes can tell; midpoints stay within three decades of them.
+from capacity_analysis.statistics.hill import LN10, curve_and_derivatives
+from capacity_analysis.statistics.least_squares import SIDE_BY_SIDE, Residuals, Rows, least_squares
+from capacity_analysis.types import Array
+
+# Slopes beyond these are lines or steps as far as tested sizes can tell.
 _LOG_SLOPES = (np.log(0.1), np.log(1000.0))
+# Midpoints lie at most this many decades beyond the tested sizes.
 _BEYOND = 3.0
 # A curve that passes the target lies at least this far on both sides of it.
 _CLEAR = 1e-5
 # Ends are searched until they are known to this, in decades.
 _PRECISE = 0.004
-# Rows that are minimised at once.
-_SIDE_BY_SIDE = 4000
 # Further levels at which a profile is cut, as shares of the critical value.
 INNER = (0.1, 0.3)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a curve may be, relative to the target: N-vectors. A fixed limit has equal ends of its range."""
+    """The ranges of each curve's lower and upper limit, relative to the target, N-vectors; equal ends fix a limit."""
 
     lower: tuple[Array, Array]
     upper: tuple[Array, Array]
 
     @property
     def free(self) -> int:
-        """Parameters that are fitted."""
+        """The number of parameters that are fitted, 2 to 4."""
         return 2 + sum(bool((low != high).any()) for low, high in (self.lower, self.upper))
 
-    def take(self, rows: NDArray[np.intp]) -> "Limits":
+    def take(self, rows: Rows) -> "Limits":
         """The limits of some of the data sets."""
         lower, upper = ((low[rows], high[rows]) for low, high in (self.lower, self.upper))
         return Limits(lower, upper)
@@ -51,16 +49,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Crossings:
-    """Of each data set: N-vectors, sizes as log10.
+    """Where the best curve of each data set passes the target, with its interval: N-vectors, sizes as log10.
 
     Attributes:
         size: where the best curve passes the target; −inf or inf if that is below or above the tested sizes, or
             nowhere.
         low, high: ends of the interval, within the tested sizes; −inf and inf where it is open.
-        inner_low, inner_high: levels × N, ends at the shares `INNER` of the critical value: the shape of the profile.
-        critical: the value that `low` and `high` belong to.
-        sum_of_squares: of the best curve, for the test of fit.
-        influence: N × K, change of `size` with each mean; NaN where it is not between tested sizes.
+        inner_low, inner_high: ends at the shares `INNER` of the critical value, levels × N: the profile's shape.
+        critical: the critical value that `low` and `high` belong to.
+        sum_of_squares: that of the best curve, for the test of fit.
+        influence: the change of `size` with each mean, N × K; NaN where `size` is not between tested sizes.
     """
 
     size: Array
@@ -74,7 +72,7 @@ class Crossings:
 
 
 def limits_around(targets: Array, lower: float | None, upper: float | None) -> Limits:
-    """Limits of accuracies: within 0 … 1, or as fixed."""
+    """The limits of accuracies around targets, N: from 0 to 1, or fixed at `lower` and `upper`."""
     floor, roof = -targets, 1.0 - targets
     below = (floor, roof) if lower is None else (lower - targets, lower - targets)
     above = (floor, roof) if upper is None else (upper - targets, upper - targets)
@@ -82,13 +80,13 @@ def limits_around(targets: Array, lower: float | None, upper: float | None) -> L
 
 
 def whitener(covariance: Array) -> Array:
-    """W with Wᵀ W = covariance⁻¹, N × K × K."""
+    """The matrices W with Wᵀ W = covariance⁻¹, N × K × K."""
     return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
 
 
 @dataclass(frozen=True)
 class Fits:
-    """Best curves of many data sets, before any interval. `size` and `influence` as in `Crossings`."""
+    """The best curves of many data sets, before any interval; `size` and `influence` are those of `Crossings`."""
 
     problem: "_Problem"
     theta: Array
@@ -101,10 +99,10 @@ def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) ->
     """The best rising curve of each data set.
 
     Args:
-        log_sizes: K tested sizes, ascending.
-        z: N × K mean accuracies minus the target.
-        covariance: N × K × K, of `z`.
-        limits: what curves may be.
+        log_sizes: log10 of the tested sizes, ascending, K.
+        z: mean accuracies minus the target, N × K.
+        covariance: the covariance of `z`, N × K × K.
+        limits: the ranges of the curves' limits.
     """
     problem = _Problem(log_sizes, z, whitener(covariance), limits)
     theta, smallest = problem.best()
@@ -116,11 +114,11 @@ def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) ->
 
 
 def crossings(fits: Fits, critical: Array) -> Crossings:
-    """Inverts the test of each crossing.
+    """Adds the intervals to the best curves by inverting the test of each crossing.
 
     Args:
         fits: the best curves.
-        critical: N, the largest excess of the sum of squares inside the interval: t² at the wanted confidence.
+        critical: the largest excess of the sum of squares inside the interval, N: t² at the wanted confidence.
     """
     problem, theta, size = fits.problem, fits.theta, fits.size
     first, last = float(problem.log_sizes[0]), float(problem.log_sizes[-1])
@@ -138,7 +136,7 @@ def crossings(fits: Fits, critical: Array) -> Crossings:
     bound = np.where(direction < 0, first, last)
     wanted = np.tile(levels.ravel(), 2)
     found = []
-    for some in np.split(np.arange(len(rows)), 1 if len(rows) <= _SIDE_BY_SIDE else 2 * count):
+    for some in np.split(np.arange(len(rows)), 1 if len(rows) <= SIDE_BY_SIDE else 2 * count):
         own = rows[some]
         given = anchor[own], excess[own], smallest[own], wanted[some], bound[some], direction[some], start[own]
         found.append(_ends(problem.take(own), *given))
@@ -157,7 +155,7 @@ class _Problem:
     white: Array
     limits: Limits
 
-    def take(self, rows: NDArray[np.intp]) -> "_Problem":
+    def take(self, rows: Rows) -> "_Problem":
         return _Problem(self.log_sizes, self.z[rows], self.white[rows], self.limits.take(rows))
 
     def _whitened(self, residual: Array, jacobian: Array) -> tuple[Array, Array]:
@@ -166,7 +164,7 @@ class _Problem:
         return out[:, :, 0], out[:, :, 1:]
 
     def best(self) -> tuple[Array, Array]:
-        """Best rising curve (lower, upper, log10 midpoint, ln slope) and its sum of squares."""
+        """The parameters of the best rising curve, N × 4, and its sum of squares, N."""
         n = len(self.z)
         first, last = self.log_sizes[0], self.log_sizes[-1]
         bounds = _stack(
@@ -179,7 +177,7 @@ class _Problem:
                 start[:, 0], start[:, 1] = self.z[:, 0], self.z[:, -1]
                 start[:, 2], start[:, 3] = first + place * (last - first), np.log(slope)
                 starts.append(start)
-        theta, smallest = self._least(starts, bounds, lambda part, _: part._free_curve, 25)
+        theta, smallest = least_squares(starts, bounds, lambda rows: self.take(rows)._free_curve, 25)
         # A falling curve rises nowhere: the flat one is the best that does not fall.
         falling = theta[:, 1] < theta[:, 0]
         if falling.any():
@@ -187,7 +185,7 @@ class _Problem:
             smallest = np.where(falling, (self._free_curve(theta)[0] ** 2).sum(1), smallest)
         return theta, smallest
 
-    def _flat(self, theta: Array, rows: NDArray[np.intp]) -> Array:
+    def _flat(self, theta: Array, rows: Rows) -> Array:
         weights = np.einsum("nkl,nkm->nlm", self.white[rows], self.white[rows]).sum(1)
         level = (weights * self.z[rows]).sum(1) / weights.sum(1)
         flat = theta.copy()
@@ -196,31 +194,26 @@ class _Problem:
         return flat
 
     def _free_curve(self, theta: Array) -> tuple[Array, Array]:
-        lower, upper, middle, log_slope = theta.T[:, :, None]
-        slope = np.exp(log_slope)
-        away = _LN10 * (self.log_sizes - middle)
-        share = 1.0 / (1.0 + np.exp(-np.clip(slope * away, -60, 60)))
-        steep = (upper - lower) * share * (1.0 - share)
-        jacobian = np.stack([1.0 - share, share, -steep * slope * _LN10, steep * slope * away], axis=2)
-        return self._whitened(lower + (upper - lower) * share - self.z, jacobian)
+        accuracies, derivatives = curve_and_derivatives(theta, self.log_sizes)
+        return self._whitened(accuracies - self.z, derivatives)
 
     def crossing(self, theta: Array) -> Array:
-        """log10 of the size at which a curve is 0; inf or −inf if it stays below or above."""
+        """log10 of the size at which a curve is 0, N; inf where it stays below 0, −inf where it stays above."""
         lower, upper, middle, log_slope = theta.T
         with np.errstate(divide="ignore", invalid="ignore"):
             size = middle + np.log10(-lower / upper) / np.exp(log_slope)
         return np.where((lower < 0) & (upper > 0), size, np.where(upper <= 0, np.inf, -np.inf))
 
     def influence(self, theta: Array, size: Array) -> Array:
-        """Derivative of the crossing with respect to each datum, by the delta method; N × K."""
+        """The derivative of the crossing with respect to each datum by the delta method, N × K."""
         _, jacobian = self._free_curve(theta)
         lower, upper, middle, log_slope = theta.T
         with np.errstate(all="ignore"):
             slope, share = np.exp(log_slope), -lower / (upper - lower)
-            away = _LN10 * (size - middle)
+            away = LN10 * (size - middle)
             steep = (upper - lower) * share * (1.0 - share)
-            at = np.stack([1.0 - share, share, -steep * slope * _LN10, steep * slope * away], axis=1)
-            at = np.nan_to_num(at / (steep * slope * _LN10)[:, None], nan=0.0, posinf=0.0, neginf=0.0)
+            at = np.stack([1.0 - share, share, -steep * slope * LN10, steep * slope * away], axis=1)
+            at = np.nan_to_num(at / (steep * slope * LN10)[:, None], nan=0.0, posinf=0.0, neginf=0.0)
         # A direction that the data do not show (the slope of a step) gets no say.
         normal = np.swapaxes(jacobian, 1, 2) @ jacobian
         ridge = 1e-8 * np.einsum("npp->n", normal)[:, None, None] * np.eye(4) + 1e-300 * np.eye(4)
@@ -228,9 +221,10 @@ class _Problem:
         return np.asarray(-np.einsum("nkp,npq,nkl->nl", jacobian, solved, self.white))
 
     def best_through(self, sizes: Array, *starts: Array) -> tuple[Array, Array]:
-        """Smallest sum of squares of a curve that is 0 at log10 `sizes`, N; its parameters (lower, upper, ln slope).
+        """The smallest sum of squares of a curve that is 0 at log10 `sizes`, N, and its parameters, N × 3.
 
-        Tries the given starts, and some of its own if there is only one.
+        The parameters are lower limit, upper limit and ln slope. The search begins at the given starts, and at some of
+        its own if only one is given.
         """
         n = len(self.z)
         (l0, l1), (u0, u1) = self.limits.lower, self.limits.upper
@@ -242,43 +236,18 @@ class _Problem:
             np.stack([-share * span, (1 - share) * span, np.full(n, np.log(slope))], axis=1)
             for share, slope in ((0.5, 1.0), (0.5, 8.0), (0.5, 300.0), (0.15, 2.0), (0.85, 2.0))
         ]
-        best, cost = self._least(
-            [*starts, *(own if len(starts) == 1 else ())],
-            bounds,
-            lambda part, rows: lambda theta: part._pinned_curve(theta, sizes[rows]),
-            15,
-        )
+
+        def through(rows: Rows) -> Residuals:
+            part, at = self.take(rows), sizes[rows]
+            return lambda theta: part._pinned_curve(theta, at)
+
+        best, cost = least_squares([*starts, *(own if len(starts) == 1 else ())], bounds, through, 15)
         return cost, best
-
-    def _least(
-        self,
-        starts: list[Array],
-        bounds: tuple[Array, Array],
-        curve: "Callable[[_Problem, NDArray[np.intp]], Curve]",
-        iterations: int,
-    ) -> tuple[Array, Array]:
-        """The best of the minima found from several starts: parameters and sums of squares.
-
-        Few data sets are minimised from all starts side by side, which saves calls; many from one start at a time,
-        which saves memory. `curve` gives the function of some rows.
-        """
-        n, (low, high) = len(self.z), bounds
-        together = len(starts) if n * len(starts) <= _SIDE_BY_SIDE else 1
-        best, cost = np.zeros_like(starts[0]), np.full(n, np.inf)
-        for first in range(0, len(starts), together):
-            some = starts[first : first + together]
-            rows = np.tile(np.arange(n), len(some))
-            function = curve(self.take(rows), rows)
-            found, other = _minimise(function, np.concatenate(some), low[rows], high[rows], iterations)
-            for theta, sums in zip(np.split(found, len(some)), np.split(other, len(some)), strict=True):
-                better = sums < cost
-                best[better], cost[better] = theta[better], sums[better]
-        return best, cost
 
     def _pinned_curve(self, theta: Array, sizes: Array) -> tuple[Array, Array]:
         lower, upper, log_slope = theta.T[:, :, None]
         slope = np.exp(log_slope)
-        away = _LN10 * (self.log_sizes - sizes[:, None])
+        away = LN10 * (self.log_sizes - sizes[:, None])
         # share = 1 / (1 + (upper / −lower) exp(−slope · away)): it is −lower / (upper − lower) at the crossing.
         logit = np.clip(slope * away - np.log(upper / -lower), -60, 60)
         share = 1.0 / (1.0 + np.exp(-logit))
@@ -299,7 +268,7 @@ def _ends(
 ) -> Array:
     """One end of each row's interval, between `anchor` and the outermost tested size `bound`; ±inf if it is open.
 
-    `direction`: −1 for a low end, 1 for a high one.
+    `direction` is −1 for a low end and 1 for a high one.
     """
     out = direction * np.inf
     rows = np.flatnonzero((excess <= critical) & (np.abs(anchor - bound) > 1e-9))
@@ -336,37 +305,6 @@ def _ends(
 
 
 def _stack(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array, Array]:
-    """Lower and upper bounds, each N × parameters."""
+    """The lower and the upper bounds of all parameters, N × P each."""
     low, high = (np.stack([np.broadcast_to(r[i], (n,)) for r in ranges], axis=1) for i in (0, 1))
     return low.astype(float), high.astype(float)
-
-
-def _minimise(function: Curve, start: Array, low: Array, high: Array, iterations: int) -> tuple[Array, Array]:
-    """Levenberg–Marquardt inside a box, all data sets side by side: parameters and sums of squares."""
-    theta = np.clip(start, low, high)
-    residual, jacobian = function(theta)
-    cost = (residual**2).sum(1)
-    damping = np.full(len(theta), 1e-2)
-    eye = np.eye(theta.shape[1])
-    for _ in range(iterations):
-        gradient = np.einsum("nkp,nk->np", jacobian, residual)
-        stuck = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
-        moving = np.where(stuck, 0.0, 1.0)
-        hessian = np.swapaxes(jacobian, 1, 2) @ jacobian * moving[:, :, None] * moving[:, None, :]
-        scale = np.einsum("npp->np", hessian)
-        diagonal = damping[:, None] * scale + 1e-9 * scale.max(1, keepdims=True) + 1e-12 + (1.0 - moving)
-        step = np.linalg.solve(hessian + diagonal[:, :, None] * eye, -(gradient * moving)[:, :, None])[:, :, 0]
-        trial = np.clip(theta + step, low, high)
-        new_residual, new_jacobian = function(trial)
-        new_cost = (new_residual**2).sum(1)
-        good = new_cost < cost
-        gained = np.where(good, cost - new_cost, 0.0)
-        theta = np.where(good[:, None], trial, theta)
-        residual = np.where(good[:, None], new_residual, residual)
-        jacobian = np.where(good[:, None, None], new_jacobian, jacobian)
-        done = bool(np.all((gained < 1e-4 * (1 + cost)) & good | (damping > 1e6)))
-        cost = np.where(good, new_cost, cost)
-        damping = np.clip(np.where(good, damping * 0.2, damping * 6.0), 1e-9, 1e9)
-        if done:
-            break
-    return theta, cost

@@ -1,23 +1,22 @@
 """Intervals of accuracies and of accuracy differences when the same items are answered by several seeds.
 
-Outcomes form a matrix: S seeds × I items, each entry the share of right samples. Items are shared by all seeds and
-arms (crossed, not nested). The target of inference is the population of seeds *and* of items: what fresh seeds
-would score on fresh items of the same kind.
+Outcomes form a matrix of S seeds × I items; each entry is a share of right samples. All seeds and arms share the items
+(crossed, not nested). The intervals are for fresh seeds *and* fresh items of the same kind.
 """
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
+
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its two-sided interval, and how it was made.
 
-    `seeds` 1 means that the spread between seeds is unknown and not in the interval: it covers items only.
+    With one seed the spread between seeds is unknown: the interval covers fresh items only.
     """
 
     estimate: float
@@ -29,13 +28,13 @@ class Interval:
     confidence: float = 0.95
 
 
-def _crossed_half_width(matrix: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """Half-width of the interval of the grand mean of a seeds × items matrix, and the variance behind it.
+def _crossed_half_width(matrix: Array, confidence: float) -> tuple[float, float]:
+    """The half-width of the interval of the grand mean of a seeds × items matrix, and the variance behind it.
 
-    Two terms, s²(seed means)/S and s²(item means)/I, each with its own Student quantile:
-    half² = Σ t²(dfᵢ) · varianceᵢ (Banerjee, Biometrika 1960), which never covers less than `confidence`, whatever
-    share each term has. Each term has the residual in it, so the residual is counted twice, on the safe side (Owen,
-    "The pigeonhole bootstrap", 2007, section 4).
+    There are two terms, s²(seed means)/S and s²(item means)/I, each with its own Student quantile:
+    half² = Σ t²(dfᵢ) · varianceᵢ (Banerjee, Biometrika 1960). It never covers less than `confidence`, whatever share
+    each term has. Each term has the residual in it, so the residual is counted twice, on the safe side (Owen, "The
+    pigeonhole bootstrap", 2007, section 4).
     """
     seeds, items = matrix.shape
     terms = []
@@ -51,17 +50,17 @@ def _normal_quantile(confidence: float) -> float:
     return float(ndtri(0.5 + confidence / 2))
 
 
-def accuracy_interval(outcomes: NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """Interval of an arm's accuracy.
+def accuracy_interval(outcomes: Array, confidence: float = 0.95) -> Interval:
+    """The interval of an arm's accuracy.
 
-    One seed: Wilson's interval over items (JASA 1927). Several: Wilson's form with the sample size at which the
-    binomial has the variance found for seeds and items together, and the quantile that gives its half-width (after
-    Korn & Graubard 1998). It stays inside [0, 1], holds the estimate, and is never narrower than the items alone
-    allow, also at 0 or 1.
+    With one seed it is Wilson's interval over items (JASA 1927). With several it has Wilson's form, with the sample
+    size at which the binomial has the variance found for seeds and items together, and with the quantile that gives
+    its half-width (after Korn & Graubard 1998). It stays inside [0, 1] and holds the estimate. It is never narrower
+    than the items alone allow, also at 0 or 1.
 
     Args:
-        outcomes: seeds × items, entries in [0, 1].
-        confidence: two-sided.
+        outcomes: shares of right samples in [0, 1], seeds × items.
+        confidence: the two-sided confidence.
     """
     seeds, items = outcomes.shape
     p = float(outcomes.mean())
@@ -77,19 +76,20 @@ def accuracy_interval(outcomes: NDArray[np.float64], confidence: float = 0.95) -
     return Interval(p, low, high, name, seeds, items, confidence)
 
 
-def difference_interval(first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """Interval of accuracy(first) − accuracy(second), paired by seed and item.
+def difference_interval(first: Array, second: Array, confidence: float = 0.95) -> Interval:
+    """The interval of accuracy(first) − accuracy(second), paired by seed and item.
 
-    Its half-width is at least z²/(I + z²), Wilson's for a difference never seen in I items: outcomes that agree (or
-    disagree) on every item still leave the items that were not asked.
+    Its half-width is at least z²/(I + z²), Wilson's for a difference never seen in I items. Outcomes that agree on
+    every item, or disagree on every item, still leave the items that were not asked.
 
     Args:
-        first: seeds × items.
-        second: the same seeds and items in the same order; one row is a fixed reference (the untrained base).
-        confidence: two-sided.
+        first: shares of right samples, seeds × items.
+        second: those of the same seeds and items in the same order; a single row is a fixed reference, such as the
+            untrained base.
+        confidence: the two-sided confidence.
 
     Raises:
-        ValueError: shapes that cannot be paired.
+        ValueError: the shapes cannot be paired.
     """
     if second.shape[1] != first.shape[1] or second.shape[0] not in (1, first.shape[0]):
         raise ValueError(f"outcomes of shapes {first.shape} and {second.shape} cannot be paired")

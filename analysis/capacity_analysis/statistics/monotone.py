@@ -9,23 +9,24 @@ target, and the size from which it *stays above*. The interval here holds both, 
 - its high end is the smallest x_k such that accuracy is significantly at the target or above it at x_k and at every
   larger size.
 
-Ends are tested sizes, for nothing is known between them: a step may be anywhere. No bootstrap of an isotonic fit is
-used, which is inconsistent on plateaus (Kosorok 2008; Sen, Banerjee & Woodroofe, Annals of Statistics 2010).
+Ends are tested sizes, because nothing is known between them: a step may be anywhere. The isotonic fit is not
+bootstrapped, because that is inconsistent on plateaus (Kosorok 2008; Sen, Banerjee & Woodroofe, Annals of Statistics
+2010).
 
-Arrays have the data set as first axis (N), then the size (K). Sizes are log10.
+Sizes are log10. The first axis of arrays is the data set (N), the second the size (K).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)
 class Brackets:
-    """Of each data set, N-vectors of log10 sizes.
+    """The estimate and the interval of each data set, N-vectors of log10 sizes.
 
     Attributes:
         size: where the isotonic fit passes the target, interpolated on the log axis; −inf if it is at or above it at
@@ -39,9 +40,14 @@ class Brackets:
 
 
 def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Weighted least-squares non-decreasing fit along the last axis, for all rows at once.
+    """The sequence that never falls and is nearest to each row of `values` in weighted squares, for all rows at once.
 
-    The minimum over upper ends of the maximum over lower ends of weighted block means (Barlow et al. 1972).
+    It is the maximum over lower ends of the minimum over upper ends of weighted block means (Barlow et al. 1972;
+    Robertson, Wright & Dykstra 1988, section 1.4).
+
+    Args:
+        values: rows along the last axis, (…, K).
+        weights: positive, in a shape that can be broadcast to that of `values`; None: equal.
     """
     y = np.asarray(values, dtype=float)
     w = np.ones_like(y) if weights is None else np.broadcast_to(np.asarray(weights, dtype=float), y.shape)
@@ -61,7 +67,7 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> Array:
 
 
 def passing(log_sizes: Array, fit: Array) -> Array:
-    """Where each non-decreasing row of `fit` reaches 0, log10, linear between sizes; −inf or inf if outside of them."""
+    """log10 of the size at which each row of `fit` reaches 0, N; rows never fall, and ±inf is outside of the sizes."""
     reached = fit >= 0
     index = np.where(reached.any(1), reached.argmax(1), len(log_sizes))
     out = np.where(index == 0, -np.inf, np.inf)
@@ -74,13 +80,13 @@ def passing(log_sizes: Array, fit: Array) -> Array:
 
 
 def brackets(log_sizes: Array, z: Array, deviations: Array, quantile: ArrayLike) -> Brackets:
-    """Estimate and interval of each data set.
+    """The estimate and the interval of each data set.
 
     Args:
-        log_sizes: K, ascending.
-        z: N × K, mean accuracies minus the target.
-        deviations: N × K, their standard errors.
-        quantile: of Student's t, one-sided, N or one number; an interval of confidence 1 − α takes that of 1 − α/2.
+        log_sizes: log10 of the tested sizes, ascending, K.
+        z: mean accuracies minus the target, N × K.
+        deviations: their standard errors, N × K.
+        quantile: one-sided quantiles of Student's t, N or one number; confidence 1 − α takes that of 1 − α/2.
     """
     t = np.broadcast_to(np.asarray(quantile, dtype=float), (len(z),))[:, None]
     fit = isotonic(z, 1.0 / deviations**2)

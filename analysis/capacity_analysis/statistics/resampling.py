@@ -1,27 +1,26 @@
 """Replicates of mean accuracies: fresh seeds for each arm, one draw of item weights for all of them.
 
-Items are crossed with everything else, so a replicate weighs the items once and uses the weights for every run: one
-matrix product of replicates × items with items × arms (the crossed or pigeonhole bootstrap: Owen, Annals of Applied
-Statistics 2007). The seeds' part is drawn from Student's t with the variance pooled over sizes, not by drawing among
-three seeds with replacement, which gives too little spread.
+Items are crossed with everything else, so a replicate weighs the items once and uses the weights for every run. That is
+one matrix product of replicates × items with items × arms (the crossed or pigeonhole bootstrap: Owen, Annals of Applied
+Statistics 2007). The seeds' part is drawn from Student's t with the variance pooled over sizes. Drawing among three
+seeds with replacement would give too little spread.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capacity_analysis.statistics.monotone import isotonic
+from capacity_analysis.types import Array
 
-Array = NDArray[np.float64]
 _BLOCK = 2000
 
 
 def item_shifts(outcomes: Array, replicates: int, rng: np.random.Generator) -> Array:
-    """Replicates × rows: how far fresh items move the mean of each row.
+    """How far fresh items move the mean of each row, replicates × rows.
 
     Args:
-        outcomes: rows × items, each row's share of right samples on each item (means over seeds).
-        replicates: how many.
-        rng: of the weights.
+        outcomes: shares of right samples, as means over seeds, rows × items.
+        replicates: the number of replicates.
+        rng: draws the weights.
     """
     rows, items = outcomes.shape
     centred = (outcomes - outcomes.mean(1, keepdims=True)).astype(np.float32)
@@ -34,13 +33,13 @@ def item_shifts(outcomes: Array, replicates: int, rng: np.random.Generator) -> A
 
 
 def seed_shifts(variance: Array, df: float, replicates: int, rng: np.random.Generator) -> Array:
-    """Replicates × sizes: how far fresh seeds move the mean of each size; multivariate t with a common scale.
+    """How far fresh seeds move the mean of each size, replicates × K: multivariate t with a common scale.
 
     Args:
-        variance: K, of each mean over seeds.
-        df: of the pooled variance; inf for the normal distribution.
-        replicates: how many.
-        rng: of the draws.
+        variance: the variance of each mean over seeds, K.
+        df: the degrees of freedom of the pooled variance; inf for the normal distribution.
+        replicates: the number of replicates.
+        rng: draws the shifts.
     """
     noise = rng.normal(size=(replicates, len(variance))) * np.sqrt(variance)
     if np.isinf(df):
@@ -49,12 +48,12 @@ def seed_shifts(variance: Array, df: float, replicates: int, rng: np.random.Gene
 
 
 def not_reached(means: Array, targets: Array, weights: Array) -> float:
-    """Share of replicates whose isotonic fit stays below the target at every size: they count as +∞.
+    """The share of replicates whose isotonic fit stays below the target at every size; their threshold counts as +∞.
 
     Args:
-        means: replicates × K.
-        targets: replicates.
-        weights: K, of the fit.
+        means: mean accuracies, replicates × K.
+        targets: the target of each replicate.
+        weights: the weights of the fit, K.
     """
     # The isotonic fit at the largest size is its highest value: the smallest block mean that ends there reaches it or
     # not.

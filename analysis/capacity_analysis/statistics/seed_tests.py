@@ -1,17 +1,16 @@
 """Tests of a change in accuracy when only seeds are random: the items are those that were asked.
 
-Accuracies form a matrix seeds × sizes. The estimand is the unweighted mean over sizes of the accuracy difference,
-new − old. A seed draws prompts and projections for all sizes at once, so sizes of one seed may move together: the unit
-is the seed, its mean over sizes one observation. (The t interval that pools the seed variance over sizes is narrower at
-few seeds, but alarms falsely three times too often when sizes move together or differ in spread; docs/ci.md has the
-figures.)
+Accuracies form a matrix of seeds × sizes. The estimand is the unweighted mean over sizes of the accuracy difference
+new − old. A seed draws prompts and projections for all sizes at once, so the sizes of one seed may move together.
+Therefore the unit is the seed, and its mean over sizes is one observation. The t interval that pools the seed variance
+over sizes is narrower at few seeds. It alarms falsely three times too often when sizes move together or differ in
+spread (docs/ci.md has the figures).
 """
 
 import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, product
-from typing import Literal
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from scipy.special import expit, logit, ndtr
 
-Array = NDArray[np.float64]
-Pairing = Literal["paired by seed", "two samples of seeds"]
+from capacity_analysis.types import Array
+
 EXACT_ARRANGEMENTS = 20_000
 RANDOM_ARRANGEMENTS = 9_999
 _NODES = 200
@@ -28,10 +27,13 @@ _NODES = 200
 
 @dataclass(frozen=True)
 class MeanChange:
-    """The mean change over sizes, as a share of 1, with its interval. One-sided error at each end: `alpha`.
+    """The mean change over sizes, as a share of 1, with its interval.
 
-    `p_worse` tests "the mean did not fall" against "it fell"; `p_inferior` tests "it fell by the margin or more"
-    against "by less". `seeds` counts those of the new study.
+    Attributes:
+        alpha: the one-sided error at each end of the interval.
+        p_worse: p-value of "the mean did not fall" against "it fell".
+        p_inferior: p-value of "it fell by the margin or more" against "it fell by less".
+        seeds: the number of seeds of the new study.
     """
 
     estimate: float
@@ -48,7 +50,7 @@ class MeanChange:
 
 @dataclass(frozen=True)
 class SizeChange:
-    """The change at one size; the intervals of all sizes hold together."""
+    """The change of accuracy at one size with its interval; the intervals of all sizes hold together."""
 
     before: float
     after: float
@@ -57,13 +59,13 @@ class SizeChange:
 
     @property
     def estimate(self) -> float:
-        """After − before."""
+        """The accuracy after minus the accuracy before."""
         return self.after - self.before
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """One-sided p of "the mean fell", and the smallest that these seeds can show."""
+    """The one-sided p-value of "the mean fell", and the smallest one that these seeds can show."""
 
     p: float
     smallest: float
@@ -73,18 +75,18 @@ class Permutation:
 def mean_change(
     new: Array, old: Array, *, paired: bool, margin: float, alpha: float, resolution: float = 0.0
 ) -> MeanChange:
-    """Student's t on the seeds' means over sizes; Welch's if the seeds of the two studies differ.
+    """Student's t test on the seeds' means over sizes, or Welch's if the seeds of the two studies differ.
 
     Args:
-        new: seeds × sizes, accuracies in [0, 1].
-        old: the same seeds in the same order if `paired`; the same sizes.
-        paired: by seed.
-        margin: largest drop that is tolerated, as a share of 1.
-        alpha: one-sided.
-        resolution: accuracy of one answer at one size. A spread below what one answer makes is not believed.
+        new: accuracies in [0, 1], seeds × sizes.
+        old: those of the same sizes, and of the same seeds in the same order if `paired`.
+        paired: rows in the same place are the same seed.
+        margin: the largest drop that is tolerated, as a share of 1.
+        alpha: the one-sided error.
+        resolution: the accuracy that one answer makes at one size; a smaller spread is not believed.
 
     Raises:
-        ValueError: fewer than two seeds, or shapes that do not belong together.
+        ValueError: there are fewer than two seeds, or the shapes do not belong together.
     """
     if min(len(new), len(old)) < 2 or new.shape[1] != old.shape[1] or (paired and new.shape != old.shape):
         raise ValueError(f"accuracies of shapes {new.shape} and {old.shape} cannot be compared")
@@ -121,16 +123,17 @@ def _lower_tail(value: float, error: float, df: float) -> float:
 
 
 def permutation_test(new: Array, old: Array, *, paired: bool, generator: np.random.Generator) -> Permutation:
-    """Seeds exchanged jointly over sizes: signs of pairs, or which seed belongs to which study. One-sided.
+    """The one-sided permutation test that exchanges seeds jointly over sizes.
 
-    All arrangements if they are at most `EXACT_ARRANGEMENTS`, else `RANDOM_ARRANGEMENTS` random ones and the one seen.
-    The smallest p is 2⁻ᵐ for m pairs and 1/C(m + n, m) for two samples.
+    With pairs it changes their signs, with two samples it changes which seed belongs to which study. It takes all
+    arrangements if they are at most `EXACT_ARRANGEMENTS`, else the one seen and `RANDOM_ARRANGEMENTS` random ones. The
+    smallest p is 2⁻ᵐ for m pairs and 1/C(m + n, m) for two samples.
 
     Args:
-        new: seeds × sizes.
-        old: seeds × sizes, the same seeds in order if `paired`.
-        paired: by seed.
-        generator: of the random arrangements.
+        new: accuracies, seeds × sizes.
+        old: those of the same sizes, and of the same seeds in the same order if `paired`.
+        paired: rows in the same place are the same seed.
+        generator: draws the random arrangements.
     """
     a, b = new.mean(1), old.mean(1)
     count = 2 ** len(a) if paired else math.comb(len(a) + len(b), len(a))
@@ -160,19 +163,19 @@ def permutation_test(new: Array, old: Array, *, paired: bool, generator: np.rand
 
 
 def size_changes(new: Array, old: Array, answers: NDArray[np.int64], *, paired: bool, alpha: float) -> list[SizeChange]:
-    """The change at each size, in intervals that hold for all sizes together (max-T), made on logits.
+    """The change at each size in intervals that hold for all sizes together (max-T), made on logits.
 
     Logits are those of right + ½ and wrong + ½ answers. Each size's seed variance counts as no less than the mean over
-    sizes, which steadies the estimate of few seeds; the degrees of freedom are Satterthwaite's for that mean. The
+    sizes, which steadies the estimate of few seeds. The degrees of freedom are Satterthwaite's for that mean. The
     quantile is that of the largest of K independent |t| with one common variance (studentized maximum modulus), an
     upper bound for dependent ones (Šidák, JASA 1967).
 
     Args:
-        new: seeds × sizes.
-        old: seeds × sizes, the same seeds in order if `paired`.
-        answers: number of answers behind an accuracy, of each size.
-        paired: by seed.
-        alpha: error of the band as a whole.
+        new: accuracies, seeds × K.
+        old: those of the same sizes, and of the same seeds in the same order if `paired`.
+        answers: the number of answers behind an accuracy of each size, K.
+        paired: rows in the same place are the same seed.
+        alpha: the error of the band as a whole.
     """
     x, y = (logit((a * answers + 0.5) / (answers + 1)) for a in (new, old))
     if paired:
@@ -199,7 +202,7 @@ def size_changes(new: Array, old: Array, answers: NDArray[np.int64], *, paired: 
 
 @cache
 def maximum_modulus(confidence: float, count: int, df: float) -> float:
-    """Quantile of max |Zᵢ|/S for `count` independent normals and one S² = χ²(df)/df (Stoline & Ury, 1979)."""
+    """The quantile of max |Zᵢ|/S for `count` independent normals and one S² = χ²(df)/df (Stoline & Ury, 1979)."""
     if count == 1:
         return float(stats.t.ppf(0.5 + confidence / 2, df))
     s, weight = _spread(df)
@@ -231,14 +234,14 @@ def _legendre() -> tuple[Array, Array]:
 
 
 def power(drop: float, standard_error: float, df: float, margin: float, level: float) -> float:
-    """Probability of the verdict "worse" at a true drop: significant at `level`, and larger than the margin.
+    """The probability that a true drop is called "worse": found significant at `level`, and larger than the margin.
 
     Args:
         drop: the true mean drop over sizes, as a share of 1.
-        standard_error: of the mean change.
-        df: of its estimate.
-        margin: as a share of 1.
-        level: one-sided.
+        standard_error: that of the mean change.
+        df: the degrees of freedom of that standard error.
+        margin: the largest drop that is tolerated, as a share of 1.
+        level: the one-sided level of the test.
     """
     if standard_error == 0:
         return float(drop > margin)
@@ -260,14 +263,14 @@ def smallest_drop(standard_error: float, df: float, margin: float, level: float,
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """Exact two-sided p of McNemar's test: `lost` answers right before and wrong now, `gained` the other way round."""
+    """The exact two-sided p of McNemar's test: `lost` answers were right before, `gained` answers are right now."""
     return float(stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
 def dispersion(accuracies: Array, answers: NDArray[np.int64]) -> float | None:
-    """Variance between seeds over that of a binomial, pooled over sizes; None if no answer can vary.
+    """The variance between seeds over that of a binomial, pooled over sizes; None if no answer can vary.
 
-    Below 1 for a fixed set of items of unequal difficulty, above 1 when seeds end in different places.
+    It is below 1 for a fixed set of items of unequal difficulty, and above 1 when seeds end in different places.
     """
     p = accuracies.mean(0)
     expected = float((p * (1 - p) / answers).sum())

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from capacity_analysis.statistics.hill_profile import INNER, Crossings, Fits, Limits, crossings, fit_curves
 from capacity_analysis.statistics.monotone import Brackets, brackets
+from capacity_analysis.types import Array
 
-Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 # A Hill curve is believed unless its test of fit rejects it at this level.
 FIT_LEVEL = 0.05

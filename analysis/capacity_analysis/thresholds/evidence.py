@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
 from capacity_analysis.data.select import Arm, Design
@@ -14,7 +13,7 @@ from capacity_analysis.statistics.hill import HillFit, fit_hill
 from capacity_analysis.statistics.hill_profile import Crossings, Limits, limits_around
 from capacity_analysis.statistics.monotone import Brackets
 from capacity_analysis.statistics.resampling import item_shifts, not_reached, seed_shifts
-from capacity_analysis.statistics.spread import Spread, residual_variance, seed_correlation, spread_of_seeds
+from capacity_analysis.statistics.spread import Basis, Spread, residual_variance, seed_correlation, spread_of_seeds
 from capacity_analysis.thresholds.estimators import (
     FIT_LEVEL,
     ArmEstimates,
@@ -24,11 +23,15 @@ from capacity_analysis.thresholds.estimators import (
     cross_covariance,
     estimate_arm,
 )
+from capacity_analysis.types import Array, Items
 
-Array = NDArray[np.float64]
 Censoring = Literal["none", "left", "right"]
 Estimator = Literal["hill", "monotone"]
-Inference = Literal["these", "population"]
+_BASIS: dict[Basis, str] = {
+    "seeds": "seeds, pooled over sizes",
+    "counts": "binomial; one seed, so the spread between seeds is unknown",
+    "nothing": "none: neither counts nor a second seed",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Question:
     ceiling: float | None = None
     lower: float | None = None
     upper: float | None = None
-    items: Inference = "these"
+    items: Items = "these"
     replicates: int = 1000
 
     def __post_init__(self) -> None:
@@ -211,7 +214,7 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
                     covariances[i], covariances[j], variance, paired[i, j], items.block(i, j)
                 )
     fractions = _fractions(relatives, items, target, question, rng) if known else tuple(None for _ in arms)
-    basis = items.basis or next(s.basis for s in own if known or not s.known)
+    basis = items.basis or _BASIS[next(s.basis for s in own if known or not s.known)]
     return Evidence(
         design, question, target, arms, tuple(own), tuple(relatives), limits, estimates, cross, paired, fractions,
         known, basis, left_out,

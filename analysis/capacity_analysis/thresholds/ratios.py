@@ -139,7 +139,7 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
         return None
     single = [evidence.fit(i) for i in (n, d)]
     apart = sum(fit.sum_of_squares for fit in single)
-    _, together = fit_parallel(data, lower=q.lower, upper=q.upper, apart=single)
+    _, together = fit_parallel(data, single, lower=q.lower, upper=q.upper)
     df = evidence.spreads[n].df + evidence.spreads[d].df
     return float(f_tail(np.array([max(together - apart, 0.0) / shared]), shared, df)[0])
 

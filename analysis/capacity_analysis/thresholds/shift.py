@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from capacity.errors import CapacityError
 from capacity_analysis.thresholds.evidence import Threshold
+from capacity_analysis.types import Array
 
-Array = NDArray[np.float64]
 SHARE = 0.5
 
 

@@ -1,4 +1,4 @@
-"""PDF of a page, printed by a browser of this machine: the same source, the same look."""
+"""Prints a page as PDF with a browser of this machine, so that both have one source and one look."""
 
 import os
 import shutil
@@ -31,10 +31,10 @@ def find_browser() -> str:
 
 
 def pdf(html: str) -> bytes:
-    """The printed page.
+    """The page, printed as PDF.
 
     Raises:
-        CapacityError: no browser, or it fails.
+        CapacityError: there is no browser, or it fails.
     """
     program = find_browser()
     with tempfile.TemporaryDirectory(prefix="capacity-report-") as folder:

@@ -1,4 +1,4 @@
-"""A report as one HTML page without anything from elsewhere, and as Markdown."""
+"""Renders a report as Markdown, and as one HTML page that loads nothing from elsewhere."""
 
 from functools import cache
 from importlib.resources import files
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def html(report: Report) -> str:
-    """The page: style, script and figures are in it."""
+    """The report as one HTML page with its style, script and figures in it."""
     inks = {
         "light": "".join(f"{variable(ink)}:{ink};" for ink in DARK),
         "dark": "".join(f"{variable(ink)}:{dark};" for ink, dark in DARK.items()),
@@ -37,7 +37,7 @@ def _template() -> "Template":
 
 
 def markdown(report: Report) -> str:
-    """Text and tables; of figures their words and their data."""
+    """The report as Markdown: text, tables, and the words and data of figures."""
     lines = [f"# {_plain(report.title)}", ""]
     for section in report.sections:
         lines += [f"## {_plain(section.title)}", ""]

@@ -1,1 +1,1 @@
-"""The sections of a report, each from what the analysis found, or with the reason why there is nothing in it."""
+"""The sections of a report: each shows what the analysis found, or the reason why there is nothing to show."""

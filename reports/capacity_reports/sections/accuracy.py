@@ -39,7 +39,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line: an accuracy that needs no update, or that is to be reached."""
+    """A horizontal line at an accuracy that needs no update, or at one that is to be reached."""
 
     name: str
     accuracy: float
@@ -47,7 +47,7 @@ class Level:
 
 
 def accuracy_sections(analysis: Analysis) -> tuple[Section, Section]:
-    """Against trained parameters, and against bits."""
+    """The sections that show accuracy against trained parameters and against bits."""
     return (
         _section(analysis, "accuracy", "Accuracy against trained parameters", bits=False),
         _section(analysis, "accuracy-bits", "Accuracy against bits", bits=True),
@@ -187,7 +187,7 @@ def _key(place: FrontierPoint) -> tuple[Cell, ...]:
 
 
 def _seeds(points: Points, view: View, model: str) -> dict[tuple[Cell, ...], tuple[float, ...]]:
-    """Accuracy of every seed by method, adapter, size and rate."""
+    """The accuracies of all seeds, by method, adapter, size and rate."""
     keep = attempt(lambda: reported_rows(points))
     if isinstance(keep, Absent):
         return {}
@@ -207,7 +207,7 @@ def _seeds(points: Points, view: View, model: str) -> dict[tuple[Cell, ...], tup
 
 
 def levels_of(points: Points, view: View, model: str) -> list[Level]:
-    """The untrained model under the protocol of the runs, and at its best temperature, chosen on validation."""
+    """The lines of the untrained model: under the protocol of the runs, and at its best temperature on validation."""
     frame = points.frame
     own = frame[(frame["model"].fillna("") == model)]
     own = own if view.task is None else own[(own["task"] == view.task).fillna(False)]
@@ -258,7 +258,7 @@ def _draw_arm(
     at: Sequence[float],
     beside: float,
 ) -> None:
-    """Means with their intervals at the places `at`, seeds as small marks; all drawn `beside` points to the right."""
+    """Draws means with intervals at the places `at` and seeds as small marks, all `beside` points to the right."""
     colour, marker, _ = method_style(method)
     drawn = []
     for x, p, seeds in zip(at, places, dots, strict=True):
@@ -279,7 +279,7 @@ def _draw_line(axes: "Axes", method: str, fitted: Line) -> None:
 
 
 def _draw_threshold(axes: "Axes", curve: Curve, evidence: Evidence | None) -> None:
-    """The threshold with its interval, on the line of the target."""
+    """Draws the threshold with its interval on the line of the target."""
     if evidence is None or curve.threshold.estimate is None:
         return
     colour, marker, _ = method_style(curve.method)

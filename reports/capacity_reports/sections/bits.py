@@ -58,7 +58,7 @@ FACTORS = {"storage_dtype": "Precision", "sharing": "Sharing", "rank": "Rank"}
 
 
 def frontier_section(analysis: Analysis) -> Section:
-    """Frontier and savings in bytes, or in parameters where bytes are not known."""
+    """The section of frontier and savings, in bytes, or in parameters where bytes are not known."""
     blocks: list[Block] = []
     reasons: list[str] = []
     for in_bytes, in_parameters in zip(analysis.update_bytes, analysis.parameters, strict=True):
@@ -143,7 +143,7 @@ def _place(p: FrontierPoint) -> tuple[Cell, ...]:
 
 
 def _savings(found: TaskConfigurations, saved: Sequence[Saving], task: str) -> Table:
-    """Of every two arms the one that needs less over the other; the other way round is the inverse."""
+    """The table of savings: of every two arms the one that needs less, over the other."""
     seen: set[tuple[str, str, str]] = set()
     rows = []
     for s in sorted(saved, key=lambda s: (s.model, s.size_ratio is None, s.size_ratio or 0.0)):
@@ -162,7 +162,7 @@ def _savings(found: TaskConfigurations, saved: Sequence[Saving], task: str) -> T
 
 
 def ablation_section(analysis: Analysis) -> Section:
-    """What precision, sharing, rank, and u × groups change while all else is equal."""
+    """The section of what precision, sharing, rank, and u × groups change while all else is equal."""
     blocks: list[Block] = []
     for found in analysis.parameters:
         if isinstance(found, Absent):
@@ -180,7 +180,7 @@ def ablation_section(analysis: Analysis) -> Section:
 
 
 def _alike(places: Sequence[FrontierPoint], factor: str) -> list[tuple[str, list[FrontierPoint]]]:
-    """Groups that differ in nothing but the factor (rank changes the count too, and the rate may follow)."""
+    """Groups of rows that differ in nothing but the factor; a rank also changes the count, and the rate may follow."""
     free = {factor, "learning_rate", *(("trained_parameters",) if factor == "rank" else ())}
     groups: dict[tuple[tuple[str, str | int | float], ...], list[FrontierPoint]] = {}
     for p in places:
@@ -250,7 +250,7 @@ def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: 
 
 
 def _grids(places: Sequence[FrontierPoint], task: str) -> list[Block]:
-    """Heat maps of accuracy over u × groups, one a model and method, where both vary."""
+    """The heat maps of accuracy over u × groups, one a model and method, where both vary."""
     found: list[Block] = []
     tiny = [p for p in places if {"u", "groups"} <= set(p.configuration)]
     for model, method in dict.fromkeys(

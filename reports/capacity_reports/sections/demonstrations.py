@@ -1,4 +1,4 @@
-"""Accuracy against size, one line a style of demonstrations: what a study of several styles is about."""
+"""The figures of a study of several styles of demonstrations: accuracy against size, one line a style."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ _COLUMNS = (
 
 
 def demonstrations_figures(found: TaskConfigurations, task: str) -> list[Figure]:
-    """A figure for each model, method and dtype that was trained on several styles; `task`: its name, if that tells."""
+    """A figure for each model, method and dtype that was trained on several styles; `task` is named if it tells."""
     arms: dict[tuple[str, ...], list[FrontierPoint]] = {}
     for place in found.places:
         if _style(place) != UNSEEN:

@@ -19,7 +19,7 @@ BLOCKS, SIZES = 20, 3
 
 @dataclass(frozen=True)
 class Recorded:
-    """One quantity of a step. `per_group`: it is divided by the number of groups of the step."""
+    """One quantity that steps record; with `per_group` it is divided by the number of groups of the step."""
 
     key: str
     title: str
@@ -38,7 +38,7 @@ RECORDED = (
 
 
 def dynamics_section(analysis: Analysis) -> Section:
-    """Six quantities a model, each method at its smallest, middle and largest size."""
+    """The section of training dynamics: six quantities, each method at its smallest, middle and largest size."""
     source, blocks = analysis.source, []
     if not source.trained:
         why = "a points table holds no training steps" if source.study is None else "no trained run is complete"
@@ -69,7 +69,7 @@ Arm = tuple[str, int, int, list[Run]]  # method, trained parameters, place among
 
 
 def _arms(runs: Sequence[Run]) -> list[Arm]:
-    """Every method at up to three sizes; of several settings of one size the first."""
+    """The arms to show: every method at up to three sizes, and of several settings of one size the first."""
     arms: list[Arm] = []
     for method in ordered([run.spec.method for run in runs]):
         own = [run for run in runs if run.spec.method == method]
@@ -156,7 +156,7 @@ def _seeds(count: int) -> str:
 
 
 def _values(recorded: Recorded, run: Run, rows: Sequence[Step]) -> list[float | None]:
-    """One value a step; None where it was not recorded."""
+    """The values of a quantity, one a step; None where a step did not record it."""
     training = run.spec.training
     assert training is not None
     found: list[float | None] = []
@@ -168,7 +168,7 @@ def _values(recorded: Recorded, run: Run, rows: Sequence[Step]) -> list[float | 
 
 
 def _over_seeds(runs: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """The mean of the seeds that recorded a step; empty if none did anywhere."""
+    """The mean over the seeds that recorded a step, step by step; empty if none recorded any."""
     steps = max((len(run) for run in runs), default=0)
     means: list[float | None] = []
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""Completions before and after: what the untrained model wrote, and what each method made of it."""
+"""Completions before and after training: what the untrained model wrote, and what each method made of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ Outcomes = dict[str, Outcome]
 
 
 def examples_section(analysis: Analysis, lookups: Lookups) -> Section:
-    """Three items a model: mended, kept and broken by training, the first of each kind."""
+    """The section of examples: of each model the first item that training mended, kept and broke."""
     source = analysis.source
     if not source.trained:
         why = "a points table holds no completions" if source.study is None else "no trained run is complete"
@@ -71,7 +71,7 @@ def _of_model(source: Source, model: str, lookups: Lookups) -> list[Block] | Abs
 
 
 def _best(runs: Sequence[Run]) -> dict[str, Run]:
-    """Of each method the run with the smallest seed at the size whose mean accuracy is the highest."""
+    """The best run of each method: the smallest seed at the size whose mean accuracy is the highest."""
     best: dict[str, Run] = {}
     for method in ordered([run.spec.method for run in runs]):
         sizes: dict[int, list[Run]] = {}

@@ -32,7 +32,7 @@ _DRAWN = (
 
 
 def lengths_section(analysis: Analysis, lookups: Lookups) -> Section:
-    """Tables of all quantities, and a chart of three of them against the size."""
+    """The section of description lengths: tables of all quantities, and a chart of three of them against the size."""
     source = analysis.source
     if not source.trained:
         why = "a points table holds no code lengths" if source.study is None else "no trained run is complete"
@@ -141,7 +141,7 @@ def _reasons(found: Description) -> list[Block]:
 
 
 def _once(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """The payload is the same for every method of one size and dtype: then it is one line, not one over the other."""
+    """The lines to draw: a payload that is the same for every method is one line instead of several on one another."""
     payload = [r for r in rows if r[0] == _PAYLOAD]
     if len({r[1] for r in payload}) < 2 or len({r[2:4] for r in payload}) > len({r[2] for r in payload}):
         return list(rows)

@@ -3,19 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from capacity_analysis.statistics.hill import HillFit
 from capacity_analysis.statistics.monotone import isotonic
 from capacity_analysis.thresholds.evidence import Curve, Evidence
-
-Array = NDArray[np.float64]
+from capacity_analysis.types import Array
 
 
 @dataclass(frozen=True)
 class Line:
-    """Sizes and accuracies, K or finer. `low`, `high`: pointwise 95 % band for fresh seeds; None for a monotone fit."""
+    """A line through accuracies, with its pointwise 95 % band for fresh seeds; a monotone fit has no band."""
 
     estimator: str
     sizes: Array
@@ -28,9 +25,9 @@ def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
     """The line of one arm: its Hill curve where that answers, else its isotonic fit.
 
     Args:
-        evidence: of the curve's model.
+        evidence: the evidence for the curve's model.
         curve: the estimate that answers for the arm.
-        points: of a smooth line.
+        points: the number of points of a smooth line.
     """
     place = next(i for i, arm in enumerate(evidence.arms) if arm.method == curve.method)
     arm, spread = evidence.arms[place], evidence.spreads[place]
@@ -41,15 +38,5 @@ def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
     sizes = np.geomspace(arm.sizes[0], arm.sizes[-1], points)
     middle = fit.curve.accuracy(sizes)
     quantile = float(stdtrit(spread.df[0], 0.975) if np.isfinite(spread.df[0]) else ndtri(0.975))
-    half = quantile * standard_errors(fit, sizes)
+    half = quantile * fit.standard_errors(sizes)
     return Line("hill", sizes, middle, np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1))
-
-
-def standard_errors(fit: HillFit, sizes: Array) -> Array:
-    """Delta-method standard error of the fitted accuracy at each size, K: √(∇pᵀ Σ ∇p) (drc's `predict`)."""
-    c, d, h = fit.curve.lower, fit.curve.upper, fit.curve.slope
-    share = fit.curve.share(sizes)
-    steep = (d - c) * share * (1 - share)
-    gradient = np.stack([1 - share, share, -h * steep, h * steep * np.log(sizes / fit.curve.midpoint)])
-    variance: Array = np.einsum("ik,ij,jk->k", gradient, fit.covariance, gradient)
-    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))

@@ -1,4 +1,4 @@
-"""Two sources side by side: paired differences of accuracy at every configuration that both have."""
+"""Two sources side by side: the paired differences of accuracy at every configuration that both have."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from capacity.errors import DataError
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.intervals import Interval, difference_interval
+from capacity_analysis.types import Array
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, legend, log_axis, method_style
 from capacity_reports.sources import Source, attempt, ordered
@@ -44,7 +44,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One configuration in both sources. `interval`: of second − first, or why there is none."""
+    """One configuration in both sources, with the interval of second − first or why there is none."""
 
     key: Key
     before: float
@@ -53,7 +53,7 @@ class Pair:
 
 
 def paired_section(first: Analysis, second: Analysis) -> Section:
-    """Second − first, paired by seed and item."""
+    """The section of differences, second − first, paired by seed and item."""
     a, b = first.source, second.source
     name = slug("differences", b.name)
     title = f"Differences: {b.name} − {a.name}"
@@ -77,10 +77,10 @@ def paired_section(first: Analysis, second: Analysis) -> Section:
 
 
 def differences(first: Source, second: Source) -> list[Pair]:
-    """Every configuration of both sources.
+    """The differences at every configuration that both sources have.
 
     Raises:
-        DataError: nothing in common, or no points.
+        DataError: the sources have no configuration in common, or one has no points.
     """
     for source in (first, second):
         if isinstance(source.points, Absent):
@@ -104,7 +104,7 @@ def differences(first: Source, second: Source) -> list[Pair]:
 
 
 def _rows(points: Points, *, with_model: bool) -> dict[Key, pd.Index]:
-    """Row labels of every configuration."""
+    """The labels of the rows of each configuration."""
     frame = points.frame[reported_rows(points)]
     columns = ("model", "task", "demonstrations", "method", "adapter", "trained_parameters", "storage_dtype")
     trained = frame[frame["trained_parameters"] > 0]
@@ -140,7 +140,7 @@ def _interval(a: Points, rows_a: pd.Index, b: Points, rows_b: pd.Index) -> Inter
     return difference_interval(two, one)
 
 
-def _by_seed(points: Points, rows: pd.Index) -> Mapping[int, NDArray[np.float64]]:
+def _by_seed(points: Points, rows: pd.Index) -> Mapping[int, Array]:
     assert points.outcomes is not None
     seeds = points.frame.loc[rows, "seed"]
     return {int(seed): points.outcomes[row] for row, seed in zip(rows, seeds, strict=True) if not pd.isna(seed)}

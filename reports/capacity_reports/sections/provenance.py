@@ -26,7 +26,7 @@ _MOST = 200
 
 
 def protocol_section(analysis: Analysis) -> Section:
-    """How the runs were made and evaluated, what they used, and in which environment."""
+    """The section of how the runs were made and evaluated, what they used, and in which environment."""
     source = analysis.source
     title = "Protocol and provenance"
     if source.study is None:
@@ -57,7 +57,7 @@ def _values(name: str, title: str, values: Mapping[str, str]) -> Table:
 
 
 def _all(values: Sequence[object]) -> str:
-    """Each different value once."""
+    """The different values in one line, each once."""
     return ", ".join(dict.fromkeys(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
 
 
@@ -127,7 +127,7 @@ def _mean(runs: Sequence[Run], name: str) -> float | None:
 
 
 def failures_section(analysis: Analysis) -> Section:
-    """Runs that gave no result. They are no part of any number above."""
+    """The section of runs that gave no result; they are no part of any number above."""
     source = analysis.source
     if source.study is None:
         return Section("failures", "Failures", (), "a points table does not show failed runs")

@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def rates_section(analysis: Analysis) -> Section:
-    """One figure a model and method."""
+    """The section of learning rates, one figure a model and method."""
     points = analysis.source.points
     title = "Learning rates"
     if isinstance(points, Absent):
@@ -56,7 +56,7 @@ def rates_section(analysis: Analysis) -> Section:
 
 
 def _model(trial: RateTrials) -> str:
-    """The words of the arm's name before its method."""
+    """The model of an arm: the words of the arm's name before its method."""
     return trial.arm.split(f" {trial.method} ")[0] if f" {trial.method} " in trial.arm else ""
 
 

@@ -33,7 +33,7 @@ _COLUMNS = (
 
 
 def scaling_section(analysis: Analysis, *, published: bool) -> Section:
-    """One figure a view; `published`: with the published first crossings."""
+    """The section of thresholds against model size, a figure a view; `published` adds the published first crossings."""
     blocks: list[Block] = []
     reasons: list[str] = []
     for view, study in analysis.thresholds:
@@ -255,7 +255,7 @@ def _band(
 
 
 def published_section() -> Section:
-    """The published curves and what they do not support."""
+    """The section of the published curves and of what they do not support."""
     from capacity_analysis.data.published import GAINS, REMARKS, TASKS, crossing_words, supported_lines
 
     points = reference_points("tinylora-table2")

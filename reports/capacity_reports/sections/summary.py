@@ -16,7 +16,7 @@ _FEW = 6  # more verdicts than that are a table
 
 
 def verdicts(analysis: Analysis) -> tuple[str, ...]:
-    """One sentence a pair of methods, with interval or bound; the stored verdict of a comparison."""
+    """The verdicts: one sentence a pair of methods, with interval or bound, or the stored verdict of a comparison."""
     found = claims(str(analysis.source.comparison["verdict"])) if analysis.source.comparison else []
     said: set[str] = set()
     for view, study in analysis.thresholds:
@@ -33,12 +33,12 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _see_demonstrations(*methods: str) -> bool:
-    """Whether the demonstrations take part in the training of any of these methods."""
+    """Whether demonstrations take part in the training of any of these methods."""
     return any(facts.sees_demonstrations for name, facts in METHODS.items() if name in methods)
 
 
 def claims(verdict: str) -> list[str]:
-    """The verdict of a comparison, a sentence a claim; its scope (seeds, items) goes to the front."""
+    """The verdict of a comparison, a sentence a claim, with its scope (seeds, items) in front."""
     parts = re.fullmatch(r"(With [^:]+): (.+) \(((?:\d+ seeds|one seed)[^()]*)\)\.", verdict)
     if parts is None:
         return [verdict]
@@ -52,7 +52,7 @@ def _asked(target: float | None, gain: float) -> str:
 
 
 def summary(analysis: Analysis, found: Sequence[str]) -> Section:
-    """The section."""
+    """The section of the summary, which opens the report."""
     source = analysis.source
     blocks: list[Block] = []
     if source.question:
@@ -83,7 +83,7 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
 
 
 def _unsupported(analysis: Analysis) -> list[str]:
-    """What the thresholds do not support, once, with the views that it is said of unless they are all."""
+    """What the thresholds do not support, each said once, with its views unless it holds for all."""
     said: dict[str, set[str]] = {}
     for view, study in analysis.thresholds:
         for line in study.unsupported:

@@ -1,4 +1,4 @@
-"""Thresholds, their ratios, and what the same design would say of two equal methods."""
+"""Thresholds and their ratios, and what the same design would say of two equal methods."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ _NULL = (
 
 
 def threshold_section(analysis: Analysis) -> Section:
-    """Thresholds and ratios of every view."""
+    """The section of the thresholds and ratios of every view."""
     blocks: list[Block] = []
     for view in analysis.views:
         blocks += (
@@ -171,7 +171,7 @@ def _ratio(ratio: Ratio) -> tuple[Cell, ...]:
 
 
 def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
-    """The ratio at each target, one line a pair."""
+    """The figure of the ratio at each target, one line a pair."""
     rows = tuple(
         (r.numerator, r.denominator, a.target, a.estimate, a.low, a.high) for r in ratios for a in r.against_target
     )
@@ -217,7 +217,7 @@ def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
 
 
 def null_section(analysis: Analysis) -> Section:
-    """Null calibration of every pair."""
+    """The section of the null calibration of every pair."""
     blocks: list[Block] = []
     for view, study in analysis.thresholds:
         if study.null:
