@@ -9,7 +9,7 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.runs.cell import Cell, cell_of, cells
+from capacity.runs.cell import Cell, cell_of, cells, labels, telling
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 
@@ -190,6 +190,33 @@ def test_runs_are_grouped_in_order_and_by_seed() -> None:
     assert [cell.spec.method for cell in found] == ["grpo", "sft"]
     assert [[spec.seed for spec in members] for members in found.values()] == [[0, 1, 2]] * 2
     assert repr(next(iter(found))) == "Cell('grpo 13')"
+
+
+def with_fields(method: str, **changes: Any) -> Cell:
+    """A cell with fields changed; their dots are written as two underscores."""
+    raw = changed(fakes.raw_spec(method), {name.replace("__", "."): value for name, value in changes.items()})
+    return cell_of(RunSpec.model_validate(raw))
+
+
+def test_cells_tell_the_fields_in_which_any_two_of_them_differ() -> None:
+    plain, longer = with_fields("sft"), with_fields("sft", training__steps=3)
+    spread = with_fields("sft", training__match="sequences", adapter__targets=["q_proj", "v_proj"])
+    assert telling([plain, longer]) == ("training.steps",)
+    assert telling([plain, longer, spread]) == ("adapter.targets", "training.match", "training.steps")
+    assert telling([plain]) == telling([plain, plain]) == telling([]) == ()
+
+
+def test_a_label_is_what_the_columns_of_a_table_do_not_tell() -> None:
+    plain, longer = with_fields("sft"), with_fields("sft", training__steps=3, adapter__targets=["q_proj", "v_proj"])
+    engine, other = with_fields("grpo", rollouts={"dtype": "bf16"}), with_fields("grpo", rollouts={"cap": 1e-5 + 1})
+    found = labels({cell: cell.spec.method for cell in (plain, engine, longer, other)})
+    assert found == {
+        plain: "adapter.targets unset, training.steps 2",
+        longer: "adapter.targets q_proj+v_proj, training.steps 3",
+        engine: "rollouts.cap 2, rollouts.dtype bf16",
+        other: "rollouts.cap 1.00001, rollouts.dtype unset",
+    }
+    assert set(labels({cell: cell.identity for cell in (plain, longer)}).values()) == {""}
 
 
 def test_a_cell_keeps_its_name() -> None:

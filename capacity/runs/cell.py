@@ -5,7 +5,7 @@ of the evaluation is none of them: it is part of the protocol.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -91,6 +91,39 @@ def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell
     for run in runs:
         found.setdefault(cell_of(spec_of(run)), []).append(run)
     return {cell: sorted(members, key=lambda run: spec_of(run).seed) for cell, members in found.items()}
+
+
+def telling(cells: Iterable[Cell]) -> tuple[Field, ...]:
+    """The fields in which at least two of the cells differ, by name."""
+    some = list(cells)
+    return tuple(sorted({field for other in some for field in some[0].differs(other)}))
+
+
+def labels(shown: Mapping[Cell, Hashable]) -> dict[Cell, str]:
+    """What tells each cell from those that a table shows alike: "evaluation.temperature 0.5, training.steps 24".
+
+    Args:
+        shown: what the columns of the table say of each cell.
+
+    Returns:
+        The fields and values in which a cell differs from its likes; "" where the columns tell it from all others.
+    """
+    alike: dict[Hashable, list[Cell]] = {}
+    for cell, columns in shown.items():
+        alike.setdefault(columns, []).append(cell)
+    told = {columns: telling(members) for columns, members in alike.items()}
+    return {
+        cell: ", ".join(f"{field} {_in_words(cell.fields.get(field))}" for field in told[columns])
+        for cell, columns in shown.items()
+    }
+
+
+def _in_words(value: Any) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, list):
+        return "+".join(str(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def order(spec: RunSpec, trained_parameters: int) -> tuple[object, ...]:
