@@ -12,12 +12,14 @@ from scipy import stats
 from capacity import codes
 from capacity.errors import DataError
 from capacity.runs.study import Run, Study
+from capacity.spec.parts import WarmStartSpec
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.lengths import reward_bits, update_bits
-from capacity_analysis.lengths.descriptions import QUANTITIES, Measured, describe
-from capacity_analysis.lengths.prequential import excess_bits, prequential_bits, surplus_bits
+from capacity_analysis.lengths import rewards, update
+from capacity_analysis.lengths.demonstrations import excess_bits, prequential_bits, surplus_bits
+from capacity_analysis.lengths.descriptions import QUANTITIES, describe
+from capacity_analysis.lengths.quantities import Measured
 from capacity_analysis.statistics import quantisers
 
 # Codes
@@ -65,13 +67,13 @@ def test_binary_entropy():
 
 
 def test_reward_bits_of_groups():
-    found = reward_bits.reward_bits([0, 8, 3, 4], 8)
+    found = rewards.reward_bits([0, 8, 3, 4], 8)
     assert (found.groups, found.dead, found.cap) == (4, 2, 32)
     assert found.ideal == pytest.approx(8 * float(codes.binary_entropy(3 / 8)) + 8)
     assert found.realised - found.live == pytest.approx(2 * float(codes.kt_code_bits(0, 8)))
     assert found.ideal < found.realised
     with pytest.raises(ValueError, match="no group"):
-        reward_bits.reward_bits([], 8)
+        rewards.reward_bits([], 8)
 
 
 # Demonstrations
@@ -105,14 +107,14 @@ def test_surplus():
 
 
 def test_generalisation_bound():
-    assert update_bits.generalisation_gap(208, 7473) == pytest.approx(0.0992, abs=5e-5)
-    assert update_bits.generalisation_gap(16 * 3e6, 7473) == pytest.approx(47, abs=0.5)
+    assert update.generalisation_gap(208, 7473) == pytest.approx(0.0992, abs=5e-5)
+    assert update.generalisation_gap(16 * 3e6, 7473) == pytest.approx(47, abs=0.5)
     with pytest.raises(ValueError, match="needs an example"):
-        update_bits.generalisation_gap(208, 0)
+        update.generalisation_gap(208, 0)
 
 
 def test_two_part_code():
-    found = update_bits.two_part_bits(26, 800, 8)
+    found = update.two_part_bits(26, 800, 8)
     assert (found.payload, found.header, found.selection, found.total) == (208, 6400, 3, 6611)
 
 
@@ -154,9 +156,9 @@ def table(runs: list[Run], pool: int | Absent = 8192, tried: int | Absent = 6, e
 def test_sft_from_what_was_recorded(tmp_path: Path):
     study = study_in(tmp_path)
     runs = [made(study, spec("sft", seed), **HELDOUT) for seed in (0, 1)]
-    (arm,) = table(runs).arms
-    v = arm.values
-    assert arm.seeds == (0, 1)
+    (cell,) = table(runs).cells
+    v = cell.values
+    assert cell.seeds == (0, 1)
     assert v["prequential_bits"] == Measured(456.0, 456.0, 456.0, 2)
     assert v["prequential_bits_per_demonstration"].estimate == 456 / 24
     assert v["excess_bits"].estimate == 456 - 24 * 15
@@ -168,7 +170,7 @@ def test_sft_from_what_was_recorded(tmp_path: Path):
     assert v["payload_bits"].estimate == 208
     assert v["selection_bits"].estimate == pytest.approx(math.log2(6))
     assert v["two_part_bits"].estimate == pytest.approx(208 + 4000 + math.log2(6))
-    assert v["gap_payload"].estimate == pytest.approx(update_bits.generalisation_gap(208 + math.log2(6), 6))
+    assert v["gap_payload"].estimate == pytest.approx(update.generalisation_gap(208 + math.log2(6), 6))
     assert "does not apply" in v["reward_cap_bits"].reason
 
 
@@ -176,14 +178,14 @@ def test_the_base_of_the_first_pass_is_used_where_it_was_recorded(tmp_path: Path
     study, run_spec = study_in(tmp_path), spec("sft")
     rows = steps_of("sft", base_code_length_bits=264.0)
     folder = study.add(run_spec, FINGERPRINT, result(run_spec, [1], **HELDOUT), rows, outcomes([1]), b"t")
-    v = table([study.read(folder)]).arms[0].values
+    v = table([study.read(folder)]).cells[0].values
     assert v["excess_bits"].estimate == (456 - 528) - 24 * (150 - 200) / 10
 
 
 def test_grpo_from_what_was_recorded(tmp_path: Path):
-    (arm,) = table([made(study_in(tmp_path), spec("grpo"))]).arms
-    v = arm.values
-    hits = reward_bits.reward_bits([0, 2, 4] * 2, 4)
+    (cell,) = table([made(study_in(tmp_path), spec("grpo"))]).cells
+    v = cell.values
+    hits = rewards.reward_bits([0, 2, 4] * 2, 4)
     assert v["reward_cap_bits"] == Measured(24.0, None, None, 1)
     assert v["reward_realised_bits"].estimate == pytest.approx(hits.realised)
     assert v["reward_live_bits_per_parameter"].estimate == pytest.approx(hits.live / 13)
@@ -193,8 +195,8 @@ def test_grpo_from_what_was_recorded(tmp_path: Path):
 
 def test_every_quantity_is_measured_by_some_method(tmp_path: Path):
     study = study_in(tmp_path)
-    arms = table([made(study, spec("sft"), **HELDOUT), made(study, spec("grpo"))]).arms
-    measured = {key for arm in arms for key, value in arm.values.items() if isinstance(value, Measured)}
+    cells = table([made(study, spec("sft"), **HELDOUT), made(study, spec("grpo"))]).cells
+    measured = {key for cell in cells for key, value in cell.values.items() if isinstance(value, Measured)}
     assert {q.key for q in QUANTITIES} == measured
 
 
@@ -202,7 +204,7 @@ def test_mixed_and_control_methods(tmp_path: Path):
     study = study_in(tmp_path)
     runs = [made(study, spec(method)) for method in ("sft+grpo", "random-reward", "rft", "rft-online")]
     found = table(runs)
-    by = {arm.method: arm.values for arm in found.arms}
+    by = {cell.method: cell.values for cell in found.cells}
     assert by["sft+grpo"]["prequential_bits"].estimate == 240  # its first half
     assert by["sft+grpo"]["reward_cap_bits"].estimate == 12  # its second
     assert by["rft"]["prequential_bits"].estimate == 456
@@ -214,35 +216,35 @@ def test_mixed_and_control_methods(tmp_path: Path):
 
 def test_only_the_first_pass_is_coded(tmp_path: Path):
     run = made(study_in(tmp_path), spec("sft"), **HELDOUT)
-    v = table([run], pool=5).arms[0].values  # a step has 3 prompts
+    v = table([run], pool=5).cells[0].values  # a step has 3 prompts
     assert v["prequential_bits"].estimate == 240
     assert v["excess_bits"].estimate == 240 - 12 * 15
-    assert "fewer prompts than one step" in table([run], pool=2).arms[0].values["prequential_bits"].reason
-    unknown = table([run], pool=Absent("nobody knows")).arms[0].values
+    assert "fewer prompts than one step" in table([run], pool=2).cells[0].values["prequential_bits"].reason
+    unknown = table([run], pool=Absent("nobody knows")).cells[0].values
     assert unknown["prequential_bits"] == unknown["gap_payload"] == Absent("nobody knows")
 
 
 def test_what_was_not_recorded_is_said(tmp_path: Path):
     run = made(study_in(tmp_path), spec("sft"))
-    v = table([run], tried=Absent("not recorded")).arms[0].values
+    v = table([run], tried=Absent("not recorded")).cells[0].values
     for key in ("excess_bits", "heldout_bits_per_token", "excess_bits_per_parameter"):
         assert "held-out" in v[key].reason
     assert "--epsilon" in v["surplus_bits"].reason
     assert v["two_part_bits"] == Absent("not recorded")
     assert v["prequential_bits"].estimate == 456
-    assert table([run], epsilon=1.9).arms[0].values["surplus_bits"] == Measured(240 - 228, None, None, 1, False)
+    assert table([run], epsilon=1.9).cells[0].values["surplus_bits"] == Measured(240 - 228, None, None, 1, False)
     assert set(v) == {q.key for q in QUANTITIES}
 
 
 def test_metrics_without_code_lengths(tmp_path: Path):
     study, run_spec = study_in(tmp_path), spec("sft")
     folder = study.add(run_spec, FINGERPRINT, result(run_spec, [1]), [Step(step=0, loss=1)], outcomes([1]), b"t")
-    assert "no code lengths" in table([study.read(folder)]).arms[0].values["prequential_bits"].reason
+    assert "no code lengths" in table([study.read(folder)]).cells[0].values["prequential_bits"].reason
 
 
 def test_negative_excess_is_printed_and_warned_of(tmp_path: Path):
     found = table([made(study_in(tmp_path), spec("sft"), **HELDOUT | {"heldout_code_length_bits": 250.0})])
-    assert found.arms[0].values["excess_bits"].estimate == 456 - 24 * 25
+    assert found.cells[0].values["excess_bits"].estimate == 456 - 24 * 25
     assert any("negative" in w for w in found.warnings)
 
 
@@ -250,14 +252,46 @@ def test_interval_over_seeds_is_students(tmp_path: Path):
     study = study_in(tmp_path)
     bits = (140.0, 150.0, 170.0)
     runs = [made(study, spec("sft", i), **HELDOUT | {"heldout_code_length_bits": b}) for i, b in enumerate(bits)]
-    v = table(runs).arms[0].values["heldout_bits_per_demonstration"]
+    v = table(runs).cells[0].values["heldout_bits_per_demonstration"]
     expected = stats.t.interval(0.95, 2, np.mean(bits) / 10, stats.sem(bits) / 10)
     assert (v.low, v.high) == pytest.approx(expected)
 
 
-def test_arms_are_side_by_side_by_size(tmp_path: Path):
+def test_a_trial_of_tuning_is_no_seed(tmp_path: Path):
+    study = study_in(tmp_path)
+    runs = [made(study, spec("sft", seed), **HELDOUT) for seed in range(3)]
+    trial = made(study, spec("sft", 1000, split="validation"), **HELDOUT | {"heldout_code_length_bits": 250.0})
+    (cell,) = table([*runs, trial]).cells
+    assert cell.seeds == (0, 1, 2)
+    assert cell.values["heldout_bits_per_demonstration"] == Measured(15.0, 15.0, 15.0, 3)
+    with pytest.raises(DataError, match="on the test split: nothing to describe"):
+        table([trial])
+
+
+def test_two_rates_of_the_warm_start_are_two_cells_and_told_apart(tmp_path: Path):
+    study = study_in(tmp_path)
+    warm = [WarmStartSpec(learning_rate=rate) for rate in (0.003, 0.01)]
+    runs = [made(study, spec("sft+grpo", s).model_copy(update={"warm_start": w})) for w in warm for s in range(3)]
+    told = [(cell.seeds, cell.differs) for cell in table(runs).cells]
+    assert told == [((0, 1, 2), f"warm_start.learning_rate {rate}") for rate in ("0.003", "0.01")]
+
+
+def test_two_temperatures_of_the_evaluation_are_two_cells_and_told_apart(tmp_path: Path):
+    study = study_in(tmp_path)
+    runs = [made(study, spec("grpo", seed, temperature=t)) for t in (0.0, 1.0) for seed in range(3)]
+    told = [(cell.seeds, cell.differs) for cell in table([*runs, made(study, spec("sft"))]).cells]
+    assert told == [((0,), ""), *(((0, 1, 2), f"evaluation.temperature {t}") for t in (0, 1))]
+
+
+def test_what_the_intervals_are_for_is_said_with_the_number_of_seeds(tmp_path: Path):
+    study = study_in(tmp_path)
+    runs = [made(study, spec("sft", seed)) for seed in range(3)] + [made(study, spec("grpo"))]
+    assert table(runs).intervals == "Intervals: 95 % over fresh seeds, 3 seeds; one seed, no interval."
+
+
+def test_methods_are_side_by_side_by_size(tmp_path: Path):
     study = study_in(tmp_path)
     runs = [made(study, spec(m)) for m in ("grpo", "rft", "sft", "base")]
-    assert [arm.method for arm in table(runs).arms] == ["sft", "rft", "grpo"]
+    assert [cell.method for cell in table(runs).cells] == ["sft", "rft", "grpo"]
     with pytest.raises(DataError, match="nothing to describe"):
         table([made(study_in(tmp_path / "other"), spec("base"))])

@@ -11,8 +11,11 @@ from capacity.errors import DataError, SpecError
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.lengths.looked_up import configurations, train_items
 from capacity_cli.app import app
-from capacity_cli.describe import configurations_tried, train_items
+from capacity_reports.sections.lengths import lengths_section
+from capacity_reports.sources import Lookups, read_source
+from capacity_reports.views import Analysis, Options
 
 
 def run(*arguments: str) -> str:
@@ -52,14 +55,53 @@ def test_json_has_every_quantity_of_every_arm(study: Study):
     assert "not to be divided" in found["warnings"][0]
 
 
-def test_text_says_what_was_not_measured_and_why(study: Study):
+def test_text_shows_intervals_what_they_are_for_and_why_quantities_are_absent(study: Study):
+    add_run(study, spec("sft", 3), HELDOUT | {"heldout_code_length_bits": 170.0})
     text = run(str(study.folder), "--configurations", "4")
-    assert "abacus-0.9m, 13 trained parameters (tinylora)" in text
-    assert "sft bf16 (3 seeds)" in text
-    assert "excess description length: bits learnt" in text
-    assert "[1] not measured: the run recorded no loss on held-out demonstrations" in text
-    assert "[2] not measured: the run recorded no rewards" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert "Intervals: 95 % over fresh seeds, 4 seeds; 95 % over fresh seeds, 3 seeds." in text
+    assert ["sft", "tinylora", "13", "bf16", "4", "20", "15.5", "(13.9", "to", "17.1)", "2", "1.55", "(1.39", "to", "1.71)"] in lines  # fmt: skip
+    assert next(line[:9] for line in lines if line[:1] == ["grpo"] and "208" in line) == [
+        "grpo",
+        "tinylora",
+        "13",
+        "bf16",
+        "3",
+        "208",
+        "4,000",
+        "2",
+        "4,210",
+    ]
+    assert "Not measured for grpo, the run recorded no loss on held-out demonstrations" in text
+    assert "Not measured for rft, the run recorded no rewards" in text
     assert "NaN" not in text
+
+
+def test_command_and_page_say_the_same_of_a_study_with_tuning_and_two_protocols(study: Study):
+    add_run(study, spec("sft", 1000, split="validation"), HELDOUT | {"heldout_code_length_bits": 250.0})
+    for seed in range(2):
+        add_run(study, spec("grpo", seed, temperature=0.0), {})
+    found = json.loads(run(str(study.folder), "--json", "--configurations", "4"))
+    told = [(arm["method"], arm["differs"], arm["seeds"]) for arm in found["arms"]]
+    assert told == [
+        ("sft", "", [0, 1, 2]),
+        ("rft", "", [0, 1, 2]),
+        ("grpo", "evaluation.temperature 0", [0, 1]),
+        ("grpo", "evaluation.temperature 1", [0, 1, 2]),
+    ]
+    analysis = Analysis(read_source(str(study.folder)), Options(), (), (), ())
+    section = lengths_section(analysis, Lookups(train_items, lambda *_: 4))
+    (exported,) = [block for block in section.blocks if getattr(block, "name", "") == "description-lengths"]
+    measured = ("estimate", "low", "high", "n")
+    of_page = {(r["cell"], r["quantity"]): tuple(r[name] for name in measured) for r in exported.records() if r["n"]}
+    of_command = {
+        (arm["cell"], key): tuple(value[name] for name in measured)
+        for arm in found["arms"]
+        for key, value in arm["quantities"].items()
+        if "n" in value
+    }
+    assert of_page == of_command
+    assert "what differs" in run(str(study.folder))
 
 
 def test_epsilon(study: Study):
@@ -83,10 +125,10 @@ def test_configurations_are_the_trials_of_the_shipped_rate_and_unknown_for_other
     }  # fmt: skip
     rows = [row, row | {"method": "sft", "demonstrations": "worked", "learning_rate": 0.002}]
     monkeypatch.setattr("capacity.plan.rates.shipped", lambda: rows)
-    assert configurations_tried(spec("grpo"), 13) == 3
-    assert configurations_tried(spec("random-reward"), 13) == 3
-    assert isinstance(configurations_tried(spec("sft"), 13), Absent)  # its rate is another than the shipped one
-    assert isinstance(configurations_tried(spec("rft"), 13), Absent)  # none ships
+    assert configurations(spec("grpo"), 13) == 3
+    assert configurations(spec("random-reward"), 13) == 3
+    assert isinstance(configurations(spec("sft"), 13), Absent)  # its rate is another than the shipped one
+    assert isinstance(configurations(spec("rft"), 13), Absent)  # none ships
 
 
 def test_train_split_of_a_task_and_of_an_unknown_one():
@@ -108,6 +150,8 @@ def test_styles_of_demonstrations_are_arms_of_their_own(study: Study):
         ("sft", "worked&style_bits=8&style_shift=0", [0, 1, 2]),
     ]
     text = run(str(study.folder), "--configurations", "4")
-    assert text.count("13 trained parameters (tinylora), demonstrations worked") == 2
-    assert text.count("grpo bf16 (3 seeds)") == 2  # sees none, so it stands with each
-    assert "(6 seeds)" not in text
+    for style in (spec("sft").task.style, "worked&style_bits=8&style_shift=0"):
+        assert f"Update, abacus-0.9m, {style}" in text
+    rows = [line.split()[:5] for line in text.splitlines()]
+    assert rows.count(["grpo", "tinylora", "13", "bf16", "3"]) == 2 * 2  # sees none, so it stands with each
+    assert not any(row[4:] == ["6"] for row in rows)

@@ -18,11 +18,13 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.published import reference_points
 from capacity_analysis.data.table import read_points
 from capacity_analysis.data.tuning import rate_trials
-from capacity_analysis.lengths.descriptions import Measured, describe
+from capacity_analysis.lengths.descriptions import describe
+from capacity_analysis.lengths.quantities import Measured
 from capacity_analysis.statistics.hill import fit_hill
 from capacity_analysis.statistics.intervals import difference_interval
 from capacity_reports.blocks import Column, Figure, Report, Table
 from capacity_reports.report import build_report, csv_text, try_report, write_files, write_report
+from capacity_reports.sections.lengths import section_of
 from capacity_reports.sections.paired import differences
 from capacity_reports.sections.summary import claims
 from capacity_reports.sources import Lookups, read_source
@@ -102,17 +104,47 @@ def test_thresholds_ratios_and_null_calibration_are_those_of_the_analysis(report
 
 def test_description_lengths_and_rates_are_those_of_the_analysis(report, folder):
     found = describe(Study(folder).runs(), train_items=lambda _: 10_000, configurations=lambda *_: 3)
-    arm = next(a for a in found.arms if a.method == "sft" and a.trained_parameters == 28 and a.learning_rate == 0.01)
-    excess = arm.values["excess_bits"]
+    cell = next(c for c in found.cells if c.method == "sft" and c.trained_parameters == 28)
+    excess = cell.values["excess_bits"]
     assert isinstance(excess, Measured)
-    rows = report.table("lengths-demonstrations-abacus-0-9m").records()
-    shown = next(r for r in rows if (r["method"], r["trained_parameters"]) == ("sft", 28))
-    assert shown["seeds"] == 3  # validation runs are not among them
-    assert isinstance(shown["excess_bits"], float)
+    shown = report.table("lengths-first-pass-abacus-0-9m")
+    row = next(r for r in shown.records() if (r["method"], r["trained_parameters"]) == ("sft", 28))
+    assert row["seeds"] == 3  # validation runs are not among them
+    assert tuple(row[f"excess_bits{end}"] for end in ("", "_low", "_high")) == (
+        excess.estimate,
+        excess.low,
+        excess.high,
+    )
+    assert "excess description length: bits learnt, 95 % low" not in [column.heading for column in shown.shown]
+    text = f"{excess.estimate:,.0f} ({excess.low:,.0f} to {excess.high:,.0f})"
+    assert any(text in line for line in shown.texts())
+    assert text in report.html()
+    assert text in report.markdown()
+    said = "Intervals: 95 % over fresh seeds, 3 seeds."
+    assert said in [line for b in report.section("description-lengths").blocks for line in getattr(b, "lines", ())]
+    assert report.figure("bits-against-size-abacus-0-9m").caption.endswith(said)
     trials = rate_trials(read_points(str(folder)))
     tried = [r for m in ("sft", "grpo") for r in report.table(f"rates-abacus-0-9m-{m}").records()]
     assert len(tried) == sum(len(t.rates) for t in trials) == 3 * 2 * len(SMALL)
     assert {(r["arm"], r["rate"]) for r in tried if r["best"]} == {(t.arm, t.best) for t in trials}
+
+
+def test_cells_that_differ_in_more_than_their_size_have_lines_of_their_own(tmp_path):
+    study = full_study(tmp_path / "l", methods=("sft",), sizes=SMALL[1:3], seeds=2, items=20, tuned=False)
+    for groups, u in SMALL[1:3]:
+        for seed in range(2):
+            greedy = spec("abacus-0.9m", "sft", groups, u, seed, 20, temperature=0.0)
+            add(study, greedy, 0.5, np.random.default_rng(0))
+    found = describe(study.runs(), train_items=lambda _: 10_000, configurations=lambda *_: 3)
+    figure = next(block for block in section_of(found).blocks if isinstance(block, Figure))
+    from matplotlib.figure import Figure as Canvas
+
+    axes = Canvas().add_subplot()
+    figure.draw(axes)
+    drawn = {str(line.get_label()): list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2}
+    lines = [f"sft evaluation.temperature {t}: bits learnt (excess)" for t in (0, 1)]
+    assert [drawn[line] for line in lines] == [[13, 28]] * 2
+    assert drawn["all methods: payload"] == [13, 28]
 
 
 def test_dynamics_are_means_over_seeds_and_blocks(report):
@@ -155,6 +187,15 @@ def test_files_for_programs_hold_raw_values(report, tmp_path):
     table = Table("t", "T", (Column("a", "A", "percent"), Column("b", "B", "percent", "open")), ((0.25, None),))
     assert csv_text(table) == "a,b\n0.25,\n"
     assert table.texts() == [["25.0", "open"]]
+
+
+def test_people_read_an_interval_behind_its_value_and_programs_a_column_for_each_end():
+    ends = Column("low", "95 % low", "number"), Column("high", "95 % high", "number")
+    columns = (Column("bits", "bits", "number", ends=("low", "high")), *ends)
+    table = Table("t", "T", columns, ((20.0, 18.0, 22.0), (16.0, 16.0, 16.0), (3.0, None, None), (None, None, None)))
+    assert [column.heading for column in table.shown] == ["bits"]
+    assert table.texts() == [["20 (18 to 22)"], ["16"], ["3"], ["–"]]
+    assert csv_text(table).splitlines()[:2] == ["bits,low,high", "20.0,18.0,22.0"]
 
 
 def test_figures_for_a_paper(report, tmp_path):

@@ -11,6 +11,7 @@ from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import TaskSpec
+from capacity.spec.run import RunSpec
 
 _REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
 
@@ -55,16 +56,8 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
     """
     if not is_embedded(model):
         return TunedRate(UNTUNED.get(adapter, UNTUNED_SMALL), at_edge=False, tuned_at=None)
-    tuned = METHODS[method].rate_from
-    rows = [
-        row
-        for row in shipped()
-        if (row["model"], row["task"], row["method"], row["adapter"]) == (model, task.name, tuned, adapter)
-        and (tuned != "sft" or row["demonstrations"] == task.demonstrations)
-    ]
-    distance = {row["trained_parameters"]: _distance(row["trained_parameters"], trained_parameters) for row in rows}
-    row = min(rows, key=lambda r: distance[r["trained_parameters"]], default=None)
-    if row is None or distance[row["trained_parameters"]] > math.log(_REACH):
+    row = _nearest(model, task, method, adapter, trained_parameters)
+    if row is None:
         raise SpecError(
             f"no learning rate is tuned for {method}, {adapter} of {trained_parameters:,} parameters on {model}, "
             f"task {task.label}: give one with --learning-rates {method}=RATE"
@@ -72,14 +65,37 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
     return TunedRate(float(row["learning_rate"]), bool(row["at_edge"]), row["trained_parameters"])
 
 
+def rates_tried(spec: RunSpec, trained_parameters: int) -> int | None:
+    """Among how many learning rates that of a run was chosen; None if it is not one that ships for such a run."""
+    if spec.training is None or not is_embedded(spec.model):
+        return None
+    row = _nearest(spec.model, spec.task, spec.method, spec.adapter.kind, trained_parameters)
+    return len(row["trials"]) if row is not None and row["learning_rate"] == spec.training.learning_rate else None
+
+
+def _nearest(
+    model: str, task: TaskSpec, method: Method, adapter: str, trained_parameters: int
+) -> dict[str, Any] | None:
+    """The shipped row of the nearest size; None if there is none within a factor of `_REACH`."""
+    tuned = METHODS[method].rate_from
+    near = [
+        row
+        for row in shipped()
+        if (row["model"], row["task"], row["method"], row["adapter"]) == (model, task.name, tuned, adapter)
+        and (tuned != "sft" or row["demonstrations"] == task.demonstrations)
+        and _distance(row["trained_parameters"], trained_parameters) <= math.log(_REACH)
+    ]
+    return min(near, key=lambda row: _distance(row["trained_parameters"], trained_parameters), default=None)
+
+
 def is_embedded(model: str) -> bool:
-    """Whether it is one of the models that are shipped, whose rates are tuned."""
+    """Whether a model is among those that are shipped, whose rates are tuned."""
     base = parse_model(model).base
     return base in ALIASES and ALIASES[base].source == "embedded"
 
 
 def _distance(one: int, other: int) -> float:
-    """Of two sizes, on a logarithmic scale."""
+    """The distance of two sizes on a logarithmic scale."""
     return abs(math.log(one) - math.log(other))
 
 

@@ -8,7 +8,7 @@ from capacity.spec.parts import TaskSpec
 from capacity.tasks import abacus, data_sets, jsonl, reasoning
 from capacity.tasks.gsm8k import GSM8K
 from capacity.tasks.mathematics import MATHEMATICS
-from capacity.tasks.task import Task
+from capacity.tasks.task import Split, Task
 
 # The tasks whose problems are rows of a data set.
 DATA_SETS: Mapping[str, data_sets.DataSet] = {"gsm8k": GSM8K, **MATHEMATICS, "jsonl": jsonl.JSONL}
@@ -37,6 +37,16 @@ def open_task(spec: TaskSpec) -> Task:
     if spec.name not in OPEN:
         raise unknown("task", spec.name, OPEN)
     return OPEN[spec.name](spec)
+
+
+def count_items(spec: TaskSpec, split: Split) -> int:
+    """How many items a split of a task has.
+
+    Raises:
+        SpecError: as `open_task`.
+        DataError: the data of the task is not at hand, or has no such split.
+    """
+    return len(open_task(spec).items(split))
 
 
 def parse_task(text: str) -> TaskSpec:

@@ -62,9 +62,9 @@ def report_json(written: Path | Absent | None) -> dict[str, str | None]:
 
 def lookups() -> Lookups:
     """What a report takes from tasks and shipped rates."""
-    from capacity_cli.describe import configurations_tried, train_items
+    from capacity_analysis.lengths.looked_up import configurations, train_items
 
-    return Lookups(train_items, configurations_tried, prompt_of)
+    return Lookups(train_items, configurations, prompt_of)
 
 
 def prompt_of(spec: RunSpec, item: str) -> str | Absent:

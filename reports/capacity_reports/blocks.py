@@ -4,7 +4,7 @@ A table holds raw values (shares of 1, not percent): files for programs and page
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -19,12 +19,22 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. `kind` says how its values are written; `absent` is written where there is no value."""
+    """One column.
+
+    Attributes:
+        key: its name in files for programs.
+        heading: its name for people.
+        kind: how its values are written.
+        absent: what is written where there is no value.
+        ends: keys of the two columns that hold the intervals of its values. People read "20 (18 to 22)" here; programs
+            read three columns.
+    """
 
     key: str
     heading: str
     kind: Kind = "text"
     absent: str = NOTHING
+    ends: tuple[str, str] | None = None
 
     @property
     def numeric(self) -> bool:
@@ -106,15 +116,34 @@ class Table:
         keys = [c.key for c in self.columns]
         return [dict(zip(keys, row, strict=True)) for row in self.rows]
 
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """The columns that people read: ends of intervals stand behind their values, not in columns of their own."""
+        ends = {end for column in self.columns for end in column.ends or ()}
+        return tuple(column for column in self.columns if column.key not in ends)
+
+    def cells(self) -> list[list[tuple[Column, Cell, str]]]:
+        """The rows over the columns that are shown: column, raw value, and the value as people read it."""
+        return [[(c, row[c.key], _with_ends(c, row)) for c in self.shown] for row in self.records()]
+
     def texts(self) -> list[list[str]]:
         """The rows as people read them."""
-        return [[c.text(v) for c, v in zip(self.columns, row, strict=True)] for row in self.rows]
+        return [[text for _, _, text in row] for row in self.cells()]
 
     def _repr_html_(self) -> str:
         """The table in a notebook."""
-        heads = "".join(f"<th>{escape(c.heading)}</th>" for c in self.columns)
+        heads = "".join(f"<th>{escape(c.heading)}</th>" for c in self.shown)
         rows = "".join("<tr>" + "".join(f"<td>{escape(t)}</td>" for t in row) + "</tr>" for row in self.texts())
         return f"<table><caption>{escape(self.title)}</caption><tr>{heads}</tr>{rows}</table>"
+
+
+def _with_ends(column: Column, row: Mapping[str, Cell]) -> str:
+    """A value with its interval; alone if it has none, or one whose ends are written as the value is."""
+    text = column.text(row[column.key])
+    if column.ends is None or row[column.ends[0]] is None:
+        return text
+    low, high = (column.text(row[end]) for end in column.ends)
+    return text if text == low == high else f"{text} ({low} to {high})"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,6 @@ def _fenced(text: str) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    rows = [[_plain(c.heading) or " " for c in table.columns], ["---:" if c.numeric else "---" for c in table.columns]]
+    rows = [[_plain(c.heading) or " " for c in table.shown], ["---:" if c.numeric else "---" for c in table.shown]]
     rows += [[_plain(cell) for cell in row] for row in table.texts()]
     return [*("| " + " | ".join(row) + " |" for row in rows), ""]

@@ -1,18 +1,17 @@
 """Description lengths: bits of demonstrations, rewards and updates, side by side."""
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.lengths.descriptions import (
     QUANTITIES,
-    DescribedArm,
+    CellLengths,
     Description,
-    Measured,
     by_demonstrations,
     describe,
 )
+from capacity_analysis.lengths.quantities import Category, Measured, Quantity
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, numbers
 from capacity_reports.sources import Lookups, attempt, ordered
@@ -21,83 +20,105 @@ from capacity_reports.views import Analysis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CATEGORIES = {"demonstrations": "Demonstrations", "rewards": "Rewards", "update": "Update"}
+_NAME, _TITLE = "description-lengths", "Description lengths"
+_CATEGORIES: dict[Category, str] = {
+    "held-out": "Held-out demonstrations",
+    "first pass": "Demonstrations of the first pass",
+    "rewards": "Rewards",
+    "update": "Update",
+}
 _PAYLOAD, _ALL = "payload", "all methods"
-# What is drawn: quantity, how it is named in the key.
+# What is drawn: the key of the quantity, and its name in the legend.
 _DRAWN = (
     ("excess_bits", "bits learnt (excess)"),
     ("reward_live_bits", "rewards, live groups (a cap)"),
     ("payload_bits", _PAYLOAD),
 )
+# What every table says of a cell, and what it says beside where this does not tell all cells apart.
+_COLUMNS = (
+    Column("method", "method"),
+    Column("adapter", "adapter"),
+    Column("trained_parameters", "trained parameters", "count"),
+    Column("storage_dtype", "dtype"),
+)
+_DIFFERS = Column("differs", "what differs")
 
 
 def lengths_section(analysis: Analysis, lookups: Lookups) -> Section:
-    """The section of description lengths: tables of all quantities, and a chart of three of them against the size."""
+    """The section of a source's description lengths, or why it has none."""
     source = analysis.source
     if not source.trained:
         why = "a points table holds no code lengths" if source.study is None else "no trained run is complete"
-        return Section("description-lengths", "Description lengths", (), why)
+        return Section(_NAME, _TITLE, (), why)
     found = attempt(
         lambda: describe(source.trained, train_items=lookups.train_items, configurations=lookups.configurations)
     )
-    if isinstance(found, Absent):
-        return Section("description-lengths", "Description lengths", (), found.reason)
-    blocks: list[Block] = [Text(found.warnings, bullets=True)]
-    for model in dict.fromkeys(arm.model for arm in found.arms):
-        styles = by_demonstrations([arm for arm in found.arms if arm.model == model])
-        for style, arms in styles.items():
+    return Section(_NAME, _TITLE, (), found.reason) if isinstance(found, Absent) else section_of(found)
+
+
+def section_of(found: Description) -> Section:
+    """Tables of all quantities, and a chart of three of them against the size."""
+    blocks: list[Block] = [Text(found.warnings, bullets=True), Text((found.intervals,))]
+    for model in dict.fromkeys(one.model for one in found.cells):
+        styles = by_demonstrations([one for one in found.cells if one.model == model])
+        for style, cells in styles.items():
             where = f"{model}, {style}" if len(styles) > 1 else model
-            figure = _chart(where, arms)
-            if figure is not None:
-                blocks.append(figure)
-            blocks += [_wide(where, category, arms) for category in _CATEGORIES if _applies(category, arms)]
-    blocks += _reasons(found)
-    blocks.append(_long(found))
-    return Section("description-lengths", "Description lengths", tuple(blocks))
+            figure = _chart(where, cells, found.intervals)
+            tables = [_table(where, category, cells) for category in _CATEGORIES]
+            blocks += [block for block in (figure, *tables) if block is not None]
+    return Section(_NAME, _TITLE, (*blocks, *_reasons(found), _all(found)))
 
 
-def _applies(category: str, arms: Sequence[DescribedArm]) -> bool:
-    keys = [q.key for q in QUANTITIES if q.category == category]
-    return any(isinstance(arm.values[key], Measured) for arm in arms for key in keys)
-
-
-def _wide(where: str, category: str, arms: Sequence[DescribedArm]) -> Table:
-    quantities = [
-        q for q in QUANTITIES if q.category == category and any(isinstance(a.values[q.key], Measured) for a in arms)
-    ]
-    shown = [a for a in arms if any(isinstance(a.values[q.key], Measured) for q in quantities)]
-    columns = (
-        Column("method", "method"),
-        Column("trained_parameters", "trained parameters", "count"),
-        Column("seeds", "seeds", "count"),
-        *(Column(q.key, f"{q.words}, {q.unit}", "number") for q in quantities),
-    )
-    rows = tuple(
-        (a.method, a.trained_parameters, len(a.seeds), *(_estimate(a, q.key) for q in quantities)) for a in shown
-    )
+def _table(where: str, category: Category, cells: Sequence[CellLengths]) -> Table | None:
+    """The cells in which something of a category was measured; None if there are none."""
+    quantities = [q for q in QUANTITIES if q.category == category and any(_measured(one, q) for one in cells)]
+    shown = [one for one in cells if any(_measured(one, q) for q in quantities)]
+    if not shown:
+        return None
+    differs = any(one.differs for one in shown)
+    columns = [*_COLUMNS, *([_DIFFERS] if differs else []), Column("seeds", "seeds", "count")]
+    for q in quantities:
+        low, high = f"{q.key}_low", f"{q.key}_high"
+        columns.append(Column(q.key, f"{q.words}, {q.unit}", "number", ends=(low, high)))
+        columns += [Column(low, f"{q.words}, 95 % low", "number"), Column(high, f"{q.words}, 95 % high", "number")]
     return Table(
         slug("lengths", category, where),
         f"{_CATEGORIES[category]}, {where}",
-        columns,
-        rows,
-        "Means over seeds; intervals are in the exported table description-lengths. – : not measured, or "
-        "does not apply.",
+        tuple(columns),
+        tuple(
+            (
+                *_head(one),
+                *([one.differs] if differs else []),
+                len(one.seeds),
+                *(value for q in quantities for value in _with_ends(one, q)),
+            )
+            for one in shown
+        ),
+        "Means over seeds with their intervals. – : not measured, or does not apply.",
     )
 
 
-def _estimate(arm: DescribedArm, key: str) -> float | None:
-    value = arm.values[key]
-    return value.estimate if isinstance(value, Measured) else None
+def _head(one: CellLengths) -> tuple[Cell, ...]:
+    return one.method, one.adapter, one.trained_parameters, one.storage_dtype
 
 
-def _long(found: Description) -> Table:
+def _measured(one: CellLengths, quantity: Quantity) -> bool:
+    return isinstance(one.values[quantity.key], Measured)
+
+
+def _with_ends(one: CellLengths, quantity: Quantity) -> tuple[Cell, Cell, Cell]:
+    value = one.values[quantity.key]
+    return (value.estimate, value.low, value.high) if isinstance(value, Measured) else (None, None, None)
+
+
+def _all(found: Description) -> Table:
+    """Every quantity of every cell in a row of its own, for programs."""
     columns = (
         Column("model", "model"),
-        Column("method", "method"),
+        *_COLUMNS,
         Column("demonstrations", "demonstrations"),
-        Column("adapter", "adapter"),
-        Column("trained_parameters", "trained parameters", "count"),
-        Column("storage_dtype", "dtype"),
+        _DIFFERS,
+        Column("cell", "cell"),
         Column("quantity", "quantity"),
         Column("unit", "unit"),
         Column("estimate", "estimate", "number"),
@@ -108,77 +129,103 @@ def _long(found: Description) -> Table:
         Column("reason", "not measured"),
     )
     rows: list[tuple[Cell, ...]] = []
-    for arm in found.arms:
-        head = (arm.model, arm.method, arm.demonstrations, arm.adapter, arm.trained_parameters, arm.storage_dtype)
+    for one in found.cells:
+        head = (one.model, *_head(one), one.demonstrations, one.differs, one.cell.identity)
         for q in QUANTITIES:
-            v = arm.values[q.key]
+            v = one.values[q.key]
             if isinstance(v, Measured):
                 rows.append((*head, q.key, q.unit, v.estimate, v.low, v.high, v.n, "≥" if v.at_least else "", ""))
             else:
                 rows.append((*head, q.key, q.unit, None, None, None, None, "", v.reason))
-    return Table("description-lengths", "All quantities with intervals", columns, tuple(rows), exported_only=True)
+    return Table(_NAME, "All quantities with intervals", columns, tuple(rows), exported_only=True)
 
 
 def _reasons(found: Description) -> list[Block]:
+    """Why quantities are absent, and which are lower bounds."""
     reasons: dict[str, list[str]] = {}
     methods: dict[str, list[str]] = {}
-    for arm in found.arms:
+    for one in found.cells:
         for q in QUANTITIES:
-            value = arm.values[q.key]
+            value = one.values[q.key]
             if isinstance(value, Absent) and not value.reason.startswith("does not apply"):
                 reasons.setdefault(value.reason, []).append(q.words)
-                methods.setdefault(value.reason, []).append(arm.method)
+                methods.setdefault(value.reason, []).append(one.method)
     lines = [
         f"Not measured for {joined(ordered(methods[reason]))}, {reason}: {'; '.join(dict.fromkeys(words))}."
         for reason, words in reasons.items()
     ]
-    floors = sorted(
-        {q.words for arm in found.arms for q in QUANTITIES if getattr(arm.values[q.key], "at_least", False)}
-    )
+    floors = {q.words for one in found.cells for q in QUANTITIES if getattr(one.values[q.key], "at_least", False)}
     if floors:
-        lines.append(f"Lower bounds only (the loss is still above ε at the end): {', '.join(floors)} of some arms.")
+        lines.append(
+            f"Lower bounds only (the loss is still above ε at the end): {', '.join(sorted(floors))} of some cells."
+        )
     return [Text(tuple(lines), bullets=True)] if lines else []
 
 
-def _once(rows: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """The lines to draw: a payload that is the same for every method is one line instead of several on one another."""
-    payload = [r for r in rows if r[0] == _PAYLOAD]
-    if len({r[1] for r in payload}) < 2 or len({r[2:4] for r in payload}) > len({r[2] for r in payload}):
-        return list(rows)
-    shared = {r[2]: (_PAYLOAD, _ALL, *r[2:]) for r in payload}
-    return [*(r for r in rows if r[0] != _PAYLOAD), *shared.values()]
+class _Point(NamedTuple):
+    """One value of the chart, a row of its data."""
+
+    quantity: str
+    method: str
+    differs: str
+    trained_parameters: int
+    estimate: float
+    low: float | None
+    high: float | None
+
+    @property
+    def line(self) -> str:
+        """What the line through it shows: "grpo: payload"."""
+        return f"{' '.join(filter(None, (self.method, self.differs)))}: {self.quantity}"
 
 
-def _chart(where: str, arms: Sequence[DescribedArm]) -> Figure | None:
-    rows: list[tuple[Cell, ...]] = []
+def _points(cells: Sequence[CellLengths]) -> list[_Point]:
+    several = len({one.storage_dtype for one in cells}) > 1
+    found = []
     for key, name in _DRAWN:
-        for arm in arms:
-            value = arm.values[key]
-            if isinstance(value, Measured) and not (key == "reward_live_bits" and arm.method == "random-reward"):
-                rows.append((name, arm.method, arm.trained_parameters, value.estimate, value.low, value.high))
-    if not rows:
+        for one in cells:
+            value = one.values[key]
+            if isinstance(value, Measured) and not (key == "reward_live_bits" and one.method == "random-reward"):
+                differs = ", ".join(filter(None, (one.storage_dtype if several else "", one.differs)))
+                size = one.trained_parameters
+                found.append(_Point(name, one.method, differs, size, value.estimate, value.low, value.high))
+    return found
+
+
+def _once(points: Sequence[_Point]) -> list[_Point]:
+    """The points to draw: a payload that is the same for every method is one line instead of several on one another."""
+    payload = [p for p in points if p.quantity == _PAYLOAD]
+    sizes = {p.trained_parameters for p in payload}
+    if len({p.line for p in payload}) < 2 or len({(p.trained_parameters, p.estimate) for p in payload}) > len(sizes):
+        return list(points)
+    shared = {p.trained_parameters: p._replace(method=_ALL, differs="") for p in payload}
+    return [*(p for p in points if p.quantity != _PAYLOAD), *shared.values()]
+
+
+def _chart(where: str, cells: Sequence[CellLengths], intervals: str) -> Figure | None:
+    points = _once(_points(cells))
+    if not points:
         return None
-    rows = _once(rows)
     marks = {name: mark for (_, name), mark in zip(_DRAWN, ("-", "--", ":"), strict=True)}
 
     def draw(axes: "Axes") -> None:
-        for name, method in dict.fromkeys((r[0], r[1]) for r in rows):
-            colour, marker, _ = (FAINT, "d", "") if method == _ALL else method_style(str(method))
-            own = sorted((r for r in rows if r[:2] == (name, method)), key=lambda r: float(r[2] or 0))
+        for line in dict.fromkeys(p.line for p in points):
+            own = sorted((p for p in points if p.line == line), key=lambda p: p.trained_parameters)
+            colour, marker, _ = (FAINT, "d", "") if own[0].method == _ALL else method_style(own[0].method)
             axes.plot(
-                numbers(r[2] for r in own),
-                numbers(r[3] for r in own),
+                numbers(p.trained_parameters for p in own),
+                numbers(p.estimate for p in own),
                 color=colour,
                 marker=marker,
                 ms=4,
-                ls=marks[str(name)],
-                label=f"{method}: {name}",
+                ls=marks[own[0].quantity],
+                label=line,
             )
-            for r in own:
-                if r[4] is not None and r[5] is not None:
-                    axes.plot(numbers([r[2], r[2]]), numbers([r[4], r[5]]), color=colour, lw=1)
+            for p in own:
+                if p.low is not None and p.high is not None:
+                    axes.plot([p.trained_parameters] * 2, [p.low, p.high], color=colour, lw=1)
         log_axis(axes, "x", "trained parameters")
-        if all(low > 0 for r in rows for low in numbers([r[3], r[4]]) if not math.isnan(low)):
+        if all(p.estimate > 0 and (p.low is None or p.low > 0) for p in points):
             log_axis(axes, "y", "bits")
         else:
             axes.set_yscale("symlog", linthresh=10)
@@ -187,10 +234,11 @@ def _chart(where: str, arms: Sequence[DescribedArm]) -> Figure | None:
         legend(axes, 1)
 
     name = slug("bits-against-size", where)
-    words = "; ".join(f"{r[1]} at {r[2]:,} {r[0]} {r[3]:,.3g}" for r in rows[:9])
+    words = "; ".join(f"{p.method} at {p.trained_parameters:,} {p.quantity} {p.estimate:,.3g}" for p in points[:9])
     columns = (
         Column("quantity", "quantity"),
         Column("method", "method"),
+        _DIFFERS,
         Column("trained_parameters", "trained parameters", "count"),
         Column("estimate", "bits", "number"),
         Column("low", "95 % low", "number"),
@@ -199,11 +247,11 @@ def _chart(where: str, arms: Sequence[DescribedArm]) -> Figure | None:
     return Figure(
         name,
         f"Bits against size, {where}",
-        "Three different quantities, not to be divided by one another: bits learnt from demonstrations, "
-        "bits that rewards can carry "
-        "at most, bits of the update's file. Where a value or an interval reaches 0, the scale is linear within ±10.",
-        f"Bits against trained parameters on {where}: {words}{' …' if len(rows) > 9 else ''}.",
-        Table(name, "Bits by size", columns, tuple(rows)),
+        "Three different quantities, not to be divided by one another: bits learnt from demonstrations, bits that "
+        "rewards can carry at most, bits of the update's file. Where a value or an interval reaches 0, the scale is "
+        f"linear within ±10. {intervals}",
+        f"Bits against trained parameters on {where}: {words}{' …' if len(points) > 9 else ''}.",
+        Table(name, "Bits by size", columns, tuple(points)),
         draw,
         height=4.4,
     )

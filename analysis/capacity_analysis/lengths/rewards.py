@@ -12,6 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from capacity.codes import kt_code_bits, plug_in_code_bits
+from capacity.spec.methods import METHODS
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.lengths.quantities import Facts, Found, Quantity
+
+QUANTITIES = (
+    Quantity("reward_cap_bits", "reward channel: cap, k a prompt", "bits", "rewards"),
+    Quantity("reward_ideal_bits", "rewards, ideal code Σ k·H₂", "bits", "rewards"),
+    Quantity("reward_realised_bits", "rewards, KT code", "bits", "rewards"),
+    Quantity("reward_live_bits", "rewards, KT code, without dead groups", "bits", "rewards"),
+    Quantity("reward_live_bits_per_parameter", "live rewards a trained parameter (a cap)", "bits", "rewards"),
+    Quantity("dead_fraction", "dead groups", "share", "rewards"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,3 +73,22 @@ def reward_bits(hits: Sequence[int], samples: int) -> RewardBits:
         realised=float(realised.sum()),
         live=float(realised[~dead].sum()),
     )
+
+
+def measure(facts: Facts) -> dict[str, Found]:
+    """The quantities of this module for one run, by their keys."""
+    hits = [count for step in facts.run.steps for count in step.group_hits or ()]
+    if not hits:
+        method = facts.run.spec.method
+        unrewarded = METHODS[method].learns_from == "demonstrations"
+        reason = f"does not apply: {method} sees no rewards" if unrewarded else "the run recorded no rewards"
+        return dict.fromkeys((q.key for q in QUANTITIES), Absent(reason))
+    found = reward_bits(hits, facts.training.samples_per_prompt)
+    return {
+        "reward_cap_bits": found.cap,
+        "reward_ideal_bits": found.ideal,
+        "reward_realised_bits": found.realised,
+        "reward_live_bits": found.live,
+        "reward_live_bits_per_parameter": found.live / facts.size,
+        "dead_fraction": found.dead / found.groups,
+    }
