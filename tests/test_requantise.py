@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import spec
+from fakes import FINGERPRINT, add, result, spec, study_in
 from typer.testing import CliRunner
 
 from capacity.adapters.attach import attach
@@ -17,13 +17,16 @@ from capacity.errors import DataError
 from capacity.models.loading import load
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.plan.storage import payload_bytes as planned_bytes
+from capacity.runs.cell import cell_of
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.sampling.evaluate import evaluate
-from capacity.spec.result import Result
+from capacity.spec.parts import WarmStartSpec
+from capacity.spec.result import Outcome, Result, Step
 from capacity.studies import requantise as module
 from capacity.studies.requantise import requantise
 from capacity.tasks.catalog import open_task
+from capacity_analysis.data.table import read_points
 from capacity_cli.app import app
 
 ITEMS = 16
@@ -50,8 +53,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                 extra = {"trained_parameters": 13, "update_bytes": size, "header_bytes": len(artifact) - size}
             found = evaluate(adapted.model, tokenizer, open_task(run_spec.task), run_spec.evaluation)
             counts = {"n_items": found.n_items, "n_correct": found.n_correct, "accuracy": found.accuracy}
-            result = Result.model_validate({"model_parameters": 859776, "family": "abacus", **extra, **counts})
-            made.add(run_spec, environment, result, [], found.outcomes, artifact)
+            counted = Result.model_validate({"model_parameters": 859776, "family": "abacus", **extra, **counts})
+            made.add(run_spec, environment, counted, [], found.outcomes, artifact)
     return made
 
 
@@ -130,6 +133,87 @@ def test_command(study: Study):
     assert {place["storage_dtype"] for place in found["frontier"]} == set(STORAGE_DTYPES)
     text = CliRunner().invoke(app, ["bits", "--requantise", str(study.folder), "--replicates", "100"]).stdout
     assert "Rate and distortion of the trained updates" in text
+
+
+def done_before(study: Study, correct: dict[str, list[float]]) -> None:
+    """Records of all trained runs of a study, with the shares of correct samples in each dtype."""
+    (study.folder / "requantised").mkdir()
+    for run in study.runs():
+        for dtype in correct if run.spec.training else ():
+            record = {
+                "run": run.spec.identity, "storage_dtype": dtype, "fingerprint": current("cpu", "fp32").digest,
+                "unfit": "", "header_bytes": 500, "codes_bytes": 26, "scale_bytes": 0, "distortion": 0.0,
+                "correct": correct[dtype],
+            }  # fmt: skip
+            path = study.folder / "requantised" / f"{run.spec.short_id}-{dtype}.json"
+            path.write_text(json.dumps(record))
+
+
+def test_runs_that_differ_in_their_protocol_or_warm_start_are_not_averaged(tmp_path: Path):
+    study = study_in(tmp_path)
+    for seed in range(3):
+        for temperature in (0.0, 1.0):
+            add(study, spec("grpo", seed, 2, temperature), [1, 0])
+        for rate in (0.003, 0.01):
+            warm = {"warm_start": WarmStartSpec(learning_rate=rate)}
+            add(study, spec("sft+grpo", seed, 2).model_copy(update=warm), [1, 0])
+        add(study, spec("sft", seed, 2), [1, 0])
+    done_before(study, {"bf16": [1.0, 0.0]})
+    rows = requantise(study, "cpu", dtypes=("bf16",)).summary()
+    assert [(row["method"], row["differs"], row["seeds"]) for row in rows] == [
+        ("grpo", "evaluation.temperature 0", 3),
+        ("grpo", "evaluation.temperature 1", 3),
+        ("sft", "", 3),
+        ("sft+grpo", "warm_start.learning_rate 0.003", 3),
+        ("sft+grpo", "warm_start.learning_rate 0.01", 3),
+    ]
+    assert len({row["cell"] for row in rows}) == 5
+
+
+def test_rows_of_the_points_table_are_runs_of_their_dtype_with_its_answers(tmp_path: Path):
+    study = study_in(tmp_path)
+    for run_spec in (spec("base", items=2), spec("sft", items=2), spec("sft", 1, items=2)):
+        add(study, run_spec, [1, 0])
+    done_before(study, {"bf16": [1.0, 0.0], "int4": [0.0, 0.0]})
+    frame = (points := read_points(str(requantise(study, "cpu", dtypes=("int4",)).points))).frame
+    assert points.lacking == ()
+    assert frame["run"].nunique() == len(frame) == 1 + 2 * 2
+    for dtype, right in (("bf16", [1, 0]), ("int4", [0, 0])):
+        rows = frame.index[(frame["storage_dtype"] == dtype) & (frame["method"] == "sft")]
+        stored = [spec("sft", seed, items=2).model_copy(update={"storage_dtype": dtype}) for seed in (0, 1)]
+        assert list(frame.loc[rows, "run"]) == [one.short_id for one in stored]
+        assert set(frame.loc[rows, "cell"]) == {cell_of(stored[0]).identity}
+        assert [points.fields[row]["storage_dtype"] for row in rows] == [dtype] * 2
+        assert points.outcomes is not None
+        assert points.outcomes[rows].tolist() == [right] * 2
+
+
+def test_several_samples_an_item_keep_their_shares(tmp_path: Path):
+    study, plain = study_in(tmp_path), spec("sft", items=2)
+    twice = plain.model_copy(update={"evaluation": plain.evaluation.model_copy(update={"samples_per_item": 2})})
+    graded = [
+        Outcome(item=f"test-{i}", correct=pair, completions=("#", "#")) for i, pair in enumerate([(0, 1), (1, 1)])
+    ]
+    measured = result(twice, [1, 0], n_items=2, n_correct=3, accuracy=0.75)
+    study.add(twice, FINGERPRINT, measured, [Step(step=0, loss=1.0)], graded, b"theta")
+    done_before(study, {"bf16": [0.5, 1.0], "int4": [0.5, 0.0]})
+    points = read_points(str(requantise(study, "cpu", dtypes=("int4",)).points))
+    assert points.outcomes is not None
+    assert points.outcomes.tolist() == [[0.5, 1.0], [0.5, 0.0]]
+
+
+def test_one_update_of_runs_in_several_dtypes_stands_once_in_each(tmp_path: Path):
+    study = study_in(tmp_path)
+    for dtype in ("int8", "fp32"):
+        add(study, spec("sft", items=2).model_copy(update={"storage_dtype": dtype}), [1, 0])
+    done_before(study, {dtype: [1.0, 0.0] for dtype in ("fp32", "int8", "int4")})
+    widest = spec("sft", items=2).model_copy(update={"storage_dtype": "fp32"})
+    path = study.folder / "requantised" / f"{widest.short_id}-int4.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"correct": [1.0, 1.0]}))
+    done = requantise(study, "cpu", dtypes=("fp32", "int8", "int4"))
+    frame = read_points(str(done.points)).frame
+    assert dict(zip(frame["storage_dtype"], frame["accuracy"], strict=True)) == {"fp32": 0.5, "int8": 0.5, "int4": 1.0}
+    assert len(done.summary()) == 2 * 3
 
 
 def test_a_study_without_updates_is_refused(tmp_path: Path):

@@ -5,10 +5,13 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from capacity.runs.answers import Answers
 from capacity.runs.cell import cell_of
 from capacity.runs.study import Run
 from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
+from capacity.spec.result import Result
+from capacity.spec.run import RunSpec
 
 COLUMNS = (
     "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter",
@@ -35,39 +38,39 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
     cell, `recipe` the spec without seeds as canonical JSON. `items` is the digest of the names of the items, `answers`
     a bit for each answer (`capacity.runs.answers`). So a table says as much as the folder it was written from.
     """
-    rows = []
-    for run in runs:
-        spec, result, cell = run.spec, run.result, cell_of(run.spec)
-        rows.append(
-            {
-                "study": study,
-                "model": spec.model,
-                "model_parameters": result.model_parameters,
-                "family": result.family,
-                "task": spec.task.problems,
-                "protocol": protocol_name(spec.evaluation),
-                "method": spec.method,
-                "adapter": spec.adapter.kind,
-                "trained_parameters": result.trained_parameters,
-                "storage_dtype": spec.storage_dtype,
-                "update_bytes": result.update_bytes,
-                "learning_rate": spec.training.learning_rate if spec.training else None,
-                "seed": spec.seed,
-                "split": spec.evaluation.split,
-                "n_items": result.n_items,
-                "n_correct": result.n_correct,
-                "accuracy": result.accuracy,
-                "samples_per_item": spec.evaluation.samples_per_item,
-                "demonstrations": spec.task.style,
-                "run": spec.short_id,
-                "cell": cell.identity,
-                "recipe": canonical_json(cell.recipe),
-                "items": run.answers.items_digest,
-                "answers": run.answers.packed(),
-                **{name: getattr(result, name) for name in COSTS},
-            }
-        )
-    return rows
+    return [point(study, run.spec, run.result, run.answers) for run in runs]
+
+
+def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[str, Any]:
+    """One row: what `points` writes of a run with this spec, result and answers."""
+    cell = cell_of(spec)
+    return {
+        "study": study,
+        "model": spec.model,
+        "model_parameters": result.model_parameters,
+        "family": result.family,
+        "task": spec.task.problems,
+        "protocol": protocol_name(spec.evaluation),
+        "method": spec.method,
+        "adapter": spec.adapter.kind,
+        "trained_parameters": result.trained_parameters,
+        "storage_dtype": spec.storage_dtype,
+        "update_bytes": result.update_bytes,
+        "learning_rate": spec.training.learning_rate if spec.training else None,
+        "seed": spec.seed,
+        "split": spec.evaluation.split,
+        "n_items": result.n_items,
+        "n_correct": result.n_correct,
+        "accuracy": result.accuracy,
+        "samples_per_item": spec.evaluation.samples_per_item,
+        "demonstrations": spec.task.style,
+        "run": spec.short_id,
+        "cell": cell.identity,
+        "recipe": canonical_json(cell.recipe),
+        "items": answers.items_digest,
+        "answers": answers.packed(),
+        **{name: getattr(result, name) for name in COSTS},
+    }
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,10 +10,10 @@ trained: a study of fp32 updates shows the whole range, of bf16 updates only wha
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from capacity.adapters.files.artifact import pack, store
@@ -23,11 +23,13 @@ from capacity.adapters.open import UPDATE, open_native
 from capacity.errors import DataError
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.runs import files
-from capacity.runs.answers import answers_of
+from capacity.runs.answers import Answers, answers_of
+from capacity.runs.cell import Cell, cells, labels
 from capacity.runs.fingerprint import current
-from capacity.runs.points import points, to_csv
+from capacity.runs.points import point, points, to_csv
 from capacity.runs.study import Run, Study
 from capacity.sampling.evaluate import evaluate
+from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 
 FOLDER = "requantised"
@@ -39,13 +41,13 @@ class Stored:
     """One run's update in one storage dtype.
 
     Attributes:
-        run: whose update.
+        run: whose update it is.
         storage_dtype: of what is stored anew.
-        codes_bytes: the numbers themselves.
-        scale_bytes: their scales.
-        header_bytes: everything else in the artifact.
+        codes_bytes: size of the numbers themselves.
+        scale_bytes: size of their scales.
+        header_bytes: size of everything else in the artifact.
         distortion: ‖stored − trained‖² / ‖trained‖².
-        correct: share of right samples on each item, in the order of the run's outcomes.
+        correct: share of correct samples on each item, in the order of the run's outcomes.
     """
 
     run: Run
@@ -57,14 +59,26 @@ class Stored:
     correct: tuple[float, ...]
 
     @property
+    def spec(self) -> RunSpec:
+        """The spec of the run with the storage dtype replaced: the identity of this update in tables."""
+        return self.run.spec.model_copy(update={"storage_dtype": self.storage_dtype})
+
+    @property
     def payload_bytes(self) -> int:
-        """Numbers and scales."""
+        """Size of numbers and scales together."""
         return self.codes_bytes + self.scale_bytes
 
     @property
     def accuracy(self) -> float:
-        """Share of right samples."""
+        """Share of correct samples over all items."""
         return sum(self.correct) / len(self.correct)
+
+    @property
+    def answers(self) -> Answers:
+        """The answers, the correct ones of an item first: their order among its samples is not kept."""
+        samples = self.run.spec.evaluation.samples_per_item
+        right = np.rint(np.array(self.correct) * samples)
+        return Answers(self.run.answers.items, np.arange(samples) < right[:, None])
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Requantised:
 
     Attributes:
         points: the points table that was written.
-        stored: one a run and dtype.
+        stored: the updates, one a run and dtype.
         unfit: label of the run, dtype and reason for those that a dtype cannot hold.
     """
 
@@ -82,48 +96,55 @@ class Requantised:
     unfit: tuple[tuple[str, str, str], ...]
 
     def summary(self) -> list[dict[str, Any]]:
-        """One row a configuration and dtype, means over seeds; `outcomes` and `as_trained` are seeds × items."""
+        """One row a trained cell and dtype, with means over seeds.
+
+        `differs` tells a cell from others of the same model, method, adapter, size and dtype of training. `outcomes`
+        and `as_trained` are seeds × items: shares of correct samples as stored and as trained.
+        """
         own = {s.run.spec.identity: s for s in self.stored if s.storage_dtype == s.run.spec.storage_dtype}
+        grouped = cells(self.stored, lambda s: s.run.spec)
+        shown = {cell: (*_columns(members[0].run), cell.spec.storage_dtype) for cell, members in grouped.items()}
+        differs = labels(shown)
         rows = []
-        ordered = sorted(self.stored, key=lambda s: (_arm(s.run), STORAGE_DTYPES.index(s.storage_dtype)))
-        for (_, dtype), members in groupby(ordered, key=lambda s: (_arm(s.run), s.storage_dtype)):
-            seeds = list(members)
-            run = seeds[0].run
-            count, n = run.result.trained_parameters, len(seeds)
-            payload = sum(s.payload_bytes for s in seeds) / n
-            header = sum(s.header_bytes for s in seeds) / n
-            accuracy = sum(s.accuracy for s in seeds) / n
-            rows.append(
-                {
-                    "model": run.spec.model,
-                    "method": run.spec.method,
-                    "adapter": run.spec.adapter.kind,
-                    "trained_parameters": count,
-                    "trained_as": run.spec.storage_dtype,
-                    "storage_dtype": dtype,
-                    "seeds": n,
-                    "codes_bytes": sum(s.codes_bytes for s in seeds) / n,
-                    "scale_bytes": sum(s.scale_bytes for s in seeds) / n,
-                    "payload_bytes": payload,
-                    "header_bytes": header,
-                    "total_bytes": payload + header,
-                    "bits_per_parameter": 8 * payload / count,
-                    "distortion": sum(s.distortion for s in seeds) / n,
-                    "accuracy": accuracy,
-                    "outcomes": [s.correct for s in seeds],
-                    "as_trained": [own[s.run.spec.identity].correct for s in seeds],
-                }
-            )
+        for cell in sorted(grouped, key=lambda cell: (shown[cell], differs[cell])):
+            for dtype in STORAGE_DTYPES:
+                seeds = [s for s in grouped[cell] if s.storage_dtype == dtype]
+                if seeds:
+                    rows.append(_mean(cell, differs[cell], dtype, seeds, [own[s.run.spec.identity] for s in seeds]))
         return rows
 
 
-def _arm(run: Run) -> tuple[str, ...]:
-    """What the seeds of a configuration have in common, sortable by size."""
-    spec = run.spec
-    assert spec.training is not None
-    adapter = {k: v for k, v in spec.adapter.model_dump().items() if not k.endswith("_seed")}
-    size = f"{run.result.trained_parameters:015d}"
-    return (spec.model, spec.method, size, str(adapter), spec.task.label, spec.storage_dtype, str(spec.training))
+def _columns(run: Run) -> tuple[str, str, int, str]:
+    """What a table says of a run in any case, in the order of its rows."""
+    return run.spec.model, run.spec.method, run.result.trained_parameters, run.spec.adapter.kind
+
+
+def _mean(cell: Cell, differs: str, dtype: str, seeds: Sequence[Stored], trained: Sequence[Stored]) -> dict[str, Any]:
+    """The row of one cell in one dtype. `trained`: the same seeds as their runs stored them."""
+    n, count = len(seeds), seeds[0].run.result.trained_parameters
+    payload = sum(s.payload_bytes for s in seeds) / n
+    header = sum(s.header_bytes for s in seeds) / n
+    return {
+        "model": cell.spec.model,
+        "method": cell.spec.method,
+        "adapter": cell.spec.adapter.kind,
+        "trained_parameters": count,
+        "trained_as": cell.spec.storage_dtype,
+        "storage_dtype": dtype,
+        "cell": cell.identity,
+        "differs": differs,
+        "seeds": n,
+        "codes_bytes": sum(s.codes_bytes for s in seeds) / n,
+        "scale_bytes": sum(s.scale_bytes for s in seeds) / n,
+        "payload_bytes": payload,
+        "header_bytes": header,
+        "total_bytes": payload + header,
+        "bits_per_parameter": 8 * payload / count,
+        "distortion": sum(s.distortion for s in seeds) / n,
+        "accuracy": sum(s.accuracy for s in seeds) / n,
+        "outcomes": [s.correct for s in seeds],
+        "as_trained": [s.correct for s in trained],
+    }
 
 
 def requantise(
@@ -253,16 +274,23 @@ def _stored(run: Run, record: dict[str, Any]) -> Stored:
 
 
 def _rows(study: Study, runs: Sequence[Run], stored: Sequence[Stored]) -> list[dict[str, Any]]:
-    """Rows of the points table: the base as it was, every update in every dtype."""
+    """Rows of the points table: the base as it was, every update in every dtype.
+
+    Runs that differ in their storage dtype alone hold one update. It stands once in each dtype: as its run stored it,
+    else from the run of the widest dtype.
+    """
     name = study.folder.resolve().name
-    rows = points(name, [run for run in runs if run.spec.training is None])
-    for one in stored:
-        samples = one.run.spec.evaluation.samples_per_item
-        changed = {
-            "storage_dtype": one.storage_dtype,
-            "update_bytes": one.payload_bytes,
-            "n_correct": round(sum(one.correct) * samples),
-            "accuracy": one.accuracy,
-        }
-        rows.append(points(name, [one.run])[0] | changed)
-    return rows
+    trained_as = {dtype: place for place, dtype in enumerate(STORAGE_DTYPES)}
+    rows: dict[str, dict[str, Any]] = {}
+    for s in sorted(stored, key=lambda s: (s.spec != s.run.spec, trained_as[s.run.spec.storage_dtype])):
+        answers = s.answers
+        result = s.run.result.model_copy(
+            update={
+                "update_bytes": s.payload_bytes,
+                "header_bytes": s.header_bytes,
+                "n_correct": int(answers.correct.sum()),
+                "accuracy": s.accuracy,
+            }
+        )
+        rows.setdefault(s.spec.identity, point(name, s.spec, result, answers))
+    return points(name, [run for run in runs if run.spec.training is None]) + list(rows.values())

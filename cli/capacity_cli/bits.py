@@ -232,7 +232,7 @@ def _rates_table(rates: Sequence[dict[str, Any]]) -> RenderableType:
     rows = [
         (
             r["model"],
-            r["method"],
+            f"{r['method']} {r['differs']}".rstrip(),
             f"{r['trained_parameters']:,}",
             r["storage_dtype"],
             f"{r['codes_bytes']:,.0f} + {r['scale_bytes']:,.0f}",

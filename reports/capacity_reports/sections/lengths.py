@@ -154,11 +154,16 @@ def _reasons(found: Description) -> list[Block]:
         f"Not measured for {joined(ordered(methods[reason]))}, {reason}: {'; '.join(dict.fromkeys(words))}."
         for reason, words in reasons.items()
     ]
-    floors = {q.words for one in found.cells for q in QUANTITIES if getattr(one.values[q.key], "at_least", False)}
-    if floors:
-        lines.append(
-            f"Lower bounds only (the loss is still above ε at the end): {', '.join(sorted(floors))} of some cells."
-        )
+    floors: dict[tuple[str, str], list[int]] = {}
+    for one in found.cells:
+        for q in QUANTITIES:
+            if getattr(one.values[q.key], "at_least", False):
+                floors.setdefault((q.words, one.method), []).append(one.trained_parameters)
+    lines += [
+        f"A lower bound only, because the loss is still above ε at the end: {words} of {method} with "
+        f"{joined([f'{size:,}' for size in dict.fromkeys(sizes)])} parameters."
+        for (words, method), sizes in floors.items()
+    ]
     return [Text(tuple(lines), bullets=True)] if lines else []
 
 
