@@ -122,13 +122,13 @@ class Table:
         ends = {end for column in self.columns for end in column.ends or ()}
         return tuple(column for column in self.columns if column.key not in ends)
 
-    def cells(self) -> list[list[tuple[Column, Cell, str]]]:
+    def shown_rows(self) -> list[list[tuple[Column, Cell, str]]]:
         """The rows over the columns that are shown: column, raw value, and the value as people read it."""
         return [[(c, row[c.key], _with_ends(c, row)) for c in self.shown] for row in self.records()]
 
     def texts(self) -> list[list[str]]:
         """The rows as people read them."""
-        return [[text for _, _, text in row] for row in self.cells()]
+        return [[text for _, _, text in row] for row in self.shown_rows()]
 
     def _repr_html_(self) -> str:
         """The table in a notebook."""
