@@ -130,8 +130,7 @@ def test_a_study_of_this_program_can_have_every_control(tmp_path: Path):
 
 
 def test_two_models_with_one_base_each_are_not_several_temperatures():
-    frame = table(("sft", "grpo", "random-reward"), model="m").frame
-    frame.loc[0, "model"] = "m"
+    frame = table(("sft", "grpo", "random-reward")).frame.drop(columns="cell").assign(model="m")
     other = frame.assign(model="n", protocol="T0")
     found = answers(from_frame(pd.concat([frame, other]), "t"))
     assert found[8] == ("no", "missing: base at several temperatures; there: random-reward")
