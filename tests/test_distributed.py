@@ -70,8 +70,8 @@ def test_two_processes_make_the_update_of_one(made_by_two: Any, method: str, tmp
     torch.testing.assert_close(update, alone, atol=1e-5, rtol=1e-4)
     assert len(metrics) == len(alone_metrics) == 3
     for row, alone_row in zip(metrics, alone_metrics, strict=True):
-        for name, value in alone_row.items():
-            assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+        for name, value in alone_row.model_dump().items():
+            assert getattr(row, name) == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
 def test_two_processes_write_a_run_once(made_by_two: Any) -> None:

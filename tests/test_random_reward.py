@@ -46,5 +46,5 @@ def test_metrics_show_the_permuted_groups() -> None:
     batch = arm.batch(laid_out(arm, PROMPTS))
     arm.loss(batch)
     (row,) = arm.steps
-    assert row.group_hits == group_hits(batch.rewards, 4)
+    assert list(row.group_hits) == group_hits(batch.rewards, 4)
     assert row.reward == pytest.approx(float(batch.rewards.mean()))

@@ -100,5 +100,5 @@ def test_loss_is_the_mean_negative_log_likelihood_and_counts_as_supervised() -> 
     (row,) = arm.steps
     assert arm.trainer == "sft"
     assert loss == pytest.approx(row.code_length_bits / row.trained_tokens * 0.6931471805599453, rel=1e-5)
-    assert {"unsolved_prompts", "different_samples"} <= set(row)
-    assert "reward" not in row
+    assert {"unsolved_prompts", "different_samples"} <= row.model_fields_set
+    assert row.reward is None

@@ -57,9 +57,9 @@ def test_result_counts_what_both_arms_used() -> None:
         assert result.n_items == 16
         assert result.accuracy == result.n_correct / 16
         assert result.flops > 0
-    assert sft["sampled_tokens"] == sft["sampled_sequences"] == 0
-    assert grpo["sampled_tokens"] == grpo["trained_tokens"] > 0
-    assert (sft["heldout_demonstrations"], "heldout_demonstrations" in grpo) == (256, False)
+    assert sft.sampled_tokens == sft.sampled_sequences == 0
+    assert grpo.sampled_tokens == grpo.trained_tokens > 0
+    assert (sft.heldout_demonstrations, "heldout_demonstrations" in grpo) == (256, False)
 
 
 def test_rft_counts_its_samples_and_codes_held_out_ones() -> None:
