@@ -255,4 +255,4 @@ def test_vllm_that_is_not_installed(smallest: Any) -> None:
     if find_spec("vllm") is not None:
         pytest.skip("vLLM is installed here")
     with pytest.raises(EngineError, match="vLLM is not installed here: pip install"):
-        start.open_local(smallest, SMALLEST, "cpu", "fp32", rank=2, adapters=1, new_tokens=8)
+        start.open_local(SMALLEST, "cpu", "fp32", rank=2, adapters=1, new_tokens=8)

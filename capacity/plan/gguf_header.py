@@ -48,5 +48,6 @@ def gguf_config(path: Path) -> dict[str, Any]:
         "num_key_value_heads": value("attention.head_count_kv", heads),
         "head_dim": value("attention.key_length", value("embedding_length") // heads),
         "vocab_size": len(values["tokenizer.ggml.tokens"]),
+        "max_position_embeddings": value("context_length"),
         "tie_word_embeddings": "output.weight" not in tensors,
     }

@@ -43,6 +43,7 @@ class ModelShape:
     Attributes:
         family: model type, such as "llama".
         hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary: its sizes.
+        context: tokens of the longest sequence that it takes.
         tied: the output embedding shares the input embedding.
         linears: the linear modules of all blocks in the order of `named_modules()`; embeddings, output head,
             routers and experts are not among them.
@@ -59,6 +60,7 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     vocabulary: int
+    context: int
     tied: bool
     linears: tuple[ModuleShape, ...]
     expert_tensors: tuple[ExpertTensor, ...]
@@ -183,8 +185,8 @@ def _assemble(
     )
 
 
-def _sizes(config: _Config, kv_heads: int | None, head_dim: int | None) -> dict[str, int]:
-    """The sizes that all but GPT-2 spell alike; `kv_heads` and `head_dim` where the config leaves them out."""
+def _sizes(config: _Config, context: int, kv_heads: int | None = None, head_dim: int | None = None) -> dict[str, int]:
+    """The sizes that all but GPT-2 spell alike; `context`, `kv_heads` and `head_dim` where the config has none."""
     hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
     return {
         "hidden": hidden,
@@ -193,6 +195,7 @@ def _sizes(config: _Config, kv_heads: int | None, head_dim: int | None) -> dict[
         "kv_heads": config.optional("num_key_value_heads", default=kv_heads) or heads,
         "head_dim": config.optional("head_dim", default=head_dim) or hidden // heads,
         "vocabulary": config.size("vocab_size"),
+        "context": config.size("max_position_embeddings", default=context),
     }
 
 
@@ -225,6 +228,7 @@ def _qwen3_experts(config: _Config) -> _Sparse:
 def _decoder(
     config: _Config,
     *,
+    context: int,
     kv_heads: int | None = None,
     head_dim: int | None = None,
     tied: bool = False,
@@ -238,13 +242,13 @@ def _decoder(
 
     Args:
         config: where the sizes come from.
-        kv_heads, head_dim, tied: what the configuration class takes where the config says nothing.
+        context, kv_heads, head_dim, tied: what the configuration class takes where the config says nothing.
         attention_bias, mlp_bias: which modules have biases; "config" if its field of that name decides for all.
         block_norms: norms of hidden size in a block.
         qk_norm: RMS norms on each head's q and k.
         experts: where experts take the place of the MLP.
     """
-    s = _sizes(config, kv_heads, head_dim)
+    s = _sizes(config, context, kv_heads, head_dim)
     hidden, intermediate = s["hidden"], s["intermediate"]
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
     o_bias = attention_bias == "config" and config.flag("attention_bias", False)
@@ -279,7 +283,7 @@ def _decoder(
 
 def _phi(config: _Config) -> ModelShape:
     """Phi-1 to Phi-2: biases everywhere, layer norms, one norm for both halves of a block."""
-    s = _sizes(config, None, None)
+    s = _sizes(config, 2048)
     hidden, intermediate = s["hidden"], s["intermediate"]
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
     norms = hidden + (2 * (hidden // s["heads"]) if config.flag("qk_layernorm", False) else 0)
@@ -304,7 +308,7 @@ def _phi(config: _Config) -> ModelShape:
 
 def _phi3(config: _Config) -> ModelShape:
     """Phi-3 and Phi-4: q, k, v in one module, gate and up in another; o is registered before qkv."""
-    s = _sizes(config, None, None)
+    s = _sizes(config, 4096)
     hidden, intermediate = s["hidden"], s["intermediate"]
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
     block = _Block(
@@ -338,6 +342,7 @@ def _gpt2(config: _Config) -> ModelShape:
         weights=2 * hidden,
         biases=2 * hidden,
     )
+    positions = config.size("n_positions", "max_position_embeddings", default=1024)
     sizes = {
         "hidden": hidden,
         "intermediate": inner,
@@ -345,9 +350,9 @@ def _gpt2(config: _Config) -> ModelShape:
         "kv_heads": heads,
         "head_dim": hidden // max(heads, 1),
         "vocabulary": vocabulary,
+        "context": positions,
     }
     tied = config.flag("tie_word_embeddings", True)
-    positions = config.size("n_positions", "max_position_embeddings", default=1024)
     return _assemble(
         config,
         sizes,
@@ -361,19 +366,19 @@ def _gpt2(config: _Config) -> ModelShape:
 
 # Model type → how its shape follows from a config.
 FAMILIES: dict[str, Callable[[_Config], ModelShape]] = {
-    "gemma": partial(_decoder, kv_heads=16, head_dim=256, tied=True),
-    "gemma2": partial(_decoder, kv_heads=4, head_dim=256, tied=True, block_norms=4),
-    "gemma3_text": partial(_decoder, kv_heads=4, head_dim=256, tied=True, block_norms=4, qk_norm=True),
+    "gemma": partial(_decoder, context=8192, kv_heads=16, head_dim=256, tied=True),
+    "gemma2": partial(_decoder, context=8192, kv_heads=4, head_dim=256, tied=True, block_norms=4),
+    "gemma3_text": partial(_decoder, context=131072, kv_heads=4, head_dim=256, tied=True, block_norms=4, qk_norm=True),
     "gpt2": _gpt2,
-    "llama": partial(_decoder, mlp_bias="config"),
-    "mistral": partial(_decoder, kv_heads=8, attention_bias="none"),
-    "mixtral": partial(_decoder, kv_heads=8, attention_bias="none", experts=_mixtral_experts),
+    "llama": partial(_decoder, context=2048, mlp_bias="config"),
+    "mistral": partial(_decoder, context=131072, kv_heads=8, attention_bias="none"),
+    "mixtral": partial(_decoder, context=131072, kv_heads=8, attention_bias="none", experts=_mixtral_experts),
     "phi": _phi,
     "phi3": _phi3,
-    "qwen2": partial(_decoder, kv_heads=32, attention_bias="qkv"),
-    "qwen3": partial(_decoder, kv_heads=32, head_dim=128, qk_norm=True),
-    "qwen3_moe": partial(_decoder, kv_heads=4, qk_norm=True, experts=_qwen3_experts),
-    "smollm3": partial(_decoder, kv_heads=4, tied=True, mlp_bias="config"),
+    "qwen2": partial(_decoder, context=32768, kv_heads=32, attention_bias="qkv"),
+    "qwen3": partial(_decoder, context=32768, kv_heads=32, head_dim=128, qk_norm=True),
+    "qwen3_moe": partial(_decoder, context=32768, kv_heads=4, qk_norm=True, experts=_qwen3_experts),
+    "smollm3": partial(_decoder, context=32768, kv_heads=4, tied=True, mlp_bias="config"),
 }
 
 

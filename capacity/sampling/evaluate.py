@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from capacity.errors import SpecError
+from capacity.models.device_memory import gpu_memory
+from capacity.plan.memory import SAMPLED_AT_ONCE, sampled_at_once
 from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.rollout import Rollout, pad_left, sample
 from capacity.spec.frozen import canonical_json
@@ -19,9 +21,6 @@ from capacity.tasks.task import GradedTwice, Item, Task
 
 if TYPE_CHECKING:
     from capacity.sampling.sampler import Sampler
-
-_BATCH = 256
-_CPU_CACHE_BYTES = 512 * 1024**2  # of keys and values of a batch; on a GPU a quarter of its memory
 
 
 @dataclass(frozen=True)
@@ -176,14 +175,12 @@ def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Seq
 
 
 def batch_size(model: nn.Module, device: torch.device, tokens: int) -> int:
-    """How many sequences of so many tokens are sampled at once: 256, or fewer where their keys and values are large."""
+    """How many sequences of so many tokens are sampled at once, by `capacity.plan.memory.sampled_at_once`."""
     config = getattr(model, "config", None)
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
     layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if config is None or not heads or not layers or not hidden:
-        return _BATCH
+        return SAMPLED_AT_ONCE
     head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     width = 2 * layers * heads * head_dim * next(model.parameters()).element_size()
-    on_gpu = device.type == "cuda"
-    limit = int(torch.cuda.get_device_properties(device).total_memory) // 4 if on_gpu else _CPU_CACHE_BYTES
-    return max(1, min(_BATCH, int(limit // (width * tokens))))
+    return sampled_at_once(width * tokens, gpu_memory(device))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from capacity.adapters.model import AdaptedModel
+from capacity.models.device_memory import free_gpu_memory
 from capacity.plan.memory import rows_at_once, update_bytes
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
@@ -34,7 +35,7 @@ class RowsAtOnce:
         self.resident = weights + own + update_bytes(adapted.trained_parameters, full=full)
         device = next(adapted.model.parameters()).device
         # Another engine may hold a part of the GPU: what counts is what is free, and what torch has taken already.
-        self.device_bytes = None if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] + _reserved(device)
+        self.device_bytes = free_gpu_memory(device)
 
     def __call__(self, rollout: Rollout, *, backward: bool = True) -> int:
         """Rows of as many tokens as `rollout` has; without a backward pass more of them."""
@@ -47,10 +48,6 @@ class RowsAtOnce:
             device_bytes=self.device_bytes,
             backward=backward,
         )
-
-
-def _reserved(device: torch.device) -> int:
-    return int(torch.cuda.memory_reserved(device))
 
 
 def slice_sizes(rows: int, at_once: int) -> list[int]:

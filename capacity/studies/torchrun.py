@@ -20,6 +20,7 @@ from capacity.plan.study_file import read_study_file
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
+from capacity.studies.device import own_device
 
 
 def specs_of(path: Path) -> list[RunSpec]:
@@ -76,10 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from capacity.studies.quiet import quiet
 
     quiet()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    else:
+    device = own_device()
+    if device == "cpu":
         torch.set_num_threads(1)
     try:
         specs = specs_of(given.study)

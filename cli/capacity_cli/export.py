@@ -8,7 +8,7 @@ from typing import Any
 from capacity.errors import DataError, unknown
 from capacity.plan.models import ALIASES, model_shape
 from capacity.runs import files
-from capacity_cli.environment import check_libraries
+from capacity.studies.device import check_libraries
 from capacity_cli.progress import ModuleProgress
 
 FORMS = ("peft", "merged")
