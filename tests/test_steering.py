@@ -16,7 +16,8 @@ from torch import nn
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
-from capacity.adapters.files.peft_folder import merge, save_peft_lora
+from capacity.adapters.files.merge import MergeTally, merge, merged_weights
+from capacity.adapters.files.peft_folder import save_peft_lora
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.open import open_native
 from capacity.errors import BudgetError, DataError, SpecError
@@ -28,7 +29,6 @@ from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import trained_spec
 from capacity.plan.study_file import read_study_file
 from capacity.sampling.vllm.folders import peft_folders
-from capacity.sampling.vllm.sync import Realised, merged_weights
 from capacity.spec.adapters import Steering
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import RolloutSpec
@@ -319,7 +319,7 @@ def test_no_form_of_weights_leaves_the_vectors_out_in_silence(llama: Any, tmp_pa
     for attempt in (
         lambda: save_peft_lora(adapted, tmp_path, "fp32", "base"),
         lambda: merge(adapted, "fp32"),
-        lambda: list(merged_weights(adapted, "fp32", Realised())),
+        lambda: list(merged_weights(adapted, "fp32", MergeTally())),
     ):
         with pytest.raises(SpecError, match="changes hidden states, no weights"):
             attempt()

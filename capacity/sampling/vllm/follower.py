@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capacity.adapters.files.merge import MergeTally, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
 from capacity.sampling import likelihood
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.sampling.vllm.freshness import Freshness, Logprobs, judge
-from capacity.sampling.vllm.sync import LoraWriter, Realised, base_weights, merged_weights
+from capacity.sampling.vllm.sync import LoraWriter, base_weights
 from capacity.spec.parts import RolloutSpec
 
 _PROBE_PROMPTS, _PROBE_TOKENS = 8, 48
@@ -145,9 +146,9 @@ class EngineSampler:
 
     def _push(self) -> dict[str, Any]:
         """Merges the update in fp32 and sends all weights."""
-        realised = Realised()
-        self.engine.push(merged_weights(self.adapted, self.dtype, realised))
-        return {"sync_bytes": realised.count, "realised_cosine": realised.cosine}
+        tally = MergeTally()
+        self.engine.push(merged_weights(self.adapted, self.dtype, tally))
+        return {"sync_bytes": tally.bytes, "realised_cosine": tally.cosine}
 
     def _make_probe(self, prompts: Sequence[Sequence[int]]) -> _Probe:
         """Completions of the base for some of the prompts, and how far trainer and engine are apart on them."""
