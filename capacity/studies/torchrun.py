@@ -60,7 +60,7 @@ def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> in
                 continue
             if first:
                 result = record.result.model_copy(update={"processes": processes.count})
-                study.add(spec, fingerprint, result, record.steps, record.outcomes, record.update)
+                study.add(spec, fingerprint, result, record.steps, record.outcomes, record.artifact)
                 print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
     return failed
 

@@ -173,7 +173,7 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         try:
             record = execute(spec, fingerprint.device, lambda step: say("step", step.step + 1))
             _end_if_orphaned(parent)
-            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.update)
+            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
         except Exception as error:
             expected = isinstance(error, CapacityError)
             message = str(error) if expected else f"{type(error).__name__}: {error}".splitlines()[0]

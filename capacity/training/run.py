@@ -35,12 +35,12 @@ from capacity.training.step import Cost, OnStep, Recorder
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run leaves behind; `capacity.runs.study.Study.add` writes it."""
+    """What a run leaves behind; `capacity.runs.study.Study.add` writes it. `artifact`: None if nothing is trained."""
 
     result: Result
     steps: Sequence[Step]
     outcomes: Sequence[Outcome]
-    update: bytes | None
+    artifact: bytes | None
 
 
 def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Path | None = None) -> RunRecord:

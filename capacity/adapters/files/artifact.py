@@ -31,6 +31,7 @@ from capacity.adapters.svd.content_hash import content_hash
 from capacity.adapters.svd.factors import Factors
 from capacity.adapters.svd.source import OnModule
 from capacity.errors import DataError
+from capacity.runs.files import ARTIFACT
 from capacity.spec.adapters import Adapter, StorageDtype
 from capacity.spec.frozen import Frozen, canonical_json
 
@@ -179,11 +180,12 @@ def read(data: bytes, where: str) -> Artifact:
 
 
 def read_file(path: Path) -> Artifact:
-    """An artifact from its file.
+    """An artifact from its file, or from the run folder that holds it.
 
     Raises:
         DataError: as `read`, or there is no such file.
     """
+    path = path / ARTIFACT if path.is_dir() else path
     try:
         return read(path.read_bytes(), str(path))
     except OSError as error:
