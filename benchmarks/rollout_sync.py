@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from capacity.adapters.attach import attach
-from capacity.adapters.files.merge import MergeTally, merged_weights
+from capacity.adapters.files.merge import MergeTally, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.cache import cache_folder
 from capacity.models.loading import DTYPES, load
@@ -40,7 +40,7 @@ from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.freshness import divergence_ratio
 from capacity.sampling.vllm.in_process import LocalEngine
-from capacity.sampling.vllm.sync import LoraWriter, base_weights
+from capacity.sampling.vllm.sync import LoraWriter
 from capacity.spec.adapters import TinyLora
 from capacity.spec.parts import RolloutSpec
 from capacity.studies.quiet import quiet

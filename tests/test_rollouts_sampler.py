@@ -10,7 +10,7 @@ from engines import PlainEngine
 from small import SMALLEST, small_spec
 
 from capacity.adapters.attach import attach
-from capacity.adapters.files.merge import MergeTally, bare_parameters, merged_weights
+from capacity.adapters.files.merge import MergeTally, bare_parameters, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, SpecError, TrainingError
 from capacity.plan.engine_memory import engine_rank, slots
@@ -21,7 +21,6 @@ from capacity.sampling.rollout import forward_logits
 from capacity.sampling.vllm import start
 from capacity.sampling.vllm.engine import check_version
 from capacity.sampling.vllm.follower import EngineSampler
-from capacity.sampling.vllm.sync import base_weights
 from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, NoAdapter, TinyLora, Vera
 from capacity.spec.parts import RolloutSpec
 from capacity.spec.run import RunSpec

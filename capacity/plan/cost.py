@@ -28,7 +28,7 @@ GPU_BYTES = 80 * 10**9
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What one run takes.
+    """What one run takes of a GPU's time and memory.
 
     Attributes:
         sampling_flops, training_flops: arithmetic of rollouts and evaluation, and of the steps.
@@ -57,7 +57,7 @@ def run_estimate(
     *,
     device_bytes: int = GPU_BYTES,
 ) -> RunEstimate:
-    """The cost of one run.
+    """Estimates the cost of one run.
 
     Args:
         spec: the run.
@@ -113,7 +113,7 @@ class StudyEstimate:
 
 
 def study_estimate(estimates: Iterable[RunEstimate]) -> StudyEstimate:
-    """The cost of several runs together."""
+    """Adds up the cost of several runs."""
     found = list(estimates)
     largest = max(found, key=lambda e: e.least.peak, default=None)
     return StudyEstimate(

@@ -1,4 +1,4 @@
-"""The shape of a model in a GGUF file, from its header alone. No torch."""
+"""Reads the shape of a model in a GGUF file from the file's header alone. No torch."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ def gguf_config(path: Path) -> dict[str, Any]:
     """What a config.json of the model would say about its shape.
 
     Raises:
-        DataError: no such file, not GGUF, or an architecture that is not read here.
+        DataError: there is no such file, it is not GGUF, or of an architecture that is not read here.
         CapacityError: the package gguf is not installed.
     """
     if not path.is_file():

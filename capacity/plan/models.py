@@ -1,4 +1,4 @@
-"""Short names of models: what they stand for on the hub and their shapes. No torch, and for aliases no network."""
+"""Short names of models, what they stand for on the hub, and their shapes. No torch, and for aliases no network."""
 
 import json
 from dataclasses import dataclass, replace
@@ -11,7 +11,12 @@ from capacity.plan.model_shapes import ModelShape, shape_from_config
 
 @dataclass(frozen=True)
 class Alias:
-    """`source`: hub id, or "embedded" for a model shipped in the package."""
+    """What a short name stands for.
+
+    Attributes:
+        source: hub id, or "embedded" for a model shipped in the package.
+        shape: shape of the model.
+    """
 
     source: str
     shape: ModelShape
@@ -101,7 +106,7 @@ def resolve(name: str) -> str:
     with the options that are not at their defaults.
 
     Raises:
-        SpecError: neither an alias nor of the form of the others; the nearest aliases are offered.
+        SpecError: the name is no alias and has not the form of the others; the nearest aliases are offered.
     """
     parsed = parse_model(name)
     alias = _known(parsed.base)
@@ -125,8 +130,8 @@ def model_shape(name: str) -> tuple[str, ModelShape]:
             of a hub id that is no alias may have to be fetched.
 
     Raises:
-        SpecError: none of these, or a config of a kind that is not supported.
-        DataError: a config that cannot be read, or not be fetched.
+        SpecError: the name is none of these, or the config is of a kind that is not supported.
+        DataError: the config cannot be read, or cannot be fetched.
     """
     parsed = parse_model(name)
     alias = _known(parsed.base)
@@ -156,10 +161,10 @@ def model_shape(name: str) -> tuple[str, ModelShape]:
 
 
 def check_trainable(name: str) -> None:
-    """Whether runs of this model can be made at all; whether its weights are there is known when it is loaded.
+    """Checks that runs of this model can be made at all. Whether its weights are there is known when it is loaded.
 
     Raises:
-        SpecError: a combination of options that cannot be loaded.
+        SpecError: the options of the name do not go together with the model.
     """
     parsed = parse_model(name)
     alias = _known(parsed.base)

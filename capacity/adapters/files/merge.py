@@ -127,6 +127,13 @@ def merged_weights(adapted: AdaptedModel, dtype: str, tally: MergeTally) -> Iter
         yield name, merged
 
 
+def base_weights(adapted: AdaptedModel, dtype: str) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the untrained model, rounded to `dtype`."""
+    state = adapted.base_state or {}
+    for name, parameter in bare_parameters(adapted.bare):
+        yield name, state.get(name, parameter.detach()).to(DTYPES[dtype])
+
+
 @torch.no_grad()
 def merge(adapted: AdaptedModel, dtype: str) -> tuple[nn.Module, MergeReport]:
     """The bare model with the update merged into it; `adapted` is used up.

@@ -1,4 +1,4 @@
-"""Adapters of any form as PEFT LoRA folders, which is what vLLM loads."""
+"""Turns adapters of any form into PEFT LoRA folders, which vLLM loads."""
 
 import json
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from capacity.plan.model_names import parse_model
 
 @dataclass(frozen=True)
 class Folders:
-    """Adapters of one base.
+    """A loaded base and the adapters that belong to it.
 
     Attributes:
-        model, tokenizer: of the base.
-        base: its name.
-        dtype: of its weights.
+        model, tokenizer: the base and its tokenizer.
+        base: name of the base.
+        dtype: dtype of the base's weights.
         folders: PEFT LoRA folders by the paths that were given.
-        rank: the largest of theirs; None if there are none.
+        rank: the largest rank of the adapters; None if there are none.
     """
 
     model: nn.Module
@@ -42,7 +42,7 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
     """Opens the base of some adapters and writes those that are native artifacts as PEFT folders.
 
     Args:
-        model: the base; what the first adapter names if None.
+        model: name of the base; the one that the first adapter names if None.
         adapters: native artifacts, run folders or PEFT folders.
         scratch: an existing, empty folder.
         device: "cpu" or "cuda".

@@ -1,4 +1,4 @@
-"""Opens what a run samples from."""
+"""Opens the sampler of a run: the trainer's own model, a vLLM in this process or a vLLM server."""
 
 import os
 import tempfile
@@ -46,7 +46,7 @@ def opened_sampler(spec: RunSpec, adapted: AdaptedModel, tokenizer: Any, device:
 
 
 def close_quietly(engine: Engine) -> None:
-    """Ends an engine; one that is gone already is no news."""
+    """Ends an engine. It is no error if the engine is gone already."""
     try:
         engine.close()
     except EngineError:
@@ -63,15 +63,15 @@ def _engine(spec: RunSpec, adapted: AdaptedModel, device: str, dtype: str) -> En
 
 
 def open_local(model: str, device: str, dtype: str, *, rank: int | None, adapters: int, new_tokens: int) -> LocalEngine:
-    """An engine in this process, with a cache as `capacity plan --rollouts vllm` plans it.
+    """Starts an engine in this process, with a cache as `capacity plan --rollouts vllm` plans it.
 
     Args:
-        model: its name.
+        model: name of the model.
         device: "cpu" or "cuda".
-        dtype: of the engine's weights.
-        rank: largest rank of the adapters; None for none.
-        adapters: how many are loaded at once.
-        new_tokens: of a completion, at most.
+        dtype: dtype of the engine's weights.
+        rank: largest rank of the adapters; None for an engine that takes none.
+        adapters: how many adapters are loaded at once.
+        new_tokens: length of a completion, at most.
     """
     _, shape = model_shape(model)
     tokens = engine_tokens(shape, new_tokens)
@@ -87,5 +87,5 @@ def open_local(model: str, device: str, dtype: str, *, rank: int | None, adapter
 
 
 def lora_rank(adapted: AdaptedModel) -> int | None:
-    """The rank of an update as a LoRA adapter; None if it is none."""
+    """The rank of an update as a LoRA adapter; None if the update is no LoRA adapter."""
     return next((a.shape[0] for _, a, _ in adapted.pairs()), None)
