@@ -285,10 +285,10 @@ def test_a_run_trains_stores_and_evaluates_them_and_is_reproducible(method: Meth
     assert record.result.update_bytes == 2 * record.result.trained_parameters
     assert record.result.update_square_sum is not None
     assert record.result.update_square_sum > 0
-    assert record.update is not None
+    assert record.artifact is not None
     again = execute(spec, "cpu")
-    assert again.update == record.update
-    (tmp_path / "update.safetensors").write_bytes(record.update)
+    assert again.artifact == record.artifact
+    (tmp_path / "update.safetensors").write_bytes(record.artifact)
     opened = open_native(tmp_path, None, "cpu")
     assert opened.adapted is not None
     assert bool(opened.adapted.vector().any())
@@ -302,8 +302,8 @@ def test_export_says_in_one_line_that_there_is_no_such_form(form: str, tmp_path:
     from capacity_cli.export import export_command
 
     record = execute(run_spec("sft"), "cpu")
-    assert record.update is not None
-    (tmp_path / "update.safetensors").write_bytes(record.update)
+    assert record.artifact is not None
+    (tmp_path / "update.safetensors").write_bytes(record.artifact)
     out = tmp_path / "out"
     with pytest.raises(SpecError) as refused:
         export_command(tmp_path / "update.safetensors", form, out, "fp32", None, as_json=False)
