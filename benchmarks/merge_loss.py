@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from capacity.adapters.attach import attach
-from capacity.adapters.files.peft_folder import merge
+from capacity.adapters.files.merge import merge
 from capacity.cache import cache_folder
 from capacity.models.loading import load
 from capacity.spec.adapters import TinyLora

@@ -31,16 +31,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from capacity.adapters.attach import attach
-from capacity.adapters.files.peft_folder import EXPORT_DTYPES
+from capacity.adapters.files.merge import MergeTally, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.cache import cache_folder
-from capacity.models.loading import load
+from capacity.models.loading import DTYPES, load
 from capacity.sampling import likelihood
 from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.freshness import divergence_ratio
 from capacity.sampling.vllm.in_process import LocalEngine
-from capacity.sampling.vllm.sync import LoraWriter, Realised, base_weights, merged_weights
+from capacity.sampling.vllm.sync import LoraWriter
 from capacity.spec.adapters import TinyLora
 from capacity.spec.parts import RolloutSpec
 from capacity.studies.quiet import quiet
@@ -113,7 +113,7 @@ def hot_cosine(adapted: AdaptedModel, dtype: str) -> float:
     """Between ΔW from A and B in the engine's dtype and ΔW."""
     sums = np.zeros(3)
     for _, a, b in adapted.pairs():
-        low = b.to(EXPORT_DTYPES[dtype]).double() @ a.to(EXPORT_DTYPES[dtype]).double()
+        low = b.to(DTYPES[dtype]).double() @ a.to(DTYPES[dtype]).double()
         exact = b.double() @ a.double()
         sums += np.array([float((low * exact).sum()), float((low**2).sum()), float((exact**2).sum())])
     return float(sums[0] / np.sqrt(sums[1] * sums[2]))
@@ -148,9 +148,9 @@ def table(name: str, sizes: tuple[float, ...], draws: int, prompts: int) -> list
                         found, weights = tokens.engine(engine, key), hot_cosine(adapted, dtype)
                         engine.unload(key)
                     else:
-                        realised = Realised()
-                        engine.push(merged_weights(adapted, dtype, realised))
-                        found, weights = tokens.engine(engine, None), realised.cosine or 0.0
+                        tally = MergeTally()
+                        engine.push(merged_weights(adapted, dtype, tally))
+                        found, weights = tokens.engine(engine, None), tally.cosine or 0.0
                     rows.append(
                         {
                             "sync": f"{sync} {dtype}",
@@ -206,11 +206,11 @@ def cost(name: str, steps: int) -> None:
         pushed, merged_bytes = [], 0
         for step in range(steps):
             adapted.set_vector(torch.full((adapted.trained_parameters,), 1e-3 * (step + 1)))
-            realised = Realised()
+            tally = MergeTally()
             began = time.perf_counter()
-            plain.push(merged_weights(adapted, "fp32", realised))
+            plain.push(merged_weights(adapted, "fp32", tally))
             pushed.append(time.perf_counter() - began)
-            merged_bytes = realised.count
+            merged_bytes = tally.bytes
         frozen = []
         for _ in range(steps):
             began = time.perf_counter()

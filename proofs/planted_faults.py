@@ -138,7 +138,7 @@ CHANGES = (
                 "scaled.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)",
                 "scaled.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)",
             ),
-            Edit("sampling/evaluate.py", "_BATCH = 256", "_BATCH = 192"),
+            Edit("plan/memory.py", "SAMPLED_AT_ONCE = 256", "SAMPLED_AT_ONCE = 192"),
             Edit(
                 "adapters/kinds/frozen.py",
                 "return F.linear(h, self.weight)\n\n    def _save",

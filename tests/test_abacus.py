@@ -8,7 +8,7 @@ from capacity.errors import DataError, SpecError
 from capacity.models.loading import embedded_folder
 from capacity.models.pretrain import CONTEXT
 from capacity.models.tokenizer import build_tokenizer
-from capacity.plan.models import ALIASES
+from capacity.plan.models import ALIASES, model_shape
 from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import SPLIT_SIZES, STYLES, AbacusTask, partition
 from capacity.tasks.task import Item
@@ -92,10 +92,11 @@ def test_tokenizer_round_trips_every_style() -> None:
 
 
 @pytest.mark.parametrize("alias", [a for a, entry in ALIASES.items() if entry.source == "embedded"])
-def test_shipped_tokenizers_are_that_of_the_language(alias: str) -> None:
+def test_shipped_tokenizers_and_contexts_are_those_of_the_language(alias: str) -> None:
     shipped = PreTrainedTokenizerFast.from_pretrained(embedded_folder(alias))
     assert shipped.get_vocab() == build_tokenizer().get_vocab()
     assert shipped.encode("12+34+56+79=") == build_tokenizer().encode("12+34+56+79=")
+    assert model_shape(str(embedded_folder(alias)))[1].context == CONTEXT == ALIASES[alias].shape.context
 
 
 def test_no_solution_is_longer_than_the_task_allows() -> None:

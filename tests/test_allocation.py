@@ -108,8 +108,8 @@ def test_a_run_measures_records_and_stores_its_allocation(method: Any, model: An
     assert sum(allocation.entries) == record.result.trained_parameters == 14
     assert all(score > 0 for score in allocation.scores)
     assert allocation.cost["sequences"] == 2 * 16
-    assert record.update is not None
-    read = artifact.read(record.update, "update")
+    assert record.artifact is not None
+    read = artifact.read(record.artifact, "update")
     assert (read.recipe.entries or (2,) * 7) == tuple(allocation.entries)
     assert artifact.rebuild(read, model, None).trained_parameters == 14
     # Measuring moves nothing else: prompts, samples and costs of training are those of an even run.

@@ -11,7 +11,8 @@ from architectures import ATTENTION, CONFIGS, WEIGHTS, logits, tiny
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
-from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
+from capacity.adapters.files.merge import merge
+from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.adapters.linears import adapted_modules
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import SpecError

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from capacity.plan.defaults import default_task, default_weights
 from capacity.plan.rates import tuned_rate
 from capacity.plan.sizes import SizeChoice
 from capacity.spec.parts import TaskSpec
 from capacity_cli.compare import compare_command
-from capacity_cli.defaults import default_task, default_weights
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def made(loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     study = Study(folder / "study")
     with study.locked():
         made_by = current("cpu", "fp32")
-        run = study.add(spec, made_by, record.result, record.steps, record.outcomes, record.update)
+        run = study.add(spec, made_by, record.result, record.steps, record.outcomes, record.artifact)
     shutil.copy(run / "update.safetensors", folder)
     exports = {
         form: capacity(folder, "export", "update.safetensors", "--to", form, "--out", form, "--json").json()

@@ -24,7 +24,7 @@ def train(tmp_path_factory):
             for seed in SEEDS:
                 spec = small_spec("sft", budget, seed, rate, model=SMALLEST, items=128, steps=12, prompts_per_step=8)
                 record = execute(spec, "cpu")
-                study.add(spec, current("cpu", "fp32"), record.result, record.steps, record.outcomes, record.update)
+                study.add(spec, current("cpu", "fp32"), record.result, record.steps, record.outcomes, record.artifact)
         return snapshot(study)
 
     return make

@@ -8,9 +8,10 @@ from sizes import chosen, within
 
 from capacity.adapters.attach import BUILDS, attach
 from capacity.plan import sharing
-from capacity.plan.kinds.table import KINDS
-from capacity.plan.sizes import SizeChoice
-from capacity.spec.adapters import Adapter
+from capacity.plan.kinds.table import KINDS, trained_parameters
+from capacity.plan.models import ALIASES
+from capacity.plan.sizes import SizeChoice, size_of
+from capacity.spec.adapters import Adapter, NoAdapter
 
 MODEL = "abacus-0.9m"
 SPECS = get_args(get_args(Adapter)[0])
@@ -66,3 +67,13 @@ def test_a_size_without_any_choice_is_the_default_budget_in_study_files_and_comm
     assert SizeChoice().limit == SizeChoice(budget=100).limit
     assert SizeChoice(adapter="lora").limit is None
     assert SizeChoice(u=2).limit is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("targets", [None, ("q_proj", "v_proj")])
+def test_the_spec_of_an_update_counts_what_its_size_counts(kind: str, targets: tuple[str, ...] | None) -> None:
+    told = {"targets": targets} if targets and "targets" in KINDS[kind].options else {}
+    size = size_of("qwen2.5-3b", SizeChoice(adapter=kind, **told), "bf16")
+    found = trained_parameters(size.adapter(7), "qwen2.5-3b", ALIASES["qwen2.5-3b"].shape)
+    assert found == size.trained_parameters > 0
+    assert trained_parameters(NoAdapter(), "qwen2.5-3b", ALIASES["qwen2.5-3b"].shape) == 0

@@ -1,7 +1,10 @@
 """Memory estimated from shapes: against what a backward pass really keeps, and what is said where it does not fit."""
 
+import contextlib
 import json
+import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -9,9 +12,21 @@ from small import SMALLEST, small_spec
 from untrained import LuckyTask, arm_of, laid_out, spec_of
 
 from capacity.errors import SpecError, TrainingError
-from capacity.plan.memory import CPU_PASS_BYTES, HEADROOM, gigabytes, memory_plan, row_bytes, rows_at_once
+from capacity.models.device_memory import total_memory
+from capacity.plan.memory import (
+    CPU_PASS_BYTES,
+    HEADROOM,
+    check_memory,
+    gigabytes,
+    memory_plan,
+    row_bytes,
+    rows_at_once,
+    rows_that_fit,
+    run_memory,
+)
 from capacity.plan.models import ALIASES
-from capacity.training.fitting import check_memory, device_memory
+from capacity.spec.run import RunSpec
+from capacity_cli import app
 from capacity_cli.plan_memory import parse_memory
 
 SHAPE = ALIASES["qwen2.5-3b"].shape
@@ -60,13 +75,47 @@ def test_a_pass_on_a_cpu_takes_two_gigabytes_whatever_the_machine() -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_is_loaded() -> None:
-    spec = small_spec("grpo")
-    check_memory(spec, ALIASES["abacus-0.9m"].shape, device_memory("cpu"))
+    check_memory(small_spec("grpo"), total_memory("cpu"))
     with pytest.raises(TrainingError, match=r"needs about .* there are 10.0 GB: the weights alone do not fit; load"):
-        check_memory(spec, SHAPE, 10**10)
-    full = small_spec("sft", budget="full")
+        check_memory(small_spec("grpo", model="qwen2.5-3b"), 10**10)
+    full = small_spec("sft", model="qwen2.5-3b", budget="full")
     with pytest.raises(TrainingError, match="weights and update with its moments do not fit"):
-        check_memory(full, SHAPE, 50 * 10**9)
+        check_memory(full, 50 * 10**9)
+
+
+@pytest.mark.parametrize("budget", ["100", "5000", "full"])
+def test_a_run_takes_the_memory_of_its_model_update_and_tokens(budget: str) -> None:
+    spec = small_spec("sft", budget=budget, model="qwen2.5-3b?dtype=bf16")
+    assert spec.training is not None
+    full, trained = budget == "full", SHAPE.parameters if budget == "full" else {"100": 100, "5000": 252 * 4**2}[budget]
+    longer = spec.model_copy(update={"training": spec.training.model_copy(update={"max_new_tokens": 512})})
+    options: dict[str, Any] = {"trained": trained, "full": full, "dtype": "bf16", **TOKENS}
+    assert run_memory(longer) == memory_plan(SHAPE, **options, sequences=1, micro_batch=1)
+    assert run_memory(longer, sampled=9, rows=99) == memory_plan(SHAPE, **options, sequences=9, micro_batch=16)
+    untrained = small_spec("base", model="qwen2.5-3b?dtype=bf16")
+    assert (run_memory(untrained, rows=9).activations, rows_that_fit(untrained, 10**12)) == (0, 0)
+    assert run_memory(untrained).update == 0
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What a command line prints as JSON."""
+    with mock.patch.object(sys, "argv", ["capacity", *arguments, "--json"]), contextlib.suppress(SystemExit):
+        app.main()
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-3b", "qwen2.5-3b?dtype=fp32", "qwen2.5-7b?quantised=nf4", "abacus-0.9m"])
+def test_every_command_names_the_same_memory_for_the_same_run(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    planned = told(capsys, "plan", "--model", model)["training_memory"]
+    compared = told(capsys, "compare", "--model", model, "--seeds", "1", "--dry-run")
+    assert told(capsys, "models", model)["training_memory"] == planned
+    assert compared["least_memory_bytes"] == planned["least"]
+    for run in compared["runs"]:
+        spec = RunSpec.model_validate(run["spec"])
+        check_memory(spec, planned["least"])
+        if spec.training is not None:
+            with pytest.raises(TrainingError, match=f"needs about {gigabytes(planned['least'])}, there are"):
+                check_memory(spec, planned["least"] - 1)
 
 
 @pytest.mark.parametrize(("count", "text"), [(400, "400 B"), (4 * 10**6, "4.0 MB"), (15_231_233_024, "15.2 GB")])

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
-from capacity.adapters.files.peft_folder import load_peft_lora, merge, save_peft_lora
+from capacity.adapters.files.merge import merge
+from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.adapters.linears import weight_matrix
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import CapacityError, SpecError

@@ -10,6 +10,7 @@ from engines import PlainEngine
 from small import SMALLEST, small_spec
 
 from capacity.adapters.attach import attach
+from capacity.adapters.files.merge import MergeTally, bare_parameters, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, SpecError, TrainingError
 from capacity.plan.engine_memory import engine_rank, slots
@@ -20,7 +21,6 @@ from capacity.sampling.rollout import forward_logits
 from capacity.sampling.vllm import start
 from capacity.sampling.vllm.engine import check_version
 from capacity.sampling.vllm.follower import EngineSampler
-from capacity.sampling.vllm.sync import Realised, bare_parameters, base_weights, merged_weights
 from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, NoAdapter, TinyLora, Vera
 from capacity.spec.parts import RolloutSpec
 from capacity.spec.run import RunSpec
@@ -154,10 +154,10 @@ def test_merging_a_tiny_update_into_bf16_loses_it_and_says_so(smallest: Any, tok
     for size in (1e-4, 1.0):
         adapted.set_vector(torch.full(adapted.vector().shape, size))
         for dtype in ("bf16", "fp32"):
-            realised = Realised()
-            weights = dict(merged_weights(adapted, dtype, realised))
-            cosines[size, dtype] = realised.cosine
-            assert realised.count == sum(t.numel() * t.element_size() for t in weights.values())
+            tally = MergeTally()
+            weights = dict(merged_weights(adapted, dtype, tally))
+            cosines[size, dtype] = tally.cosine
+            assert tally.bytes == sum(t.numel() * t.element_size() for t in weights.values())
     assert cosines[1e-4, "fp32"] == pytest.approx(1, abs=1e-3)
     assert cosines[1e-4, "bf16"] < 0.5  # type: ignore[operator]
     assert cosines[1.0, "bf16"] > 0.99  # type: ignore[operator]
@@ -255,4 +255,4 @@ def test_vllm_that_is_not_installed(smallest: Any) -> None:
     if find_spec("vllm") is not None:
         pytest.skip("vLLM is installed here")
     with pytest.raises(EngineError, match="vLLM is not installed here: pip install"):
-        start.open_local(smallest, SMALLEST, "cpu", "fp32", rank=2, adapters=1, new_tokens=8)
+        start.open_local(SMALLEST, "cpu", "fp32", rank=2, adapters=1, new_tokens=8)

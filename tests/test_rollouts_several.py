@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from capacity.adapters.attach import attach
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, SpecError
-from capacity.plan.engine_memory import cache_bytes, shared_plan
+from capacity.plan.engine_memory import ADAPTERS_OF_A_RUN, cache_bytes, shared_plan
 from capacity.plan.grid import result_specs
 from capacity.plan.memory import memory_plan
 from capacity.plan.models import ALIASES
 from capacity.plan.sampling import SERVER
 from capacity.plan.study_file import read_study_file
 from capacity.sampling.evaluate import evaluate
-from capacity.sampling.vllm import several
+from capacity.sampling.vllm import several, start
 from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
 from capacity.sampling.vllm.sync import LoraWriter
 from capacity.spec.adapters import TinyLora
@@ -94,14 +94,14 @@ def test_the_split_of_a_device() -> None:
     trainer = memory_plan(
         shape, trained=13, sequences=0, micro_batch=1, prompt_tokens=1024, new_tokens=3072, dtype="bf16"
     )
-    plan = shared_plan(shape, trainer, dtype="bf16", rank=2, tokens=4096)
+    plan = shared_plan(shape, trainer, dtype="bf16", rank=2, new_tokens=2047)
     assert plan.engine_weights == 2 * shape.parameters
     # 28 layers × 4 heads × 128 × 2 (keys and values) × 2 bytes = 57,344 bytes a token.
     assert plan.engine_cache == cache_bytes(shape, "bf16", 4096) == 64 * 4096 * 57_344
     # Three slots (two adapters and the spare) at vLLM's rank 8.
     assert plan.engine_slots == 3 * 8 * 2 * sum(m.d + m.k for m in shape.linears)
     assert plan.peak == max(plan.engine + plan.trainer_resident, plan.trainer_step)
-    awake = shared_plan(shape, trainer, dtype="bf16", rank=None, tokens=4096, sleeps=False)
+    awake = shared_plan(shape, trainer, dtype="bf16", rank=None, new_tokens=2047, sleeps=False)
     assert awake.engine_slots == 0
     assert awake.peak == awake.engine + max(awake.trainer_resident, awake.trainer_step)
 
@@ -113,6 +113,25 @@ def test_plan_shows_the_split() -> None:
     shown = CliRunner().invoke(app, arguments).stdout
     assert "engine weights 15.2 GB" in shown
     assert "shared_memory" not in json.loads(CliRunner().invoke(app, ["plan", "--json"]).stdout)
+
+
+@pytest.mark.parametrize("model", ["abacus-0.2m", "qwen2.5-7b"])
+def test_an_engine_is_started_with_the_memory_that_plan_names(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(start, "LocalEngine", lambda _, **options: given.update(options))
+    monkeypatch.setattr(start, "model_folder", lambda name: name)
+    arguments = ["plan", "--model", model, "--budget", "13", "--rollouts", "vllm", "--json"]
+    plan = json.loads(CliRunner().invoke(app, arguments).stdout)
+    dtype, new_tokens = plan["weights_dtype"], plan["training_memory"]["new_tokens"]
+    start.open_local(model, "cuda", dtype, rank=plan["rank"], adapters=ADAPTERS_OF_A_RUN, new_tokens=new_tokens)
+    assert given["cache_bytes"] == plan["shared_memory"]["engine_cache"]
+    assert given["context"] == {"abacus-0.2m": 64, "qwen2.5-7b": 2048 + 512 + 1}[model]
+
+
+def test_plan_refuses_an_engine_that_cannot_hold_the_base() -> None:
+    found = CliRunner().invoke(app, ["plan", "--model", "qwen2.5-7b?quantised=nf4", "--rollouts", "vllm"])
+    assert isinstance(found.exception, SpecError)
+    assert "would sample from another base" in str(found.exception)
 
 
 def test_several_adapters_need_the_engine() -> None:

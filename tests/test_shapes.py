@@ -237,6 +237,7 @@ def alias_config(alias):
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
         "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.context,
         "tie_word_embeddings": shape.tied,
         "pad_token_id": None,
     }
@@ -267,6 +268,7 @@ def linears_of(model):
 
 def assert_shape_is_that_of(model, shape):
     assert [(m.name, m.d, m.k) for m in shape.linears] == linears_of(model)
+    assert shape.context == model.config.max_position_embeddings
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert shape.biases == sum(p.numel() for n, p in model.named_parameters() if n.endswith("bias"))
     experts = [(n, tuple(p.shape)) for n, p in model.named_parameters() if p.ndim == 3]

@@ -85,7 +85,7 @@ def test_slices_are_few_and_even(rows: int, at_once: int, sizes: list[int]) -> N
 
 def test_samples_drawn_in_parts_are_those_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(size: int) -> tuple[Any, torch.Tensor]:
-        monkeypatch.setattr("capacity.sampling.evaluate._BATCH", size)
+        monkeypatch.setattr("capacity.plan.memory.SAMPLED_AT_ONCE", size)
         arm = arm_of(spec_of("grpo"), TASK, scale=0.1)
         items = laid_out(arm, TASK.items("train", arm.prompts_per_step))
         return arm.sampled(items, 1.0, arm.rng)

@@ -16,7 +16,8 @@ from torch import nn
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
-from capacity.adapters.files.peft_folder import merge, save_peft_lora
+from capacity.adapters.files.merge import MergeTally, merge, merged_weights
+from capacity.adapters.files.peft_folder import save_peft_lora
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.open import open_native
 from capacity.errors import BudgetError, DataError, SpecError
@@ -28,7 +29,6 @@ from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import trained_spec
 from capacity.plan.study_file import read_study_file
 from capacity.sampling.vllm.folders import peft_folders
-from capacity.sampling.vllm.sync import Realised, merged_weights
 from capacity.spec.adapters import Steering
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import RolloutSpec
@@ -285,10 +285,10 @@ def test_a_run_trains_stores_and_evaluates_them_and_is_reproducible(method: Meth
     assert record.result.update_bytes == 2 * record.result.trained_parameters
     assert record.result.update_square_sum is not None
     assert record.result.update_square_sum > 0
-    assert record.update is not None
+    assert record.artifact is not None
     again = execute(spec, "cpu")
-    assert again.update == record.update
-    (tmp_path / "update.safetensors").write_bytes(record.update)
+    assert again.artifact == record.artifact
+    (tmp_path / "update.safetensors").write_bytes(record.artifact)
     opened = open_native(tmp_path, None, "cpu")
     assert opened.adapted is not None
     assert bool(opened.adapted.vector().any())
@@ -302,8 +302,8 @@ def test_export_says_in_one_line_that_there_is_no_such_form(form: str, tmp_path:
     from capacity_cli.export import export_command
 
     record = execute(run_spec("sft"), "cpu")
-    assert record.update is not None
-    (tmp_path / "update.safetensors").write_bytes(record.update)
+    assert record.artifact is not None
+    (tmp_path / "update.safetensors").write_bytes(record.artifact)
     out = tmp_path / "out"
     with pytest.raises(SpecError) as refused:
         export_command(tmp_path / "update.safetensors", form, out, "fp32", None, as_json=False)
@@ -319,7 +319,7 @@ def test_no_form_of_weights_leaves_the_vectors_out_in_silence(llama: Any, tmp_pa
     for attempt in (
         lambda: save_peft_lora(adapted, tmp_path, "fp32", "base"),
         lambda: merge(adapted, "fp32"),
-        lambda: list(merged_weights(adapted, "fp32", Realised())),
+        lambda: list(merged_weights(adapted, "fp32", MergeTally())),
     ):
         with pytest.raises(SpecError, match="changes hidden states, no weights"):
             attempt()

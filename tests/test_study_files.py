@@ -64,14 +64,14 @@ def test_every_size_of_the_paper_fits_one_gpu_of_80_gb() -> None:
     for path in PAPER:
         for cell in cells(read_study_file(path)):
             spec = cell.spec("grpo", 0, RATES, validation=False)
-            estimate = run_estimate(spec, cell.size.trained_parameters)
+            estimate = run_estimate(spec)
             assert estimate.least.peak <= estimate.memory.peak < 80e9, (path.stem, cell.model)
             assert estimate.rows >= 1
 
 
 def test_estimates_count_what_a_method_does() -> None:
     cell = next(cells(read_study_file(next(p for p in PAPER if p.stem == "paper-figures-1-2-sizes"))))
-    grpo, sft = (run_estimate(cell.spec(m, 0, RATES, validation=False), 1) for m in ("grpo", "sft"))  # type: ignore[arg-type]
+    grpo, sft = (run_estimate(cell.spec(m, 0, RATES, validation=False)) for m in ("grpo", "sft"))  # type: ignore[arg-type]
     parameters, sequences = ALIASES["qwen2.5-7b"].shape.parameters, 1314 * 64
     assert grpo.training_flops == sft.training_flops == 6 * parameters * sequences * (256 + 4096)
     assert grpo.sampling_flops - sft.sampling_flops == 2 * parameters * sequences * (256 + 4096)
@@ -81,5 +81,5 @@ def test_estimates_count_what_a_method_does() -> None:
     assert both.peak_bytes == max(grpo.memory.peak, sft.memory.peak)
     assert both.least_bytes == grpo.least.peak <= both.peak_bytes < GPU_BYTES
     assert both.advice is None
-    shorter = run_estimate(cell.spec("grpo", 0, RATES, validation=False), 1, completion_tokens=300)
+    shorter = run_estimate(cell.spec("grpo", 0, RATES, validation=False), completion_tokens=300)
     assert shorter.gpu_hours < grpo.gpu_hours / 5

@@ -27,14 +27,14 @@ def test_the_same_spec_gives_the_same_run_bit_for_bit(method: Any, budget: str) 
     first, second = execute(spec, "cpu"), execute(spec, "cpu")
     assert first.steps == second.steps
     assert first.outcomes == second.outcomes
-    assert first.update == second.update
+    assert first.artifact == second.artifact
     assert len(first.steps) == 2
-    assert any(first.update)
+    assert any(first.artifact)
 
 
 def test_seeds_differ_in_prompts_samples_and_projection() -> None:
     first, second = execute(small_spec("grpo", seed=0), "cpu"), execute(small_spec("grpo", seed=1), "cpu")
-    assert first.update != second.update
+    assert first.artifact != second.artifact
     assert first.steps[0].code_length_bits != second.steps[0].code_length_bits
 
 
@@ -78,7 +78,7 @@ def test_warm_start_and_reinforcement_leave_one_update() -> None:
     assert [row.phase for row in record.steps] == ["sft", "grpo"]
     assert record.result.trained_parameters == 84
     assert (record.result.prompts, record.result.sequences, record.result.sampled_sequences) == (8, 32, 16)
-    assert record.update is not None
+    assert record.artifact is not None
 
 
 def test_what_sees_no_demonstrations_does_not_depend_on_their_style() -> None:
@@ -88,7 +88,7 @@ def test_what_sees_no_demonstrations_does_not_depend_on_their_style() -> None:
 
 def test_base_trains_nothing_and_leaves_no_update() -> None:
     record = execute(small_spec("base"), "cpu")
-    assert record.update is None
+    assert record.artifact is None
     assert not record.steps
     assert record.result.trained_parameters == record.result.update_bytes == 0
 
@@ -99,8 +99,8 @@ def test_the_stored_update_rebuilds_the_model_that_was_evaluated(model: Any, tok
 
     spec = small_spec("sft", rate=0.05)
     record = execute(spec, "cpu")
-    assert record.update is not None
-    adapted = artifact.rebuild(artifact.read(record.update, "update"), model, None)
+    assert record.artifact is not None
+    adapted = artifact.rebuild(artifact.read(record.artifact, "update"), model, None)
     assert evaluate(adapted.model, tokenizer, open_task(spec.task), spec.evaluation).outcomes == record.outcomes
 
 
@@ -133,7 +133,7 @@ def test_factor_cache_changes_nothing(tmp_path: Path) -> None:
     cold = execute(spec, "cpu", cache=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 28
     warm = execute(spec, "cpu", cache=tmp_path)
-    assert cold.update == warm.update
+    assert cold.artifact == warm.artifact
 
 
 def test_training_improves_on_demonstrations_and_lowers_their_code_length() -> None:

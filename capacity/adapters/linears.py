@@ -18,6 +18,12 @@ def is_conv1d(module: nn.Module) -> bool:
     return isinstance(module, Conv1D)
 
 
+def inner_linear(layer: Any) -> nn.Module:
+    """The linear module itself, where `layer` may be what PEFT has put around it."""
+    inside: nn.Module = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+    return inside
+
+
 def is_quantised(module: nn.Module) -> bool:
     """True if a module holds codes of bitsandbytes instead of weights."""
     return type(getattr(module, "weight", None)).__name__ in ("Int8Params", "Params4bit")

@@ -8,15 +8,14 @@ from typing import Any
 from torch import nn
 
 from capacity.adapters.files.artifact import Artifact, read_file, rebuild
-from capacity.adapters.files.peft_folder import load_peft_lora
+from capacity.adapters.files.peft_folder import CONFIG, load_peft_lora
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.source import OnModule
 from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
 from capacity.models.loading import load, model_folder
-
-UPDATE = "update.safetensors"  # the artifact's name in a run folder
+from capacity.runs.files import ARTIFACT
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def open_native(
         DataError: unreadable, or made on another base; says which part differs.
         SpecError: no such model.
     """
-    artifact = read_file(path / UPDATE if path.is_dir() else path)
+    artifact = read_file(path)
     base = model or artifact.recipe.model
     bare, tokenizer = load(base, device)
     weights = WeightFolder(model_folder(base))
@@ -81,17 +80,27 @@ def open_model(
         return Opened(bare, tokenizer, model, "base")
     if not adapter.exists():
         raise DataError(f"{adapter}: no such file or folder")
-    if not (adapter / "adapter_config.json").is_file():
-        if adapter.is_dir() and not (adapter / UPDATE).is_file():
-            raise DataError(f"{adapter}: neither a run folder ({UPDATE}) nor a PEFT folder (adapter_config.json)")
+    if not (adapter / CONFIG).is_file():
+        if adapter.is_dir() and not (adapter / ARTIFACT).is_file():
+            raise DataError(f"{adapter}: neither a run folder ({ARTIFACT}) nor a PEFT folder ({CONFIG})")
         return open_native(adapter, model, device, cache, on_module)
-    base = model or _named_base(adapter)
+    base = model or base_of(adapter)
     bare, tokenizer = load(base, device)
     return Opened(load_peft_lora(bare, adapter), tokenizer, base, "peft")
 
 
-def _named_base(folder: Path) -> str:
-    path = folder / "adapter_config.json"
+def base_of(adapter: Path) -> str:
+    """The base that an adapter names: a native artifact, a run folder or a PEFT folder.
+
+    Raises:
+        DataError: no such adapter, or an unreadable one.
+        SpecError: it names none.
+    """
+    if not adapter.exists():
+        raise DataError(f"{adapter}: no such file or folder")
+    path = adapter / CONFIG
+    if not path.is_file():
+        return read_file(adapter).recipe.model
     try:
         name = json.loads(path.read_text()).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:

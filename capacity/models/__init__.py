@@ -1,1 +1,1 @@
-"""Models: their aliases and shapes (known offline, without torch), loading, and the embedded abacus model."""
+"""Models and where their weights come from: the package, a folder, the hub, a GGUF file, or pre-training."""

@@ -1,4 +1,4 @@
-"""A GGUF file as a model folder: the numbers that the file stands for, in fp32.
+"""Converts a GGUF file into a model folder that holds the numbers the file stands for, in fp32.
 
 An adapter's factors and fingerprints are those of a safetensors checkpoint, so a GGUF file is converted once.
 """
@@ -20,7 +20,7 @@ def gguf_folder(path: Path, cache: Path) -> Path:
     """The folder of the converted model and its tokenizer, made at the first call; another process waits for it.
 
     Raises:
-        DataError: the file cannot be read, or the cache not written.
+        DataError: the file cannot be read, or the cache cannot be written.
         CapacityError: the package gguf is not installed.
     """
     gguf_config(path)
@@ -28,10 +28,10 @@ def gguf_folder(path: Path, cache: Path) -> Path:
 
 
 def converted(source: Path, folder: Path) -> Path:
-    """`folder`, made from the GGUF file `source` unless it is there; an interrupted conversion is begun anew.
+    """Makes `folder` from the GGUF file `source`, unless it is there. An interrupted conversion is begun anew.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the folder cannot be written.
     """
     if folder.is_dir():
         return folder

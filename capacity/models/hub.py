@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: their folders, from the cache if they are there.
+"""Finds the folders of models of the Hugging Face hub, in the cache if they are there.
 
 `HF_HUB_OFFLINE=1` keeps everything here from the network; `HF_TOKEN` opens gated models.
 """
@@ -16,7 +16,7 @@ def hub_folder(repository: str, revision: str | None) -> Path:
     """The folder of a hub model in the cache of huggingface_hub, downloaded if it is not whole there.
 
     Raises:
-        DataError: no such model, gated, or not to be reached.
+        DataError: there is no such model, it is gated, or the hub cannot be reached.
         CapacityError: huggingface_hub is not installed.
     """
     hub = hub_library()

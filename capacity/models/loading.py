@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer: embedded, from a folder, from the hub's cache, from a GGUF file."""
+"""Loads a model and its tokenizer: embedded, from a folder, from the hub's cache or from a GGUF file."""
 
 import json
 from importlib.resources import files
@@ -31,7 +31,7 @@ def model_folder(name: str) -> Path:
     The weights of a hub model are downloaded if they are not in the cache of huggingface_hub.
 
     Raises:
-        SpecError: unknown.
+        SpecError: the model is unknown.
         DataError: a hub model that is gated, absent or out of reach; a GGUF file that cannot be read.
         CapacityError: the package that carries it is not installed.
     """
@@ -55,17 +55,17 @@ def model_folder(name: str) -> Path:
 
 
 def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, Any]:
-    """Model on `device`, in evaluation mode, and its tokenizer.
+    """A model on `device`, in evaluation mode, and its tokenizer.
 
     Args:
-        name: as for `model_folder`; its options say dtype, attention and quantisation.
+        name: name of the model; its options say dtype, attention and quantisation.
         device: "cpu" or "cuda".
-        dtype: of the weights: "fp32", "bf16" or "fp16"; what the name says if None.
+        dtype: dtype of the weights, "fp32", "bf16" or "fp16"; what the name says if None.
 
     Raises:
-        SpecError: as `model_folder`.
-        DataError: as `model_folder`, or the folder does not hold a whole model.
-        CapacityError: quantisation without bitsandbytes.
+        SpecError: the model is unknown.
+        DataError: `model_folder` refuses the model, or the folder does not hold a whole one.
+        CapacityError: the model is to be quantised and bitsandbytes is not installed.
     """
     parsed = parse_model(name)
     weights = DTYPES[dtype or parsed.dtype]
@@ -98,7 +98,7 @@ def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, A
 
 
 def _quantisation(kind: str, compute: torch.dtype) -> Any:
-    """What transformers takes to quantise the linear modules while loading."""
+    """The config by which transformers quantises the linear modules while it loads a model."""
     if find_spec("bitsandbytes") is None:
         raise CapacityError(f"quantised={kind} needs bitsandbytes: pip install 'sft-rl-capacity[quantised]'")
     from transformers import BitsAndBytesConfig

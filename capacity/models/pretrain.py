@@ -29,7 +29,7 @@ CONTEXT = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is pre-trained. Mixes are the odds of terse, stepwise and wordy answers."""
+    """How a model is pre-trained. The two mixes are the odds of terse, stepwise and wordy answers."""
 
     steps: int
     learning_rate: float
@@ -80,7 +80,10 @@ def build_model(alias: str, seed: int) -> Qwen2ForCausalLM:
 def draw_batch(
     rng: np.random.Generator, mix: tuple[float, ...], size: int, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[Tensor, Tensor]:
-    """Ids (B, T) padded right and a mask (B, T) that is True on completion tokens; held-out problems never occur."""
+    """Draws ids (B, T), padded right, and a mask (B, T) that is True on completion tokens.
+
+    Problems of the task's splits never occur.
+    """
     prompts: list[str] = []
     completions: list[str] = []
     while len(prompts) < size:
@@ -104,7 +107,7 @@ def draw_batch(
 
 
 def rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to one hundredth."""
+    """The learning rate of a step: a linear warm-up, then a cosine down to one hundredth."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
     return recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * cosine)
 
@@ -183,7 +186,7 @@ def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Command line: `--model`, `--out`."""
+    """Runs the command line with its options `--model` and `--out`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="abacus-0.9m", choices=list(RECIPES))
     parser.add_argument("--out", type=Path, required=True)

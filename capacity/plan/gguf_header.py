@@ -1,4 +1,4 @@
-"""The shape of a model in a GGUF file, from its header alone. No torch."""
+"""Reads the shape of a model in a GGUF file from the file's header alone. No torch."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ def gguf_config(path: Path) -> dict[str, Any]:
     """What a config.json of the model would say about its shape.
 
     Raises:
-        DataError: no such file, not GGUF, or an architecture that is not read here.
+        DataError: there is no such file, it is not GGUF, or of an architecture that is not read here.
         CapacityError: the package gguf is not installed.
     """
     if not path.is_file():
@@ -48,5 +48,6 @@ def gguf_config(path: Path) -> dict[str, Any]:
         "num_key_value_heads": value("attention.head_count_kv", heads),
         "head_dim": value("attention.key_length", value("embedding_length") // heads),
         "vocab_size": len(values["tokenizer.ggml.tokens"]),
+        "max_position_embeddings": value("context_length"),
         "tie_word_embeddings": "output.weight" not in tensors,
     }

@@ -1,4 +1,4 @@
-"""The config of a Hugging Face hub model, from the cache if it is there, and what can go wrong in asking for it.
+"""Fetches the config of a Hugging Face hub model, from the cache if it is there, and says what went wrong.
 
 `HF_HUB_OFFLINE=1` keeps everything here from the network; `HF_TOKEN` opens gated models.
 """
@@ -14,7 +14,7 @@ def hub_config(repository: str, revision: str | None) -> dict[str, Any]:
     """The decoded config.json of a hub model.
 
     Raises:
-        DataError: no such model, gated, not to be reached, or not JSON.
+        DataError: there is no such model, it is gated, the hub cannot be reached, or the file is not JSON.
         CapacityError: huggingface_hub is not installed.
     """
     hub = hub_library()
@@ -36,7 +36,7 @@ def hub_config(repository: str, revision: str | None) -> dict[str, Any]:
 
 
 def hub_library() -> Any:
-    """The module huggingface_hub.
+    """The module huggingface_hub, imported when it is needed.
 
     Raises:
         CapacityError: it is not installed.
@@ -49,7 +49,7 @@ def hub_library() -> Any:
 
 
 def unavailable(repository: str, revision: str | None, error: Exception) -> DataError:
-    """One line for whatever went wrong, with the way out."""
+    """The error for whatever went wrong in asking the hub: one line, with the way out."""
     place = f"https://huggingface.co/{repository}"
     at = f" at revision {revision}" if revision else ""
     kind = type(error).__name__

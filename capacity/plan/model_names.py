@@ -17,12 +17,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class ModelName:
-    """A name taken apart.
+    """The parts of a model's name.
 
     Attributes:
         base: alias, hub id, folder or GGUF file.
-        dtype: of the frozen weights; trained parameters are fp32 always.
-        attention: implementation in transformers; its own choice if None.
+        dtype: dtype of the frozen weights; trained parameters are fp32 always.
+        attention: implementation of attention in transformers; its own choice if None.
         quantised: how bitsandbytes stores the weights of linear modules; not at all if None.
         revision: commit, tag or branch of a hub repository; its main branch if None.
     """
@@ -39,20 +39,20 @@ class ModelName:
 
     @property
     def is_gguf(self) -> bool:
-        """Whether it names a GGUF file."""
+        """Whether the name is that of a GGUF file."""
         return self.base.lower().endswith(".gguf")
 
     @property
     def may_be_hub_id(self) -> bool:
-        """Whether it has the form of a hub id, "organisation/model"."""
+        """Whether the name has the form of a hub id, "organisation/model"."""
         return _HUB_ID.fullmatch(self.base) is not None
 
 
 def parse_model(text: str) -> ModelName:
-    """Reads a name.
+    """Reads the name of a model, `qwen2.5-3b?dtype=bf16`.
 
     Raises:
-        SpecError: an unknown option or value; the nearest is offered.
+        SpecError: an option or its value is unknown; the nearest is offered.
     """
     base, _, query = text.partition("?")
     if not base:

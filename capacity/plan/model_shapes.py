@@ -1,4 +1,4 @@
-"""Shapes of decoder-only transformers, from which adapted modules and parameter counts follow without weights.
+"""Shapes of decoder-only transformers: adapted modules and parameter counts follow from them without weights.
 
 A shape is read from the `config.json` of a model. Every architecture is written down once, as transformers 5
 builds it: the fields that a config may leave out have the defaults of its configuration classes, and modules come
@@ -43,11 +43,12 @@ class ModelShape:
     Attributes:
         family: model type, such as "llama".
         hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary: its sizes.
+        context: tokens of the longest sequence that it takes.
         tied: the output embedding shares the input embedding.
         linears: the linear modules of all blocks in the order of `named_modules()`; embeddings, output head,
             routers and experts are not among them.
         expert_tensors: where a mixture of experts keeps its experts; empty for a dense model.
-        parameters: of the whole model, tied embeddings counted once.
+        parameters: how many the whole model has, tied embeddings counted once.
         biases: scalars in parameters whose name ends in "bias", those of layer norms included.
     """
 
@@ -59,6 +60,7 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     vocabulary: int
+    context: int
     tied: bool
     linears: tuple[ModuleShape, ...]
     expert_tensors: tuple[ExpertTensor, ...]
@@ -107,14 +109,22 @@ class _Config:
     model_type: str
 
     def size(self, *names: str, default: int | None = None) -> int:
-        """A number above zero under the first of `names` that is there."""
+        """The number above zero under the first of `names` that is there.
+
+        Raises:
+            SpecError: there is none, or it is no whole number.
+        """
         value = self.optional(*names, default=default)
         if not value:
             raise SpecError(f"{self.where}: this {self.model_type} config has no {names[0]}, which its shape needs")
         return value
 
     def optional(self, *names: str, default: int | None = None) -> int | None:
-        """A whole number that may be null or zero."""
+        """The whole number under the first of `names` that is there; it may be null or zero.
+
+        Raises:
+            SpecError: it is no whole number.
+        """
         name = next((n for n in names if n in self.values), names[0])
         value = self.values.get(name, default)
         if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
@@ -122,7 +132,11 @@ class _Config:
         raise SpecError(f"{self.where}: {name} of this {self.model_type} config is no whole number: {value!r}")
 
     def flag(self, name: str, default: bool) -> bool:
-        """True or false."""
+        """The field `name`, which is true or false.
+
+        Raises:
+            SpecError: it is neither.
+        """
         value = self.values.get(name, default)
         if not isinstance(value, bool):
             raise SpecError(f"{self.where}: {name} of this {self.model_type} config is neither true nor false")
@@ -131,7 +145,7 @@ class _Config:
 
 @dataclass(frozen=True)
 class _Linear:
-    """A linear module of a block: `path` below the block, weight of shape (d, k)."""
+    """A linear module of a block, by its `path` below the block; its weight has the shape (d, k)."""
 
     path: str
     d: int
@@ -141,9 +155,13 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Block:
-    """One block: what can be adapted, and what counts besides.
+    """One block of a decoder: what can be adapted in it, and what counts besides.
 
-    `experts`: (path below the block, shape). `weights`: scalars of norms and routers; `biases`: of norms.
+    Attributes:
+        linears: its linear modules.
+        weights: scalars in the weights of norms and routers.
+        biases: scalars in the biases of norms.
+        experts: path below the block and shape of each tensor of experts.
     """
 
     linears: tuple[_Linear, ...]
@@ -162,7 +180,7 @@ def _assemble(
     weights: int,
     biases: int = 0,
 ) -> ModelShape:
-    """Numbers the blocks under `path` and counts; `weights` and `biases` are those outside of all blocks."""
+    """The shape of a model whose blocks stand under `path`; `weights` and `biases` count what is outside of them."""
     linears = [linear for block in blocks for linear in block.linears]
     experts = tuple(
         ExpertTensor(f"{path}.{i}.{name}", shape) for i, block in enumerate(blocks) for name, shape in block.experts
@@ -183,8 +201,11 @@ def _assemble(
     )
 
 
-def _sizes(config: _Config, kv_heads: int | None, head_dim: int | None) -> dict[str, int]:
-    """The sizes that all but GPT-2 spell alike; `kv_heads` and `head_dim` where the config leaves them out."""
+def _sizes(config: _Config, context: int, kv_heads: int | None = None, head_dim: int | None = None) -> dict[str, int]:
+    """The sizes that all families but GPT-2 spell alike.
+
+    `context`, `kv_heads` and `head_dim` are taken where the config has none.
+    """
     hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
     return {
         "hidden": hidden,
@@ -193,12 +214,13 @@ def _sizes(config: _Config, kv_heads: int | None, head_dim: int | None) -> dict[
         "kv_heads": config.optional("num_key_value_heads", default=kv_heads) or heads,
         "head_dim": config.optional("head_dim", default=head_dim) or hidden // heads,
         "vocabulary": config.size("vocab_size"),
+        "context": config.size("max_position_embeddings", default=context),
     }
 
 
 @dataclass(frozen=True)
 class _Sparse:
-    """`experts` of width `intermediate` in place of the MLP, in the blocks `layers`."""
+    """Where experts take the place of the MLP: how many, of which width, in which blocks (`layers`)."""
 
     experts: int
     intermediate: int
@@ -225,6 +247,7 @@ def _qwen3_experts(config: _Config) -> _Sparse:
 def _decoder(
     config: _Config,
     *,
+    context: int,
     kv_heads: int | None = None,
     head_dim: int | None = None,
     tied: bool = False,
@@ -234,17 +257,17 @@ def _decoder(
     qk_norm: bool = False,
     experts: Callable[[_Config], _Sparse] | None = None,
 ) -> ModelShape:
-    """Llama and its relatives: separate q, k, v; gated MLP or experts; RMS norms.
+    """The shape of Llama and its relatives, which have separate q, k, v, a gated MLP or experts, and RMS norms.
 
     Args:
-        config: where the sizes come from.
-        kv_heads, head_dim, tied: what the configuration class takes where the config says nothing.
+        config: config of the model.
+        context, kv_heads, head_dim, tied: what the configuration class takes where the config says nothing.
         attention_bias, mlp_bias: which modules have biases; "config" if its field of that name decides for all.
-        block_norms: norms of hidden size in a block.
-        qk_norm: RMS norms on each head's q and k.
-        experts: where experts take the place of the MLP.
+        block_norms: how many norms of hidden size a block has.
+        qk_norm: whether there are RMS norms on each head's q and k.
+        experts: what reads from the config where experts take the place of the MLP.
     """
-    s = _sizes(config, kv_heads, head_dim)
+    s = _sizes(config, context, kv_heads, head_dim)
     hidden, intermediate = s["hidden"], s["intermediate"]
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
     o_bias = attention_bias == "config" and config.flag("attention_bias", False)
@@ -278,8 +301,8 @@ def _decoder(
 
 
 def _phi(config: _Config) -> ModelShape:
-    """Phi-1 to Phi-2: biases everywhere, layer norms, one norm for both halves of a block."""
-    s = _sizes(config, None, None)
+    """The shape of Phi-1 to Phi-2: biases everywhere, layer norms, one norm for both halves of a block."""
+    s = _sizes(config, 2048)
     hidden, intermediate = s["hidden"], s["intermediate"]
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
     norms = hidden + (2 * (hidden // s["heads"]) if config.flag("qk_layernorm", False) else 0)
@@ -303,8 +326,8 @@ def _phi(config: _Config) -> ModelShape:
 
 
 def _phi3(config: _Config) -> ModelShape:
-    """Phi-3 and Phi-4: q, k, v in one module, gate and up in another; o is registered before qkv."""
-    s = _sizes(config, None, None)
+    """The shape of Phi-3 and Phi-4: q, k, v in one module, gate and up in another. o is registered before qkv."""
+    s = _sizes(config, 4096)
     hidden, intermediate = s["hidden"], s["intermediate"]
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
     block = _Block(
@@ -322,7 +345,7 @@ def _phi3(config: _Config) -> ModelShape:
 
 
 def _gpt2(config: _Config) -> ModelShape:
-    """GPT-2: fused q, k, v; biases everywhere; positions are a trained table."""
+    """The shape of GPT-2: fused q, k, v, biases everywhere, and a trained table of positions."""
     if config.flag("add_cross_attention", False):
         raise SpecError(f"{config.where}: a gpt2 with cross-attention is no decoder-only model")
     hidden = config.size("n_embd", "hidden_size")
@@ -338,6 +361,7 @@ def _gpt2(config: _Config) -> ModelShape:
         weights=2 * hidden,
         biases=2 * hidden,
     )
+    positions = config.size("n_positions", "max_position_embeddings", default=1024)
     sizes = {
         "hidden": hidden,
         "intermediate": inner,
@@ -345,9 +369,9 @@ def _gpt2(config: _Config) -> ModelShape:
         "kv_heads": heads,
         "head_dim": hidden // max(heads, 1),
         "vocabulary": vocabulary,
+        "context": positions,
     }
     tied = config.flag("tie_word_embeddings", True)
-    positions = config.size("n_positions", "max_position_embeddings", default=1024)
     return _assemble(
         config,
         sizes,
@@ -361,19 +385,19 @@ def _gpt2(config: _Config) -> ModelShape:
 
 # Model type → how its shape follows from a config.
 FAMILIES: dict[str, Callable[[_Config], ModelShape]] = {
-    "gemma": partial(_decoder, kv_heads=16, head_dim=256, tied=True),
-    "gemma2": partial(_decoder, kv_heads=4, head_dim=256, tied=True, block_norms=4),
-    "gemma3_text": partial(_decoder, kv_heads=4, head_dim=256, tied=True, block_norms=4, qk_norm=True),
+    "gemma": partial(_decoder, context=8192, kv_heads=16, head_dim=256, tied=True),
+    "gemma2": partial(_decoder, context=8192, kv_heads=4, head_dim=256, tied=True, block_norms=4),
+    "gemma3_text": partial(_decoder, context=131072, kv_heads=4, head_dim=256, tied=True, block_norms=4, qk_norm=True),
     "gpt2": _gpt2,
-    "llama": partial(_decoder, mlp_bias="config"),
-    "mistral": partial(_decoder, kv_heads=8, attention_bias="none"),
-    "mixtral": partial(_decoder, kv_heads=8, attention_bias="none", experts=_mixtral_experts),
+    "llama": partial(_decoder, context=2048, mlp_bias="config"),
+    "mistral": partial(_decoder, context=131072, kv_heads=8, attention_bias="none"),
+    "mixtral": partial(_decoder, context=131072, kv_heads=8, attention_bias="none", experts=_mixtral_experts),
     "phi": _phi,
     "phi3": _phi3,
-    "qwen2": partial(_decoder, kv_heads=32, attention_bias="qkv"),
-    "qwen3": partial(_decoder, kv_heads=32, head_dim=128, qk_norm=True),
-    "qwen3_moe": partial(_decoder, kv_heads=4, qk_norm=True, experts=_qwen3_experts),
-    "smollm3": partial(_decoder, kv_heads=4, tied=True, mlp_bias="config"),
+    "qwen2": partial(_decoder, context=32768, kv_heads=32, attention_bias="qkv"),
+    "qwen3": partial(_decoder, context=32768, kv_heads=32, head_dim=128, qk_norm=True),
+    "qwen3_moe": partial(_decoder, context=32768, kv_heads=4, qk_norm=True, experts=_qwen3_experts),
+    "smollm3": partial(_decoder, context=32768, kv_heads=4, tied=True, mlp_bias="config"),
 }
 
 

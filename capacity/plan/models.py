@@ -1,4 +1,4 @@
-"""Short names of models: what they stand for on the hub and their shapes. No torch, and for aliases no network."""
+"""Short names of models, what they stand for on the hub, and their shapes. No torch, and for aliases no network."""
 
 import json
 from dataclasses import dataclass, replace
@@ -11,7 +11,12 @@ from capacity.plan.model_shapes import ModelShape, shape_from_config
 
 @dataclass(frozen=True)
 class Alias:
-    """`source`: hub id, or "embedded" for a model shipped in the package."""
+    """What a short name stands for.
+
+    Attributes:
+        source: hub id, or "embedded" for a model shipped in the package.
+        shape: shape of the model.
+    """
 
     source: str
     shape: ModelShape
@@ -26,6 +31,7 @@ def _shape(
     kv_heads: int,
     head_dim: int,
     vocabulary: int,
+    context: int,
     *,
     tied: bool,
 ) -> ModelShape:
@@ -38,6 +44,7 @@ def _shape(
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
         "vocab_size": vocabulary,
+        "max_position_embeddings": context,
         "tie_word_embeddings": tied,
     }
     return shape_from_config(config, "alias")
@@ -45,26 +52,40 @@ def _shape(
 
 # Shapes: the config.json of each hub repository.
 ALIASES: dict[str, Alias] = {
-    "abacus-0.2m": Alias("embedded", replace(_shape("qwen2", 64, 192, 4, 2, 2, 32, 57, tied=True), family="abacus")),
-    "abacus-0.9m": Alias("embedded", replace(_shape("qwen2", 128, 384, 4, 4, 4, 32, 57, tied=True), family="abacus")),
-    "abacus-3m": Alias("embedded", replace(_shape("qwen2", 256, 640, 4, 8, 8, 32, 57, tied=True), family="abacus")),
-    "smollm2-135m": Alias(
-        "HuggingFaceTB/SmolLM2-135M-Instruct", _shape("llama", 576, 1536, 30, 9, 3, 64, 49152, tied=True)
+    "abacus-0.2m": Alias(
+        "embedded", replace(_shape("qwen2", 64, 192, 4, 2, 2, 32, 57, 64, tied=True), family="abacus")
     ),
-    "qwen2.5-0.5b": Alias("Qwen/Qwen2.5-0.5B-Instruct", _shape("qwen2", 896, 4864, 24, 14, 2, 64, 151936, tied=True)),
-    "qwen2.5-1.5b": Alias("Qwen/Qwen2.5-1.5B-Instruct", _shape("qwen2", 1536, 8960, 28, 12, 2, 128, 151936, tied=True)),
-    "qwen2.5-3b": Alias("Qwen/Qwen2.5-3B-Instruct", _shape("qwen2", 2048, 11008, 36, 16, 2, 128, 151936, tied=True)),
-    "qwen2.5-7b": Alias("Qwen/Qwen2.5-7B-Instruct", _shape("qwen2", 3584, 18944, 28, 28, 4, 128, 152064, tied=False)),
-    "qwen2.5-math-7b": Alias("Qwen/Qwen2.5-Math-7B", _shape("qwen2", 3584, 18944, 28, 28, 4, 128, 152064, tied=False)),
-    "qwen3-8b": Alias("Qwen/Qwen3-8B", _shape("qwen3", 4096, 12288, 36, 32, 8, 128, 151936, tied=False)),
+    "abacus-0.9m": Alias(
+        "embedded", replace(_shape("qwen2", 128, 384, 4, 4, 4, 32, 57, 64, tied=True), family="abacus")
+    ),
+    "abacus-3m": Alias("embedded", replace(_shape("qwen2", 256, 640, 4, 8, 8, 32, 57, 64, tied=True), family="abacus")),
+    "smollm2-135m": Alias(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", _shape("llama", 576, 1536, 30, 9, 3, 64, 49152, 8192, tied=True)
+    ),
+    "qwen2.5-0.5b": Alias(
+        "Qwen/Qwen2.5-0.5B-Instruct", _shape("qwen2", 896, 4864, 24, 14, 2, 64, 151936, 32768, tied=True)
+    ),
+    "qwen2.5-1.5b": Alias(
+        "Qwen/Qwen2.5-1.5B-Instruct", _shape("qwen2", 1536, 8960, 28, 12, 2, 128, 151936, 32768, tied=True)
+    ),
+    "qwen2.5-3b": Alias(
+        "Qwen/Qwen2.5-3B-Instruct", _shape("qwen2", 2048, 11008, 36, 16, 2, 128, 151936, 32768, tied=True)
+    ),
+    "qwen2.5-7b": Alias(
+        "Qwen/Qwen2.5-7B-Instruct", _shape("qwen2", 3584, 18944, 28, 28, 4, 128, 152064, 32768, tied=False)
+    ),
+    "qwen2.5-math-7b": Alias(
+        "Qwen/Qwen2.5-Math-7B", _shape("qwen2", 3584, 18944, 28, 28, 4, 128, 152064, 4096, tied=False)
+    ),
+    "qwen3-8b": Alias("Qwen/Qwen3-8B", _shape("qwen3", 4096, 12288, 36, 32, 8, 128, 151936, 40960, tied=False)),
     "llama-3.2-1b": Alias(
-        "meta-llama/Llama-3.2-1B-Instruct", _shape("llama", 2048, 8192, 16, 32, 8, 64, 128256, tied=True)
+        "meta-llama/Llama-3.2-1B-Instruct", _shape("llama", 2048, 8192, 16, 32, 8, 64, 128256, 131072, tied=True)
     ),
     "llama-3.2-3b": Alias(
-        "meta-llama/Llama-3.2-3B-Instruct", _shape("llama", 3072, 8192, 28, 24, 8, 128, 128256, tied=True)
+        "meta-llama/Llama-3.2-3B-Instruct", _shape("llama", 3072, 8192, 28, 24, 8, 128, 128256, 131072, tied=True)
     ),
     "llama-3.1-8b": Alias(
-        "meta-llama/Llama-3.1-8B-Instruct", _shape("llama", 4096, 14336, 32, 32, 8, 128, 128256, tied=False)
+        "meta-llama/Llama-3.1-8B-Instruct", _shape("llama", 4096, 14336, 32, 32, 8, 128, 128256, 131072, tied=False)
     ),
 }
 # "abacus" alone means the one that `capacity compare` uses by default.
@@ -85,7 +106,7 @@ def resolve(name: str) -> str:
     with the options that are not at their defaults.
 
     Raises:
-        SpecError: neither an alias nor of the form of the others; the nearest aliases are offered.
+        SpecError: the name is no alias and has not the form of the others; the nearest aliases are offered.
     """
     parsed = parse_model(name)
     alias = _known(parsed.base)
@@ -109,8 +130,8 @@ def model_shape(name: str) -> tuple[str, ModelShape]:
             of a hub id that is no alias may have to be fetched.
 
     Raises:
-        SpecError: none of these, or a config of a kind that is not supported.
-        DataError: a config that cannot be read, or not be fetched.
+        SpecError: the name is none of these, or the config is of a kind that is not supported.
+        DataError: the config cannot be read, or cannot be fetched.
     """
     parsed = parse_model(name)
     alias = _known(parsed.base)
@@ -140,10 +161,10 @@ def model_shape(name: str) -> tuple[str, ModelShape]:
 
 
 def check_trainable(name: str) -> None:
-    """Whether runs of this model can be made at all; whether its weights are there is known when it is loaded.
+    """Checks that runs of this model can be made at all. Whether its weights are there is known when it is loaded.
 
     Raises:
-        SpecError: a combination of options that cannot be loaded.
+        SpecError: the options of the name do not go together with the model.
     """
     parsed = parse_model(name)
     alias = _known(parsed.base)

@@ -1,4 +1,4 @@
-"""Which engine samples, as `--rollouts` says, and how it gets its share of the memory. No torch."""
+"""Which engine samples for a run, as `--rollouts` says. No torch."""
 
 import os
 from importlib.util import find_spec
@@ -18,10 +18,10 @@ _LARGE = 300_000_000  # parameters from which on vLLM is worth its start
 
 
 def parse_choice(text: str) -> Choice:
-    """Reads `--rollouts`.
+    """Reads the option `--rollouts`.
 
     Raises:
-        SpecError: unknown.
+        SpecError: the choice is unknown.
     """
     if text not in get_args(Choice):
         raise unknown("--rollouts", text, get_args(Choice))
@@ -31,13 +31,14 @@ def parse_choice(text: str) -> Choice:
 def rollout_spec(
     choice: Choice, model: str, shape: ModelShape, device: str, adapter: AdapterSpec
 ) -> RolloutSpec | None:
-    """Where the runs of a model and an adapter sample: None for the trainer's own model.
+    """Where the runs of a model and an adapter get their samples; None for the trainer's own model.
 
     "auto" takes vLLM on a GPU, for models from 300 million parameters on and adapters that vLLM can follow, if it is
     installed or a server is named.
 
     Raises:
-        SpecError: vLLM for a base that it cannot hold as the trainer does, or an adapter that it cannot follow.
+        SpecError: vLLM is chosen for a base that it cannot hold as the trainer does, or an adapter that it cannot
+            follow.
     """
     if choice == "auto":
         there = SERVER in os.environ or find_spec("vllm") is not None
@@ -55,7 +56,7 @@ def rollout_spec(
 
 
 def with_rollouts(spec: RunSpec, rollouts: RolloutSpec | None) -> RunSpec:
-    """The same run with its samples from there. Updates that are no LoRA adapters are merged.
+    """The same run with its samples from `rollouts`. Updates that are no LoRA adapters are merged.
 
     Raises:
         SpecError: no other engine can follow the update.

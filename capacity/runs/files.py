@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from capacity.errors import DataError
 
 CHECKSUMS = "checksums.json"
+ARTIFACT = "update.safetensors"  # of a run folder: the trained update with the recipe that rebuilds it
 _Record = TypeVar("_Record", bound=BaseModel)
 
 

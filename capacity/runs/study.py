@@ -217,9 +217,12 @@ class Study:
         result: Result,
         steps: Sequence[Step],
         outcomes: Sequence[Outcome],
-        update: bytes | None,
+        artifact: bytes | None,
     ) -> Path:
-        """Writes a complete run: in `partial/`, sealed, then moved to its place in one step."""
+        """Writes a complete run: in `partial/`, sealed, then moved to its place in one step.
+
+        `artifact`: the trained update as stored, with the recipe that rebuilds it; None for a run without one.
+        """
         partial = self.folder / "partial" / spec.short_id
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -228,8 +231,8 @@ class Study:
         files.write_json(partial / "result.json", result.model_dump(mode="json"))
         files.write_records(partial / "metrics.jsonl", steps)
         files.write_records(partial / "outcomes.jsonl", outcomes)
-        if update is not None:
-            (partial / "update.safetensors").write_bytes(update)
+        if artifact is not None:
+            (partial / files.ARTIFACT).write_bytes(artifact)
         files.seal(partial)
         destination = self.path_of(spec)
         if destination.is_dir() and self.read(destination).fingerprint != fingerprint:

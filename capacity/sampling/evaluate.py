@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from capacity.errors import SpecError
+from capacity.models.device_memory import gpu_memory
+from capacity.plan.memory import SAMPLED_AT_ONCE, sampled_at_once
 from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.rollout import Rollout, pad_left, sample
 from capacity.spec.frozen import canonical_json
@@ -20,18 +22,17 @@ from capacity.tasks.task import GradedTwice, Item, Task
 if TYPE_CHECKING:
     from capacity.sampling.sampler import Sampler
 
-_BATCH = 256
-_CPU_CACHE_BYTES = 512 * 1024**2  # of keys and values of a batch; on a GPU a quarter of its memory
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Graded completions.
+    """The graded completions of one evaluation.
 
     Attributes:
         outcomes: the answers to each item; for tasks that are graded twice `correct` is one of the two grades.
         items_digest: SHA-256 of the items, names and contents, in their order; 16 hex digits.
-        n_items, n_correct, samples_per_item: `n_correct` counts right samples.
+        n_items: number of items.
+        n_correct: number of right samples.
+        samples_per_item: number of samples of each item.
         n_strict, n_lenient: right samples by the two ways of grading; None for tasks that are graded in one way.
         n_unfinished: samples that were cut off at the protocol's number of tokens.
     """
@@ -47,12 +48,12 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of right samples: pass@1."""
+        """The share of right samples: pass@1."""
         return self.n_correct / (self.n_items * self.samples_per_item)
 
     @property
     def pass_at_k(self) -> float:
-        """Share of items that at least one of the samples solves: pass@k for k = `samples_per_item`."""
+        """The share of items that at least one of the samples solves: pass@k for k = `samples_per_item`."""
         return sum(any(outcome.correct) for outcome in self.outcomes) / self.n_items
 
 
@@ -67,10 +68,18 @@ def evaluate(
 ) -> Evaluation:
     """Samples and grades `samples_per_item` completions of each item.
 
-    The uniforms of item i, sample j depend on the protocol's seed and on i and j only, so two runs differ in an
-    item only where their models differ. `on_items` is called with (done, all) after each batch, `on_rollout` with
-    what was sampled. With `sampler` the completions are that engine's, in one pass, each with a seed of its own that
-    depends on the protocol's seed, i and j; `model` is then asked for its context only.
+    The uniforms of item i, sample j depend on the protocol's seed and on i and j only, so two runs differ in an item
+    only where their models differ.
+
+    Args:
+        model: transformers model to sample from.
+        tokenizer: the model's tokenizer.
+        task: where items and grades come from.
+        spec: the protocol.
+        on_items: called after each batch with how many completions are done, and how many there are.
+        on_rollout: called with what was sampled.
+        sampler: an engine that samples instead of `model`, in one pass. Each completion then has a seed of its own
+            that depends on the protocol's seed, i and j; `model` is asked for its context only.
 
     Raises:
         DataError: the split has fewer items than asked for.
@@ -123,7 +132,15 @@ def _read(tokenizer: Any, rollout: Rollout) -> tuple[list[str], int]:
 
 
 def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfinished: int) -> Evaluation:
-    """The evaluation of given completions, `k` in a row of each item, `unfinished` of which were cut off."""
+    """The evaluation of given completions.
+
+    Args:
+        task: what grades them.
+        items: the item of each completion; the `k` of one item stand in a row.
+        texts: the completions.
+        k: how many completions each item has.
+        unfinished: how many completions were cut off.
+    """
     pairs = list(zip(items, texts, strict=True))
     grades = {"correct": [int(task.grade(item, text)) for item, text in pairs]}
     if isinstance(task, GradedTwice):
@@ -158,10 +175,10 @@ def _digest(items: Sequence[Item]) -> str:
 
 
 def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-    """Whether each prompt and its completion fit the model's context.
+    """Checks that each prompt and its completion fit the model's context.
 
     Raises:
-        SpecError: names the longest that does not.
+        SpecError: they do not; the message names the longest.
     """
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if context is None:
@@ -176,14 +193,12 @@ def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Seq
 
 
 def batch_size(model: nn.Module, device: torch.device, tokens: int) -> int:
-    """How many sequences of so many tokens are sampled at once: 256, or fewer where their keys and values are large."""
+    """How many sequences of so many tokens are sampled at once, by `capacity.plan.memory.sampled_at_once`."""
     config = getattr(model, "config", None)
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
     layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if config is None or not heads or not layers or not hidden:
-        return _BATCH
+        return SAMPLED_AT_ONCE
     head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     width = 2 * layers * heads * head_dim * next(model.parameters()).element_size()
-    on_gpu = device.type == "cuda"
-    limit = int(torch.cuda.get_device_properties(device).total_memory) // 4 if on_gpu else _CPU_CACHE_BYTES
-    return max(1, min(_BATCH, int(limit // (width * tokens))))
+    return sampled_at_once(width * tokens, gpu_memory(device))

@@ -1,4 +1,4 @@
-"""A step a few rows at a time: the loss of the whole step and its gradient, without holding the whole step.
+"""Computes the loss of a whole step and its gradient a few rows at a time, without holding the whole step.
 
 A loss that is a sum over rows with a normaliser of the whole step has the gradient of its slices' sum. Each slice goes
 forward and backward before the next, so only one slice's activations are held.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from capacity.adapters.model import AdaptedModel
+from capacity.models.device_memory import free_gpu_memory
 from capacity.plan.memory import rows_at_once, update_bytes
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
@@ -21,8 +22,8 @@ class RowsAtOnce:
     """How many rows of a rollout go through the model together on its device, by `capacity.plan.memory`.
 
     Args:
-        adapted: the model with its update, where it is.
-        model: its name.
+        adapted: the model with its update, on its device.
+        model: the name of the model.
     """
 
     def __init__(self, adapted: AdaptedModel, model: str) -> None:
@@ -34,10 +35,10 @@ class RowsAtOnce:
         self.resident = weights + own + update_bytes(adapted.trained_parameters, full=full)
         device = next(adapted.model.parameters()).device
         # Another engine may hold a part of the GPU: what counts is what is free, and what torch has taken already.
-        self.device_bytes = None if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] + _reserved(device)
+        self.device_bytes = free_gpu_memory(device)
 
     def __call__(self, rollout: Rollout, *, backward: bool = True) -> int:
-        """Rows of as many tokens as `rollout` has; without a backward pass more of them."""
+        """How many rows as long as those of `rollout` fit at once; more of them fit without a backward pass."""
         return rows_at_once(
             self.shape,
             prompt_tokens=rollout.prompt_ids.shape[1],
@@ -49,18 +50,14 @@ class RowsAtOnce:
         )
 
 
-def _reserved(device: torch.device) -> int:
-    return int(torch.cuda.memory_reserved(device))
-
-
 def slice_sizes(rows: int, at_once: int) -> list[int]:
-    """As few slices as `at_once` allows, as even as can be: 10 rows, 4 at once → 4, 3, 3."""
+    """The sizes of as few slices as `at_once` allows, as even as can be: 10 rows, 4 at once → 4, 3, 3."""
     count = -(-rows // at_once)
     return [rows // count + (i < rows % count) for i in range(count)]
 
 
 def joined(parts: Sequence[Rollout], pad: int) -> Rollout:
-    """Rollouts of prompts that were padded together, one after the other; completions padded with `pad`."""
+    """One rollout of several whose prompts were padded together, with completions padded with `pad`."""
     if len(parts) == 1:
         return parts[0]
     width = max(part.completion_ids.shape[1] for part in parts)
@@ -79,7 +76,7 @@ def joined(parts: Sequence[Rollout], pad: int) -> Rollout:
 
 
 def trimmed(rollout: Rollout) -> Rollout:
-    """Without the columns that are padding in every row, as slices of long batches have."""
+    """The rollout without the columns that are padding in every row, as slices of long batches have."""
     first = int(rollout.prompt_mask.any(0).int().argmax())
     last = int(rollout.completion_mask.any(0).sum())
     prompt = (t[:, first:] for t in (rollout.prompt_ids, rollout.prompt_mask))
@@ -109,8 +106,8 @@ def summed(
     """Σ of the slices' losses, differentiable once in `parameters` as if all had been computed together.
 
     Args:
-        slices: each gives its share of the loss; the next is not called before this one's graph is gone.
-        parameters: whose gradient is wanted; what they have gathered so far is left as it is.
+        slices: functions that give their shares of the loss; each is called when the graph of the one before is gone.
+        parameters: the parameters whose gradient is wanted; what they have gathered so far is left as it is.
         add_up: replaces tensors by their sums over processes that have other slices of the same loss.
     """
     before = [p.grad for p in parameters]

@@ -1,4 +1,4 @@
-"""Samples from the trainer's own model: always up to date, and its log-probabilities are the trainer's."""
+"""Samples from the trainer's own model, which is always up to date and has the trainer's log-probabilities."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from capacity.sampling.rollout import Rollout, pad_left, sample
 
 
 class TransformersSampler:
-    """See `capacity.sampling.sampler.Sampler`; its token j of sequence i is drawn with uniform (i, j) of `rng`."""
+    """A `capacity.sampling.sampler.Sampler` that draws token j of sequence i with uniform (i, j) of `rng`."""
 
     engine_name: str | None = None
 
@@ -24,7 +24,7 @@ class TransformersSampler:
         self.device = next(adapted.model.parameters()).device
 
     def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing: there is but one model."""
+        """Does nothing: the trainer and the sampler are one model."""
         return {}
 
     def sample(
@@ -36,7 +36,7 @@ class TransformersSampler:
         max_new_tokens: int,
         base: bool = False,
     ) -> Rollout:
-        """One completion of each prompt; as many at once as fit."""
+        """Draws one completion of each prompt, as many at once as fit."""
         prompt_ids, prompt_mask = pad_left(prompts, self.pad)
         uniforms = torch.from_numpy(rng.random((len(prompts), max_new_tokens)))
         size = batch_size(self.adapted.bare, self.device, prompt_ids.shape[1] + max_new_tokens)
@@ -56,4 +56,4 @@ class TransformersSampler:
         return joined(parts, self.pad)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: this sampler holds nothing of its own."""

@@ -1,4 +1,4 @@
-"""From an item to the token ids of its prompt, in the model's own chat format where the task asks for it."""
+"""Turns an item into the token ids of its prompt, in the model's own chat format where the task asks for it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _DATE = "26 Jul 2024"
 
 
 def prompt_ids(tokenizer: Any, item: Item) -> list[int]:
-    """Token ids of the prompt, with whatever the tokenizer or its chat template puts around it.
+    """The token ids of an item's prompt, with whatever the tokenizer or its chat template puts around it.
 
     Raises:
         SpecError: the task asks for a chat format and the tokenizer has none.

@@ -1,4 +1,4 @@
-"""Sampling completions from a causal language model, with the randomness passed in.
+"""Samples completions from a causal language model, with the randomness passed in.
 
 Shapes: B sequences, P prompt tokens (padded left), T new tokens, V vocabulary.
 """
@@ -17,8 +17,8 @@ class Rollout:
     Attributes:
         prompt_ids, prompt_mask: (B, P), int64, padded left.
         completion_ids, completion_mask: (B, T), int64, padded right; the end-of-sequence token is part of it.
-        sampler_logprobs: (B, T), nats, of the drawn tokens under the distribution they were drawn from;
-            0 where the mask is 0.
+        sampler_logprobs: (B, T), log-probabilities in nats of the drawn tokens under the distribution that they were
+            drawn from; 0 where the mask is 0.
     """
 
     prompt_ids: Tensor
@@ -29,7 +29,7 @@ class Rollout:
 
 
 def pad_left(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (B, P), of sequences padded on the left."""
+    """The ids and the mask, (B, P) each, of sequences that are padded on the left."""
     width = max(map(len, sequences))
     ids = [[pad] * (width - len(s)) + list(s) for s in sequences]
     mask = [[0] * (width - len(s)) + [1] * len(s) for s in sequences]
@@ -37,7 +37,7 @@ def pad_left(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tens
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (B, T), of sequences padded on the right."""
+    """The ids and the mask, (B, T) each, of sequences that are padded on the right."""
     width = max(map(len, sequences))
     ids = [list(s) + [pad] * (width - len(s)) for s in sequences]
     mask = [[1] * len(s) + [0] * (width - len(s)) for s in sequences]
@@ -45,20 +45,21 @@ def pad_right(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position of every token among the unmasked ones of its row, (B, P)."""
+    """The position of every token among the unmasked ones of its row, (B, P)."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token a row by inverse transform sampling; greedy at temperature 0.
+    """Draws one token a row by inverse transform sampling; at temperature 0 takes the likeliest.
 
     Args:
-        logits: (B, V).
-        uniforms: (B,), float64 in [0, 1).
+        logits: next-token logits, (B, V).
+        uniforms: one number in [0, 1) a row, (B,), float64.
         temperature: 0 or above.
 
     Returns:
-        Tokens (B,) and their log-probabilities (B,) in nats; 0 when greedy, whose distribution is a point.
+        The tokens (B,) and their log-probabilities (B,) in nats. At temperature 0 these are 0: the distribution is a
+        point.
     """
     if temperature == 0:
         return logits.argmax(-1), torch.zeros(logits.shape[0], dtype=logits.dtype, device=logits.device)
@@ -85,15 +86,15 @@ def sample(
 
     Args:
         model: causal language model with a key-value cache.
-        prompt_ids: (B, P), padded left.
-        prompt_mask: (B, P).
-        uniforms: (B, T), float64 in [0, 1), one a drawn token: the only randomness.
+        prompt_ids: token ids of the prompts, (B, P), padded left.
+        prompt_mask: 1 where a prompt has a token, (B, P).
+        uniforms: one number in [0, 1) a drawn token, (B, T), float64: the only randomness.
         temperature: 0 (greedy) or above.
         eos: token that ends a completion.
         pad: token that fills up after it.
 
     Returns:
-        The rollout, its T being the longest completion's length.
+        The rollout. Its T is the length of the longest completion.
     """
     device = prompt_ids.device
     mask = prompt_mask
@@ -128,7 +129,7 @@ def sample(
 
 
 def forward_logits(model: nn.Module, rollout: Rollout) -> Tensor:
-    """Logits that predict the completion tokens, (B, T, V), from one forward pass over prompt and completion."""
+    """The logits that predict the completion tokens, (B, T, V), from one forward pass over prompt and completion."""
     mask = torch.cat([rollout.prompt_mask, rollout.completion_mask], 1)
     width = rollout.completion_ids.shape[1]
     out = model(

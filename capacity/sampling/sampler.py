@@ -11,7 +11,8 @@ from capacity.sampling.rollout import Rollout
 class Sampler(Protocol):
     """Draws completions from the model that is trained, with the update that it has when it is asked.
 
-    `engine_name`: what draws them, with its version, "vllm 0.32.0"; None for the trainer's own model.
+    Attributes:
+        engine_name: the engine that draws them, with its version, "vllm 0.32.0"; None for the trainer's own model.
     """
 
     engine_name: str | None
@@ -20,11 +21,11 @@ class Sampler(Protocol):
         """Makes sure that the next samples come from the update as it is now.
 
         Args:
-            prompts: token ids of those that will be sampled; some serve as a probe.
-            where: in the run, "step 7", for messages.
+            prompts: token ids of the prompts that will be sampled; some serve as a probe.
+            where: the place in the run, "step 7", for messages.
 
         Returns:
-            What the metrics of the step record of it; nothing where there is nothing to follow.
+            What the metrics of the step record of it; an empty dict where there is nothing to follow.
 
         Raises:
             TrainingError: the sampler holds another update.
@@ -39,11 +40,16 @@ class Sampler(Protocol):
         max_new_tokens: int,
         base: bool = False,
     ) -> Rollout:
-        """One completion of each prompt, of at most `max_new_tokens`; of the untrained model if `base`.
+        """Draws one completion of each prompt.
 
-        `rng` is all the randomness there is; how much of it is used depends on the number of prompts and on
-        `max_new_tokens` only.
+        Args:
+            prompts: token ids of the prompts.
+            rng: all the randomness there is. How much of it is used depends on the number of prompts and on
+                `max_new_tokens` only.
+            temperature: 0 (greedy) or above.
+            max_new_tokens: length of a completion, at most.
+            base: draw from the untrained model.
         """
 
     def close(self) -> None:
-        """Gives back what it holds."""
+        """Gives back what the sampler holds."""

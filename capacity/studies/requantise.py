@@ -19,7 +19,7 @@ from torch import Tensor
 from capacity.adapters.files.artifact import pack, store
 from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.model import AdaptedModel
-from capacity.adapters.open import UPDATE, open_native
+from capacity.adapters.open import open_native
 from capacity.errors import DataError
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.runs import files
@@ -204,7 +204,7 @@ def _of_run(
     if any(record is None for record in records.values()):
         # Equal vectors have equal answers: they are evaluated once.
         evaluated: list[tuple[Tensor, list[float]]] = []
-        opened = open_native(run.folder / UPDATE, None, device, cache)
+        opened = open_native(run.folder, None, device, cache)
         assert opened.adapted is not None
         assert opened.artifact is not None
         trained = opened.adapted.vector().clone()

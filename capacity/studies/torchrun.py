@@ -20,6 +20,7 @@ from capacity.plan.study_file import read_study_file
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
+from capacity.studies.device import own_device
 
 
 def specs_of(path: Path) -> list[RunSpec]:
@@ -59,7 +60,7 @@ def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> in
                 continue
             if first:
                 result = record.result.model_copy(update={"processes": processes.count})
-                study.add(spec, fingerprint, result, record.steps, record.outcomes, record.update)
+                study.add(spec, fingerprint, result, record.steps, record.outcomes, record.artifact)
                 print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
     return failed
 
@@ -76,10 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from capacity.studies.quiet import quiet
 
     quiet()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    else:
+    device = own_device()
+    if device == "cpu":
         torch.set_num_threads(1)
     try:
         specs = specs_of(given.study)

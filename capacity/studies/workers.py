@@ -17,6 +17,7 @@ from capacity.errors import CapacityError
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
+from capacity.studies.device import keep_one_gpu
 
 _ATTEMPTS = 2  # a worker that dies (out of memory, killed) takes its run with it; it is tried once more
 
@@ -147,7 +148,7 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
-    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # one GPU a run
+    keep_one_gpu()
     import torch
 
     from capacity.studies.quiet import quiet
@@ -172,7 +173,7 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         try:
             record = execute(spec, fingerprint.device, lambda step: say("step", step.step + 1))
             _end_if_orphaned(parent)
-            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.update)
+            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
         except Exception as error:
             expected = isinstance(error, CapacityError)
             message = str(error) if expected else f"{type(error).__name__}: {error}".splitlines()[0]

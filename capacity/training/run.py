@@ -14,7 +14,9 @@ from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
 from capacity.errors import DataError, TrainingError
+from capacity.models.device_memory import total_memory
 from capacity.models.loading import load, model_folder
+from capacity.plan.memory import check_memory
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
 from capacity.runs.resources import peak_memory
@@ -25,7 +27,6 @@ from capacity.spec.result import Outcome, Result, Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.training import trl_trainer
-from capacity.training.fitting import check_memory, device_memory
 from capacity.training.gradient_allocation import Allocation, gradient_allocation
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
@@ -34,12 +35,12 @@ from capacity.training.step import Cost, OnStep, Recorder
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run leaves behind; `capacity.runs.study.Study.add` writes it."""
+    """What a run leaves behind; `capacity.runs.study.Study.add` writes it. `artifact`: None if nothing is trained."""
 
     result: Result
     steps: Sequence[Step]
     outcomes: Sequence[Outcome]
-    update: bytes | None
+    artifact: bytes | None
 
 
 def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Path | None = None) -> RunRecord:
@@ -60,7 +61,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     """
     began = time.monotonic()
     _, shape = model_shape(spec.model)
-    check_memory(spec, shape, device_memory(device))
+    check_memory(spec, total_memory(device))
     torch.manual_seed(spec.seed)
     cache = cache or cache_folder("factors")
     model, tokenizer = load(spec.model, device)

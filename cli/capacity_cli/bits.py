@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from capacity.errors import SpecError
-from capacity_cli.environment import check_libraries
+from capacity.studies.device import check_libraries
 from capacity_cli.progress import ModuleProgress
 from capacity_reports.tables import rows_table
 
@@ -96,8 +96,8 @@ def _requantised(study: Path, *, allow_mixed: bool) -> tuple[str, list[dict[str,
     from capacity.studies.quiet import quiet
 
     quiet()
+    from capacity.studies.device import device
     from capacity.studies.requantise import requantise
-    from capacity_cli.environment import device
 
     with ModuleProgress("updates") as progress:
         done = requantise(Study(study), device(), on_update=progress.on_count)

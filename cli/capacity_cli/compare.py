@@ -10,7 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from capacity.errors import CapacityError
+from capacity.plan.defaults import default_task, default_weights
 from capacity.plan.kinds.kind import Size
+from capacity.plan.memory import gigabytes, run_memory
 from capacity.plan.models import check_trainable, model_shape, resolve
 from capacity.plan.rates import parse_rates, tuned_rate
 from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
@@ -22,11 +24,10 @@ from capacity.runs.study import Study
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
+from capacity.studies.device import check_libraries, device
 from capacity.tasks.catalog import parse_task
 from capacity_analysis.compare.comparison import compare_runs
 from capacity_cli.choices import match_choice, storage_dtype_choice
-from capacity_cli.defaults import default_task, default_weights
-from capacity_cli.environment import check_libraries, device
 from capacity_cli.making import make_missing, states
 from capacity_reports.tables import comparison_view, rows_table
 
@@ -134,12 +135,15 @@ def _show_plan(
     study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, remarks: Sequence[str], *, as_json: bool
 ) -> None:
     found = [(spec, study.find(spec, fingerprint)[0]) for spec in specs]
+    least = max(run_memory(spec).peak for spec in specs)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
-        print(json.dumps({"study": str(study.folder), "runs": runs, "remarks": list(remarks)}, indent=1))
+        plan = {"study": str(study.folder), "runs": runs, "least_memory_bytes": least, "remarks": list(remarks)}
+        print(json.dumps(plan, indent=1))
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
     Console().print(rows_table(("run", "what", "rate", "state"), rows))
     print(f"{len(rows)} runs in {study.folder}")
+    print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time")
     for remark in remarks:
         print(remark)

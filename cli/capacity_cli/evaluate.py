@@ -14,10 +14,10 @@ from capacity.plan.protocols import PROTOCOLS
 from capacity.runs import files
 from capacity.spec.parts import EvaluationSpec, TaskSpec
 from capacity.spec.result import Outcome
+from capacity.studies.device import check_libraries, device
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.task import Task
 from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
-from capacity_cli.environment import check_libraries, device
 from capacity_cli.progress import ModuleProgress
 
 if TYPE_CHECKING:

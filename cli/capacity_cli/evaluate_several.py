@@ -11,8 +11,8 @@ from rich.console import Console
 from capacity.errors import SpecError
 from capacity.plan.sampling import parse_choice
 from capacity.runs import files
+from capacity.studies.device import check_libraries, device
 from capacity_analysis.statistics.intervals import difference_interval
-from capacity_cli.environment import check_libraries, device
 from capacity_cli.evaluate import asked_of, counts, matrix
 from capacity_reports.tables import rows_table
 
@@ -68,7 +68,6 @@ def evaluate_several_command(
     with tempfile.TemporaryDirectory() as scratch:
         opened = peft_folders(model, adapters, Path(scratch), device())
         engine = open_local(
-            opened.model,
             opened.base,
             device(),
             opened.dtype,

@@ -8,7 +8,7 @@ from typing import Any
 from capacity.errors import DataError, unknown
 from capacity.plan.models import ALIASES, model_shape
 from capacity.runs import files
-from capacity_cli.environment import check_libraries
+from capacity.studies.device import check_libraries
 from capacity_cli.progress import ModuleProgress
 
 FORMS = ("peft", "merged")
@@ -54,7 +54,7 @@ def export_command(update: Path, form: str, out: Path | None, dtype: str, model:
 
             result["rank"] = save_peft_lora(opened.adapted, partial, dtype, _hub_name(opened.base))
         else:
-            from capacity.adapters.files.peft_folder import merge
+            from capacity.adapters.files.merge import merge
 
             merged, report = merge(opened.adapted, dtype)
             merged.save_pretrained(partial)  # type: ignore[operator]

@@ -5,31 +5,28 @@ from importlib.util import find_spec
 
 from rich.console import Console
 
-from capacity.plan.memory import memory_plan
+from capacity.errors import SpecError
+from capacity.plan.defaults import default_run, default_weights
 from capacity.plan.model_names import parse_model
-from capacity.plan.models import ALIASES, SYNONYMS, check_trainable, model_shape, resolve
+from capacity.plan.models import ALIASES, SYNONYMS, check_trainable, model_shape
+from capacity.plan.sizes import DEFAULT_BUDGET, SizeChoice, size_of
+from capacity_cli.plan_memory import memory_of, memory_text
 from capacity_reports.tables import rows_table
-
-_SEQUENCES, _MICRO_BATCH, _PROMPT, _NEW = 64, 4, 256, 512  # what the memory of a model is shown for
 
 
 def models_command(name: str | None, *, as_json: bool) -> None:
-    """Lists the aliases, or tells what is known of one model."""
+    """Lists the aliases, or tells what is known of one model and what a default run of `capacity compare` needs."""
     if name is None:
         _list(as_json=as_json)
         return
-    check_trainable(resolve(name))
-    named, (found, shape) = parse_model(name), model_shape(name)
-    plan = memory_plan(
-        shape,
-        trained=0,
-        sequences=_SEQUENCES,
-        micro_batch=_MICRO_BATCH,
-        prompt_tokens=_PROMPT,
-        new_tokens=_NEW,
-        dtype=named.dtype,
-        quantised=named.quantised,
-    )
+    model = default_weights(name)
+    check_trainable(model)
+    named, (found, shape) = parse_model(model), model_shape(model)
+    try:
+        run = default_run(model, size_of(model, SizeChoice(), "bf16"))
+        memory, refusal = memory_of(run), None
+    except SpecError as error:  # experts: such a model has no default update
+        memory, refusal = None, str(error)
     details = {
         "name": str(named),
         "source": ALIASES[found].source if found in ALIASES else found,
@@ -38,23 +35,21 @@ def models_command(name: str | None, *, as_json: bool) -> None:
         "layers": shape.layers,
         "hidden": shape.hidden,
         "vocabulary": shape.vocabulary,
+        "context": shape.context,
         "linear_modules": len(shape.linears),
         "dtype": named.dtype,
         "quantised": named.quantised,
-        "memory_bytes": plan.to_json(),
+        "training_memory": memory,
     }
     if as_json:
         print(json.dumps(details, indent=1))
         return
-    parts = {k: f"{v / 1e9:.2f} GB" for k, v in plan.to_json().items()}
-    shown = {**details, "memory_bytes": ", ".join(f"{k} {v}" for k, v in parts.items())}
+    shown = {**details, "training_memory": None if memory is None else memory_text(memory)}
     rows = [
         (k.replace("_", " "), f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items() if v is not None
     ]
     _console().print(rows_table(("", ""), rows))
-    print(
-        f"Memory: {_SEQUENCES} sequences sampled at once, micro-batches of {_MICRO_BATCH}, {_PROMPT} + {_NEW} tokens."
-    )
+    print(refusal or f"Training memory: of a run as capacity compare makes it by default, --budget {DEFAULT_BUDGET}.")
 
 
 def _console() -> Console:

@@ -5,16 +5,16 @@ from typing import Any
 
 from rich.console import Console
 
+from capacity.plan.defaults import default_run, default_weights
 from capacity.plan.engine_memory import shared_plan
-from capacity.plan.kinds.kind import Size
-from capacity.plan.memory import gigabytes, memory_plan
+from capacity.plan.memory import gigabytes, longest_completion, run_memory
 from capacity.plan.model_names import parse_model
-from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import ALIASES, model_shape
-from capacity.plan.sampling import check_followed, parse_choice
+from capacity.plan.sampling import parse_choice, rollout_spec
 from capacity.plan.sharing import group_sizes
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
+from capacity.spec.run import RunSpec
 from capacity_cli.choices import storage_dtype_choice
 from capacity_cli.plan_memory import fit_text, memory_of, memory_text, parse_memory
 from capacity_reports.tables import rows_table
@@ -32,22 +32,33 @@ def plan_command(
     as_json: bool,
     rollouts: str = "transformers",
     memory: str | None = None,
-    tokens: tuple[int, int] = (256, 512),
+    new_tokens: int | None = None,
 ) -> None:
     """Prints the plan as a table or as JSON.
 
-    `memory`: of the GPU that training is to fit; `tokens`: of the longest prompt and completion.
+    Args:
+        model: its name.
+        choice: how large the update is to be.
+        storage_dtype: what a budget in bytes or bits is counted in.
+        list_modules: whether the adapted modules are listed.
+        as_json: whether JSON is printed.
+        rollouts: what samples; "vllm" adds the memory that trainer and engine share.
+        memory: memory of the GPU that training is to fit, "24GB".
+        new_tokens: length of the longest completion; that of the model's default task if None.
     """
     available = None if memory is None else parse_memory(memory)
+    model = default_weights(model)
     name, shape = model_shape(model)
     size = size_of(model, choice, storage_dtype_choice(storage_dtype))
+    run = default_run(model, size, storage_dtype, new_tokens)
     shapes, assignment, options = size.modules, size.group_of_module, size.template.model_dump()
-    training = memory_of(shape, size, model, tokens, available)
+    training = memory_of(run, available)
     plan: dict[str, Any] = {
         "model": name,
         "source": ALIASES[name].source if name in ALIASES else "folder",
         "family": shape.family,
         "model_parameters": shape.parameters,
+        "weights_dtype": parse_model(model).dtype,
         "adapter": size.kind,
         "trained_parameters": size.trained_parameters,
         **{name: _listed(options.get(name)) for name in _OPTIONS},
@@ -57,8 +68,7 @@ def plan_command(
         "update_bytes": {d: payload_bytes(size.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
     }
     if parse_choice(rollouts) == "vllm":
-        check_followed(size.template)
-        plan["shared_memory"] = _shared_memory(model, shape, size, tokens)
+        plan["shared_memory"] = _shared_memory(run)
     if list_modules:
         plan["modules"] = [
             {"name": m.name, "d": m.d, "k": m.k, "group": assignment[i] if assignment is not None else None}
@@ -67,7 +77,7 @@ def plan_command(
     if as_json:
         print(json.dumps(plan, indent=1))
         return
-    shown = {**plan, "training_memory": memory_text(training, tokens)}
+    shown = {**plan, "training_memory": memory_text(training)}
     rows = [(key.replace("_", " "), _text(value)) for key, value in shown.items() if key != "modules"]
     console = Console()
     console.print(rows_table(("", ""), [r for r in rows if r[1]]))
@@ -80,21 +90,17 @@ def plan_command(
         console.print(rows_table(("module", "shape", "group"), listed))
 
 
-def _shared_memory(model: str, shape: ModelShape, size: Size, tokens: tuple[int, int]) -> dict[str, int | bool]:
-    """One device for the trainer and a vLLM engine, bytes: one row of a step at a time, 64 sequences in the cache."""
-    dtype = parse_model(model).dtype
-    trainer = memory_plan(
-        shape,
-        trained=size.trained_parameters,
-        sequences=0,
-        micro_batch=1,
-        prompt_tokens=tokens[0],
-        new_tokens=tokens[1],
-        dtype=dtype,
-        full=size.template.every_weight,
-    )
-    rank = getattr(size.template, "rank", None)  # of what is swapped
-    return shared_plan(shape, trainer, dtype=dtype, rank=rank, tokens=sum(tokens)).to_json()
+def _shared_memory(run: RunSpec) -> dict[str, int | bool]:
+    """Bytes of one device for the trainer, one sequence at a time, and a vLLM engine with 64 sequences in its cache.
+
+    Raises:
+        SpecError: vLLM cannot hold this base as the trainer does, or cannot follow the update.
+    """
+    _, shape = model_shape(run.model)
+    rollout_spec("vllm", run.model, shape, "cuda", run.adapter)
+    rank = getattr(run.adapter, "rank", None)  # of what is swapped
+    dtype, new_tokens = parse_model(run.model).dtype, longest_completion(run)
+    return shared_plan(shape, run_memory(run), dtype=dtype, rank=rank, new_tokens=new_tokens).to_json()
 
 
 def _listed(value: object) -> object:

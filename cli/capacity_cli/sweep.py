@@ -20,8 +20,8 @@ from capacity.runs.points import points, to_csv
 from capacity.runs.study import Run, Study
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
+from capacity.studies.device import check_libraries, device
 from capacity.studies.sweep import sweep
-from capacity_cli.environment import check_libraries, device
 from capacity_cli.making import make_missing, states
 from capacity_reports.tables import rows_table, seconds
 
@@ -176,6 +176,6 @@ def _estimate(file: StudyFile) -> StudyEstimate:
     estimates = []
     for cell, method in arms:
         spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
-        cost = run_estimate(spec, cell.size.trained_parameters)
+        cost = run_estimate(spec)
         estimates += [cost] * len(cell.grid.seeds)
     return study_estimate(estimates)

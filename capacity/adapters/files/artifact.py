@@ -1,10 +1,11 @@
 """The native artifact: the stored update and the recipe that rebuilds it, in one safetensors file.
 
-Payload = the numbers of the update in its storage dtype, with their scales; header = everything else in the file
-(recipe, fingerprints, tensor names). The two are counted apart. What is rebuilt has a relative error of ΔW of at most
-1e-4 on any machine. The recipe carries the fingerprint of the base's weights and sketches
-(`capacity.adapters.files.sketch`) of the factors, of the projections and of ΔW: what differs by 1e-4 passes them, what
-differs by 1e-3 is refused.
+The payload is the numbers of the update in its storage dtype, with their scales. The header is everything else in the
+file: recipe, fingerprints, tensor names. The two are counted apart.
+
+A rebuilt update has a relative error of ΔW of at most 1e-4 on any machine. To make sure of that the recipe carries the
+fingerprint of the base's weights, and sketches (`capacity.adapters.files.sketch`) of the factors, of the projections
+and of ΔW. What differs by 1e-4 passes them, what differs by 1e-3 is refused.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ from capacity.adapters.svd.content_hash import content_hash
 from capacity.adapters.svd.factors import Factors
 from capacity.adapters.svd.source import OnModule
 from capacity.errors import DataError
+from capacity.runs.files import ARTIFACT
 from capacity.spec.adapters import Adapter, StorageDtype
 from capacity.spec.frozen import Frozen, canonical_json
 
@@ -41,13 +43,13 @@ class Recipe(Frozen):
     """How to rebuild the update.
 
     Attributes:
-        format: of the file.
+        format: name and version of the file format.
         model: alias or folder of the base.
         base: `base_fingerprint` of the base.
-        adapter: what the update sits in.
-        entries: an uneven allocation of θ over the groups, None if even.
-        storage_dtype: of the payload.
-        parameters: numbers in the update.
+        adapter: the adapter that holds the update.
+        entries: an uneven allocation of θ over the groups; None if it is even.
+        storage_dtype: dtype of the payload.
+        parameters: how many numbers the update has.
         probes: sketches of "factors", "projection" (where there are any) and "update", base64.
         run: identity of the run that made it, empty if none did.
     """
@@ -80,8 +82,8 @@ def base_fingerprint(model: nn.Module, digests: Mapping[str, str] | None = None)
 
     Args:
         model: the model.
-        digests: content hashes by name that are known already, of the checkpoint that the model was loaded from
-            without rounding (`capacity.adapters.svd.checkpoint.WeightFolder.digests`).
+        digests: content hashes by name, where they are known already. They are those of the checkpoint that the model
+            was loaded from without rounding (`capacity.adapters.svd.checkpoint.WeightFolder.digests`).
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -95,7 +97,7 @@ def base_fingerprint(model: nn.Module, digests: Mapping[str, str] | None = None)
 
 
 def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
-    """The update as stored in `dtype`; the model is given just that, so what follows evaluates what is kept.
+    """The update as stored in `dtype`. The model is given the stored numbers, so that they are what is evaluated.
 
     Raises:
         DataError: the update does not fit the dtype.
@@ -111,15 +113,15 @@ def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
 def pack(
     adapted: AdaptedModel, payload: dict[str, Tensor], *, model: str, base: str, dtype: str, run: str = ""
 ) -> bytes:
-    """The artifact as bytes.
+    """The bytes of the artifact of a trained update.
 
     Args:
         adapted: the model with its stored update, after `store`.
-        payload: from `store`.
+        payload: the tensors that `store` gave.
         model: alias or folder of the base.
         base: `base_fingerprint` of the untrained model.
         dtype: storage dtype of the payload.
-        run: identity of the run.
+        run: identity of the run that made it.
     """
     even = len(set(adapted.entries)) <= 1
     recipe = Recipe(
@@ -179,11 +181,12 @@ def read(data: bytes, where: str) -> Artifact:
 
 
 def read_file(path: Path) -> Artifact:
-    """An artifact from its file.
+    """An artifact from its file, or from the run folder that holds it.
 
     Raises:
         DataError: as `read`, or there is no such file.
     """
+    path = path / ARTIFACT if path.is_dir() else path
     try:
         return read(path.read_bytes(), str(path))
     except OSError as error:
@@ -202,12 +205,12 @@ def rebuild(
     """Puts the artifact's update onto `model`, its untrained base, which is changed in place.
 
     Args:
-        artifact: from `read`.
+        artifact: what `read` gave.
         model: the bare base.
         factor_cache: folder of cached SVD factors and hashes, None for no cache.
         weights: the checkpoint that `model` was loaded from without rounding: saves hashing and factoring it again.
         factors: SVD factors by module name, if they are known already.
-        on_module: progress of the factors.
+        on_module: called after the factors of each module.
 
     Raises:
         DataError: names the part that differs: the base, the number of parameters, factors, projections or the update.

@@ -1,11 +1,12 @@
-"""Stored updates: a flat fp32 vector to the few small tensors of a safetensors file, and back.
+"""How an update is stored: a flat fp32 vector becomes one or two small tensors of a safetensors file, and back.
 
-fp32, bf16, fp16: "theta" holds the n numbers. fp8 (e4m3fn), int8 (−127…127), int4 (−7…7, two a byte, low nibble first):
-every 64 consecutive entries share a bf16 scale in "scales". entropy: one bf16 step in "scales"; "theta" holds, as
-bytes, the Rice parameter k and a Golomb–Rice code (Golomb 1966; Rice & Plaunt 1971) of the entries in steps.
+With fp32, bf16 and fp16 the tensor "theta" holds the n numbers. With fp8 (e4m3fn), int8 (−127…127) and int4 (−7…7, two
+a byte, low nibble first) every 64 consecutive entries share a bf16 scale in "scales". With "entropy" there is one bf16
+step in "scales"; "theta" holds, as bytes, the Rice parameter k and a Golomb–Rice code (Golomb 1966; Rice & Plaunt 1971)
+of the entries in steps.
 
-What is decoded is encoded again to the very same tensors, so an update that was read back can be stored anew.
-Numbers too large for the storage dtype decode to infinities, which is the caller's to check.
+A decoded update is encoded to the very same tensors again, so an update that was read back can be stored anew. Numbers
+too large for the storage dtype decode to infinities, for which the caller has to look.
 """
 
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def encode(values: Tensor, dtype: str) -> dict[str, Tensor]:
         dtype: one of `capacity.plan.storage.STORAGE_DTYPES`.
 
     Returns:
-        "theta", and "scales" for the dtypes that have scales; on the CPU.
+        The tensor "theta", and "scales" for the dtypes that have scales; both on the CPU.
 
     Raises:
         DataError: no entries, or entries that are not finite in fp32.
@@ -60,7 +61,7 @@ def encode(values: Tensor, dtype: str) -> dict[str, Tensor]:
 
 
 def decode(tensors: dict[str, Tensor], dtype: str, count: int) -> Tensor:
-    """The update that `encode` stored: fp32, shape (count,), on the CPU.
+    """The update that `encode` stored, in fp32, of shape (count,), on the CPU.
 
     Raises:
         DataError: names, dtypes, sizes or codes that `encode` cannot have written for `count` entries.
@@ -102,7 +103,7 @@ def _damaged(dtype: str, what: str) -> DataError:
 
 
 def _encode_blocks(values: Tensor, dtype: str) -> dict[str, Tensor]:
-    """The largest magnitude of each block gets the largest code. `values`: fp32, shape (n,)."""
+    """Stores fp32 `values` of shape (n,) so that the largest magnitude of each block gets the largest code."""
     n = len(values)
     blocks = torch.nn.functional.pad(values, (0, -n % BLOCK)).view(-1, BLOCK).double()
     scales = _up_to_bf16((blocks.abs().amax(dim=1) / _FULL_SCALE[dtype]).float())
@@ -127,7 +128,7 @@ def _pack_nibbles(codes: Tensor) -> Tensor:
 
 
 def _unpack_nibbles(theta: Tensor, count: int) -> Tensor:
-    """Codes in float64, shape (count,)."""
+    """The codes that `_pack_nibbles` packed, in float64, of shape (count,)."""
     nibbles = torch.stack([theta & 0xF, theta >> 4], dim=1).flatten().double()
     if bool(nibbles[count:].any()):
         raise _damaged("int4", f"it holds more than {count} entries")
@@ -138,7 +139,7 @@ def _unpack_nibbles(theta: Tensor, count: int) -> Tensor:
 
 
 def _encode_entropy(values: NDArray[np.float32]) -> dict[str, Tensor]:
-    """Step = RMS / 8, unless the entries are whole steps of about that already: then that step, the largest such.
+    """Stores fp32 `values` as whole steps. A step is RMS / 8, or one near it of which all values are multiples already.
 
     Rounded values have another RMS than their originals, so the RMS alone would not find the step of a decoded update.
     """
@@ -166,7 +167,7 @@ def _rms(values: NDArray[np.float32]) -> float:
 
 
 def _step_of(values: NDArray[np.float32]) -> float:
-    """RMS / 8 in bf16, 0 for values that are zero or next to it."""
+    """The step of some values: RMS / 8 in bf16, or 0 if they are zero or next to it."""
     step = float(torch.tensor(_rms(values) / STEPS_PER_RMS).bfloat16())
     return step if step >= _SMALLEST else 0.0
 
@@ -191,7 +192,10 @@ def _common_step(values: NDArray[np.float32]) -> float | None:
 
 
 def _steps_about(centre: float) -> Iterator[float]:
-    """The normal bf16 numbers in a window about `centre`, falling. The upper 16 bits of a fp32 are a bf16."""
+    """The normal bf16 numbers in a window about `centre`, in falling order.
+
+    They are counted through by the upper 16 bits of a fp32 number, which are a bf16 number.
+    """
     low, high = (int(np.float32(edge * centre).view(np.int32)) >> 16 for edge in _WINDOW)
     for bits in range(high, low, -1):
         step = float(np.int32(bits << 16).view(np.float32))
@@ -200,10 +204,10 @@ def _steps_about(centre: float) -> Iterator[float]:
 
 
 def _rice(numbers: Ints) -> Bits:
-    """One byte k, the low k bits of every number, then what is left of every number in unary (0…01); filled with 0.
+    """The Golomb–Rice code of some numbers: a byte k, the low k bits of each, then the rest of each in unary (0…01).
 
     Signs are folded first: 0, −1, 1, −2, … become 0, 1, 2, 3, …. All low bits come before all unary parts, so that
-    both can be read and written as arrays; the size is that of the usual order.
+    both can be read and written as arrays; the size is that of the usual order. The last byte is filled up with zeros.
     """
     folded = (numbers << 1) ^ (numbers >> 63)
     n = len(folded)
@@ -218,7 +222,7 @@ def _rice(numbers: Ints) -> Bits:
 
 
 def _unrice(theta: Bits, count: int) -> Ints:
-    """Inverse of `_rice`.
+    """The numbers that `_rice` coded.
 
     Raises:
         DataError: not a code of exactly `count` numbers.

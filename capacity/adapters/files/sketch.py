@@ -23,13 +23,13 @@ _SKETCHES = 8
 
 @dataclass(frozen=True)
 class Sketch:
-    """`values`: the sketches s_j. `norm`: Frobenius norm of everything sketched."""
+    """The sketches s_j of a list of matrices (`values`), and the Frobenius norm of the list (`norm`)."""
 
     values: tuple[float, ...]
     norm: float
 
     def distance(self, other: "Sketch") -> float:
-        """Estimated ‖M − M'‖ / ‖M‖; 0 if both are zero."""
+        """An estimate of ‖M − M'‖ / ‖M‖; 0 if both are zero."""
         difference = np.subtract(self.values, other.values)
         rms = float(np.sqrt(np.mean(difference**2)))
         return max(rms, abs(self.norm - other.norm)) / (max(self.norm, other.norm) or 1.0)
@@ -42,15 +42,15 @@ class Sketch:
         return self.distance(other) <= TOLERANCE
 
     def encode(self) -> str:
-        """Base64 of float32 values, the norm last."""
+        """The values and the norm as float32, the norm last, in base64."""
         return base64.b64encode(np.array([*self.values, self.norm], "<f4").tobytes()).decode()
 
     @classmethod
     def decode(cls, text: str) -> "Sketch":
-        """What `encode` wrote.
+        """The sketch that `encode` wrote.
 
         Raises:
-            ValueError: not of this form.
+            ValueError: the text is not of this form.
         """
         numbers = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(float)
         if len(numbers) != _SKETCHES + 1:
@@ -59,14 +59,14 @@ class Sketch:
 
 
 def _signs(key: str, count: int) -> NDArray[np.float64]:
-    """Random signs, shape (sketches, count)."""
+    """Signs that look random and depend on `key` only, of shape (sketches, count)."""
     raw = hashlib.shake_256(f"{SCHEME}|{key}".encode()).digest(_SKETCHES * (-(-count // 8)))
     bits = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(_SKETCHES, -1), axis=1)[:, :count]
     return 1.0 - 2.0 * bits.astype(np.float64)
 
 
 def sketch(named: Iterable[tuple[str, tuple[Tensor, ...]]]) -> Sketch:
-    """Sketches products of matrices without forming them.
+    """The sketch of a list of matrices. Products are sketched without being formed.
 
     Args:
         named: a name, unique in the list, and the factors of M from left to right: (M,), (B, A) for M = B A. A tensor

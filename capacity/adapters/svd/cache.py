@@ -1,4 +1,4 @@
-"""Factors on disk: computed once for every weight and rank."""
+"""The SVD factors of every weight and rank are computed once and kept on disk."""
 
 import tempfile
 import warnings
@@ -14,9 +14,10 @@ _SCHEME = "factors-2"
 
 
 def cached_svd(weight: torch.Tensor, rank: int, name: str, cache: Path | None) -> Factors:
-    """`truncated_svd` through a cache folder (`None`: no cache) keyed by content hash and rank.
+    """The factors of a weight from the cache, computed by `truncated_svd` if they are not there.
 
-    Warns about singular values that are too close. A cached file that is damaged is computed anew and replaced.
+    The cache is a folder with a file for each content hash and rank; with None there is no cache. This function warns
+    about singular values that are too close. A cached file that is damaged is computed anew and replaced.
     """
     digest = content_hash(weight)
     factors = read_factors(cache, digest, rank)

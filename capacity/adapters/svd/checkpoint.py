@@ -1,4 +1,4 @@
-"""Weights and their SVD factors straight from a local safetensors checkpoint, a few tensors in memory at a time."""
+"""Reads weights and their SVD factors straight from a local safetensors checkpoint, a few tensors at a time."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ class WeightFolder:
         return stored
 
     def matrix(self, shape: ModuleShape, transposed: bool) -> torch.Tensor:
-        """W of a module, shape (d, k). `transposed` as in `stream_factors`.
+        """The weight W of a module, of shape (d, k). `transposed` means what it means in `stream_factors`.
 
         Raises:
             DataError: no such tensor, one of another shape or of integers, or it cannot be read.
@@ -116,7 +116,7 @@ class WeightFolder:
         return weight.T if _is_transposed(stored, shape, transposed) else weight
 
     def digests(self, cache: Path | None, on_tensor: Callable[[int, int, str], None] | None = None) -> dict[str, str]:
-        """The content hash of every tensor by name, as stored.
+        """The content hash of every stored tensor, by its name.
 
         Args:
             cache: folder whose subfolder `digests` remembers them for the files as they are now; None for none.
@@ -138,7 +138,7 @@ class WeightFolder:
         transposed: Collection[str] = (),
         threads: int | None = None,
     ) -> Generator[tuple[str, Factors, bool]]:
-        """Module after module: its name, its factors, and whether they were computed now rather than cached.
+        """Gives module after module: its name, its factors, and whether they were computed now rather than cached.
 
         Several modules are worked on at once, each on one thread, which is faster than several threads for each. The
         factors are the same to the last bit on any number of threads. Until this generator ends, numpy's and scipy's
@@ -150,7 +150,7 @@ class WeightFolder:
 
         Args:
             modules: what to factor.
-            rank: r.
+            rank: number of singular triplets r.
             cache: folder of cached factors and hashes, None for none.
             transposed: modules whose tensor is stored as Wᵀ, as GPT-2's Conv1D does. Needed for square ones only:
                 the others show it by their shape.
@@ -208,7 +208,7 @@ class WeightFolder:
 
 @dataclass(frozen=True)
 class _Work:
-    """A module to factor, and its tensor. `transposed`: it is stored as Wᵀ."""
+    """A module to factor, and its tensor. `transposed` says that the tensor is stored as Wᵀ."""
 
     shape: ModuleShape
     stored: StoredTensor
@@ -216,12 +216,12 @@ class _Work:
 
     @property
     def key(self) -> str:
-        """Of its content hash."""
+        """The name under which the content hash of the weight is kept."""
         return f"{self.stored.name}ᵀ" if self.transposed else self.stored.name
 
     @property
     def memory(self) -> int:
-        """Bytes: the tensor, its copy in float32 or row after row, and that of the transpose of a wide matrix."""
+        """Bytes of the tensor, of its copy in float32 or row after row, and of the transpose of a wide matrix."""
         entries = self.shape.d * self.shape.k
         narrow = self.stored.size < 4 * entries
         plain = max(self.stored.size, 4 * entries)
@@ -277,7 +277,7 @@ def folder_factors(
     Args:
         folder: a local model folder, or one opened before.
         modules: what to factor.
-        rank: r.
+        rank: number of singular triplets r.
         cache: folder of cached factors and hashes, None for none.
         on_module: called with how many are done, how many there are, and the name.
         transposed: modules whose tensor is stored as Wᵀ.
@@ -298,7 +298,10 @@ def _is_transposed(stored: StoredTensor, shape: ModuleShape, told: bool) -> bool
 
 
 class _Digests:
-    """Context manager: content hashes of one checkpoint, kept in a file that is named after the files' identity."""
+    """The content hashes of one checkpoint, kept in a file that is named after the identity of the checkpoint's files.
+
+    It is a context manager, which saves the file at its end.
+    """
 
     def __init__(self, cache: Path | None, identity: str) -> None:
         self.path = cache / "digests" / f"{identity}.json" if cache is not None else None
@@ -350,7 +353,7 @@ def _read_digests(path: Path) -> dict[str, str]:
 
 
 def _checkpoint_files(folder: Path) -> Iterable[Path]:
-    """The files that make up the checkpoint, in the order of their names."""
+    """The files that make up the checkpoint in a folder, in the order of their names."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     index = folder / INDEX

@@ -5,12 +5,12 @@ import xxhash
 
 
 def content_hash(weight: torch.Tensor) -> str:
-    """XXH3-128 over the shape and the values of a tensor as float32, 32 hex digits.
+    """The XXH3-128 hash of a tensor: of its shape and its values as float32; 32 hex digits.
 
     It names a weight in caches and fingerprints, at the speed of memory; nobody's trust rests on it.
 
-    So a bfloat16 checkpoint has one hash, loaded as it is or in float32. Of float64 and integer tensors the dtype and
-    the raw bytes are hashed. Works in slices: a large tensor is never copied whole.
+    A bfloat16 checkpoint has one hash, whether it is loaded as it is or in float32. Of float64 and integer tensors the
+    dtype and the raw bytes are hashed. The work goes in slices: a large tensor is never copied whole.
     """
     narrow = weight.is_floating_point() and weight.element_size() <= 4
     dtype = torch.float32 if narrow else weight.dtype

@@ -32,9 +32,15 @@ _FIRST_ROUNDS = 4  # from residuals of 0.5 % of σ₁², those of the rounding, 
 
 @dataclass(frozen=True)
 class Factors:
-    """W ≈ U diag(σ) Vᵀ: `u` (d, r), `sigma` (r,), `vt` (r, k), float64; `next_sigma` is σ_{r+1}, 0 if there is none.
+    """The leading r singular triplets of a weight, W ≈ U diag(σ) Vᵀ, in float64.
 
-    Signs: the entry of largest magnitude of each column of `u` is positive.
+    The entry of largest magnitude of each column of `u` is positive.
+
+    Attributes:
+        u: left singular vectors, (d, r).
+        sigma: singular values, (r,), in falling order.
+        vt: right singular vectors, (r, k).
+        next_sigma: σ_{r+1}, 0 if there is none.
     """
 
     u: NDArray[np.float64]
@@ -61,23 +67,25 @@ def truncated_svd(
 ) -> Factors:
     """The leading `rank` singular triplets of `weight`.
 
-    Block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ, formed only if W's spectrum is flat, from a start
-    seeded by the weight's content hash: in float32 as far as that goes, then restarted from float64 vectors with
-    corrections that may be coarse because they are small. For these WᵀW may be that of W rounded to 8 bits, which many
-    CPUs multiply four times as fast; the first rounds then take their residuals from W in float32. In all others a
-    Rayleigh–Ritz step in float64 is the judge, until
+    The method is block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ. That matrix is formed only if W's
+    spectrum is flat. The start is seeded by the weight's content hash. The method works in float32 as far as that goes,
+    and is then restarted from float64 vectors with corrections that may be coarse because they are small.
+
+    For these corrections WᵀW may be that of W rounded to 8 bits, which many CPUs multiply four times as fast; the first
+    rounds then take their residuals from W in float32. In all other rounds a Rayleigh–Ritz step in float64 is the
+    judge, until
 
         ‖Wᵀu_i − σ_i v_i‖ ≤ max(min(1e-6 σ₁, 3e-5 gap_i), 1e-12 σ₁),
 
-    where gap_i is the distance of σ_i to its neighbours among the first r + 1, and Wᵀu, v change places if d < k. So
-    factors rebuilt by another algorithm give ΔW = U Σ R Vᵀ within 1e-4. Where singular values are too close or too
-    small for that, 1e-6 σ₁ has to do.
+    where gap_i is the distance of σ_i to its neighbours among the first r + 1, and Wᵀu, v change places if d < k. With
+    this accuracy factors that another algorithm rebuilds give ΔW = U Σ R Vᵀ within 1e-4. Where singular values are too
+    close or too small for that, 1e-6 σ₁ has to do.
 
     Args:
-        weight: W, shape (d, k).
-        rank: r ≤ min(d, k).
-        digest: content hash of W (seeds the start).
-        name: named in the error.
+        weight: the weight W, of shape (d, k).
+        rank: number of triplets r ≤ min(d, k).
+        digest: content hash of W, which seeds the start.
+        name: name of the weight, for errors.
         check: called before every product with W; what it raises ends the work.
 
     Raises:
@@ -130,9 +138,9 @@ def truncated_svd(
 
 
 def _plain(weight: torch.Tensor, name: str) -> tuple[Array, int]:
-    """W as an array, divided by 2 to an exponent that is 0 unless W is very large or small.
+    """W as an array divided by a power of two, and the exponent, which is 0 unless W is very large or small.
 
-    Float64 if W is, else float32; without a copy where it has that form already.
+    The array is float64 if W is, else float32. It is no copy where W has that form already.
     """
     precise = not weight.is_floating_point() or weight.dtype == torch.float64
     plain = weight.detach().to("cpu", torch.float64 if precise else torch.float32).contiguous()
@@ -147,7 +155,10 @@ def _plain(weight: torch.Tensor, name: str) -> tuple[Array, int]:
 
 
 def _allowed(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest residuals allowed, given σ_1 … σ_{r+1}; a loose one of the last triplet, for its σ alone."""
+    """The largest residuals that are allowed, given σ_1 … σ_{r+1}.
+
+    That of the last triplet is a loose one: only its singular value is wanted.
+    """
     gaps = sigma[:-1] - sigma[1:]
     nearest = np.minimum(gaps, np.append(np.inf, gaps[:-1]))
     strict = np.minimum(TOLERANCE * sigma[0], _GAP_TOLERANCE * nearest)
@@ -161,14 +172,14 @@ def _krylov(
     """The `keep` leading Ritz vectors (keep, n) of WᵀW, in falling order, on a growing Krylov space.
 
     Args:
-        w: W from its smaller side, of length n.
+        w: the weight W from its smaller side, of length n.
         start: orthonormal rows, the leading ones first; their dtype is that of the space.
         start_images: `start` WᵀW.
         rank: how many Ritz vectors must converge.
         keep: how many to return, above `rank` if n is.
         precision: dtype of the products with W. If it is coarser than `start`, the error of the result is that of
             the products times the distance from `start`.
-        floor: of σ₁², the residuals below which there is no need to go.
+        floor: the residual below which there is no need to go, as a share of σ₁².
     """
     size, n = start.shape
     dtype = start.dtype

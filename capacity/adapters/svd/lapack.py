@@ -1,4 +1,4 @@
-"""Bases and eigenvectors of small dense matrices, by LAPACK itself: a wrapper would cost as much again."""
+"""Bases and eigenvectors of small dense matrices. LAPACK is called directly: a wrapper would cost as much again."""
 
 from typing import Any
 
@@ -24,7 +24,10 @@ def orthonormal(rows: Array, basis: Array | None = None) -> Array:
 
 
 def leading(matrix: Array, count: int) -> tuple[Array, Array]:
-    """The largest eigenvalues (count,), falling, and eigenvectors as rows, of a symmetric matrix's lower half."""
+    """The largest eigenvalues of a symmetric matrix, (count,), in falling order, and their eigenvectors as rows.
+
+    Only the lower half of the matrix is read.
+    """
     n = len(matrix)
     values, vectors, _, _, failed = (ssyevr if matrix.dtype == np.float32 else dsyevr)(
         matrix, lower=1, range="I", il=n - count + 1, iu=n

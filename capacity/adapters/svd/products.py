@@ -22,7 +22,7 @@ def largest_magnitude(w: torch.Tensor) -> float:
 
 
 def _rounded_gram(w: torch.Tensor, largest: float) -> Array:
-    """The smaller of WᵀW and WWᵀ for W rounded to 8 bits. Its sums are exact, the same on every machine."""
+    """The smaller of WᵀW and WWᵀ for W rounded to 8 bits. Its sums are exact, so they are the same on every machine."""
     rounded = torch.empty(w.shape, dtype=torch.int8)
     for start in range(0, len(w), 64):
         rows = slice(start, start + 64)
@@ -38,7 +38,7 @@ def _rounded_gram(w: torch.Tensor, largest: float) -> Array:
 
 
 class Sides:
-    """W seen from its smaller side, of length n: products with W, with Wᵀ and with both.
+    """Products of vectors with a weight W, with Wᵀ and with both, where W is seen from its smaller side, of length n.
 
     Here W has at least as many rows as columns; an array that has fewer stands for its transpose.
     """
@@ -70,7 +70,7 @@ class Sides:
             self.tall = torch.from_numpy(self.w).T.contiguous().numpy()
 
     def _multiply(self, mean_square: float, keep: int) -> None:
-        """Forms WᵀW: of a rounded W where that pays, the CPU is fast at it, and no entry of W stands out."""
+        """Forms WᵀW. W is rounded first where that pays, the CPU is fast at it, and no entry of W stands out."""
         w, length = torch.from_numpy(self.w), max(self.w.shape)
         largest = largest_magnitude(w)
         fast = torch._C._has_mkldnn and torch.cpu._is_vnni_supported()
@@ -82,26 +82,29 @@ class Sides:
             self.gram = self.w @ self.w.T if self.wide else self.w.T @ self.w
 
     def right(self, x: Array) -> Array:
-        """X Wᵀ for rows X (m, n)."""
+        """The product X Wᵀ for rows X of shape (m, n)."""
         self.check()
         w = self.exact if x.dtype == np.float64 else self.w
         return _times_transposed(w, x) if self.wide else _times(w, x)
 
     def left(self, y: Array) -> Array:
-        """Y W, shape (m, n), for rows Y of the other length."""
+        """The product Y W, of shape (m, n), for rows Y of the other length."""
         self.check()
         w = self.exact if y.dtype == np.float64 else self.w
         return _times(w, y) if self.wide else _times_transposed(w, y)
 
     def near(self, x: Array) -> Array:
-        """As `both`, but in float32 by the matrix WᵀW if there is one."""
+        """The product X WᵀW as `both` gives it, but in float32 by the matrix WᵀW if there is one."""
         if self.gram is None or x.dtype == np.float64:
             return self.both(x)
         self.check()
         return _times(self.gram, x)
 
     def both(self, x: Array) -> Array:
-        """X WᵀW for rows X (m, n), in the dtype of X, in one pass over W unless W is wide and no copy of Wᵀ there."""
+        """The product X WᵀW for rows X of shape (m, n), in the dtype of X.
+
+        It takes one pass over W, or two if W is wide and there is no copy of Wᵀ.
+        """
         self.check()
         if self.wide and self.gram is not None:
             return self.left(self.right(x))
@@ -127,7 +130,7 @@ def _slices(w: Array, vectors: Array) -> Iterator[tuple[slice, Array]]:
 
 
 def _times(w: Array, x: Array) -> Array:
-    """X Wᵀ for rows X (m, columns of W), in the dtype of X: shape (m, rows of W)."""
+    """The product X Wᵀ for rows X of shape (m, columns of W), in the dtype of X; its shape is (m, rows of W)."""
     product = np.empty((len(x), len(w)), x.dtype)
     if w.dtype == x.dtype:  # all in one call, so that threads do not wait for Python between its products
         step = _step(w, x)
@@ -142,7 +145,7 @@ def _times(w: Array, x: Array) -> Array:
 
 
 def _times_transposed(w: Array, y: Array) -> Array:
-    """Y W for rows Y (m, rows of W), in the dtype of Y: shape (m, columns of W)."""
+    """The product Y W for rows Y of shape (m, rows of W), in the dtype of Y; its shape is (m, columns of W)."""
     product = np.zeros((len(y), w.shape[1]), y.dtype)
     for part, rows in _slices(w, y):
         product += y[:, part] @ rows

@@ -1,4 +1,4 @@
-"""What a vLLM engine does for us, wherever it runs: in this process (`local`) or behind HTTP (`server`). No torch.
+"""What a vLLM engine does for us, wherever it runs: in this process (`in_process`) or behind HTTP (`server`). No torch.
 
 Adapters are named, and a name always means the same numbers: a new update gets a new name. vLLM's prefix cache keeps
 keys and values by adapter name, so the same name with new numbers would be served from the old ones.
@@ -21,7 +21,13 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to draw: token ids of the prompt, seed of its randomness, adapter by name (None: the base)."""
+    """One completion to draw.
+
+    Attributes:
+        prompt: token ids of the prompt.
+        seed: seed of the completion's randomness.
+        adapter: name of the adapter; None for the base.
+    """
 
     prompt: Sequence[int]
     seed: int
@@ -30,7 +36,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was drawn, the end-of-sequence token included, with log-probabilities in nats at the temperature asked."""
+    """The drawn tokens, the end-of-sequence token included, and their log-probabilities in nats.
+
+    The log-probabilities are of the distribution that was drawn from, so after the temperature.
+    """
 
     ids: list[int]
     logprobs: list[float]
@@ -45,15 +54,15 @@ class Engine(Protocol):
         """Makes the PEFT LoRA folder `folder` known as `name`."""
 
     def unload(self, name: str) -> None:
-        """Forgets an adapter."""
+        """Makes the engine forget an adapter."""
 
     def generate(
         self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
     ) -> list[Completion]:
-        """One completion a request, in order. Rows with different adapters and without any may be mixed."""
+        """Draws one completion a request, in order. Rows with different adapters and without any may be mixed."""
 
     def score(self, sequences: Sequence[tuple[Sequence[int], str | None]]) -> list[list[float]]:
-        """Log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
+        """The log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
 
     def push(self, weights: Iterable[tuple[str, Any]]) -> None:
         """Replaces the weights by (name, tensor) pairs, named as in the checkpoint."""
@@ -62,14 +71,14 @@ class Engine(Protocol):
         """Gives memory back while the trainer works, where the engine can."""
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the engine."""
 
 
 def installed_version() -> str:
     """The version of the vLLM in this environment.
 
     Raises:
-        EngineError: none, or one that is not supported.
+        EngineError: there is none, or one that is not supported.
     """
     for package in PACKAGES:
         try:
@@ -82,10 +91,10 @@ def installed_version() -> str:
 
 
 def check_version(found: str) -> None:
-    """Whether a version of vLLM is one that the tests run.
+    """Checks that a version of vLLM is one that the tests run.
 
     Raises:
-        EngineError: it is not; says which one is.
+        EngineError: it is not; the message says which one is.
     """
     numbers = re.match(r"(\d+)\.(\d+)", found)
     if numbers is None or (int(numbers[1]), int(numbers[2])) != SUPPORTED:

@@ -1,4 +1,4 @@
-"""Adapters of any form as PEFT LoRA folders, which is what vLLM loads."""
+"""Turns adapters of any form into PEFT LoRA folders, which vLLM loads."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from capacity.adapters.files.artifact import read_file, rebuild
-from capacity.adapters.files.peft_folder import save_peft_lora
-from capacity.adapters.open import UPDATE
+from capacity.adapters.files.peft_folder import CONFIG, save_peft_lora
+from capacity.adapters.open import base_of
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
@@ -20,14 +20,14 @@ from capacity.plan.model_names import parse_model
 
 @dataclass(frozen=True)
 class Folders:
-    """Adapters of one base.
+    """A loaded base and the adapters that belong to it.
 
     Attributes:
-        model, tokenizer: of the base.
-        base: its name.
-        dtype: of its weights.
+        model, tokenizer: the base and its tokenizer.
+        base: name of the base.
+        dtype: dtype of the base's weights.
         folders: PEFT LoRA folders by the paths that were given.
-        rank: the largest of theirs; None if there are none.
+        rank: the largest rank of the adapters; None if there are none.
     """
 
     model: nn.Module
@@ -42,7 +42,7 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
     """Opens the base of some adapters and writes those that are native artifacts as PEFT folders.
 
     Args:
-        model: the base; what the first adapter names if None.
+        model: name of the base; the one that the first adapter names if None.
         adapters: native artifacts, run folders or PEFT folders.
         scratch: an existing, empty folder.
         device: "cpu" or "cuda".
@@ -51,14 +51,14 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
         DataError: an adapter that is unreadable or was made for another base.
         SpecError: no base is named, or an update that is no LoRA adapter.
     """
-    base = model or _base_of(adapters[0])
+    base = model or base_of(adapters[0])
     bare, tokenizer = load(base, device)
     folders: dict[str, Path] = {}
     for index, path in enumerate(adapters):
-        if (path / "adapter_config.json").is_file():
+        if (path / CONFIG).is_file():
             folders[str(path)] = path
             continue
-        artifact = read_file(path / UPDATE if path.is_dir() else path)
+        artifact = read_file(path)
         adapted = rebuild(artifact, bare, cache_folder("factors"), weights=WeightFolder(model_folder(base)))
         if not adapted.shapes:
             raise SpecError(f"{path}: an update of kind {adapted.adapter.kind} is no LoRA adapter: vLLM cannot load it")
@@ -71,20 +71,9 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
     return Folders(bare, tokenizer, base, parse_model(base).dtype, folders, max(ranks, default=None))
 
 
-def _base_of(path: Path) -> str:
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if not (path / "adapter_config.json").is_file():
-        return read_file(path / UPDATE if path.is_dir() else path).recipe.model
-    named = _config(path).get("base_model_name_or_path")
-    if not named:
-        raise SpecError(f"{path} names no base model: give it as MODEL")
-    return str(named)
-
-
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
+        found: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         int(found["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not a PEFT LoRA folder: {error}") from None

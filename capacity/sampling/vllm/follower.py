@@ -1,4 +1,4 @@
-"""Samples from an engine that follows the trainer, and shows at every step that it does."""
+"""Draws samples from an engine that follows the trainer, and proves at every step that it does."""
 
 import time
 import warnings
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capacity.adapters.files.merge import MergeTally, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
 from capacity.sampling import likelihood
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.sampling.vllm.freshness import Freshness, Logprobs, judge
-from capacity.sampling.vllm.sync import LoraWriter, Realised, base_weights, merged_weights
+from capacity.sampling.vllm.sync import LoraWriter
 from capacity.spec.parts import RolloutSpec
 
 _PROBE_PROMPTS, _PROBE_TOKENS = 8, 48
@@ -28,7 +29,14 @@ _SEEDS = 2**31  # vLLM takes seeds of a signed 64-bit integer, its GPU samplers 
 
 @dataclass(frozen=True)
 class _Probe:
-    """A few completions of the base, and what trainer and engine make of them without any update."""
+    """A few completions of the base, by which trainer and engine are compared.
+
+    Attributes:
+        rollout: the completions with their prompts.
+        sequences: token ids of each prompt and its completion.
+        base: the trainer's log-probabilities of the completions without any update.
+        floor: root mean square of what trainer and engine differ by without any update.
+    """
 
     rollout: Rollout
     sequences: list[list[int]]
@@ -37,14 +45,14 @@ class _Probe:
 
 
 class EngineSampler:
-    """See `capacity.sampling.sampler.Sampler`.
+    """A `capacity.sampling.sampler.Sampler` that draws from an engine.
 
     Args:
         adapted: the model with its update; it stays on its device.
-        tokenizer: of the model.
-        engine: holds the same base.
+        tokenizer: the model's tokenizer.
+        engine: an engine that holds the same base.
         spec: how the engine follows.
-        dtype: of the engine's weights.
+        dtype: dtype of the engine's weights.
         folder: an existing, empty folder that the engine can read.
         base: name of the base.
     """
@@ -105,7 +113,7 @@ class EngineSampler:
         max_new_tokens: int,
         base: bool = False,
     ) -> Rollout:
-        """One completion of each prompt, each with a seed of its own from `rng`."""
+        """Draws one completion of each prompt, each with a seed of its own from `rng`."""
         if base and self.writer is None and self._held is not None:
             self.engine.push(base_weights(self.adapted, self.dtype))
             self._held = None
@@ -121,7 +129,7 @@ class EngineSampler:
         self.engine.close()
 
     def _drawn(self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int) -> Rollout:
-        """The completions of the engine as a rollout on the trainer's device."""
+        """Draws completions by the engine and gives them as a rollout on the trainer's device."""
         found = self.engine.generate(requests, temperature=temperature, max_new_tokens=max_new_tokens, eos=self.eos)
         prompt_ids, prompt_mask = pad_left([r.prompt for r in requests], self.pad)
         ids, mask = pad_right([c.ids for c in found], self.pad)
@@ -144,13 +152,13 @@ class EngineSampler:
         return {"sync_bytes": size}
 
     def _push(self) -> dict[str, Any]:
-        """Merges the update in fp32 and sends all weights."""
-        realised = Realised()
-        self.engine.push(merged_weights(self.adapted, self.dtype, realised))
-        return {"sync_bytes": realised.count, "realised_cosine": realised.cosine}
+        """Merges the update in fp32 and sends all weights to the engine."""
+        tally = MergeTally()
+        self.engine.push(merged_weights(self.adapted, self.dtype, tally))
+        return {"sync_bytes": tally.bytes, "realised_cosine": tally.cosine}
 
     def _make_probe(self, prompts: Sequence[Sequence[int]]) -> _Probe:
-        """Completions of the base for some of the prompts, and how far trainer and engine are apart on them."""
+        """Draws completions of the base for some of the prompts, and measures how far trainer and engine are apart."""
         chosen = list(dict.fromkeys(tuple(ids) for ids in prompts))[:_PROBE_PROMPTS]
         requests = [Request(ids, _PROBE_SEED + i) for i, ids in enumerate(chosen)]
         context = getattr(self.adapted.bare.config, "max_position_embeddings", None) or _PROBE_CONTEXT
@@ -172,7 +180,11 @@ class EngineSampler:
         return judge(engine, trainer, rivals, probe.floor), trainer
 
     def _check(self, found: Freshness, where: str) -> None:
-        """Stops a run that samples from something else, where that can't be the rounding of a merge."""
+        """Stops a run whose engine does not hold the update; where a merge may have rounded it away, only warns.
+
+        Raises:
+            TrainingError: the engine holds something else; says what.
+        """
         if found.verdict != "stale":
             return
         holds = {
@@ -191,7 +203,7 @@ class EngineSampler:
 
     @torch.no_grad()
     def _trainer(self, rollout: Rollout) -> Logprobs:
-        """(N,) of the probe's tokens, one sequence after the other."""
+        """The trainer's log-probabilities of the probe's completion tokens, (N,), one sequence after the other."""
         logits = forward_logits(self.adapted.model, rollout).float()
         logprobs = likelihood.token_logprobs(logits, rollout.completion_ids)
         found: Logprobs = logprobs[rollout.completion_mask.bool()].double().cpu().numpy()

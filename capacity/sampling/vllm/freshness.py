@@ -1,8 +1,8 @@
-"""Does the engine sample from the update that the trainer has now? Shown by what it computes, not by what it was told.
+"""Judges whether an engine samples from the update that the trainer has now, by what it computes.
 
 On the tokens of a probe three log-probabilities are compared: the engine's with the update that it was given, the
-trainer's with its update as it is now, and the trainer's with what the engine would hold had the update not arrived
-(the untrained model, or the update of the step before): the rivals.
+trainer's with its update as it is now, and those of the rivals. A rival is what the engine would hold if the update had
+not arrived: the untrained model, or the update of the step before.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ class Freshness:
 
     Attributes:
         verdict: "fresh"; "stale"; or "unprovable" if some rival is too near the trainer to be told apart from it.
-        rival: which one the engine agrees with, if stale ("other": with none and not with the trainer either); which
-            one cannot be told apart, if unprovable.
+        rival: if stale, the rival that the engine agrees with, or "other" if it agrees with none and not with the
+            trainer either. If unprovable, the rival that cannot be told apart.
         error: root mean square of engine − trainer, nats a token.
         floor: the same where both have no update: what two engines differ by anyway.
-        arrived: by rival, how far the engine has moved from it to the trainer: 0 not at all, 1 all the way.
+        arrived: how far the engine has moved from each rival to the trainer: 0 not at all, 1 all the way.
         divergence_ratio: KL(trainer ‖ sampler) / KL(trainer ‖ base) on the probe; 1 if the update never arrived.
             None while the trainer is at the base.
     """
@@ -41,7 +41,7 @@ class Freshness:
     divergence_ratio: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """What the metrics of a step record."""
+        """The part of the verdict that the metrics of a step record."""
         return {
             "freshness": self.verdict,
             "freshness_error": self.error,
@@ -58,9 +58,9 @@ def judge(engine: Logprobs, trainer: Logprobs, rivals: Mapping[str, Logprobs], f
     undecided, so that the two cannot meet in the middle even if all noise points the wrong way.
 
     Args:
-        engine: (N,) log-probabilities of the probe's tokens, nats.
-        trainer: (N,) with the update as it is now.
-        rivals: (N,) each; "base" is among them.
+        engine: the engine's log-probabilities of the probe's tokens, (N,), nats.
+        trainer: the trainer's, with the update as it is now, (N,).
+        rivals: those of each rival, (N,); "base" is among them.
         floor: root mean square of engine − trainer without any update.
     """
     floor = max(floor, _SMALLEST_FLOOR)
@@ -79,7 +79,10 @@ def judge(engine: Logprobs, trainer: Logprobs, rivals: Mapping[str, Logprobs], f
 
 
 def divergence_ratio(engine: Logprobs, trainer: Logprobs, base: Logprobs) -> float | None:
-    """KL(trainer ‖ sampler) / KL(trainer ‖ base) from tokens that the base drew; see `importance.kl_from_trainer`."""
+    """The ratio KL(trainer ‖ sampler) / KL(trainer ‖ base), estimated from tokens that the base drew.
+
+    The estimate of each KL is that of `capacity.training.importance.kl_from_trainer`. None if the second is zero.
+    """
     weight = np.exp(trainer - base)
 
     def divergence(other: Logprobs) -> float:
@@ -95,6 +98,6 @@ def _rms(difference: Logprobs) -> float:
 
 
 def _share(engine: Logprobs, trainer: Logprobs, rival: Logprobs) -> float:
-    """Projection of the engine on the line from the rival, 0, to the trainer, 1."""
+    """Where the engine stands on the line from the rival, at 0, to the trainer, at 1, by projection."""
     line = trainer - rival
     return float((engine - rival) @ line / (line @ line))

@@ -16,19 +16,19 @@ _HEAD_SIZES = "32, 64, 80, 96, 112, 128, 160, 192, 224 or 256"
 
 
 class LocalEngine:
-    """vLLM's `LLM` without a process of its own. One at a time: vLLM keeps state of the process, and closing ends it.
+    """vLLM's `LLM` without a process of its own. There can be one at a time: vLLM keeps state of the process.
 
     Args:
-        folder: of the model.
-        dtype: of its weights: "fp32", "bf16" or "fp16".
-        context: longest prompt and completion together, tokens.
+        folder: folder of the model.
+        dtype: dtype of the weights: "fp32", "bf16" or "fp16".
+        context: tokens of the longest prompt and completion together.
         rank: largest rank of the adapters; None for an engine that takes none.
-        adapters: how many are loaded at once.
-        cache_bytes: for keys and values.
+        adapters: how many adapters are loaded at once.
+        cache_bytes: memory for keys and values.
         sleeps: on a GPU, give weights and cache back between rollouts.
 
     Raises:
-        EngineError: vLLM is missing or not supported, or it refuses to start; says why.
+        EngineError: vLLM is missing or not supported, or it refuses to start; the message says why.
         SpecError: `rank` is above vLLM's largest.
     """
 
@@ -88,14 +88,14 @@ class LocalEngine:
             raise EngineError(f"vLLM refuses the adapter {folder}: {_line(error)}") from error
 
     def unload(self, name: str) -> None:
-        """Forgets an adapter."""
+        """Makes the engine forget an adapter."""
         self._llm.llm_engine.remove_lora(self._ids.pop(name))
         del self._folders[name]
 
     def generate(
         self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
     ) -> list[Completion]:
-        """One completion a request, in order."""
+        """Draws one completion a request, in order."""
         from vllm import SamplingParams
 
         common: dict[str, Any] = {"temperature": temperature, "max_tokens": max_new_tokens, "logprobs": 0}
@@ -115,7 +115,7 @@ class LocalEngine:
         return found
 
     def score(self, sequences: Sequence[tuple[Sequence[int], str | None]]) -> list[list[float]]:
-        """Log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
+        """The log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
         from vllm import SamplingParams
 
         parameters = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
@@ -138,7 +138,7 @@ class LocalEngine:
             self._asleep = True
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the engine."""
         self._llm.llm_engine.engine_core.shutdown()
 
     def _run(
@@ -164,13 +164,13 @@ class LocalEngine:
 
 
 def _line(error: BaseException) -> str:
-    """The last line of an error that says something."""
+    """The last line of an error that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def _reason(error: BaseException) -> str:
-    """Why an engine did not start, with the way out."""
+    """Says why an engine did not start, with the way out."""
     text = " ".join(str(error).split())
     if "head_size" in text or "head size" in text.lower():
         return f"it has no attention for the model's head size, only for {_HEAD_SIZES}: use --rollouts transformers"

@@ -1,4 +1,4 @@
-"""A vLLM server elsewhere, over HTTP: it needs no vLLM in this environment, only a folder that both can read.
+"""Talks over HTTP to a vLLM server. This environment then needs no vLLM, only a folder that both can read.
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve MODEL --enable-lora --max-loras 3 --max-lora-rank 8 \\
         --logprobs-mode processed_logprobs --enable-scale-out
@@ -28,17 +28,17 @@ _REFUSED = "Worker failed with error"  # what a working engine says, with status
 
 
 class ServerEngine:
-    """A server at `url`, "http://host:8000".
+    """The engine behind a vLLM server.
 
     A server that does not answer is asked again, with longer and longer waits; one that was started again in the
     meantime is given its adapters anew.
 
     Args:
-        url: of the server.
+        url: address of the server, "http://host:8000".
         waits: seconds before each further try.
 
     Raises:
-        EngineError: unreachable, or of a version that is not supported.
+        EngineError: the server is unreachable, or of a version that is not supported.
     """
 
     def __init__(self, url: str, waits: Sequence[float] = _WAITS) -> None:
@@ -54,14 +54,14 @@ class ServerEngine:
         self._folders[name] = folder
 
     def unload(self, name: str) -> None:
-        """Forgets an adapter; a server that was started again has done so already."""
+        """Makes the server forget an adapter. One that was started again has done so already."""
         del self._folders[name]
         self._asked("POST", "/v1/unload_lora_adapter", {"lora_name": name}, absent_is_fine=True)
 
     def generate(
         self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
     ) -> list[Completion]:
-        """One completion a request, in order."""
+        """Draws one completion a request, in order."""
         common = _plain(temperature) | {"max_tokens": max_new_tokens, "stop_token_ids": [eos], "logprobs": 0}
         answers = self._all([self._body(r.prompt, r.adapter, common | {"seed": r.seed}) for r in requests])
         found = []
@@ -72,7 +72,7 @@ class ServerEngine:
         return found
 
     def score(self, sequences: Sequence[tuple[Sequence[int], str | None]]) -> list[list[float]]:
-        """Log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
+        """The log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""
         common = _plain(1.0) | {"max_tokens": 1, "prompt_logprobs": 0}
         answers = self._all([self._body(ids, adapter, common) for ids, adapter in sequences])
         return [
@@ -84,14 +84,18 @@ class ServerEngine:
         ]
 
     def push(self, weights: Iterable[tuple[str, Any]]) -> None:  # noqa: ARG002
-        """Not over HTTP."""
+        """Refuses: a server takes no weights over HTTP.
+
+        Raises:
+            SpecError: always.
+        """
         raise SpecError("a vLLM server takes no merged weights from capacity: sync by hot-swap, or run vLLM in process")
 
     def rest(self) -> None:
-        """A server has its memory for itself."""
+        """Does nothing: a server has its memory for itself."""
 
     def close(self) -> None:
-        """Leaves the server as it was found."""
+        """Leaves the server as it was found, without our adapters."""
         for name in list(self._folders):
             self.unload(name)
 
@@ -99,7 +103,7 @@ class ServerEngine:
         return {"model": adapter or self.model, "token_ids": list(ids), "sampling_params": parameters, "stream": False}
 
     def _all(self, bodies: Sequence[dict[str, Any]]) -> list[Any]:
-        """The answers in order; requests go out side by side, so that the server batches them."""
+        """The answers in the order of the requests, which go out side by side, so that the server batches them."""
         with ThreadPoolExecutor(max(1, min(_CONNECTIONS, len(bodies)))) as pool:
             return list(pool.map(self._generated, bodies))
 
@@ -126,7 +130,11 @@ class ServerEngine:
         absent_is_fine: bool = False,
         on_absent: Callable[[], bool] | None = None,
     ) -> Any:
-        """The decoded answer, after as many tries as there are waits."""
+        """The decoded answer of the server, which is asked again after each of the waits.
+
+        Raises:
+            EngineError: the server refuses, or does not answer in the end.
+        """
         last = ""
         for wait in (0.0, *self.waits):
             time.sleep(wait)
@@ -149,7 +157,7 @@ class ServerEngine:
 
 
 def _plain(temperature: float) -> dict[str, Any]:
-    """Sampling from the whole distribution, whatever the model's generation config would add."""
+    """Parameters that sample from the whole distribution, whatever the model's generation config would add."""
     return {
         "temperature": temperature,
         "top_p": 1.0,
@@ -173,7 +181,7 @@ def _answer(url: str, verb: str, body: dict[str, Any] | None) -> Any:
 
 
 def _message(error: urllib.error.HTTPError) -> str:
-    """What the server says of an error, one line."""
+    """What the server says of an error, in one line."""
     text = error.read().decode(errors="replace")
     try:
         said = json.loads(text)["error"]["message"]

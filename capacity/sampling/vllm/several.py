@@ -1,4 +1,4 @@
-"""Evaluation of many adapters in one pass of one engine, each row with its own adapter or with none."""
+"""Evaluates many adapters in one pass of one engine: each row has its own adapter or none."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -34,13 +34,13 @@ def evaluate_several(
     Sample j of item i has the same seed under all of them, so they are paired.
 
     Args:
-        engine: started for `min(len(adapters), AT_ONCE)` adapters.
-        model: transformers model of the base, for its context.
-        tokenizer: of the model.
-        task: items and grader.
+        engine: an engine started for `min(len(adapters), AT_ONCE)` adapters.
+        model: transformers model of the base, which is asked for its context.
+        tokenizer: the model's tokenizer.
+        task: where items and grades come from.
         spec: the protocol.
         adapters: PEFT LoRA folders by name.
-        base: also without any adapter, in the same batch as the first of them.
+        base: also evaluate without any adapter, in the same batch as the first of them.
 
     Raises:
         EngineError: the engine gave rows of the base the output of an adapter.
@@ -77,16 +77,16 @@ def evaluate_several(
 def check_base_rows(
     engine: Engine, probe: Sequence[Sequence[int]], alone: Sequence[float], adapters: Sequence[str]
 ) -> None:
-    """Whether rows without an adapter are the base's while adapters are loaded and in the same batch.
+    """Checks that rows without an adapter stay the base's while adapters are loaded and in the same batch.
 
     Args:
-        engine: with `adapters` loaded.
+        engine: an engine that has loaded `adapters`.
         probe: sequences to score.
-        alone: their scores by `_scores` before any adapter was loaded.
-        adapters: by name.
+        alone: scores of the probe before any adapter was loaded, from `_scores`.
+        adapters: names of the adapters.
 
     Raises:
-        EngineError: they are nearer to some adapter's rows than to the base's own.
+        EngineError: such rows are nearer to some adapter's rows than to the base's own.
     """
     rows: list[tuple[Sequence[int], str | None]] = [(ids, name) for name in (None, *adapters) for ids in probe]
     scored = engine.score(rows)

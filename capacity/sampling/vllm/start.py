@@ -1,4 +1,4 @@
-"""Opens what a run samples from."""
+"""Opens the sampler of a run: the trainer's own model, a vLLM in this process or a vLLM server."""
 
 import os
 import tempfile
@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError
 from capacity.models.loading import model_folder
-from capacity.plan.engine_memory import PROMPT_TOKENS, cache_bytes
+from capacity.plan.engine_memory import ADAPTERS_OF_A_RUN, cache_bytes, engine_tokens
+from capacity.plan.memory import longest_completion
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
 from capacity.plan.sampling import FOLDER, SERVER
@@ -23,8 +22,6 @@ from capacity.sampling.vllm.follower import EngineSampler
 from capacity.sampling.vllm.in_process import LocalEngine
 from capacity.sampling.vllm.server import ServerEngine
 from capacity.spec.run import RunSpec
-
-_LOADED_AT_ONCE = 2  # adapters: the update of this step, and that of the step before until this one has arrived
 
 
 @contextmanager
@@ -49,7 +46,7 @@ def opened_sampler(spec: RunSpec, adapted: AdaptedModel, tokenizer: Any, device:
 
 
 def close_quietly(engine: Engine) -> None:
-    """Ends an engine; one that is gone already is no news."""
+    """Ends an engine. It is no error if the engine is gone already."""
     try:
         engine.close()
     except EngineError:
@@ -61,39 +58,34 @@ def _engine(spec: RunSpec, adapted: AdaptedModel, device: str, dtype: str) -> En
         return ServerEngine(os.environ[SERVER])
     assert spec.rollouts is not None
     rank = lora_rank(adapted) if spec.rollouts.sync == "hot-swap" else None
-    new = max(spec.evaluation.max_new_tokens, spec.training.max_new_tokens if spec.training else 0)
-    return open_local(adapted.bare, spec.model, device, dtype, rank=rank, adapters=_LOADED_AT_ONCE, new_tokens=new)
+    new = longest_completion(spec)
+    return open_local(spec.model, device, dtype, rank=rank, adapters=ADAPTERS_OF_A_RUN, new_tokens=new)
 
 
-def open_local(
-    bare: nn.Module, model: str, device: str, dtype: str, *, rank: int | None, adapters: int, new_tokens: int
-) -> LocalEngine:
-    """An engine in this process, with a cache as `capacity plan --rollouts vllm` plans it.
+def open_local(model: str, device: str, dtype: str, *, rank: int | None, adapters: int, new_tokens: int) -> LocalEngine:
+    """Starts an engine in this process, with a cache as `capacity plan --rollouts vllm` plans it.
 
     Args:
-        bare: the transformers model, for its context.
-        model: its name.
+        model: name of the model.
         device: "cpu" or "cuda".
-        dtype: of the engine's weights.
-        rank: largest rank of the adapters; None for none.
-        adapters: how many are loaded at once.
-        new_tokens: of a completion, at most.
+        dtype: dtype of the engine's weights.
+        rank: largest rank of the adapters; None for an engine that takes none.
+        adapters: how many adapters are loaded at once.
+        new_tokens: length of a completion, at most.
     """
     _, shape = model_shape(model)
-    # One token more than the longest sequence: where the engine only scores it draws one all the same.
-    tokens = PROMPT_TOKENS + new_tokens + 1
-    context = getattr(bare.config, "max_position_embeddings", None) or tokens
+    tokens = engine_tokens(shape, new_tokens)
     return LocalEngine(
         model_folder(model),
         dtype=dtype,
-        context=min(int(context), tokens),
+        context=tokens,
         rank=rank,
         adapters=adapters,
-        cache_bytes=cache_bytes(shape, dtype, min(int(context), tokens)),
+        cache_bytes=cache_bytes(shape, dtype, tokens),
         sleeps=device == "cuda",
     )
 
 
 def lora_rank(adapted: AdaptedModel) -> int | None:
-    """The rank of an update as a LoRA adapter; None if it is none."""
+    """The rank of an update as a LoRA adapter; None if the update is no LoRA adapter."""
     return next((a.shape[0] for _, a, _ in adapted.pairs()), None)

@@ -22,7 +22,10 @@ def plan(
     memory: Annotated[
         str | None, typer.Option(help="24GB: does training fit such a GPU, and if not, what to change?")
     ] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Of the longest completion, for the memory.")] = 512,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest completion, for the memory.", show_default="the default task's"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """What an update of a given budget or choice is on a model. Offline, without torch."""
@@ -30,7 +33,7 @@ def plan(
 
     plan_command(
         model, choice, storage_dtype, list_modules=modules, as_json=json, rollouts=rollouts,
-        memory=memory, tokens=(256, new_tokens),
+        memory=memory, new_tokens=new_tokens,
     )  # fmt: skip
 
 
@@ -91,7 +94,7 @@ def tasks(
 
 
 def models(name: Annotated[str | None, typer.Argument(help="Model with options.")] = None, json: Json = False) -> None:
-    """The models, or one of them with its memory."""
+    """The models, or one of them with the memory of a run that `capacity compare` makes on it by default."""
     from capacity_cli.models import models_command
 
     models_command(name, as_json=json)

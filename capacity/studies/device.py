@@ -1,0 +1,43 @@
+"""The device that runs use on this machine, and whether the libraries are there that they need. Imports no torch."""
+
+import os
+from importlib.util import find_spec
+
+from capacity.errors import CapacityError
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+
+
+def check_libraries() -> None:
+    """Checks that everything that training needs is installed: the extra `train`.
+
+    Raises:
+        CapacityError: names what is absent, and how to get it.
+    """
+    absent = [name for name in _LIBRARIES if find_spec(name) is None]
+    if absent:
+        raise CapacityError(f"this command needs {', '.join(absent)}: pip install 'sft-rl-capacity[train]'")
+
+
+def device() -> str:
+    """The device that runs use here: "cuda" if torch sees a GPU, else "cpu"."""
+    if find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def keep_one_gpu() -> None:
+    """Hides all GPUs but the first from this process, whose runs take one each. Call it before torch is imported."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
+def own_device() -> str:
+    """The device of one of several processes that make a run together: with GPUs, the one that its number names."""
+    import torch
+
+    found = device()
+    if found == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return found

@@ -1,0 +1,39 @@
+"""The device of runs: chosen in one place, by the process that asks."""
+
+import os
+
+import pytest
+
+from capacity.errors import CapacityError
+from capacity.studies import device as module
+from capacity.studies.device import check_libraries, device, keep_one_gpu, own_device
+
+
+@pytest.mark.parametrize(("visible", "kept"), [("2,3", "2"), ("1", "1"), (None, "0")])
+def test_a_worker_keeps_the_first_of_the_gpus_that_it_may_see(
+    visible: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    keep_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == kept
+
+
+@pytest.mark.parametrize(("sees_gpus", "name"), [(True, "cuda"), (False, "cpu")])
+def test_each_of_several_processes_takes_the_gpu_of_its_number(
+    sees_gpus: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: sees_gpus)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert (device(), own_device()) == (name, name)
+    assert taken == ([3] if sees_gpus else [])
+
+
+def test_without_torch_there_is_a_cpu_and_what_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in ("torch", "trl") else name)
+    assert device() == "cpu"
+    with pytest.raises(CapacityError, match=r"this command needs torch, trl: pip install 'sft-rl-capacity\[train\]'"):
+        check_libraries()
