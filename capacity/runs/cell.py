@@ -22,7 +22,8 @@ class Cell:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.recipe = seedless(spec.model_dump(mode="json"))
+        self.recipe = spec.model_dump(mode="json", exclude={"seed"})
+        self.recipe["adapter"].pop(spec.adapter.seed_field, None)
 
     @cached_property
     def identity(self) -> str:
@@ -69,23 +70,13 @@ class Cell:
         )
 
 
-def seedless(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a spec without the run's seed and those of the adapter's random parts."""
-    adapter = {name: value for name, value in recipe["adapter"].items() if not is_seed(name)}
-    return {**{name: value for name, value in recipe.items() if name != "seed"}, "adapter": adapter}
-
-
-def is_seed(name: str) -> bool:
-    """True for the field of an adapter that seeds its random part."""
-    return name.endswith("_seed")
-
-
 def seeds_of(spec: RunSpec) -> tuple[int, int]:
     """What tells the runs of a cell apart: the seed of the run, and that of its adapter's random part.
 
     An adapter without a random part counts as one that follows the seed of the run.
     """
-    return spec.seed, next((value for name, value in spec.adapter if is_seed(name)), spec.seed)
+    field = spec.adapter.seed_field
+    return spec.seed, spec.seed if field is None else getattr(spec.adapter, field)
 
 
 def cell_of(spec: RunSpec) -> Cell:

@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, Validati
 
 from capacity.errors import DataError
 from capacity.runs.answers import Bits, unpacked
-from capacity.runs.cell import Cell, cell_of, is_seed, seeds_of
+from capacity.runs.cell import Cell, cell_of, seeds_of
 from capacity.runs.fingerprint import Fingerprint
 from capacity.spec.frozen import Frozen, canonical_json
 from capacity.spec.run import RunSpec, load_spec
@@ -158,8 +158,9 @@ def baseline_of(study: str, fingerprint: Fingerprint, cells: Sequence[StoredCell
 def stored_spec(spec: RunSpec) -> dict[str, Any]:
     """The spec of a run as it stands in `StoredCell.spec`."""
     raw = spec.model_dump(mode="json", exclude={"seed"})
-    adapter = {name: OF_THE_RUN if is_seed(name) else value for name, value in raw["adapter"].items()}
-    return {**raw, "adapter": adapter}
+    if spec.adapter.seed_field is not None:
+        raw["adapter"][spec.adapter.seed_field] = OF_THE_RUN
+    return raw
 
 
 def own_adapter_seed(spec: RunSpec) -> int | None:
