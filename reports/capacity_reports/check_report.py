@@ -8,14 +8,16 @@ from capacity_reports.blocks import Block, Cell, Column, Section, Table, Text, s
 from capacity_reports.render.page import section_markdown
 
 if TYPE_CHECKING:  # scipy takes half a second
-    from capacity_analysis.check.result import Check, CurveCheck, SizeCheck
+    from capacity_analysis.check.result import Check, CurveCheck
     from capacity_analysis.thresholds.evidence import Threshold
 
 _COLUMNS = (
     Column("size", "size"),
     Column("before", "before %", "percent", absent=""),
     Column("after", "after %", "percent", absent=""),
-    Column("change", "change, points", "points", absent=""),
+    Column("change", "change, points", "points", absent="", ends=("low", "high")),
+    Column("low", "low, points", "points"),
+    Column("high", "high, points", "points"),
     Column("moved", ""),
 )
 
@@ -60,15 +62,18 @@ def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
 
 
 def curve_table(curve: "CurveCheck") -> Table:
-    """The sizes of a curve and their mean."""
-    rows: list[tuple[Cell, ...]] = [
-        (size.label, size.before, size.after, _change(size), _mark(size)) for size in curve.sizes
-    ]
-    mean: tuple[Cell, ...] = (None, None, None)
+    """The sizes of a curve and their mean. Intervals of sizes hold together, that of the mean alone."""
+    rows: list[tuple[Cell, ...]] = []
+    for size in curve.sizes:
+        change = "identical" if size.identical else size.after - size.before
+        ends = (None, None) if size.identical or size.change is None else (size.change.low, size.change.high)
+        moved = "" if size.moved == "no" else f"* {size.moved}"
+        rows.append((size.label, size.before, size.after, change, *ends, moved))
+    mean: tuple[Cell, ...] = (None, None, None, None, None)
     if curve.change is not None:
         before, after = (sum(getattr(size, n) for size in curve.sizes) / len(curve.sizes) for n in ("before", "after"))
-        interval = "" if curve.outcome == "identical" else _interval(curve.change.low, curve.change.high)
-        mean = (before, after, f"{100 * curve.change.estimate:+.1f}{interval}")
+        ends = (None, None) if curve.outcome == "identical" else (curve.change.low, curve.change.high)
+        mean = (before, after, curve.change.estimate, *ends)
     rows.append(("mean", *mean, curve.outcome))
     return Table(slug("check", curve.name), f"{curve.name}: {curve.outcome}", _COLUMNS, tuple(rows))
 
@@ -122,18 +127,3 @@ def _threshold(threshold: "Threshold") -> str:
     interval = f"{low or 'fewer'} to {high or 'more'}"
     estimate = threshold.estimate
     return f"{estimate:,.0f} ({interval})" if estimate >= 10 else f"{estimate:.2g} ({interval})"
-
-
-def _change(size: "SizeCheck") -> str:
-    if size.identical:
-        return "identical"
-    shift = f"{100 * (size.after - size.before):+.1f}"
-    return shift if size.change is None else shift + _interval(size.change.low, size.change.high)
-
-
-def _interval(low: float, high: float) -> str:
-    return f" ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def _mark(size: "SizeCheck") -> str:
-    return "" if size.moved == "no" else f"* {size.moved}"
