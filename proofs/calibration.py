@@ -1,8 +1,8 @@
 """Coverage of thresholds and ratios on the simulated truths of calibration_grid.toml.
 
-    python proofs/calibration.py [--simulations N] [--cell WORDS] [--details]
+    python proofs/calibration.py [--simulations N] [--seed N] [--case WORDS] [--details]
 
-Each cell: how often the default interval holds the truth (threshold of sft, of grpo, their ratio), with Monte-Carlo
+Each case: how often the default interval holds the truth (threshold of sft, of grpo, their ratio), with Monte-Carlo
 standard error; the median width in decades; how often each estimator was the answer; false claims, a lower end of the
 ratio at or above 10 at true ratio 1. Where a truth lies outside of the tested sizes, coverage is one-sided: the
 interval must be open.
@@ -38,7 +38,7 @@ from capacity_analysis.types import Array
 GRID = Path(__file__).with_name("calibration_grid.toml")
 ARMS = ("sft", "grpo")
 CLASSES = 8
-HEADINGS = ("cell", "sft", "grpo", "ratio", "false claims %")
+HEADINGS = ("case", "sft", "grpo", "ratio", "false claims %")
 LEGEND = (
     "Coverage of the default interval in % ± Monte-Carlo error (median width in decades; % of studies answered by the "
     "Hill curve, the others by the monotone estimator)."
@@ -89,8 +89,8 @@ def shifted(chances: Array, mean: Array) -> Array:
     return np.where(up > 0, chances + up * (1 - chances) / (1 - now)[..., None], chances * np.minimum(down, 1))
 
 
-class Cell:
-    """One cell of the grid with its truth."""
+class Case:
+    """One simulated truth of the grid: two arms, a target, and the sizes that reach it."""
 
     def __init__(self, raw: dict[str, Any], defaults: dict[str, Any]) -> None:
         self.spec = {**defaults, **raw}
@@ -202,11 +202,11 @@ def holds(low: Array, high: Array, truth: float) -> NDArray[np.bool_]:
     return np.asarray((low <= truth) & (truth <= high))
 
 
-def run_cell(cell: Cell, n: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Coverage, widths and false claims."""
-    sft, grpo, cross, paired = cell.simulate(rng, n)
+def coverage_of(case: Case, n: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Coverage, widths and false claims of one case in n simulated studies."""
+    sft, grpo, cross, paired = case.simulate(rng, n)
     data = {"sft": sft, "grpo": grpo}
-    target = np.full(n, cell.target)
+    target = np.full(n, case.target)
     arms: dict[str, ArmEstimates] = {a: estimate_arm(data[a], limits_around(target, None, None)) for a in ARMS}
     believed = {a: believes_hill(arms[a]) for a in ARMS}
     both = believes_hill(*arms.values())
@@ -223,10 +223,10 @@ def run_cell(cell: Cell, n: int, rng: np.random.Generator) -> dict[str, Any]:
         assert hill is not None
         quantities[arm] = {"hill": (hill.low, hill.high), "monotone": (monotone.low, monotone.high)}
     quantities["ratio"] = {name: (r.low, r.high) for name, r in ratios.items()}
-    out: dict[str, Any] = {"name": cell.name, "n": n}
+    out: dict[str, Any] = {"name": case.name, "n": n}
     for name, by_estimator in quantities.items():
         use = both if name == "ratio" else believed[name]
-        truth = cell.ratio if name == "ratio" else cell.truth[name]
+        truth = case.ratio if name == "ratio" else case.truth[name]
         low, high = (np.where(use, *(by_estimator[e][i] for e in ("hill", "monotone"))) for i in (0, 1))
         by_estimator["default"] = (low, high)
         for estimator, (lo, hi) in by_estimator.items():
@@ -235,7 +235,7 @@ def run_cell(cell: Cell, n: int, rng: np.random.Generator) -> dict[str, Any]:
         out[f"{name} believed"] = float(np.mean(use))
     out["excludes 1"] = float(np.mean((low > 0) | (high < 0)))
     out["claims 10"] = float(np.mean(low >= 1))
-    out["truth"] = (cell.truth["sft"], cell.truth["grpo"], round(cell.ratio, 4))
+    out["truth"] = (case.truth["sft"], case.truth["grpo"], round(case.ratio, 4))
     return out
 
 
@@ -243,26 +243,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--simulations", type=int)
     parser.add_argument("--seed", type=int, help="of the simulated studies, for a confirmation with others")
-    parser.add_argument("--cell", default="", help="only cells whose name contains this")
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--details", action="store_true", help="both estimators and the time, as JSON after each row")
     arguments = parser.parse_args()
     grid = tomllib.loads(GRID.read_text())
     n = arguments.simulations or grid["simulations"]
     seed = grid["seed"] if arguments.seed is None else arguments.seed
-    print(f"{n} simulations a cell; 95 % intervals. {LEGEND}\n")
+    print(f"{n} simulations a case; 95 % intervals. {LEGEND}\n")
     print("| " + " | ".join(HEADINGS) + " |\n" + "|---" * len(HEADINGS) + "|")
     broken = []
-    for index, raw in enumerate(grid["cells"]):
-        cell = Cell(raw, grid["defaults"])
-        if arguments.cell not in cell.name:
+    for index, raw in enumerate(grid["cases"]):
+        case = Case(raw, grid["defaults"])
+        if arguments.case not in case.name:
             continue
         began = time.process_time()
-        found = run_cell(cell, n, np.random.default_rng([seed, index]))
+        found = coverage_of(case, n, np.random.default_rng([seed, index]))
         print("| " + " | ".join(row(found)) + " |", flush=True)
         broken += demands(found)
         if arguments.details:
             print(json.dumps({**found, "seconds": round(time.process_time() - began, 1)}, default=str), flush=True)
-    print("\n" + ("\n".join(broken) if broken else "All cells meet the demands."))
+    print("\n" + ("\n".join(broken) if broken else "All cases meet the demands."))
     sys.exit(1 if broken else 0)
 
 
@@ -279,7 +279,7 @@ def row(found: dict[str, Any]) -> list[str]:
 
 
 def demands(found: dict[str, Any]) -> list[str]:
-    """What a cell misses: coverage of at least 93 %, false claims of at most 2.5 %."""
+    """What a case misses: coverage of at least 93 %, false claims of at most 2.5 %."""
     missed = [
         f"{found['name']}: the interval of {name} covers {100 * found[f'{name} default'][0]:.1f} %"
         for name in ("sft", "grpo", "ratio")

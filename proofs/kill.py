@@ -1,6 +1,6 @@
 """Kills `capacity compare` with signal 9 at random moments and shows that nothing is lost or made twice.
 
-    python proofs/kill.py --kills 3
+    python proofs/kill.py [--kills 3] [--seed 0] [-- OPTIONS of `capacity compare`]
 
 An uninterrupted comparison is made first. Then the same one is started, killed, started again, … and at last left
 to finish. Complete runs must survive each kill untouched, and both studies must hold the same bytes.

@@ -1,7 +1,7 @@
 """Does `capacity check` notice? Faults planted in a copy of the sources, real training, the committed baseline.
 
     python proofs/planted_faults.py [--only NAME ...] [--study studies/ci-abacus.toml] [--baseline baseline.json]
-                                        [--folder FOLDER] [--workers N]
+                                    [--folder FOLDER] [--workers N]
 
 First the sources as they are, then each fault and each harmless change, one at a time. All checks run in one folder, so
 the healthy runs of the first and all later ones are still on disk when the next starts. Prints the table of docs/ci.md;
@@ -163,8 +163,13 @@ CHANGES = (
 
 
 @dataclass(frozen=True)
-class Result:
-    """How the check of a change ended. `outcome`: of the check, or the one line that it was refused with."""
+class CheckedChange:
+    """How the check of a change ended.
+
+    Attributes:
+        outcome: of the check, or the one line that it was refused with.
+        curves: the mean change of each curve, in words.
+    """
 
     change: Change
     exit_code: int
@@ -196,7 +201,7 @@ def plant(change: Change, sources: Path) -> None:
         path.write_text(edit.applied(path.read_text()))
 
 
-def check(change: Change, study: Path, baseline: Path, folder: Path, workers: int | None) -> Result:
+def check(change: Change, study: Path, baseline: Path, folder: Path, workers: int | None) -> CheckedChange:
     """Makes the study from nothing with the changed sources, in `folder` beside all earlier runs, and checks it."""
     with tempfile.TemporaryDirectory() as copy:
         sources = Path(copy)
@@ -223,13 +228,13 @@ def check(change: Change, study: Path, baseline: Path, folder: Path, workers: in
     (folder / f"{change.name}.json").write_text(done.stdout)
     if not done.stdout:
         lines = done.stderr.strip().splitlines() or ["nothing was printed"]
-        return Result(change, done.returncode, lines[-1].removeprefix("capacity: "), "", took)
+        return CheckedChange(change, done.returncode, lines[-1].removeprefix("capacity: "), "", took)
     found = json.loads(done.stdout)
-    return Result(change, done.returncode, found["outcome"], "; ".join(map(_curve, found["curves"])), took)
+    return CheckedChange(change, done.returncode, found["outcome"], "; ".join(map(_curve, found["curves"])), took)
 
 
 def _curve(curve: dict[str, Any]) -> str:
-    """ "grpo −12.3 (−15.0 to −9.6)": points, with the interval of the check."""
+    """The mean change of a curve in points, with the interval of the check: "grpo −12.3 (−15.0 to −9.6)"."""
     if curve["outcome"] == "identical" or curve["change"] is None:
         return f"{curve['name']} {curve['outcome']}"
     e, low, high = (f"{100 * curve['change'][name]:+.1f}".replace("-", "−") for name in ("estimate", "low", "high"))

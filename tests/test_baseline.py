@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import DataError
+from capacity.runs.answers import Answers, unpacked
 from capacity.spec.frozen import canonical_json
 from capacity.spec.result import Outcome
 from capacity_analysis.check import baseline as module
 from capacity_analysis.check.baseline import Baseline, read_baseline
-from capacity_analysis.check.matching import match
+from capacity_analysis.check.judge import check_study
+from capacity_analysis.check.matching import check_plan, match
 from capacity_analysis.check.snapshot import snapshot
 
 
@@ -47,9 +49,10 @@ def test_what_is_read_is_what_was_written(study, written):
 
 def test_answers_are_those_on_disk(study):
     stored = snapshot(study)
+    found = {cell.spec_of(run, "").identity: cell.answers(run) for cell in stored.cells for run in cell.runs}
+    assert len(found) == len(study.runs())
     for run in study.runs():
-        cell = next(c for c in stored.cells if run.spec in [module.spec_of(c.spec, s, "") for s in c.seeds])
-        assert cell.answers(run.spec.seed).astype(int).tolist() == [row.correct[0] for row in run.outcomes()]
+        assert found[run.spec.identity].astype(int).tolist() == [row.correct[0] for row in run.outcomes()]
 
 
 def test_runs_that_differ_in_the_seed_only_share_a_cell(study):
@@ -64,15 +67,118 @@ def test_runs_that_differ_in_the_seed_only_share_a_cell(study):
     assert trained.spec["evaluation"]["seed"] == 0
 
 
-def test_projections_that_do_not_follow_the_seed_are_kept():
-    study = guarded.make(sizes={}, base=False)
-    for seed in range(3):
-        raw = guarded.spec("grpo", 13, seed).model_dump(mode="json")
-        raw["adapter"]["projection_seed"] = 1
-        guarded.add(study, module.load_spec(raw, ""), guarded.answers(0.5, (seed,)))
-    (cell,) = snapshot(study).cells
-    assert cell.spec["adapter"]["projection_seed"] == 1
-    assert cell.seeds == (0, 1, 2)
+def with_adapter_seed(seed, adapter_seed, size=13):
+    raw = guarded.spec("grpo", size, seed).model_dump(mode="json")
+    raw["adapter"]["projection_seed"] = adapter_seed
+    return guarded.load_spec(raw, "")
+
+
+def two_projections(draw=0, shift=0.0):
+    """Two sizes, seeds 0 to 3, each with projections 7 and 8."""
+    study = guarded.make(sizes={})
+    for size, accuracy in ((13, 0.6), (100, 0.8)):
+        for seed in range(4):
+            for adapter_seed in (8, 7):
+                correct = guarded.answers(accuracy + shift, (draw, size, seed, adapter_seed))
+                guarded.add(study, with_adapter_seed(seed, adapter_seed, size), correct)
+    return study
+
+
+def test_runs_that_differ_in_the_projection_seed_only_share_a_cell():
+    study = two_projections()
+    _, cell, _ = snapshot(study).cells
+    assert cell.spec["adapter"]["projection_seed"] == "seed"
+    assert [run.seeds for run in cell.runs] == [(seed, part) for seed in range(4) for part in (7, 8)]
+    assert cell.seeds == (0, 1, 2, 3)
+    assert cell.answers_per_seed == 2 * guarded.ITEMS
+    both = [guarded.answers(0.6, (0, 13, 2, part)) for part in (7, 8)]
+    assert cell.accuracy(2) == np.mean(both)
+
+
+def test_projections_of_their_own_survive_the_file(tmp_path):
+    path = tmp_path / "baseline.json"
+    stored = snapshot(two_projections())
+    path.write_text(stored.to_text())
+    assert json.loads(path.read_text())["version"] == 2
+    assert read_baseline(path) == stored
+
+
+def test_the_oldest_version_that_holds_a_study_is_written(study):
+    raw = json.loads(snapshot(study).to_text())
+    assert raw["version"] == 1
+    assert all(set(run) == {"seed", "update_bytes", "n_correct", "answers"} for c in raw["cells"] for run in c["runs"])
+
+
+def in_version_1(stored: Baseline, path: Path) -> Path:
+    """The file that version 1 had for it: a cell for each fixed projection, whose seed stands in the spec."""
+    raw = stored.model_dump(mode="json")
+    parts = []
+    for cell in raw["cells"]:
+        for part in sorted({run.get("adapter_seed", "seed") for run in cell["runs"]}, key=str):
+            adapter = {n: part if n.endswith("_seed") else value for n, value in cell["spec"]["adapter"].items()}
+            runs = [run for run in cell["runs"] if run.get("adapter_seed", "seed") == part]
+            runs = [{name: value for name, value in run.items() if name != "adapter_seed"} for run in runs]
+            parts.append({**cell, "spec": {**cell["spec"], "adapter": adapter}, "runs": runs})
+    path.write_text(json.dumps({**raw, "version": 1, "cells": parts}))
+    return rewritten(path, lambda _: None)
+
+
+def test_fixed_projections_of_version_1_are_read_as_what_they_were(tmp_path):
+    stored = snapshot(two_projections())
+    path = in_version_1(stored, tmp_path / "old.json")
+    assert len(json.loads(path.read_text())["cells"]) == 5
+    assert read_baseline(path) == stored
+    assert check_study(snapshot(two_projections()), read_baseline(path), margin=0.02).outcome == "identical"
+
+
+def test_parts_of_a_cell_that_answered_other_items_are_refused(tmp_path):
+    path = in_version_1(snapshot(two_projections()), tmp_path / "old.json")
+    rewritten(path, lambda raw: raw["cells"][1].update(items_digest="other"))
+    assert "two of its cells have the same spec" in one_line(path)
+
+
+def test_a_seed_of_several_projections_counts_once():
+    old, new = snapshot(two_projections()), snapshot(two_projections(draw=1, shift=-0.1))
+    (curve,) = check_study(new, old, margin=0.02).curves
+    assert (curve.outcome, curve.change.seeds, curve.change.df) == ("worse", 4, 3)
+    drops = [
+        np.mean([new_size.accuracy(seed) - old_size.accuracy(seed) for old_size, new_size in match(new, old)[1:]])
+        for seed in range(4)
+    ]
+    assert curve.change.estimate == pytest.approx(np.mean(drops), abs=1e-12)
+    assert curve.change.standard_error == pytest.approx(np.std(drops, ddof=1) / 2, abs=1e-12)
+
+
+def test_runs_are_paired_by_both_seeds():
+    """The same answers under exchanged projections are other runs."""
+    old, new = (guarded.make(sizes={}, base=False) for _ in range(2))
+    for made, parts in ((old, (7, 8)), (new, (8, 7))):
+        for seed in range(3):
+            for answers_of, part in enumerate(parts):
+                guarded.add(made, with_adapter_seed(seed, part), guarded.answers(0.6, (seed, answers_of)))
+    ((one, other),) = match(snapshot(new), snapshot(old))
+    assert [run.seeds for run in one.runs] == [run.seeds for run in other.runs]
+    found = check_study(snapshot(new), snapshot(old), margin=0.02)
+    assert found.outcome == "non-inferior"
+    assert found.curves[0].change.estimate == 0
+
+
+def test_the_same_seed_with_another_projection_is_neither_the_same_run_nor_a_fresh_one():
+    old, new = guarded.make(sizes={13: 0.6}, seeds=range(2)), guarded.make(sizes={})
+    for seed in range(2):
+        guarded.add(new, with_adapter_seed(seed, 7), guarded.answers(0.6, (seed,)))
+    with pytest.raises(DataError, match=r"no seed 0, 1, which the baseline has \(it has 0 \(adapter 7\), 1 \(ad"):
+        match(snapshot(new), snapshot(old))
+    with pytest.raises(DataError, match=r"no seed 0, 1, which the baseline has"):
+        check_plan([run.spec for run in new.made], snapshot(old))
+
+
+def test_projections_that_the_baseline_lacks_are_not_compared():
+    old, new = (guarded.make(sizes={13: 0.6}) for _ in range(2))
+    guarded.add(new, with_adapter_seed(0, 7), guarded.answers(0.1, (7,)))
+    found = check_study(snapshot(new), snapshot(old), margin=0.02)
+    assert found.outcome == "identical"
+    assert "Not in the baseline and not compared: seed 0 (adapter 7)." in found.remarks
 
 
 def test_the_file_is_small_and_the_same_each_time(study, written):
@@ -97,8 +203,8 @@ def test_a_diff_shows_only_the_run_that_moved(study):
 @unhurried
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
 def test_bits_survive_the_round_trip(bits):
-    text = module.base64.b64encode(np.packbits(np.array(bits)).tobytes()).decode()
-    assert module._unpack(text, len(bits)).tolist() == bits
+    answers = Answers(tuple(map(str, range(len(bits)))), np.array(bits)[:, None])
+    assert unpacked(answers.packed(), len(bits), "").tolist() == bits
 
 
 def one_line(path: Path) -> str:
@@ -135,10 +241,10 @@ def test_the_checksum_is_checked(written):
     assert "was edited (its checksum differs): restore it from version control" in one_line(written)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_another_format_version_is_refused(written, version):
     rewritten(written, lambda raw: raw.update(version=version))
-    assert f"format version {version}, this program reads 1" in one_line(written)
+    assert f"format version {version}, this program reads 1 and 2" in one_line(written)
 
 
 def test_other_json_is_no_baseline(written):
@@ -162,7 +268,7 @@ def test_other_json_is_no_baseline(written):
         (lambda raw: raw["cells"][1]["spec"].update(adapter=None), "not a valid spec: adapter"),
         (lambda raw: raw["cells"][1]["spec"].update(schema_version=99), "spec of schema version 99"),
         (lambda raw: raw.update(fingerprint={}), "not a valid baseline: fingerprint"),
-        (lambda raw: raw["cells"].append(raw["cells"][1]), "two of its cells have the same spec"),
+        (lambda raw: raw["cells"].append(raw["cells"][1]), "a seed stands there twice"),
         (lambda raw: raw["cells"][1]["spec"].update(schema_version=2, task=3), "not a valid spec of schema version 2"),
         (lambda raw: raw.update(extra=1), "not a valid baseline: extra"),
     ],
@@ -186,12 +292,13 @@ def test_a_baseline_of_an_older_schema_is_read_as_what_it_meant(written):
             spec["schema_version"] = 1
             spec["adapter"] = tinylora if groups else {"kind": "none"}
             spec["task"] = {"name": "abacus", "demonstrations": "worked"}
-            meant.append(module.spec_of(spec, seed, ""))
+            adapter = {name: seed if value == "seed" else value for name, value in spec["adapter"].items()}
+            meant.append(guarded.load_spec({**spec, "adapter": adapter, "seed": seed}, ""))
 
     found = read_baseline(rewritten(written, older))
-    assert [module.spec_of(cell.spec, cell.seeds[0], "") for cell in found.cells] == meant
+    assert [cell.cell.spec for cell in found.cells] == meant
     for cell in found.cells:
-        assert cell.spec["schema_version"] == module.spec_of(cell.spec, 0, "").schema_version
+        assert cell.spec["schema_version"] == cell.cell.spec.schema_version
         assert cell.spec["adapter"].get("projection_seed", "seed") == "seed"
 
 
@@ -244,17 +351,6 @@ def test_an_arm_that_is_reported_on_validation_is_a_result():
     assert [cell.spec["method"] for cell in snapshot(study).cells] == ["base", "grpo", "grpo", "grpo", "sft"]
 
 
-def test_one_run_whose_projection_does_not_follow_is_a_cell_of_its_own():
-    study = guarded.make(seeds=range(3), sizes={13: 0.6})
-    before = snapshot(study)
-    raw = guarded.spec("grpo", 13, 9).model_dump(mode="json")
-    raw["adapter"]["projection_seed"] = 0
-    guarded.add(study, guarded.load_spec(raw, ""), guarded.answers(0.6, (9,)))
-    after = snapshot(study)
-    assert [cell for cell in after.cells if cell in before.cells] == list(before.cells)
-    assert len({cell.key for cell in after.cells}) == len(after.cells) == len(before.cells) + 1
-
-
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -283,12 +379,12 @@ def test_several_samples_of_an_item_are_all_kept():
     study = guarded.make(sizes={}, base=False)
     raw = guarded.spec("sft", 13, 0, 6).model_dump(mode="json")
     raw["evaluation"]["samples_per_item"] = 3
-    spec = module.load_spec(raw, "")
+    spec = guarded.load_spec(raw, "")
     outcomes = [Outcome(item=f"test-{i}", correct=(1, i % 2, 0)) for i in range(6)]
     result = fakes.result(spec, [1], n_items=6)
     study.made.append(guarded.MadeRun(Path("run"), spec, fakes.FINGERPRINT, result, outcomes))
     (cell,) = snapshot(study).cells
     assert cell.n_answers == 18
     assert cell.accuracy(0) == 9 / 18
-    assert cell.answers(0).reshape(6, 3).tolist() == [[True, bool(i % 2), False] for i in range(6)]
+    assert cell.answers(cell.runs[0]).reshape(6, 3).tolist() == [[True, bool(i % 2), False] for i in range(6)]
     assert isinstance(snapshot(study), Baseline)

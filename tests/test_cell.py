@@ -9,7 +9,7 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.runs.cell import Cell, cell_of, cells, labels, telling
+from capacity.runs.cell import Cell, cell_of, cells, labels, seeds_of, telling
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 
@@ -217,6 +217,18 @@ def test_a_label_is_what_the_columns_of_a_table_do_not_tell() -> None:
         other: "rollouts.cap 1.00001, rollouts.dtype unset",
     }
     assert set(labels({cell: cell.identity for cell in (plain, longer)}).values()) == {""}
+
+
+def test_runs_of_a_cell_are_told_apart_by_the_seeds_of_run_and_adapter() -> None:
+    def with_seeds(kind: str, seed: int, part: int) -> RunSpec:
+        return RunSpec.model_validate(reseeded({**fakes.raw_spec("sft"), "adapter": ADAPTERS[kind]}, seed, part))
+
+    specs = [with_seeds("tinylora", *seeds) for seeds in ((1, 0), (0, 1), (1, 1), (0, 0))]
+    (members,) = cells(specs, lambda spec: spec).values()
+    assert [seeds_of(spec) for spec in members] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert seeds_of(with_seeds("vb-lora", 2, 3)) == (2, 3)
+    assert [seeds_of(with_seeds(kind, 2, 3)) for kind in ("lora-xs", "full")] == [(2, 2)] * 2
+    assert seeds_of(fakes.spec("base", 4)) == (4, 4)
 
 
 def test_a_cell_keeps_its_name() -> None:

@@ -244,7 +244,7 @@ def edited(text):
 
 
 def of_another_version(text):
-    return text.replace('"version": 1,', '"version": 2,', 1)
+    return text.replace('"version": 1,', '"version": 3,', 1)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def of_another_version(text):
     [
         (cut, "cut off"),
         (edited, "was edited"),
-        (of_another_version, "format version 2"),
+        (of_another_version, "format version 3"),
         (lambda text: text.replace('"n_correct": 2', '"n_correct": NaN', 1), "not whole JSON"),
         (lambda text: len(text) * "[", "not whole JSON"),
     ],
@@ -405,7 +405,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(old, study, tmp_path):
 
 def test_a_broken_library_is_not_worse(old, capacity, monkeypatch):
     monkeypatch.delitem(sys.modules, "capacity_cli.check")
-    monkeypatch.setitem(sys.modules, "capacity_analysis.check.judge", None)
+    monkeypatch.setitem(sys.modules, "capacity_analysis.check.guard", None)
     assert_one_line(capacity("check", old), "a library cannot be imported: ")
 
 

@@ -43,7 +43,7 @@ def test_an_edit_that_no_longer_fits_is_an_error(planted):
 def test_what_a_change_must_give(planted):
     def surprise(expected, code, outcome=""):
         change = planted.Change("name", "what", expected, words="another size" if expected == "refused" else "")
-        return not planted.Result(change, code, outcome, "", 0.0).as_expected
+        return not planted.CheckedChange(change, code, outcome, "", 0.0).as_expected
 
     codes = (0, 1, 2, 3)
     assert [surprise("worse", code, "worse") for code in codes] == [True, False, True, True]

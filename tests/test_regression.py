@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from capacity.errors import DataError, SpecError
+from capacity_analysis.check.alarms import Level
+from capacity_analysis.check.guard import guard
 from capacity_analysis.check.judge import check_study, evidence_digest, judge, same_answers
 from capacity_analysis.check.matching import check_curves
 from capacity_analysis.check.snapshot import snapshot
@@ -335,6 +337,27 @@ def test_evidence_is_what_decides():
     }
     assert len(digests) == 5
     assert evidence_digest(made(fingerprint=guarded.OTHER), made(), 0.02, 0.05) in digests
+
+
+def test_a_check_from_python_is_that_of_the_command(tmp_path):
+    history = tmp_path / "history.jsonl"
+    study, baseline = guarded.make(draw=1), made()
+    first = guard(study, baseline, margin=0.05, history=history, alarms_per_100=1)
+    assert (first.history, first.level) == (Level(1, 0.01, repeated=False), 0.01)
+    assert replace(first, history=None, remarks=first.remarks[:-1]) == check(snapshot(study), baseline, level=0.01)
+    assert first.remarks[-1].startswith(f"Check 1 of {history}: worse is claimed at level 0.01, so that on average")
+    again = guard(study, baseline, margin=0.05, history=history, alarms_per_100=1)
+    assert again.history == Level(2, 0.01, repeated=True)
+    assert guard(study, baseline, margin=0.05) == check(snapshot(study), baseline)
+    with pytest.raises(SpecError, match="6 alarms per 100 checks"):
+        guard(study, baseline, history=history, alarms_per_100=6)
+
+
+def test_a_history_of_earlier_versions_goes_on():
+    """The same evidence keeps its digest, or a job that runs again would get a second chance."""
+    assert evidence_digest(made(draw=1), made(), 0.02, 0.05) == "4ad6614592fe5b2b"
+    both = {"methods": ("grpo", "sft")}
+    assert evidence_digest(made(draw=1, shift=-0.03, **both), made(**both), 0.02, 0.05) == "b65abee8deba2b2f"
 
 
 def change(estimate, p_worse, p_inferior):

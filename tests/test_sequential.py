@@ -64,7 +64,7 @@ def test_a_level_that_was_spent_under_another_promise_is_a_debt():
 def test_the_same_evidence_keeps_its_level_and_is_not_a_new_chance():
     past = [entry(0.005, "a"), entry(0.0, "b", "identical"), entry(0.01, "c"), entry(0.0, "debt")]
     again = BUDGET.next_level(past, "c")
-    assert (again.level, again.number, again.repeated) == (0.01, 5, True)
+    assert (again.level, again.check, again.repeated) == (0.01, 5, True)
     assert not BUDGET.next_level(past, "b").repeated
     assert not BUDGET.next_level(past, "d").repeated
     assert BUDGET.next_level(past, "debt").level == 0.0

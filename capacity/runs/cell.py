@@ -22,7 +22,8 @@ class Cell:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.recipe = seedless(spec.model_dump(mode="json"))
+        self.recipe = spec.model_dump(mode="json", exclude={"seed"})
+        self.recipe["adapter"].pop(spec.adapter.seed_field, None)
 
     @cached_property
     def identity(self) -> str:
@@ -69,10 +70,13 @@ class Cell:
         )
 
 
-def seedless(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a spec without the run's seed and those of the adapter's random parts."""
-    adapter = {name: value for name, value in recipe["adapter"].items() if not name.endswith("_seed")}
-    return {**{name: value for name, value in recipe.items() if name != "seed"}, "adapter": adapter}
+def seeds_of(spec: RunSpec) -> tuple[int, int]:
+    """What tells the runs of a cell apart: the seed of the run, and that of its adapter's random part.
+
+    An adapter without a random part counts as one that follows the seed of the run.
+    """
+    field = spec.adapter.seed_field
+    return spec.seed, spec.seed if field is None else getattr(spec.adapter, field)
 
 
 def cell_of(spec: RunSpec) -> Cell:
@@ -81,7 +85,7 @@ def cell_of(spec: RunSpec) -> Cell:
 
 
 def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell, list[_Run]]:
-    """Runs by cell, in the order of their first runs; within a cell by seed.
+    """Runs by cell, in the order of their first runs; within a cell by their seeds.
 
     Args:
         runs: of any type.
@@ -90,7 +94,7 @@ def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell
     found: dict[Cell, list[_Run]] = {}
     for run in runs:
         found.setdefault(cell_of(spec_of(run)), []).append(run)
-    return {cell: sorted(members, key=lambda run: spec_of(run).seed) for cell, members in found.items()}
+    return {cell: sorted(members, key=lambda run: seeds_of(spec_of(run))) for cell, members in found.items()}
 
 
 def telling(cells: Iterable[Cell]) -> tuple[Field, ...]:

@@ -16,18 +16,15 @@ from rich.console import Console
 from capacity.errors import CapacityError, DataError, RunsFailedError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
-from capacity_analysis.check.alarms import AlarmBudget, Entry, History, Level
 from capacity_analysis.check.baseline import Baseline, read_baseline
-from capacity_analysis.check.judge import check_levels, check_study, evidence_digest, same_answers
+from capacity_analysis.check.guard import check_options, guard
 from capacity_analysis.check.matching import check_plan
-from capacity_analysis.check.result import Check
-from capacity_analysis.check.snapshot import snapshot
 from capacity_cli.interrupted import Interrupted
-from capacity_reports.check_report import check_junit, check_markdown, check_view
+from capacity_reports.check_report import check_blocks, check_junit, check_markdown
+from capacity_reports.render.terminal import show
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
 INCONCLUSIVE = ("fail", "warn")
-_LEAST_ALARMS = 1e-4  # of 100 checks
 
 
 @dataclass(frozen=True)
@@ -62,34 +59,37 @@ def check_command(
     if run is None and (out is not None or workers is not None):
         raise SpecError("--out and --workers belong to --run")
     with _as_usage():
-        _check_options(options)
+        if options.inconclusive not in INCONCLUSIVE:
+            raise SpecError(f"--inconclusive {options.inconclusive}: choose fail or warn")
         _check_outputs(baseline, options.history, run, out, markdown, junit)
-        if options.history is not None:
-            with History(options.history).held():  # reads it: a broken one is not to be found after the training
-                pass
+        check_options(options.margin, options.alpha, options.history, options.alarms_per_100)
         old = read_baseline(baseline)
         if run is not None:
-            made = _made(run, old, out, workers)
+            made = fresh_study(run, old, out, workers)
         else:
             assert study is not None
             made = Study(study)
-        check, level = judge_study(snapshot(made), old, options)
-        notes = () if level is None else (_history_note(level, options),)
+        check = guard(
+            made,
+            old,
+            margin=options.margin,
+            alpha=options.alpha,
+            history=options.history,
+            alarms_per_100=options.alarms_per_100,
+        )
         if markdown is not None:
-            write_atomically(markdown, check_markdown(check, notes))
+            write_atomically(markdown, check_markdown(check))
         if junit is not None:
             write_atomically(junit, check_junit(check, inconclusive_fails=options.inconclusive == "fail"))
-        code = EXIT_CODES[check.outcome]
-        if check.outcome == "inconclusive" and options.inconclusive == "warn":
-            code = 0
+        warned = check.outcome == "inconclusive" and options.inconclusive == "warn"
+        code = 0 if warned else EXIT_CODES[check.outcome]
         if as_json:
-            past = None if level is None else {"check": level.number, "level": level.level, "repeated": level.repeated}
-            result = {**check.to_json(), "exit_code": code, "history": past, "study": str(made.folder)}
+            result = {**check.to_json(), "exit_code": code, "study": str(made.folder)}
             _say(json.dumps(result, indent=1, allow_nan=False) + "\n")
         else:
             console = Console()
             with console.capture() as capture:
-                console.print(check_view(check, notes), highlight=False, soft_wrap=not console.is_terminal)
+                show(check_blocks(check), console)
             _say(capture.get())
     raise typer.Exit(code)
 
@@ -104,8 +104,19 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at its end
 
 
-def _made(run: Path, baseline: Baseline, out: Path | None, workers: int | None) -> Study:
-    """The study of a study file, made from nothing, after a look at whether it can match the baseline."""
+def fresh_study(run: Path, baseline: Baseline, out: Path | None = None, workers: int | None = None) -> Study:
+    """Makes the study of a file from nothing, after a look at whether it can match the baseline.
+
+    Args:
+        run: the study file.
+        baseline: what the study is meant to be compared with.
+        out: the folder of the study; a new one under capacity-studies/ if None.
+        workers: processes that make the runs.
+
+    Raises:
+        DataError: it cannot match the baseline, or `out` has runs already.
+        RunsFailedError: runs failed.
+    """
     from capacity_cli.sweep import planned_specs, run_sweep
 
     planned = planned_specs(run)
@@ -129,50 +140,10 @@ def _new_folder(name: str) -> Path:
     return studies / folder
 
 
-def judge_study(study: Baseline, baseline: Baseline, options: CheckOptions) -> tuple[Check, Level | None]:
-    """The check, and its level by the history if there is one, in which it is then recorded."""
-
-    def judged(level: float | None) -> Check:
-        return check_study(study, baseline, margin=options.margin, alpha=options.alpha, level=level)
-
-    if options.history is None:
-        return judged(None), None
-    history = History(options.history)
-    evidence = evidence_digest(study, baseline, options.margin, options.alpha)
-    budget = AlarmBudget(options.alpha, options.alarms_per_100 / 100)
-    with history.held() as past:
-        level = budget.next_level(past, evidence)
-        check = judged(level.level)
-        spends = not (level.repeated or same_answers(study, baseline))
-        history.append(
-            Entry(
-                baseline=baseline.checksum[:16],
-                evidence=evidence,
-                verdict=check.outcome,
-                earned=budget.rate,
-                spent=level.level if spends else 0.0,
-            )
-        )
-    return check, level
-
-
-def _check_options(options: CheckOptions) -> None:
-    check_levels(options.margin, options.alpha)
-    if options.inconclusive not in INCONCLUSIVE:
-        raise SpecError(f"--inconclusive {options.inconclusive}: choose fail or warn")
-    if options.history is None:
-        return
-    if not _LEAST_ALARMS <= options.alarms_per_100 <= 100 * options.alpha:
-        raise SpecError(
-            f"--alarms-per-100 {options.alarms_per_100:g}: must not lie below {_LEAST_ALARMS:g} nor above 100 × alpha "
-            f"({100 * options.alpha:g})"
-        )
-
-
 def _check_outputs(
     baseline: Path, history: Path | None, run: Path | None, out: Path | None, markdown: Path | None, junit: Path | None
 ) -> None:
-    """Whether results can be written, and where nothing else stands.
+    """Checks that results can be written, and where nothing else stands.
 
     Raises:
         DataError: a folder is missing, or two of the files are one.
@@ -194,14 +165,6 @@ def _check_outputs(
             raise DataError(f"{path}: cannot be written: not a file")
         if not path.parent.is_dir() and path.parent != out:
             raise DataError(f"{path}: cannot be written: there is no folder {path.parent}")
-
-
-def _history_note(level: Level, options: CheckOptions) -> str:
-    again = ", the same outcomes as before" if level.repeated else ""
-    return (
-        f"Check {level.number} of {options.history}{again}: worse is claimed at level {level.level:.3g}, so that on "
-        f"average at most {options.alarms_per_100:g} of 100 checks of an unchanged project raise a false alarm."
-    )
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from capacity.errors import SpecError
 from capacity.runs.study import Study, one_fingerprint
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
-from capacity_cli.bits import terminal
 
 if TYPE_CHECKING:
     from capacity_analysis.lengths.descriptions import CellLengths, Description
@@ -36,12 +35,10 @@ def describe_command(
         print(json.dumps({"study": str(folder), **_json(found)}, indent=1, allow_nan=False))
         return
     from capacity_reports.blocks import Figure
-    from capacity_reports.render.terminal import view
+    from capacity_reports.render.terminal import show
     from capacity_reports.sections.lengths import section_of
 
-    console = terminal()
-    shown = view(block for block in section_of(found).blocks if not isinstance(block, Figure))
-    console.print(shown, highlight=False, soft_wrap=not console.is_terminal)
+    show(block for block in section_of(found).blocks if not isinstance(block, Figure))
 
 
 def _json(found: "Description") -> dict[str, Any]:

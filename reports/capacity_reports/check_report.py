@@ -1,48 +1,40 @@
-"""The result of `capacity check` for a terminal, as Markdown for a job page, and as JUnit XML."""
+"""The result of `capacity check` as blocks, which give its text for a terminal and for a job page, and as JUnit XML."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from capacity_reports.blocks import Block, Cell, Column, Section, Table, Text, slug
+from capacity_reports.render.page import section_markdown
 
 if TYPE_CHECKING:  # scipy takes half a second
-    from capacity_analysis.check.result import Check, CurveCheck, Size
+    from capacity_analysis.check.result import Check, CurveCheck
     from capacity_analysis.thresholds.evidence import Threshold
 
-_HEADINGS = ("size", "before %", "after %", "change, points", "")
+_COLUMNS = (
+    Column("size", "size"),
+    Column("before", "before %", "percent", absent=""),
+    Column("after", "after %", "percent", absent=""),
+    Column("change", "change, points", "points", absent="", ends=("low", "high")),
+    Column("low", "low, points", "points"),
+    Column("high", "high, points", "points"),
+    Column("moved", ""),
+)
 
 
-def check_view(check: "Check", notes: tuple[str, ...] = ()) -> RenderableType:
-    """The check for a terminal: a table of each curve, notes, and the verdict."""
-    parts: list[RenderableType] = []
-    for curve in check.curves:
-        table = Table(title=curve.name, title_justify="left", box=None, pad_edge=False)
-        for heading in _HEADINGS:
-            table.add_column(heading, justify="left" if heading in ("size", "") else "right", no_wrap=True)
-        for row in _rows(curve):
-            table.add_row(*row)
-        parts += [table, Text("")]
-    parts += [Text(line) for line in (*describe(check), *notes)]
-    return Group(*parts, Text(""), Text(check.verdict, style="bold"))
+def check_blocks(check: "Check") -> tuple[Block, ...]:
+    """A table of each curve, what else was found, and the verdict. It comes last, next to the prompt of a terminal."""
+    return (
+        *map(curve_table, check.curves),
+        Text(tuple(describe(check)), bullets=True),
+        Text((check.verdict,), strong=True),
+    )
 
 
-def check_markdown(check: "Check", notes: tuple[str, ...] = ()) -> str:
-    """The check as Markdown, for a job page or a comment."""
-    lines = [f"## capacity check: {check.outcome}", "", check.verdict, ""]
-    for curve in check.curves:
-        lines += [
-            f"### {curve.name}: {curve.outcome}",
-            "",
-            "| " + " | ".join(_HEADINGS) + " |",
-            "|---|---|---|---|---|",
-        ]
-        lines += ["| " + " | ".join(row) + " |" for row in _rows(curve)]
-        lines.append("")
-    lines += [f"- {line}" for line in (*describe(check), *notes)]
-    return "\n".join(lines) + "\n"
+def check_markdown(check: "Check") -> str:
+    """The check as Markdown, for a job page or a comment. The verdict comes first."""
+    *found, verdict = check_blocks(check)
+    return section_markdown(Section("check", f"capacity check: {check.outcome}", (verdict, *found)))
 
 
 def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
@@ -59,7 +51,7 @@ def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
     for curve in check.curves:
         case = ElementTree.SubElement(suite, "testcase", classname="capacity.check", name=curve.name)
         message = f"{curve.outcome}: {curve.reason}"
-        rows = "\n".join("  ".join(row).rstrip() for row in _rows(curve))
+        rows = "\n".join("  ".join(row).rstrip() for row in curve_table(curve).texts())
         if curve.outcome in fails:
             ElementTree.SubElement(case, "failure", type=curve.outcome, message=message).text = rows
         elif curve.outcome == "inconclusive":
@@ -67,6 +59,23 @@ def check_junit(check: "Check", *, inconclusive_fails: bool) -> str:
         ElementTree.SubElement(case, "system-out").text = f"{message}\n{rows}"
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def curve_table(curve: "CurveCheck") -> Table:
+    """The sizes of a curve and their mean. Intervals of sizes hold together, that of the mean alone."""
+    rows: list[tuple[Cell, ...]] = []
+    for size in curve.sizes:
+        change = "identical" if size.identical else size.after - size.before
+        ends = (None, None) if size.identical or size.change is None else (size.change.low, size.change.high)
+        moved = "" if size.moved == "no" else f"* {size.moved}"
+        rows.append((size.label, size.before, size.after, change, *ends, moved))
+    mean: tuple[Cell, ...] = (None, None, None, None, None)
+    if curve.change is not None:
+        before, after = (sum(getattr(size, n) for size in curve.sizes) / len(curve.sizes) for n in ("before", "after"))
+        ends = (None, None) if curve.outcome == "identical" else (curve.change.low, curve.change.high)
+        mean = (before, after, curve.change.estimate, *ends)
+    rows.append(("mean", *mean, curve.outcome))
+    return Table(slug("check", curve.name), f"{curve.name}: {curve.outcome}", _COLUMNS, tuple(rows))
 
 
 def describe(check: "Check") -> Iterator[str]:
@@ -108,7 +117,7 @@ def _design_lines(curve: "CurveCheck") -> Iterator[str]:
 
 
 def _threshold(threshold: "Threshold") -> str:
-    """ "136 (100 to 1,000)", "more than 10,000"; an open end is said in words."""
+    """A threshold with its interval, "136 (100 to 1,000)", or "more than 10,000"; an open end is said in words."""
     low, high = (None if end is None else f"{end:,.3g}" if end < 1000 else f"{end:,.0f}"
                  for end in (threshold.low, threshold.high))  # fmt: skip
     if threshold.censored == "right" or threshold.estimate is None:
@@ -118,26 +127,3 @@ def _threshold(threshold: "Threshold") -> str:
     interval = f"{low or 'fewer'} to {high or 'more'}"
     estimate = threshold.estimate
     return f"{estimate:,.0f} ({interval})" if estimate >= 10 else f"{estimate:.2g} ({interval})"
-
-
-def _rows(curve: "CurveCheck") -> Iterator[tuple[str, str, str, str, str]]:
-    for size in curve.sizes:
-        yield (size.label, f"{100 * size.before:.1f}", f"{100 * size.after:.1f}", _change(size), _mark(size))
-    if curve.change is not None:
-        e, low, high = (100 * x for x in (curve.change.estimate, curve.change.low, curve.change.high))
-        interval = "" if curve.outcome == "identical" else f" ({low:+.1f} to {high:+.1f})"
-        before, after = (sum(getattr(s, n) for s in curve.sizes) / len(curve.sizes) for n in ("before", "after"))
-        yield ("mean", f"{100 * before:.1f}", f"{100 * after:.1f}", f"{e:+.1f}{interval}", curve.outcome)
-    else:
-        yield ("mean", "", "", "", curve.outcome)
-
-
-def _change(size: "Size") -> str:
-    if size.identical:
-        return "identical"
-    shift = f"{100 * (size.after - size.before):+.1f}"
-    return shift if size.change is None else f"{shift} ({100 * size.change.low:+.1f} to {100 * size.change.high:+.1f})"
-
-
-def _mark(size: "Size") -> str:
-    return "" if size.moved == "no" else f"* {size.moved}"

@@ -49,13 +49,12 @@ def assert_not_worse(
     from capacity.errors import CapacityError, SpecError
     from capacity.runs.study import Study
     from capacity_analysis.check.baseline import read_baseline
-    from capacity_analysis.check.judge import check_study
-    from capacity_analysis.check.snapshot import snapshot
+    from capacity_analysis.check.guard import guard
 
     if inconclusive not in ("fail", "skip"):
         raise SpecError(f'inconclusive {inconclusive!r}: choose "fail" or "skip"')
     try:
-        check = check_study(snapshot(Study(Path(study))), read_baseline(Path(baseline)), margin=margin, alpha=alpha)
+        check = guard(Study(Path(study)), read_baseline(Path(baseline)), margin=margin, alpha=alpha)
     except CapacityError as error:
         raise type(error)(str(error)) from None  # so that pytest shows the line of the test, and no more
     if check.outcome == "worse" or (check.outcome == "inconclusive" and inconclusive == "fail"):

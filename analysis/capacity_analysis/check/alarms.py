@@ -33,7 +33,15 @@ _LOCK_SECONDS = 60
 
 
 class Entry(Frozen):
-    """One check in the history. `evidence`: digest of baseline, outcomes, margin and alpha; `spent`: its level."""
+    """One check in the history.
+
+    Attributes:
+        baseline: first 16 hex digits of its checksum.
+        evidence: digest of baseline, answers, margin and alpha.
+        verdict: the outcome.
+        earned: level that the check added to the budget.
+        spent: its own level; 0 where it judged nothing new.
+    """
 
     version: int = VERSION
     baseline: str
@@ -45,13 +53,16 @@ class Entry(Frozen):
 
 @dataclass(frozen=True)
 class Level:
-    """The level that a check may call "worse" at, and its number in the history.
+    """What the history gives a check.
 
-    `repeated`: the same evidence was judged before, at this level.
+    Attributes:
+        check: its number in the history, from 1.
+        level: that it may call "worse" at.
+        repeated: the same evidence was judged before, at this level.
     """
 
+    check: int
     level: float
-    number: int
     repeated: bool
 
 
@@ -70,7 +81,7 @@ class AlarmBudget:
         return wealth
 
     def next_level(self, past: Sequence[Entry], evidence: str) -> Level:
-        """The level of the next check.
+        """What the next check gets.
 
         The same evidence again is not a new check: it keeps the level it had, so that running a job again neither
         rolls the dice again nor spends again. An identical check, which spent nothing, has no level to keep.
@@ -78,8 +89,8 @@ class AlarmBudget:
         number = len(past) + 1
         for entry in past:
             if entry.evidence == evidence and entry.verdict != "identical":
-                return Level(entry.spent, number, repeated=True)
-        return Level(max(0.0, min(self.alpha, self.saved(past) + self.rate)), number, repeated=False)
+                return Level(number, entry.spent, repeated=True)
+        return Level(number, max(0.0, min(self.alpha, self.saved(past) + self.rate)), repeated=False)
 
 
 class History:

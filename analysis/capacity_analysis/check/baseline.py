@@ -1,47 +1,74 @@
 """The baseline file: what a study measured, small enough to commit, checked when it is read.
 
-Runs that differ in nothing but the seed form a *cell*: one method at one size under one protocol. The file holds, for
-each cell, the spec without its seed, and for each run the outcome of every answer as a bit, so a later study can be
-compared answer by answer. It is JSON with a checksum, and moves only when it is written anew.
+The file holds, for each cell (`capacity.runs.cell`), the spec without its seeds, and for each run the outcome of every
+answer as a bit, so a later study can be compared answer by answer. It is JSON with a checksum, and moves only when it
+is written anew.
+
+Version 2 differs from version 1 in one optional field, `adapter_seed` of a run. A baseline is written in the oldest
+version that can hold it. Version 1 kept adapters of a fixed seed in cells of their own, which are joined here.
 """
 
-import base64
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from capacity.errors import DataError
+from capacity.runs.answers import Bits, unpacked
+from capacity.runs.cell import Cell, cell_of, seeds_of
 from capacity.runs.fingerprint import Fingerprint
 from capacity.spec.frozen import Frozen, canonical_json
 from capacity.spec.run import RunSpec, load_spec
 
 FORMAT = "capacity baseline"
-VERSION = 1
-# Stands in a cell's spec where its runs have a number that equals their seed.
+# Stands in the spec of a cell in the place of the adapter's seed, which is the run's unless the run names another.
 OF_THE_RUN = "seed"
 _RESTORE = "restore it from version control, or make it anew with `capacity baseline`"
 
 
 class StoredRun(Frozen):
-    """One run. `answers`: one bit an answer, right or wrong, item by item, eight a byte, base64."""
+    """One run of a cell.
+
+    Attributes:
+        seed: of the run.
+        adapter_seed: of the adapter's random part, where it is another than that of the run.
+        update_bytes: the payload of its update.
+        n_correct: correct answers.
+        answers: one bit an answer, as `Answers.packed` writes them.
+    """
 
     seed: Annotated[int, Field(ge=0)]
+    adapter_seed: Annotated[int, Field(ge=0)] | None = None
     update_bytes: Annotated[int, Field(ge=0)]
     n_correct: Annotated[int, Field(ge=0)]
     answers: str
 
+    @model_serializer(mode="wrap")
+    def _as_in_version_1(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.adapter_seed is None:
+            fields.pop("adapter_seed")
+        return fields
 
-class Cell(Frozen):
-    """All runs of one method, size and protocol.
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """What tells the run apart in its cell, as `capacity.runs.cell.seeds_of` gives it."""
+        return self.seed, self.seed if self.adapter_seed is None else self.adapter_seed
+
+
+class StoredCell(Frozen):
+    """All runs of one cell.
 
     Attributes:
+        spec: the JSON of their spec without the run's seed; the adapter's seed is the word "seed".
+        trained_parameters: scalars that the optimiser changed.
         items_digest: SHA-256 of the names of the items, 16 hex digits.
-        contents_digest: that of prompts and answers with them; empty for runs that did not record it.
+        contents_digest: SHA-256 of names, prompts and answers; empty for runs that did not record it.
+        runs: by their seeds.
     """
 
     spec: dict[str, Any]
@@ -53,44 +80,64 @@ class Cell(Frozen):
     contents_digest: str = ""
     runs: Annotated[tuple[StoredRun, ...], Field(min_length=1)]
 
-    @property
-    def key(self) -> str:
-        """The spec without its seed as canonical JSON: equal keys, equal protocols."""
-        return canonical_json(self.spec)
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell that its runs belong to."""
+        return cell_of(self.spec_of(self.runs[0], "baseline"))
+
+    def spec_of(self, run: StoredRun, where: str) -> RunSpec:
+        """The spec of one of its runs.
+
+        Raises:
+            DataError: not a spec; `where` is named.
+        """
+        adapter = self.spec.get("adapter")
+        if isinstance(adapter, dict):
+            adapter = {name: run.seeds[1] if value == OF_THE_RUN else value for name, value in adapter.items()}
+        return load_spec({**self.spec, "adapter": adapter, "seed": run.seed}, where)
 
     @property
-    def first_spec(self) -> RunSpec:
-        """The spec of the first run."""
-        return spec_of(self.spec, self.runs[0].seed, "baseline")
+    def label(self) -> str:
+        """A short description: "grpo tinylora 84", "base T=1"."""
+        spec = self.cell.spec
+        if spec.training is None:
+            split = "" if spec.evaluation.split == "test" else f" {spec.evaluation.split}"
+            return f"{spec.method} T={spec.evaluation.temperature:g}{split}"
+        return f"{spec.method} {spec.adapter.kind} {self.trained_parameters:,}"
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """In the order of the runs."""
-        return tuple(run.seed for run in self.runs)
+        """The seeds of its runs, rising, each once however many adapter seeds it was run with."""
+        return tuple(sorted({run.seed for run in self.runs}))
 
     @property
     def n_answers(self) -> int:
-        """Items × samples of each."""
-        return self.n_items * int(self.spec["evaluation"]["samples_per_item"])
+        """Answers of one run: items × samples of each."""
+        return self.n_items * self.cell.spec.evaluation.samples_per_item
+
+    @property
+    def answers_per_seed(self) -> int:
+        """Answers behind the accuracy of a seed, the mean over its seeds."""
+        return self.n_answers * len(self.runs) // len(self.seeds)
 
     def accuracy(self, seed: int) -> float:
-        """Share of right answers of the run with this seed."""
-        return next(run.n_correct for run in self.runs if run.seed == seed) / self.n_answers
+        """The share of correct answers of the runs with this seed."""
+        correct = [run.n_correct for run in self.runs if run.seed == seed]
+        return sum(correct) / (len(correct) * self.n_answers)
 
-    def answers(self, seed: int) -> NDArray[np.bool_]:
-        """Which answers of a run were right, item by item, samples of an item in a row."""
-        text = next(run.answers for run in self.runs if run.seed == seed)
-        return _unpack(text, self.n_answers)
+    def answers(self, run: StoredRun) -> Bits:
+        """Which answers of a run were correct, item by item, samples of an item in a row, (n_answers,)."""
+        return unpacked(run.answers, self.n_answers, "baseline")
 
 
 class Baseline(Frozen):
     """What `capacity baseline` writes, without the checksum."""
 
     format: Literal["capacity baseline"] = "capacity baseline"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     study: str
     fingerprint: Fingerprint
-    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+    cells: Annotated[tuple[StoredCell, ...], Field(min_length=1)]
 
     @property
     def checksum(self) -> str:
@@ -100,6 +147,26 @@ class Baseline(Frozen):
     def to_text(self) -> str:
         """The file: indented JSON, stable in order, so that a diff shows what moved."""
         return json.dumps({"checksum": self.checksum, **self.model_dump(mode="json")}, indent=1, allow_nan=False) + "\n"
+
+
+def baseline_of(study: str, fingerprint: Fingerprint, cells: Sequence[StoredCell]) -> Baseline:
+    """A baseline of these cells, in the oldest version that can hold it."""
+    apart = any(run.adapter_seed is not None for cell in cells for run in cell.runs)
+    return Baseline(version=2 if apart else 1, study=study, fingerprint=fingerprint, cells=tuple(cells))
+
+
+def stored_spec(spec: RunSpec) -> dict[str, Any]:
+    """The spec of a run as it stands in `StoredCell.spec`."""
+    raw = spec.model_dump(mode="json", exclude={"seed"})
+    if spec.adapter.seed_field is not None:
+        raw["adapter"][spec.adapter.seed_field] = OF_THE_RUN
+    return raw
+
+
+def own_adapter_seed(spec: RunSpec) -> int | None:
+    """The seed of the adapter's random part, None if it is that of the run: what `StoredRun.adapter_seed` holds."""
+    seed, of_adapter = seeds_of(spec)
+    return None if of_adapter == seed else of_adapter
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -118,9 +185,9 @@ def read_baseline(path: Path) -> Baseline:
         raise DataError(f"{path}: not whole JSON, as if cut off or edited: {_RESTORE}") from None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise DataError(f"{path}: not a baseline: make one with `capacity baseline STUDY -o FILE`")
-    if stored.get("version") != VERSION:
+    if stored.get("version") not in (1, 2):
         raise DataError(
-            f"{path}: baseline of format version {stored.get('version')}, this program reads {VERSION}: "
+            f"{path}: baseline of format version {stored.get('version')}, this program reads 1 and 2: "
             "use the program that made it, or make it anew with `capacity baseline`"
         )
     checksum = stored.pop("checksum", None)
@@ -133,67 +200,53 @@ def read_baseline(path: Path) -> Baseline:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: not a valid baseline: {place}: {first['msg']}: {_RESTORE}") from None
-    baseline = baseline.model_copy(update={"cells": tuple(_checked(cell, path) for cell in baseline.cells)})
-    if len({cell.key for cell in baseline.cells}) < len(baseline.cells):
-        raise DataError(f"{path}: two of its cells have the same spec: {_RESTORE}")
-    return baseline
+    cells = _joined([_checked(cell, path) for cell in baseline.cells], path)
+    return baseline_of(baseline.study, baseline.fingerprint, cells)
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def spec_of(template: dict[str, Any], seed: int, where: str) -> RunSpec:
-    """The spec of the run of a cell that has this seed.
-
-    Raises:
-        DataError: not a spec.
-    """
-    adapter = template.get("adapter")
-    if isinstance(adapter, dict):
-        adapter = {name: seed if value == OF_THE_RUN else value for name, value in adapter.items()}
-    return load_spec({**template, "adapter": adapter, "seed": seed}, where)
-
-
-def seedless(raw: dict[str, Any]) -> dict[str, Any]:
-    """A spec without its seed and those of the adapter's random choices."""
-    adapter = {name: value for name, value in raw["adapter"].items() if not is_seed(name)}
-    return {**{name: value for name, value in raw.items() if name != "seed"}, "adapter": adapter}
-
-
-def is_seed(name: str) -> bool:
-    """Whether a field of an adapter is the seed of a random choice."""
-    return name.endswith("_seed")
-
-
-def _checked(cell: Cell, path: Path) -> Cell:
+def _checked(stored: StoredCell, path: Path) -> StoredCell:
     """The cell with its spec in the current schema, after checking that its parts fit together.
 
     Raises:
         DataError: they do not.
     """
-    spec = spec_of(cell.spec, cell.runs[0].seed, str(path))
-    current = spec.model_dump(mode="json", exclude={"seed"})
-    follow = {name: value for name, value in cell.spec["adapter"].items() if value == OF_THE_RUN}
-    cell = cell.model_copy(update={"spec": {**current, "adapter": {**current["adapter"], **follow}}})
-    if len(set(cell.seeds)) < len(cell.seeds):
-        raise DataError(f"{path}: {spec.label}: a seed stands there twice: {_RESTORE}")
-    for run in cell.runs:
-        if int(_unpack(run.answers, cell.n_answers, path).sum()) != run.n_correct:
-            raise DataError(f"{path}: {spec.label}: its answers and its n_correct disagree: {_RESTORE}")
-    return cell
+    specs = [stored.spec_of(run, str(path)) for run in stored.runs]
+    runs = [
+        run.model_copy(update={"adapter_seed": own_adapter_seed(spec)})
+        for run, spec in zip(stored.runs, specs, strict=True)
+    ]
+    stored = stored.model_copy(update={"spec": stored_spec(specs[0]), "runs": tuple(runs)})
+    for run in runs:
+        try:
+            correct = int(stored.answers(run).sum())
+        except DataError:
+            raise DataError(
+                f"{path}: {stored.label}: the answers of a run are not {stored.n_answers} bits: {_RESTORE}"
+            ) from None
+        if correct != run.n_correct:
+            raise DataError(f"{path}: {stored.label}: its answers and its n_correct disagree: {_RESTORE}")
+    return stored
 
 
-def _unpack(text: str, count: int, path: Path | None = None) -> NDArray[np.bool_]:
-    """`count` bits from base64.
+def _joined(parts: Sequence[StoredCell], path: Path) -> list[StoredCell]:
+    """The cells that the parts of a file make up.
 
     Raises:
-        DataError: too few or too many.
+        DataError: a run stands there twice, or parts of one cell answered other items or are of other sizes.
     """
-    try:
-        packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
-    except ValueError:
-        packed = np.zeros(0, dtype=np.uint8)
-    if len(packed) != -(-count // 8):
-        raise DataError(f"{path or 'baseline'}: answers of a run are not {count} bits: {_RESTORE}")
-    return np.unpackbits(packed, count=count).astype(bool)
+    found: dict[Cell, StoredCell] = {}
+    for part in parts:
+        first = found.setdefault(part.cell, part)
+        if first is not part:
+            if first.model_copy(update={"runs": part.runs}) != part:
+                raise DataError(f"{path}: {part.label}: two of its cells have the same spec: {_RESTORE}")
+            runs = sorted((*first.runs, *part.runs), key=lambda run: run.seeds)
+            found[part.cell] = first.model_copy(update={"runs": tuple(runs)})
+    for cell in found.values():
+        if len({run.seeds for run in cell.runs}) < len(cell.runs):
+            raise DataError(f"{path}: {cell.label}: a seed stands there twice: {_RESTORE}")
+    return list(found.values())

@@ -14,24 +14,24 @@ alpha: the intersection–union test needs no correction; Berger, Technometrics 
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from capacity.errors import DataError, SpecError
 from capacity.spec.frozen import canonical_json
-from capacity_analysis.check.baseline import Baseline, Cell
+from capacity_analysis.check.baseline import Baseline, StoredCell
 from capacity_analysis.check.matching import (
-    cell_label,
     check_seeds,
-    curve_name,
+    curve_names,
+    curve_of,
     identical,
     is_judged,
     match,
-    short_names,
     size_labels,
 )
 from capacity_analysis.check.remarks import MOST_SEEDS, SHOWN_DROP, WANTED_POWER, remarks, verdict
-from capacity_analysis.check.result import BaseCheck, Check, CurveCheck, Design, Outcome, Size
+from capacity_analysis.check.result import BaseCheck, Check, CheckDesign, CheckOutcome, CurveCheck, SizeCheck
 from capacity_analysis.statistics.seed_tests import (
     MeanChange,
     SizeChange,
@@ -46,6 +46,7 @@ from capacity_analysis.statistics.seed_tests import (
 from capacity_analysis.thresholds.shift import threshold_shift
 
 _LEAST_ALPHA = 1e-6
+Pair = tuple[StoredCell, StoredCell]  # of the baseline and of the study
 
 
 def evidence_digest(study: Baseline, baseline: Baseline, margin: float, alpha: float) -> str:
@@ -60,7 +61,11 @@ def evidence_digest(study: Baseline, baseline: Baseline, margin: float, alpha: f
 
 
 def same_answers(study: Baseline, baseline: Baseline) -> bool:
-    """Whether every run of the baseline is in the study with every answer the same."""
+    """True if every run of the baseline is in the study with every answer the same.
+
+    Raises:
+        DataError: study and baseline cannot be compared.
+    """
     return all(identical(new, old) for old, new in match(study, baseline))
 
 
@@ -91,30 +96,28 @@ def check_study(
     check_levels(margin, alpha)
     level = alpha if level is None else min(level, alpha)
     pairs = match(study, baseline)
-    trained = [(old, new) for old, new in pairs if old.spec["training"] is not None]
-    protocols = [old.spec["evaluation"] for old, _ in trained]
-    untrained = [(old, new) for old, new in pairs if old.spec["training"] is None]
-    several = len({old.spec["model"] for old, _ in untrained}) > 1
+    trained = [(old, new) for old, new in pairs if old.cell.spec.training is not None]
+    protocols = [old.cell.spec.evaluation for old, _ in trained]
+    untrained = [(old, new) for old, new in pairs if old.cell.spec.training is None]
+    several = len({old.cell.spec.model for old, _ in untrained}) > 1
     bases = [
-        _base_check(new, old, several_models=several, same_protocol=old.spec["evaluation"] in protocols)
+        _base_check(new, old, several_models=several, same_protocol=old.cell.spec.evaluation in protocols)
         for old, new in untrained
     ]
-    curves: dict[str, list[tuple[Cell, Cell]]] = {}
+    curves: dict[str, list[Pair]] = {}
     for old, new in trained:
-        if is_judged(old):
-            curves.setdefault(curve_name(old), []).append((old, new))
+        if is_judged(old.cell):
+            curves.setdefault(curve_of(old.cell), []).append((old, new))
     if not curves:
         raise DataError("the baseline has no trained run: make it from a study that trains")
-    for cells in curves.values():
-        check_seeds([old for old, _ in cells])
-        check_seeds([new for _, new in cells])
-    names = short_names(list(curves))
+    for sizes in curves.values():
+        check_seeds([old for old, _ in sizes])
+        check_seeds([new for _, new in sizes])
+    names = curve_names([sizes[0][0].cell for sizes in curves.values()])
     generator = np.random.default_rng(seed)
     checks = tuple(
-        _curve_check(
-            names[name], cells, _base_of(cells[0][0], untrained), margin, alpha, level / len(curves), generator
-        )
-        for name, cells in curves.items()
+        _curve_check(name, sizes, _base_of(sizes[0][0], untrained), margin, alpha, level / len(curves), generator)
+        for name, sizes in zip(names, curves.values(), strict=True)
     )
     checks = tuple(_held_back(check, bases, margin, alpha) for check in checks)
     outcome = _overall([check.outcome for check in checks])
@@ -134,7 +137,7 @@ def check_study(
 
 
 def check_levels(margin: float, alpha: float) -> None:
-    """Whether margin and alpha can be meant.
+    """Checks that margin and alpha can be meant.
 
     Raises:
         SpecError: they cannot.
@@ -145,48 +148,50 @@ def check_levels(margin: float, alpha: float) -> None:
         raise SpecError(f"alpha {alpha:g}: must lie between {_LEAST_ALPHA:g} and 0.5, such as 0.05")
 
 
-def _base_check(new: Cell, old: Cell, *, several_models: bool, same_protocol: bool) -> BaseCheck:
-    seed = old.seeds[0]
-    if seed not in new.seeds:
-        raise DataError(f"{cell_label(old)}: study and baseline share no seed: run the study of the baseline")
-    was, now = old.answers(seed), new.answers(seed)
+def _base_check(new: StoredCell, old: StoredCell, *, several_models: bool, same_protocol: bool) -> BaseCheck:
+    first = old.runs[0]
+    again = next((run for run in new.runs if run.seeds == first.seeds), None)
+    if again is None:
+        raise DataError(f"{old.label}: study and baseline share no seed: run the study of the baseline")
+    was, now = old.answers(first), new.answers(again)
     lost, gained = int((was & ~now).sum()), int((~was & now).sum())
     accuracies = float(was.mean()), float(now.mean())
-    name = f"{old.spec['model']} {cell_label(old)}" if several_models else cell_label(old)
+    name = f"{old.cell.spec.model} {old.label}" if several_models else old.label
     return BaseCheck(name, same_protocol, *accuracies, lost, gained, mcnemar(lost, gained))
 
 
-def _base_of(cell: Cell, untrained: Sequence[tuple[Cell, Cell]]) -> float | None:
+def _base_of(trained: StoredCell, untrained: Sequence[Pair]) -> float | None:
     """The baseline's accuracy of the untrained model under the protocol of a trained cell."""
+    wanted = trained.cell.spec
     for old, _ in untrained:
-        if all(old.spec[name] == cell.spec[name] for name in ("model", "evaluation")):
+        if (old.cell.spec.model, old.cell.spec.evaluation) == (wanted.model, wanted.evaluation):
             return old.accuracy(old.seeds[0])
     return None
 
 
 def _curve_check(
     name: str,
-    pairs: Sequence[tuple[Cell, Cell]],
+    pairs: Sequence[Pair],
     base: float | None,
     margin: float,
     alpha: float,
     level: float,
     generator: np.random.Generator,
 ) -> CurveCheck:
-    pairs = sorted(pairs, key=lambda pair: (pair[0].trained_parameters, pair[0].key))
-    old_cells, new_cells = [old for old, _ in pairs], [new for _, new in pairs]
-    before, after = old_cells[0].seeds, new_cells[0].seeds
+    pairs = sorted(pairs, key=lambda pair: (pair[0].trained_parameters, canonical_json(pair[0].spec)))
+    old_sizes, new_sizes = [old for old, _ in pairs], [new for _, new in pairs]
+    before, after = old_sizes[0].seeds, new_sizes[0].seeds
     same = [identical(old, new) for old, new in pairs]
     paired = before == after
-    labels = size_labels(old_cells)
+    labels = size_labels(old_sizes)
     changes: Sequence[SizeChange | None] = [None] * len(pairs)
     change = permutation = spread = design = thresholds = None
-    outcome: Outcome = "inconclusive"
+    outcome: CheckOutcome = "inconclusive"
     reason = "fewer than two seeds, so the spread between seeds is unknown"
     if min(len(before), len(after)) >= 2:
-        old = np.array([[cell.accuracy(seed) for cell in old_cells] for seed in before])
-        new = np.array([[cell.accuracy(seed) for cell in new_cells] for seed in after])
-        answers = np.array([cell.n_answers for cell in old_cells])
+        old = np.array([[size.accuracy(seed) for size in old_sizes] for seed in before])
+        new = np.array([[size.accuracy(seed) for size in new_sizes] for seed in after])
+        answers = np.array([size.answers_per_seed for size in old_sizes])
         resolution = float(1 / answers.min())
         change = mean_change(new, old, paired=paired, margin=margin, alpha=alpha, resolution=resolution)
         moved = size_changes(new, old, answers, paired=paired, alpha=alpha)
@@ -194,7 +199,7 @@ def _curve_check(
         spread = dispersion(new, answers)
         design = _design(change, margin, level)
         if not all(same):
-            parameters = [cell.trained_parameters for cell in old_cells]
+            parameters = [size.trained_parameters for size in old_sizes]
             thresholds = threshold_shift(parameters, old, new, answers, base, generator)
         outcome, reason = judge(change, moved, labels, margin, level)
         changes = moved
@@ -202,16 +207,16 @@ def _curve_check(
         outcome, reason = "identical", "every answer is the same"
     sizes = []
     for i, (o, n) in enumerate(pairs):
-        was, now = (float(np.mean([c.accuracy(s) for s in c.seeds])) for c in (o, n))
-        sizes.append(Size(labels[i], o.trained_parameters, was, now, same[i], changes[i]))
+        was, now = (float(np.mean([size.accuracy(seed) for seed in size.seeds])) for size in (o, n))
+        sizes.append(SizeCheck(labels[i], o.trained_parameters, was, now, same[i], changes[i]))
     return CurveCheck(
         name, outcome, reason, tuple(sizes), before, after, change, permutation, spread, design, thresholds
-    )  # fmt: skip
+    )
 
 
 def judge(
     change: MeanChange, sizes: Sequence[SizeChange], labels: Sequence[str], margin: float, level: float
-) -> tuple[Outcome, str]:
+) -> tuple[CheckOutcome, str]:
     """The outcome of a curve that is not identical, and why.
 
     Args:
@@ -245,10 +250,10 @@ def _held_back(check: CurveCheck, bases: Sequence[BaseCheck], margin: float, alp
     if not fallen or check.outcome not in ("identical", "non-inferior"):
         return check
     reason = f"the untrained model ({', '.join(fallen)}) fell by more than the margin"
-    return CurveCheck(**{**vars(check), "outcome": "inconclusive", "reason": reason})
+    return replace(check, outcome="inconclusive", reason=reason)
 
 
-def _design(change: MeanChange, margin: float, level: float) -> Design:
+def _design(change: MeanChange, margin: float, level: float) -> CheckDesign:
     error, df, seeds = change.standard_error, change.df, change.seeds
 
     def power_with(count: int) -> float:
@@ -258,10 +263,10 @@ def _design(change: MeanChange, margin: float, level: float) -> Design:
     needed: int | None = seeds
     if reached < WANTED_POWER:
         needed = next((m for m in range(seeds + 1, MOST_SEEDS + 1) if power_with(m) >= WANTED_POWER), None)
-    return Design(level, smallest_drop(error, df, margin, level, WANTED_POWER), reached, needed)
+    return CheckDesign(level, smallest_drop(error, df, margin, level, WANTED_POWER), reached, needed)
 
 
-def _overall(outcomes: Sequence[Outcome]) -> Outcome:
+def _overall(outcomes: Sequence[CheckOutcome]) -> CheckOutcome:
     """Worse if one is; else inconclusive if one is; identical only if all are."""
     for outcome in ("worse", "inconclusive", "non-inferior"):
         if outcome in outcomes:

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from capacity.spec.methods import METHODS
-from capacity_analysis.check.baseline import Baseline, Cell
-from capacity_analysis.check.matching import cell_label, identical
-from capacity_analysis.check.result import BaseCheck, CurveCheck, Outcome
+from capacity_analysis.check.baseline import Baseline, StoredCell
+from capacity_analysis.check.matching import identical, is_judged, seed_names
+from capacity_analysis.check.result import BaseCheck, CheckOutcome, CurveCheck
 
 # The drop that a guard should see four times in five.
 SHOWN_DROP, WANTED_POWER = 0.05, 0.8
@@ -14,29 +13,24 @@ MOST_SEEDS = 50
 
 def remarks(
     study: Baseline,
-    pairs: Sequence[tuple[Cell, Cell]],
+    pairs: Sequence[tuple[StoredCell, StoredCell]],
     curves: Sequence[CurveCheck],
     bases: Sequence[BaseCheck],
 ) -> tuple[str, ...]:
     """What a reader should know besides the outcome."""
     found = []
-    compared = {new.key: new.seeds for _, new in pairs}
-    extra = [cell_label(cell) for cell in study.cells if cell.key not in compared]
-    seeds = {
-        seed for cell in study.cells if cell.key in compared for seed in cell.seeds if seed not in compared[cell.key]
-    }
+    compared = {new.cell: {run.seeds for run in new.runs} for _, new in pairs}
+    extra = [stored.label for stored in study.cells if stored.cell not in compared]
+    seeds = {run.seeds for stored in study.cells if stored.cell in compared for run in stored.runs
+             if run.seeds not in compared[stored.cell]}  # fmt: skip
     if seeds:
-        extra.append(f"seed {_seeds(sorted(seeds))}")
+        extra.append(f"seed {seed_names(sorted(seeds))}")
     if extra:
         found.append(f"Not in the baseline and not compared: {', '.join(extra)}.")
-    controls = [
-        (old, new)
-        for old, new in pairs
-        if old.spec["training"] is not None and not METHODS[old.spec["method"]].meant_to_learn
-    ]
+    controls = [(old, new) for old, new in pairs if old.cell.spec.training is not None and not is_judged(old.cell)]
     if controls:
-        names = ", ".join(sorted({old.spec["method"] for old, _ in controls}))
-        other = [cell_label(old) for old, new in controls if not identical(old, new)]
+        names = ", ".join(sorted({old.cell.spec.method for old, _ in controls}))
+        other = [old.label for old, new in controls if not identical(old, new)]
         found.append(f"Controls are not judged: {names}" + (f" (other answers: {', '.join(other)})." if other else "."))
     if any("" in (old.contents_digest, new.contents_digest) for old, new in pairs):
         found.append("Items were compared by name: not all runs recorded what they ask.")
@@ -56,9 +50,10 @@ def remarks(
                 most = " (the smallest that these seeds can show)" if p == smallest else ""
                 found.append(f"{curve.name}: exchanging seeds gives p = {p:.3g}{most}; the claim rests on Student's t.")
         if curve.change is not None and curve.seeds_before != curve.seeds_after:
+            after, before = (", ".join(map(str, seeds)) for seeds in (curve.seeds_after, curve.seeds_before))
             found.append(
-                f"{curve.name}: study and baseline have other seeds ({_seeds(curve.seeds_after)} against "
-                f"{_seeds(curve.seeds_before)}), so they are compared as two samples, not in pairs."
+                f"{curve.name}: study and baseline have other seeds ({after} against {before}), so they are compared "
+                "as two samples, not in pairs."
             )
     changed = [b for b in bases if b.lost or b.gained]
     for base in changed:
@@ -69,12 +64,8 @@ def remarks(
     return tuple(found)
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds)) or "none"
-
-
-def verdict(outcome: Outcome, curves: Sequence[CurveCheck], margin: float) -> str:
-    """One sentence."""
+def verdict(outcome: CheckOutcome, curves: Sequence[CurveCheck], margin: float) -> str:
+    """The outcome of a check with those of its curves, in one sentence."""
     parts = []
     for curve in curves:
         text = f"{curve.name} {curve.outcome}"

@@ -3,15 +3,23 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from capacity_analysis.check.alarms import Level
 from capacity_analysis.statistics.seed_tests import MeanChange, Permutation, SizeChange
 from capacity_analysis.thresholds.shift import ThresholdShift
 
-Outcome = Literal["identical", "non-inferior", "worse", "inconclusive"]
+CheckOutcome = Literal["identical", "non-inferior", "worse", "inconclusive"]
 
 
 @dataclass(frozen=True)
-class Size:
-    """One size of a curve. `change` is None with one seed; `identical`: every answer is the same."""
+class SizeCheck:
+    """One size of a curve against its baseline, accuracies as shares of 1.
+
+    Attributes:
+        label: trained parameters, and what else tells it apart.
+        before, after: mean accuracies.
+        identical: every answer is the same.
+        change: None with one seed.
+    """
 
     label: str
     trained_parameters: int
@@ -29,11 +37,14 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Design:
-    """What this check could have shown, from the standard error that it found.
+class CheckDesign:
+    """What a check could have shown, from the standard error that it found.
 
-    `smallest_drop`: called "worse" four times in five (None: no drop at all); `power`: of a drop of 5 points;
-    `seeds_needed`: for four times in five at 5 points (None: more than 50).
+    Attributes:
+        level: that "worse" is claimed at.
+        smallest_drop: called "worse" four times in five, a share of 1; None if no drop at all is.
+        power: of a drop of 5 points.
+        seeds_needed: for four times in five at 5 points; None if more than 50.
     """
 
     level: float
@@ -47,15 +58,15 @@ class CurveCheck:
     """One curve against its baseline. `change` and what follows from it are None with fewer than two seeds."""
 
     name: str
-    outcome: Outcome
+    outcome: CheckOutcome
     reason: str
-    sizes: tuple[Size, ...]
+    sizes: tuple[SizeCheck, ...]
     seeds_before: tuple[int, ...]
     seeds_after: tuple[int, ...]
     change: MeanChange | None
     permutation: Permutation | None
     dispersion: float | None
-    design: Design | None
+    design: CheckDesign | None
     thresholds: ThresholdShift | None
 
 
@@ -63,7 +74,11 @@ class CurveCheck:
 class BaseCheck:
     """The untrained model, which has no seeds: answers lost and gained, exact McNemar test.
 
-    `same_protocol`: it was evaluated as the trained runs are, not at another temperature or on other items.
+    Attributes:
+        same_protocol: it was evaluated as the trained runs are, not at another temperature or on other items.
+        before, after: accuracies, shares of 1.
+        lost, gained: answers.
+        p: two-sided.
     """
 
     name: str
@@ -77,9 +92,19 @@ class BaseCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of `capacity check`. `level`: that "worse" may be claimed at, over all curves together."""
+    """The result of `capacity check`.
 
-    outcome: Outcome
+    Attributes:
+        margin: the largest tolerated drop, a share of 1.
+        alpha: one-sided error of each claim.
+        level: that "worse" may be claimed at, over all curves together.
+        environment: what changed of it since the baseline.
+        remarks: what a reader should know besides the outcome.
+        verdict: the outcome in one sentence.
+        history: the level that a history gave; None without one.
+    """
+
+    outcome: CheckOutcome
     margin: float
     alpha: float
     level: float
@@ -88,6 +113,7 @@ class Check:
     environment: str
     remarks: tuple[str, ...]
     verdict: str
+    history: Level | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON types; shares of 1 throughout."""

@@ -1,10 +1,11 @@
 """Renders a report as Markdown, and as one HTML page that loads nothing from elsewhere."""
 
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from capacity_reports.blocks import Example, Figure, Report, Table, Text
+from capacity_reports.blocks import Block, Example, Figure, Report, Section, Table, Text
 from capacity_reports.figures import DARK, inline_svg, variable
 
 if TYPE_CHECKING:
@@ -38,39 +39,43 @@ def _template() -> "Template":
 
 def markdown(report: Report) -> str:
     """The report as Markdown: text, tables, and the words and data of figures."""
-    lines = [f"# {_plain(report.title)}", ""]
-    for section in report.sections:
-        lines += [f"## {_plain(section.title)}", ""]
-        if section.absent is not None:
-            lines += [f"Not available: {_plain(section.absent)}", ""]
-        for block in section.blocks:
-            if isinstance(block, Text):
-                mark = "- " if block.bullets else "**" if block.strong else ""
-                end = "**" if block.strong and not block.bullets else ""
-                lines += [f"{mark}{_plain(line)}{end}" + ("" if block.bullets else "\n") for line in block.lines]
-                lines += [""] if block.bullets else []
-            elif isinstance(block, Figure):
-                lines += [
-                    f"### {_plain(block.title)}",
-                    "",
-                    _plain(block.alt),
-                    "",
-                    _plain(block.caption),
-                    "",
-                    *_table(block.data),
-                ]
-            elif isinstance(block, Example):
-                lines += [f"### {_plain(block.title)}", "", *_fenced(block.prompt)]
-                for who, answer, right in block.answers:
-                    lines += [f"{_plain(who)} ({'right' if right else 'wrong'}):", "", *_fenced(answer)]
-            elif not block.exported_only:
-                lines += [
-                    f"### {_plain(block.title)}",
-                    "",
-                    *_table(block),
-                    *([_plain(block.note), ""] if block.note else []),
-                ]
-    return "\n".join(lines).rstrip() + "\n"
+    parts = [line for section in report.sections for line in _section(section)]
+    return "\n".join([f"# {_plain(report.title)}", "", *parts]).rstrip() + "\n"
+
+
+def section_markdown(section: Section) -> str:
+    """One section as Markdown, for a job page or a comment."""
+    return "\n".join(_section(section)).rstrip() + "\n"
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield from (f"## {_plain(section.title)}", "")
+    if section.absent is not None:
+        yield from (f"Not available: {_plain(section.absent)}", "")
+    for block in section.blocks:
+        yield from _block(block)
+
+
+def _block(block: Block) -> Iterator[str]:
+    match block:
+        case Text(lines=lines, bullets=True):
+            yield from (f"- {_plain(line)}" for line in lines)
+            yield ""
+        case Text(lines=lines, strong=strong):
+            mark = "**" if strong else ""
+            for line in lines:
+                yield from (f"{mark}{_plain(line)}{mark}", "")
+        case Figure():
+            yield from (f"### {_plain(block.title)}", "", _plain(block.alt), "", _plain(block.caption), "")
+            yield from _table(block.data)
+        case Example():
+            yield from (f"### {_plain(block.title)}", "", *_fenced(block.prompt))
+            for who, answer, right in block.answers:
+                yield from (f"{_plain(who)} ({'right' if right else 'wrong'}):", "", *_fenced(answer))
+        case Table(exported_only=False):
+            yield from (f"### {_plain(block.title)}", "", *_table(block))
+            if block.note:
+                yield from (_plain(block.note), "")
 
 
 def _plain(text: str) -> str:
