@@ -20,7 +20,8 @@ def chosen(model: str, adapter: str, **options: Any) -> Size:
 
 def site_of(modules: Sequence[ModuleShape], parameters: int = 10**12, biases: int = 0) -> Site:
     """A made-up model of which only the linear modules and the counts are known."""
-    sizes = dict.fromkeys(("hidden", "intermediate", "layers", "heads", "kv_heads", "head_dim", "vocabulary"), 1)
+    names = ("hidden", "intermediate", "layers", "heads", "kv_heads", "head_dim", "vocabulary", "context")
+    sizes = dict.fromkeys(names, 1)
     shape = ModelShape(
         family="toy",
         tied=True,
