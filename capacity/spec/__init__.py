@@ -1,1 +1,1 @@
-"""Frozen specs: what a run is, and what it leaves."""
+"""Frozen specs say what a run is. Typed records hold what a run leaves behind."""

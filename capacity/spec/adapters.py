@@ -1,6 +1,6 @@
-"""The part of a spec that says which update is trained.
+"""Adapter specs say which update a run trains.
 
-A kind of adapter has a class here, its sizes in `capacity.plan.kinds`, and its build in `capacity.adapters.kinds`.
+Each kind of adapter has a class here, its sizes in `capacity.plan.kinds` and its build in `capacity.adapters.kinds`.
 """
 
 from typing import Annotated, ClassVar, Literal, Self
@@ -16,15 +16,16 @@ Allocation = Literal["even", "gradient"]
 
 
 class AdapterSpec(Frozen):
-    """An update, and what the rest of the program has to know of its kind.
+    """The base class of adapter specs. It states what other modules need to know about a kind of update.
 
     Class attributes:
-        form: what the update changes. "low-rank": linear modules, by a pair B A each, so an engine loads it as a LoRA
-            adapter. "weights": the model's own weights, so it can only be merged. "hidden states": what the blocks
-            give on, so it can be neither. "none": nothing.
-        every_weight: every weight of the model is trained.
-        seed_field: the field that takes the seed of a run, so that each seed has its own random parts; None without
-            random parts.
+        form: what the update changes. "low-rank" means a product B A in each adapted linear module. An engine loads
+            such an update as a LoRA adapter. "weights" means the model's own weights. Such an update can only be
+            merged. "hidden states" means the outputs of blocks. Such an update can be neither loaded as a LoRA adapter
+            nor merged. "none" means that there is no update.
+        every_weight: True if the update trains every weight of the model.
+        seed_field: the field that holds the seed of the adapter's random parts; None if it has none. It is set to the
+            seed of the run, so each seed draws its own random parts.
     """
 
     form: ClassVar[Form]
@@ -35,21 +36,21 @@ class AdapterSpec(Frozen):
 
     @property
     def label(self) -> str:
-        """Its kind and size for progress lines and tables."""
+        """Returns the kind and size of the adapter for progress lines and tables."""
         return self.kind
 
     @property
     def tuned_as(self) -> str:
-        """The name under which its learning rate is looked up."""
+        """Returns the name under which the learning rate of this adapter is looked up."""
         return self.kind
 
     def seeded(self, seed: int) -> Self:
-        """The same adapter with the random parts of a seed."""
+        """Returns the same adapter with the random parts that belong to `seed`."""
         return self if self.seed_field is None else self.model_copy(update={self.seed_field: seed})
 
 
 class NoAdapter(AdapterSpec):
-    """The untrained model."""
+    """No adapter: the model stays untrained."""
 
     form = "none"
 
@@ -57,7 +58,10 @@ class NoAdapter(AdapterSpec):
 
 
 class Injected(AdapterSpec):
-    """An adapter that sits on linear modules. `targets`: their types ("q_proj", …); all linear modules if None."""
+    """An adapter that is attached to linear modules.
+
+    `targets` lists the types of the adapted modules ("q_proj", …). If it is None, all linear modules are adapted.
+    """
 
     form = "low-rank"
 
@@ -66,29 +70,34 @@ class Injected(AdapterSpec):
 
     @property
     def label(self) -> str:
-        """Its kind and rank."""
+        """Returns the kind and rank of the adapter."""
         return f"{self.kind} r={self.rank}"
 
 
 class Factored(Injected):
-    """An adapter between the frozen SVD factors of each weight.
+    """An adapter that trains a matrix between the frozen SVD factors of each weight.
 
-    `scaling` "paper" puts Σ on the left, U Σ R Vᵀ; "split" uses U √Σ R √Σ Vᵀ.
+    `scaling` says where the singular values Σ stand. "paper" gives U Σ R Vᵀ; "split" gives U √Σ R √Σ Vᵀ.
     """
 
     scaling: Scaling = "paper"
 
     @property
     def tuned_as(self) -> str:
-        """Its kind and scaling: another scaling makes other steps of the same rate."""
+        """Returns the kind, followed by the scaling unless that is "paper".
+
+        At one learning rate, another scaling makes other steps. So each scaling has its own tuned rates.
+        """
         return self.kind if self.scaling == "paper" else f"{self.kind}-{self.scaling}"
 
 
 class TinyLora(Factored):
-    """ΔW = U Σ (Σᵢ vᵢ Pᵢ) Vᵀ with v ∈ Rᵘ tied over each of `groups` groups (arXiv 2602.04118, equation 3).
+    """TinyLoRA is ΔW = U Σ (Σᵢ vᵢ Pᵢ) Vᵀ, where each group of modules shares one v ∈ Rᵘ.
 
-    `allocation` "even" gives every group u entries; "gradient" deals the same groups · u entries by the groups'
-    gradients at θ = 0, measured on `allocation_batches` batches of the run's own method.
+    The formula is equation 3 of arXiv 2602.04118. There are `groups` groups, so there are groups · u entries of v.
+
+    `allocation` says how the entries are dealt to the groups. "even" gives every group u entries. "gradient" deals them
+    by the gradients of the groups at θ = 0. These are measured on `allocation_batches` batches of the run's own method.
     """
 
     seed_field = "projection_seed"
@@ -104,18 +113,22 @@ class TinyLora(Factored):
 
     @property
     def label(self) -> str:
-        """Its trained parameters."""
+        """Returns the number of trained parameters, groups · u."""
         return str(self.groups * self.u)
 
 
 class LoraXs(Factored):
-    """ΔW = U Σ R Vᵀ with a free r × r matrix R of each module (arXiv 2405.17604)."""
+    """LoRA-XS is ΔW = U Σ R Vᵀ with a trained r × r matrix R for each module (arXiv 2405.17604)."""
 
     kind: Literal["lora-xs"] = "lora-xs"
 
 
 class Lora(Injected):
-    """ΔW = B A, both trained (arXiv 2106.09685); A starts uniform in ±1/√k, drawn from `init_seed`, B at zero."""
+    """LoRA is ΔW = B A, where both factors are trained (arXiv 2106.09685).
+
+    A starts uniform in ±1/√k, where k is the input width of the module, and is drawn from `init_seed`. B starts at
+    zero.
+    """
 
     seed_field = "init_seed"
 
@@ -124,7 +137,10 @@ class Lora(Injected):
 
 
 class Vera(Injected):
-    """ΔW = Λ_b B Λ_d A with A and B random, frozen and shared by all modules (arXiv 2310.11454); PEFT's build."""
+    """VeRA is ΔW = Λ_b B Λ_d A, where the diagonals Λ_b and Λ_d are trained (arXiv 2310.11454).
+
+    A and B are random, frozen and shared by all modules. PEFT builds the adapter.
+    """
 
     seed_field = "projection_seed"
 
@@ -133,10 +149,10 @@ class Vera(Injected):
 
 
 class VbLora(Injected):
-    """LoRA whose A and B are composed of vectors from one trained bank (arXiv 2405.15179); PEFT's build.
+    """VB-LoRA is LoRA whose A and B are composed of vectors from one trained bank (arXiv 2405.15179).
 
-    Every `vector_length` entries of A and B are a mixture of the `topk` best of `vectors` bank vectors.
-    The update is not zero at the start.
+    Every `vector_length` entries of A and B are a mixture of the `topk` best of `vectors` bank vectors. The update is
+    not zero at the start. PEFT builds the adapter.
     """
 
     seed_field = "init_seed"
@@ -149,9 +165,9 @@ class VbLora(Injected):
 
 
 class UniLora(Injected):
-    """LoRA whose entries are those of one trained vector of `length` entries, dealt at random (arXiv 2506.00799).
+    """Uni-LoRA is LoRA whose entries are dealt at random from one trained vector (arXiv 2506.00799).
 
-    PEFT's build. The update is not zero at the start.
+    The vector has `length` entries. The update is not zero at the start. PEFT builds the adapter.
     """
 
     seed_field = "projection_seed"
@@ -162,7 +178,7 @@ class UniLora(Injected):
 
 
 class BitFit(AdapterSpec):
-    """Every bias that the model has is trained (arXiv 2106.10199)."""
+    """BitFit trains every bias of the model and nothing else (arXiv 2106.10199)."""
 
     form = "weights"
 
@@ -170,7 +186,7 @@ class BitFit(AdapterSpec):
 
 
 class FullUpdate(AdapterSpec):
-    """Every weight of the model is trained."""
+    """Full fine-tuning trains every weight of the model."""
 
     form = "weights"
     every_weight = True
@@ -185,7 +201,10 @@ def _rising(blocks: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Steering(AdapterSpec):
-    """A vector added to what each of `blocks` gives on, of every block if None (arXiv 2505.18706)."""
+    """Steering trains a vector that is added to the output of each of `blocks` (arXiv 2505.18706).
+
+    If `blocks` is None, every block gets its own vector. Each vector has the width of the model.
+    """
 
     form = "hidden states"
 
@@ -194,7 +213,7 @@ class Steering(AdapterSpec):
 
     @property
     def label(self) -> str:
-        """Its kind and blocks."""
+        """Returns the kind and, if they are chosen, the blocks."""
         return self.kind if self.blocks is None else f"{self.kind} {','.join(map(str, self.blocks))}"
 
 

@@ -1,4 +1,4 @@
-"""What every spec is made of: immutable models, and JSON with one spelling."""
+"""All specs and records are immutable models. Their canonical JSON has exactly one spelling."""
 
 import json
 from typing import Any
@@ -7,11 +7,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """Immutable; unknown fields are errors; numbers must be finite."""
+    """The base class of immutable models. It refuses unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces, ASCII only; NaN and infinities are refused."""
+    """Returns `value` as ASCII JSON with sorted keys and without spaces.
+
+    Raises:
+        ValueError: if the value holds a NaN or an infinity.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

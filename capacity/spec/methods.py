@@ -1,4 +1,4 @@
-"""The methods: one table, a row each, from which everything that is particular to a method follows."""
+"""One table describes the training methods. Everything that is particular to a method follows from its row."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,17 +10,18 @@ Part = Literal["grpo", "rft", "warm_start"]
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """One method.
+    """The row of one method in the table of methods.
 
     Attributes:
-        words: what it trains, in a few words.
-        learns_from: where its sequences come from.
-        rate_from: the method whose tuned learning rate it takes; itself if it has a tuning of its own.
-        phases: what it trains, one after the other; a single method but for mixtures.
-        parts: the parts of a `RunSpec` that it has beside training and adapter.
-        controls_for: what a comparison with it rules out; None for the methods that are compared.
-        meant_to_learn: its accuracy is a capacity that a change can lose.
-        slowness: rank by the time that a run takes. The slowest runs start first.
+        words: what the method trains, in a few words.
+        learns_from: the source of the sequences that the method trains on.
+        rate_from: the method whose tuned learning rate this one takes. A method with a tuning of its own names itself.
+        phases: the methods that are trained one after the other. Only mixtures have more than one.
+        parts: the parts of a `RunSpec` that the method needs beside training and adapter.
+        controls_for: what a comparison with this method rules out; None if the method is no control.
+        meant_to_learn: True if the accuracy of the method shows what an update can learn. A check watches it for
+            losses.
+        slowness: the rank of the method by the time that a run takes. The slowest runs start first.
     """
 
     words: str
@@ -34,7 +35,7 @@ class MethodFacts:
 
     @property
     def sees_demonstrations(self) -> bool:
-        """The task's demonstrations take part in the training of at least one phase."""
+        """Tells whether at least one phase trains on the task's demonstrations."""
         return any(METHODS[phase].learns_from == "demonstrations" for phase in self.phases)
 
 
@@ -114,10 +115,10 @@ PAIRS: tuple[tuple[Method, Method], ...] = (
 
 
 def place(method: str) -> int:
-    """Where a method stands in lists; methods that the table does not know stand last."""
+    """Returns the place of a method in lists. Methods that the table does not know come last."""
     return next((index for index, name in enumerate(METHODS) if name == method), len(METHODS))
 
 
 def in_order(methods: set[str]) -> list[str]:
-    """Methods in the order of the table, unknown ones last and by name."""
+    """Returns the methods in the order of the table. Unknown methods come last, sorted by name."""
     return sorted(methods, key=lambda method: (place(method), method))

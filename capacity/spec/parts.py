@@ -1,4 +1,4 @@
-"""The parts of a spec beside its adapter: task, training, rollouts and evaluation."""
+"""A run spec has parts for its task, its training, its rollouts and its evaluation."""
 
 from typing import Annotated, Literal
 
@@ -20,7 +20,10 @@ _OF_DEMONSTRATIONS = ("style_bits", "style_shift")  # the options of a task that
 
 
 class TaskSpec(Frozen):
-    """A task by name, with the demonstrations that `sft` learns from ("none" for methods that see none)."""
+    """A task by its name, with the demonstrations that `sft` learns from.
+
+    `demonstrations` is "none" for methods that see no demonstrations.
+    """
 
     name: str
     demonstrations: str
@@ -28,38 +31,42 @@ class TaskSpec(Frozen):
 
     @property
     def label(self) -> str:
-        """What `parse_task` reads: "abacus?demonstrations=worked&style_bits=4"."""
+        """Returns the text that `parse_task` reads, such as "abacus?demonstrations=worked&style_bits=4"."""
         return f"{self.name}?demonstrations={self.demonstrations}{_joined(self.options)}"
 
     @property
     def problems(self) -> str:
-        """The task without its demonstrations: "gsm8k?template=boxed"."""
+        """Returns the task without its demonstrations, such as "gsm8k?template=boxed"."""
         others = {name: value for name, value in self.options.items() if name not in _OF_DEMONSTRATIONS}
         return f"{self.name}?{_joined(others)[1:]}" if others else self.name
 
     @property
     def style(self) -> str:
-        """The demonstrations with their options: "worked&style_bits=4"."""
+        """Returns the demonstrations with their options, such as "worked&style_bits=4"."""
         own = {name: value for name, value in self.options.items() if name in _OF_DEMONSTRATIONS}
         return self.demonstrations + _joined(own)
 
     def unseen(self) -> "TaskSpec":
-        """The task for a method that sees no demonstrations, so that they are no part of its runs' identity."""
+        """Returns the task as it is for a method that sees no demonstrations.
+
+        The demonstrations are then no part of the identity of the run.
+        """
         others = {name: value for name, value in self.options.items() if name not in _OF_DEMONSTRATIONS}
         return TaskSpec(name=self.name, demonstrations="none", options=others)
 
 
 class TrainingSpec(Frozen):
-    """How an update is trained. The arms of a pair differ in nothing here but the learning rate.
+    """Says how an update is trained. The runs of a pair differ in nothing here but the learning rate.
 
-    Each step sees `prompts_per_step` prompts and `samples_per_prompt` sequences of each: own samples (grpo, rft) or
-    demonstrations (sft), of at most `max_new_tokens` tokens. Adam without weight decay; the rate rises linearly
-    for `warmup_steps` and falls linearly to zero at the end.
+    Each step sees `prompts_per_step` prompts and `samples_per_prompt` sequences for each prompt. The sequences are own
+    samples (grpo, rft) or demonstrations (sft), of at most `max_new_tokens` tokens. The optimiser is Adam without
+    weight decay. The learning rate rises linearly for `warmup_steps` steps and then falls linearly to zero.
 
-    `match` says what the arms of a pair have in common beside the steps. "prompts": the same prompts in the same order
-    and equally many sequences. "sequences": as many sequences, but each demonstration of sft has a prompt of its own.
-    "tokens": the same prompts are drawn, but each step trains on the sequences of only so many of them that the run
-    has had `tokens_per_step` completion tokens a step so far.
+    `match` says what the runs of a pair have in common beside the number of steps:
+        "prompts": the runs see the same prompts in the same order, and equally many sequences.
+        "sequences": the runs see equally many sequences, but each demonstration of sft has a prompt of its own.
+        "tokens": the runs draw the same prompts, but a step trains on only some of them, at least one. It takes as many
+            as keep the mean over all steps so far within `tokens_per_step` completion tokens.
     """
 
     match: Match = "prompts"
@@ -84,19 +91,26 @@ class TrainingSpec(Frozen):
 
 
 class RftSpec(Frozen):
-    """Where `rft` and `rft-online` get their sequences: own samples at `temperature` that the grader passes."""
+    """The settings of `rft` and `rft-online`. They train on samples drawn at `temperature` that the grader passes."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
 class WarmStartSpec(Frozen):
-    """The first half of the steps of `sft+grpo`: sft at this rate. Each half has its own warm-up and decay."""
+    """The settings of the sft half of `sft+grpo`, which trains in the first half of the steps.
+
+    `learning_rate` is the rate of the sft half. Each half has its own warm-up and decay.
+    """
 
     learning_rate: Annotated[float, Field(gt=0)]
 
 
 class GrpoSpec(Frozen):
-    """GRPO's own settings: advantages by group mean and standard deviation, loss type "grpo", KL weight 0."""
+    """The settings of GRPO.
+
+    Advantages are centred by the mean and scaled by the standard deviation of their group. The loss type is "grpo", and
+    the weight of the KL term is 0.
+    """
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     loss: Literal["grpo"] = "grpo"
@@ -107,13 +121,17 @@ class GrpoSpec(Frozen):
 
 
 class RolloutSpec(Frozen):
-    """Samples, in training and evaluation, come from another engine than the trainer's own model.
+    """Says that an engine other than the trainer's own model draws the samples in training and evaluation.
 
-    `sync` says how that engine follows the update: "hot-swap" loads it anew each step as a LoRA adapter beside the
-    frozen weights; "merged" adds it to them in fp32, rounds once to the engine's dtype, and sends all of them.
-    `dtype`: of the engine's weights, the trainer's if None. `correction` weights each token's loss by p_trainer /
-    p_sampler, bounded by `cap` (see `capacity.training.importance`). KL to the sampler above `kl_warning` bits a token
-    is warned about.
+    Attributes:
+        engine: the name of the engine.
+        sync: how the engine follows the update. "hot-swap" loads it anew each step as a LoRA adapter beside the frozen
+            weights. "merged" adds it to the weights in fp32, rounds once to the dtype of the engine, and sends all
+            weights.
+        dtype: the dtype of the weights of the engine; that of the trainer if None.
+        correction: how each token's loss is weighted by p_trainer / p_sampler. See `capacity.training.importance`.
+        cap: the largest such weight.
+        kl_warning: a KL divergence to the sampler above this limit gives a warning, in bits per token.
     """
 
     engine: Literal["vllm"] = "vllm"
@@ -134,9 +152,10 @@ SYNCS: dict[Form, tuple[Sync, ...]] = {
 
 
 class EvaluationSpec(Frozen):
-    """The protocol of an evaluation: `samples_per_item` completions of each of `items` items of `split`.
+    """The protocol of an evaluation: `samples_per_item` completions are drawn for each of `items` items of `split`.
 
-    `temperature` 0 is greedy. Every run draws from the same uniforms (from `seed`), so runs are paired by item.
+    A `temperature` of 0 means greedy decoding. Every run draws from the same uniform numbers, which follow from `seed`.
+    So runs are paired by item.
     """
 
     split: Literal["validation", "test"]

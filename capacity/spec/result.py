@@ -1,4 +1,4 @@
-"""What a run leaves behind, typed: its result, its training steps, its answers."""
+"""A run leaves a result, training steps and outcomes. Each of them is a typed record."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,10 @@ Grade = Literal[0, 1]
 
 
 class Recorded(Frozen):
-    """A record that is written without the fields that were not measured. Fields of other versions are left out."""
+    """The base class of records. Fields that were not measured are not written.
+
+    Unknown fields, which other versions of the program wrote, are ignored when a record is read.
+    """
 
     model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")  # so that writing refuses them
 
@@ -22,11 +25,11 @@ class Recorded(Frozen):
 
 
 class Allocation(Recorded):
-    """How the entries of θ were dealt to groups by the gradients at θ = 0.
+    """Says how the entries of θ were dealt to groups by the gradients at θ = 0.
 
     Attributes:
-        scores: root mean square gradient of each group.
-        entries: of θ that each group got.
+        scores: the root mean square gradient of each group.
+        entries: the number of entries of θ that each group got.
         cost: what the measurement used, by the names of the costs in `Result`.
     """
 
@@ -36,35 +39,36 @@ class Allocation(Recorded):
 
 
 class Result(Recorded):
-    """Counts, costs and the accuracy of one run.
+    """The counts, costs and accuracy of one run.
 
     Attributes:
-        model_parameters: of the untrained model.
-        family: of the model.
-        base_fingerprint: SHA-256 over the untrained weights, 64 hex digits.
-        trained_parameters: scalars that the optimiser changed.
-        update_bytes: the payload of the update in its storage dtype.
-        header_bytes: the rest of its file.
-        allocation: how entries were dealt to groups, where gradients decided.
-        update_square_sum: ‖θ‖² of the trained update less its start.
-        items_digest: SHA-256 over names and contents of the items, 16 hex digits.
-        n_items: items that were asked.
-        n_correct: correct answers among `n_items` × samples per item.
-        n_strict, n_lenient: correct answers by each way of grading, for tasks that are graded twice.
-        n_unfinished: answers that were cut off at the protocol's number of tokens.
-        accuracy: share of correct answers.
-        prompts: prompts trained on, a prompt as often as it came.
-        sequences: sequences trained on.
-        sampled_sequences, sampled_tokens: drawn for the training.
-        trained_tokens: completion tokens trained on.
-        flops: floating-point operations of sampling and training.
-        heldout_code_length_bits, heldout_base_code_length_bits: bits of held-out sequences under the trained and under
-            the untrained model, summed over tokens.
-        heldout_demonstrations, heldout_tokens: how many sequences and tokens those are.
-        engine: name and version of the engine that sampled, where it was another than the trainer's model.
-        processes: that made the run together.
-        training_seconds, wall_seconds: until the update was stored, and in all.
-        worker_peak_memory_bytes: largest resident memory of the process.
+        model_parameters: the number of parameters of the untrained model.
+        family: the family of the model, such as "qwen2".
+        base_fingerprint: the SHA-256 over the untrained weights, 64 hex digits.
+        trained_parameters: the number of scalars that the optimiser changed.
+        update_bytes: the bytes of the payload of the update in its storage dtype.
+        header_bytes: the bytes of the rest of the update's file.
+        allocation: how entries were dealt to groups, if gradients decided it.
+        update_square_sum: the squared norm of the trained θ minus its start.
+        items_digest: the SHA-256 over names and contents of the items, 16 hex digits.
+        n_items: the number of items in the evaluation.
+        n_correct: the number of correct answers among `n_items` × samples per item.
+        n_strict, n_lenient: the numbers of correct answers by strict and by lenient grading, for tasks graded twice.
+        n_unfinished: the number of answers that were cut off at the token limit of the protocol.
+        accuracy: the share of correct answers, 0 to 1.
+        prompts: the number of prompts trained on. A repeated prompt counts each time.
+        sequences: the number of sequences trained on.
+        sampled_sequences, sampled_tokens: the numbers of sequences and completion tokens drawn for the training.
+        trained_tokens: the number of completion tokens trained on.
+        flops: the floating-point operations of sampling and training.
+        heldout_code_length_bits, heldout_base_code_length_bits: the code length of held-out sequences under the trained
+            and under the untrained model, in bits summed over tokens.
+        heldout_demonstrations, heldout_tokens: the numbers of held-out sequences and of their completion tokens.
+        engine: the name and version of the engine that sampled, if it was not the trainer's own model.
+        processes: the number of processes that made the run together.
+        training_seconds: the time from the start of the run until the update was stored.
+        wall_seconds: the time of the whole run.
+        worker_peak_memory_bytes: the largest resident memory of the process.
     """
 
     model_parameters: PositiveInt
@@ -100,28 +104,31 @@ class Result(Recorded):
 
 
 class Step(Recorded):
-    """Metrics of one training step, all of them from before its update.
+    """The metrics of one training step. All of them are measured before the update of the step.
 
     Attributes:
-        step: counted from 0 over the whole run.
-        phase: the method that trains, in runs of several phases.
-        loss: of the step; its unit is the objective's.
-        mean_length: completion tokens a sequence.
-        trained_tokens: completion tokens of the step.
-        entropy_bits: mean entropy of the next token.
-        kl_to_base_bits: mean KL of the model to its base, a token.
-        code_length_bits, base_code_length_bits: −log₂ p of the step's completions, summed, by model and base.
-        reward: mean over the step's samples.
-        group_hits: rewarded samples of each group.
-        dead_groups: groups whose rewards are all equal.
-        reward_bits: code length of the rewards by the Krichevsky–Trofimov estimator, a group at a time.
-        kl_to_sampler_bits: mean KL of the sampler to the trainer, a token.
-        importance_share: share of the loss that importance weights left.
-        unsolved_prompts: prompts without a correct sample (rft).
-        different_samples: different correct samples that were trained on (rft).
-        sync_seconds, sync_bytes, realised_cosine: of sending the update to another engine.
-        freshness, freshness_error, freshness_floor, divergence_ratio: of the check that this engine samples from the
-            current update; see `capacity.sampling.vllm.freshness`.
+        step: the number of the step, counted from 0 over the whole run.
+        phase: the method that trains in this step, for runs of several phases.
+        loss: the loss of the step. Its unit depends on the objective.
+        mean_length: the mean number of completion tokens per sequence.
+        trained_tokens: the number of completion tokens that the step trains on.
+        entropy_bits: the mean entropy of the next token, in bits.
+        kl_to_base_bits: the mean KL divergence of the model from its base, in bits per token.
+        code_length_bits, base_code_length_bits: the code length of the step's completions under the model and under its
+            base, −log₂ p summed over tokens.
+        reward: the mean reward of the step's samples.
+        group_hits: the number of rewarded samples in each group.
+        dead_groups: the number of groups whose rewards are all equal.
+        reward_bits: the code length of the rewards by the Krichevsky–Trofimov estimator, in bits. Each group is coded
+            by itself.
+        kl_to_sampler_bits: the mean KL divergence of the sampler from the trainer, in bits per token.
+        importance_share: the effective sample size after importance weighting, as a share of the tokens.
+        unsolved_prompts: the number of prompts without a correct sample (rft).
+        different_samples: the number of different correct samples that were trained on (rft).
+        sync_seconds, sync_bytes: the time and the amount of data that it took to send the update to another engine.
+        realised_cosine: the cosine between the realised and the intended update of the engine.
+        freshness, freshness_error, freshness_floor, divergence_ratio: the result of the check that the engine samples
+            from the current update. See `capacity.sampling.vllm.freshness`.
     """
 
     step: NonNegativeInt
@@ -151,13 +158,13 @@ class Step(Recorded):
 
 
 class Outcome(Recorded):
-    """The answers to one item, a grade and a completion each.
+    """The answers to one item. Each answer has a grade (0 or 1) and a completion.
 
     Attributes:
-        item: its name.
-        correct: the grades that count.
-        strict, lenient: the grades by each way, for tasks that are graded twice.
-        completions: what the model wrote.
+        item: the name of the item.
+        correct: the grades that count for the accuracy.
+        strict, lenient: the grades by strict and by lenient grading, for tasks that are graded twice.
+        completions: the texts that the model wrote.
     """
 
     item: str

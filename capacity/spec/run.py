@@ -1,7 +1,7 @@
-"""Frozen specs: what a run is. Everything here takes part in a run's identity; nothing else does.
+"""Frozen specs say what a run is. All of their fields, and nothing else, make up the identity of the run.
 
-A run = model × task × method × adapter × learning rate × seed under one protocol. Its identity is the SHA-256 of
-the canonical JSON of its spec, so workers, paths and devices never change it.
+A run = model × task × method × adapter × learning rate × seed under one protocol. Its identity is the SHA-256 of the
+canonical JSON of its spec. Workers, paths and devices never change it.
 """
 
 import hashlib
@@ -29,7 +29,10 @@ SCHEMA_VERSION = 3
 
 
 class RunSpec(Frozen):
-    """One run. `training` is absent for method "base", which has no adapter; each method has its own parts."""
+    """The spec of one run. `training` is None for the method "base", which has no adapter.
+
+    `grpo`, `rft` and `warm_start` are given for the methods whose row in `METHODS` names them, and only for those.
+    """
 
     schema_version: Literal[3] = 3
     model: str
@@ -47,7 +50,10 @@ class RunSpec(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_absent_rollouts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs that sample from the trainer's own model keep the JSON, and so the identity, that they always had."""
+        """Leaves `rollouts` out of the JSON if it is None.
+
+        Runs that sample from the trainer's own model so keep the identity that they had before `rollouts` existed.
+        """
         fields: dict[str, Any] = handler(self)
         if self.rollouts is None:
             fields.pop("rollouts")
@@ -76,35 +82,39 @@ class RunSpec(Frozen):
         return self
 
     def canonical_json(self) -> str:
-        """The spec as JSON with sorted keys and no spaces: what the identity is the hash of."""
+        """Returns the spec as JSON with sorted keys and without spaces. The identity is the hash of this text."""
         return canonical_json(self.model_dump(mode="json"))
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the canonical JSON, 64 hex digits."""
+        """Returns the SHA-256 of the canonical JSON, 64 hex digits."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
     @property
     def short_id(self) -> str:
-        """The first 16 hex digits of the identity: the name of the run's folder."""
+        """Returns the first 16 hex digits of the identity. The folder of the run has this name."""
         return self.identity[:16]
 
     @property
     def label(self) -> str:
-        """A short description for progress lines and tables."""
+        """Returns a short description of the run for progress lines and tables."""
         size = f"T={self.evaluation.temperature:g}" if self.training is None else self.adapter.label
         return f"{self.method} {size} seed {self.seed}"
 
 
 def _from_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 has more adapters and gave tinylora `targets` and `allocation`, whose defaults are version 1's ways."""
+    """Turns a spec of version 1 into one of version 2.
+
+    Version 2 added adapters, and gave tinylora `targets` and `allocation`. Their defaults mean what version 1 did.
+    """
     return {**raw, "schema_version": 2}
 
 
 def _from_2(raw: dict[str, Any]) -> dict[str, Any]:
-    """Version 3 knows more methods, and names the demonstrations only of methods that see them.
+    """Turns a spec of version 2 into one of version 3.
 
-    The abacus of version 2 had no fillers, and its worked demonstrations reversed the odds of all words.
+    Version 3 added methods. It names the demonstrations only for methods that see them. The abacus task of version 2
+    had no fillers, and its worked demonstrations reversed the odds of all words.
     """
     task = {**raw["task"], "options": {}}
     if not METHODS[raw["method"]].sees_demonstrations:
@@ -119,14 +129,14 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1,
 
 
 def load_spec(raw: Any, where: str) -> RunSpec:
-    """A stored spec, migrated to the current schema.
+    """Returns a stored spec, migrated to the current schema version.
 
     Args:
-        raw: the decoded JSON, whatever it is.
-        where: the file it came from, for the error.
+        raw: the decoded JSON, of any type.
+        where: the file that the JSON came from, for the error message.
 
     Raises:
-        DataError: not a spec, or of a version this program does not know.
+        DataError: if `raw` is not a spec, or has a schema version that this program does not know.
     """
     if not isinstance(raw, dict):
         raise DataError(f"{where}: not a spec")
