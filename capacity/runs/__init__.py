@@ -1,1 +1,1 @@
-"""Runs on disk: one immutable folder a run, the study around them, the points table read from them."""
+"""Complete runs on disk, and what all analyses ask about them."""

@@ -1,4 +1,4 @@
-"""The graded answers of runs as arrays: one decoder of outcomes, and one packing of them into text."""
+"""Graded answers of runs as arrays. One decoder reads outcomes, and one packing writes answers as text."""
 
 import base64
 import binascii
@@ -18,11 +18,11 @@ Shares = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answers:
-    """Which answers of a run were correct.
+    """Says which answers of a run are correct.
 
     Attributes:
-        items: names of the I items, in the order of the run.
-        correct: I × k, k samples of each item.
+        items: the names of the I items, in the order of the run.
+        correct: True for each correct answer, of shape (I, k) for k samples per item.
     """
 
     items: tuple[str, ...]
@@ -30,24 +30,31 @@ class Answers:
 
     @property
     def shares(self) -> Shares:
-        """The share of correct samples of each item, (I,)."""
+        """Returns the share of correct samples of each item, of shape (I,)."""
         return np.asarray(self.correct.mean(1), dtype=np.float64)
 
     @property
     def items_digest(self) -> str:
-        """SHA-256 of the names of the items, 16 hex digits."""
+        """Returns the SHA-256 of the names of the items, first 16 hex digits."""
         return hashlib.sha256("\n".join(self.items).encode()).hexdigest()[:16]
 
     def packed(self) -> str:
-        """One bit an answer, item by item, samples of an item in a row, eight a byte, base64."""
+        """Returns the answers as base64 text, with one bit per answer and eight answers per byte.
+
+        The bits follow item by item. The samples of an item stand next to each other.
+        """
         return base64.b64encode(np.packbits(self.correct.reshape(-1)).tobytes()).decode()
 
 
 def answers_of(outcomes: Sequence[Outcome], where: str) -> Answers:
-    """The answers that outcomes record.
+    """Returns the answers that outcomes record.
+
+    Args:
+        outcomes: the outcomes of one run, in the order of its evaluation.
+        where: the file that they came from, for the error message.
 
     Raises:
-        DataError: there are none, or items differ in their number of samples.
+        DataError: if there are no outcomes, or if items differ in their number of samples.
     """
     if not outcomes:
         raise DataError(f"{where}: no answers")
@@ -58,10 +65,10 @@ def answers_of(outcomes: Sequence[Outcome], where: str) -> Answers:
 
 
 def unpacked(text: str, count: int, where: str) -> Bits:
-    """The `count` bits that `Answers.packed` wrote, (count,).
+    """Returns the `count` bits that `Answers.packed` wrote, of shape (count,).
 
     Raises:
-        DataError: not base64, or another number of bits.
+        DataError: if `text` is not base64, or holds another number of bits.
     """
     try:
         packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)

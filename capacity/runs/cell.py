@@ -1,7 +1,7 @@
-"""Cells: runs that differ in nothing but their seeds. Whatever groups, matches, pairs or tabulates runs asks here.
+"""A cell holds the runs that differ in nothing but their seeds. Whatever groups runs by recipe asks this module.
 
-The seeds of a run are the run's own and those of its adapter's random parts (projection or initial values). The seed
-of the evaluation is none of them: it is part of the protocol.
+The seeds of a run are the run's own and those of its adapter's random parts (projection or initial values). The seed of
+the evaluation is not among them: it is part of the protocol.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ Field = str  # a dotted path in the JSON of a spec: "adapter.rank", "training.st
 
 
 class Cell:
-    """A run spec without its seeds. Equal cells have equal recipes."""
+    """A run spec without its seeds. Two cells are equal if their recipes are equal."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
@@ -27,7 +27,7 @@ class Cell:
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 of the canonical JSON of the recipe, first 16 hex digits."""
+        """Returns the SHA-256 of the canonical JSON of the recipe, first 16 hex digits."""
         return hashlib.sha256(canonical_json(self.recipe).encode()).hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
@@ -41,25 +41,31 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """A short description: "grpo 13", "base T=1"."""
+        """Returns a short description, such as "grpo 13" or "base T=1"."""
         return self.spec.label.rpartition(" seed ")[0]
 
     @cached_property
     def fields(self) -> dict[Field, Any]:
-        """Every field of the recipe by its dotted path. A list is a single value, and so is a part that is absent."""
+        """Returns every field of the recipe by its dotted path.
+
+        A list counts as one value, and so does a part that is absent.
+        """
         return dict(leaves(self.recipe))
 
     def differs(self, other: "Cell") -> dict[Field, tuple[Any, Any]]:
-        """The fields in which two cells differ, with the values of both; None stands for a field that one lacks."""
+        """Returns the fields in which two cells differ, with both values.
+
+        None stands for a field that one of the cells lacks.
+        """
         names = sorted({*self.fields, *other.fields})
         pairs = {name: (self.fields.get(name), other.fields.get(name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def apart_from(self, *fields: Field) -> str:
-        """What is left of the recipe without some fields or whole parts, as canonical JSON.
+        """Returns the recipe without some fields or whole parts, as canonical JSON.
 
-        Cells that agree in it differ in these fields alone: the sizes of a curve, the rates of a tuning, the methods
-        of a pair.
+        Cells with equal results differ in these fields alone. Examples are the sizes of a curve, the rates of a tuning
+        and the methods of a pair.
         """
         return canonical_json(
             {
@@ -71,25 +77,25 @@ class Cell:
 
 
 def seeds_of(spec: RunSpec) -> tuple[int, int]:
-    """What tells the runs of a cell apart: the seed of the run, and that of its adapter's random part.
+    """Returns the seeds that tell the runs of a cell apart: that of the run and that of its adapter's random parts.
 
-    An adapter without a random part counts as one that follows the seed of the run.
+    An adapter without random parts counts as one that takes the seed of the run.
     """
     field = spec.adapter.seed_field
     return spec.seed, spec.seed if field is None else getattr(spec.adapter, field)
 
 
 def cell_of(spec: RunSpec) -> Cell:
-    """The cell that a run with this spec belongs to."""
+    """Returns the cell that a run with this spec belongs to."""
     return Cell(spec)
 
 
 def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell, list[_Run]]:
-    """Runs by cell, in the order of their first runs; within a cell by their seeds.
+    """Groups runs by cell. Cells stand in the order of their first runs, and runs within a cell in the order of seeds.
 
     Args:
-        runs: of any type.
-        spec_of: gives the spec of one.
+        runs: objects of any type that stand for runs.
+        spec_of: a function that returns the spec of such an object.
     """
     found: dict[Cell, list[_Run]] = {}
     for run in runs:
@@ -98,19 +104,20 @@ def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell
 
 
 def telling(cells: Iterable[Cell]) -> tuple[Field, ...]:
-    """The fields in which at least two of the cells differ, by name."""
+    """Returns the fields in which at least two of the cells differ, sorted by name."""
     some = list(cells)
     return tuple(sorted({field for other in some for field in some[0].differs(other)}))
 
 
 def labels(shown: Mapping[Cell, Hashable]) -> dict[Cell, str]:
-    """What tells each cell from those that a table shows alike: "evaluation.temperature 0.5, training.steps 24".
+    """Returns what tells each cell from those that a table shows alike.
 
     Args:
-        shown: what the columns of the table say of each cell.
+        shown: the content of the table's columns for each cell.
 
     Returns:
-        The fields and values in which a cell differs from its likes; "" where the columns tell it from all others.
+        The fields and values in which a cell differs from cells with equal columns, such as "training.steps 24". The
+            text is empty for a cell whose columns differ from those of all others.
     """
     alike: dict[Hashable, list[Cell]] = {}
     for cell, columns in shown.items():
@@ -131,7 +138,7 @@ def _in_words(value: Any) -> str:
 
 
 def order(spec: RunSpec, trained_parameters: int) -> tuple[object, ...]:
-    """Where a run stands in lists: by model, task, method, size, rate, protocol and seed."""
+    """Returns the sort key of a run in lists: model, task, method, size, learning rate, protocol and seed."""
     rate = spec.training.learning_rate if spec.training else 0.0
     how = (spec.evaluation.split, spec.evaluation.temperature)
     task = (spec.task.problems, place(spec.method), spec.task.style)
@@ -139,7 +146,7 @@ def order(spec: RunSpec, trained_parameters: int) -> tuple[object, ...]:
 
 
 def leaves(value: Any, path: str = "") -> Iterable[tuple[Field, Any]]:
-    """The fields of nested JSON objects by their dotted paths. Lists and None are values."""
+    """Yields the fields of nested JSON objects by their dotted paths. Lists and None count as values."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from leaves(inner, f"{path}.{name}" if path else str(name))

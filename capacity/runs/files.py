@@ -1,4 +1,4 @@
-"""Files that are whole or absent: fsync, rename, checksums."""
+"""Writes files so that they are whole or absent, by fsync, rename and checksums."""
 
 import hashlib
 import json
@@ -20,21 +20,25 @@ _Record = TypeVar("_Record", bound=BaseModel)
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
+    """Returns the SHA-256 of a file, 64 hex digits."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON; NaN and infinities are refused."""
+    """Writes `value` as indented JSON.
+
+    Raises:
+        ValueError: if the value holds a NaN or an infinity.
+    """
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """The decoded JSON of a file.
+    """Returns the decoded JSON of a file.
 
     Raises:
-        DataError: missing or not JSON.
+        DataError: if the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -45,10 +49,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(path: Path, kind: type[_Record]) -> _Record:
-    """A JSON file as a record of this type.
+    """Reads a JSON file as a record of type `kind`.
 
     Raises:
-        DataError: missing, not JSON, or not such a record; the field is named.
+        DataError: if the file is missing, is not JSON, or is not such a record. The message names the field.
     """
     try:
         return kind.model_validate(read_json(path))
@@ -57,10 +61,10 @@ def read_record(path: Path, kind: type[_Record]) -> _Record:
 
 
 def read_records(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
-    """The records of a JSONL file, one a line.
+    """Reads the records of a JSONL file, which has one record per line.
 
     Raises:
-        DataError: missing, or a line that is not such a record; its number and the field are named.
+        DataError: if the file is missing, or a line is not such a record. The message names the line and the field.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -80,7 +84,7 @@ def _record(line: str, kind: type[_Record], where: str) -> _Record:
 
 
 def _first(error: ValidationError) -> str:
-    """The first fault of a record: the field, its value, and what it must be."""
+    """Describes the first fault of a record: the field, its value, and what the value must be."""
     fault = error.errors()[0]
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] == "json_invalid":
@@ -89,7 +93,7 @@ def _first(error: ValidationError) -> str:
 
 
 def write_records(path: Path, records: Sequence[BaseModel]) -> None:
-    """Writes one compact JSON object a line."""
+    """Writes each record as one line of compact JSON."""
     with path.open("w", encoding="utf-8") as handle:
         for record in records:
             text = json.dumps(record.model_dump(mode="json"), separators=(",", ":"), allow_nan=False)
@@ -97,10 +101,10 @@ def write_records(path: Path, records: Sequence[BaseModel]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file by `text`; a reader sees the old or the new one, never a part.
+    """Replaces the content of a file by `text`. A reader sees either the old or the new content, never a part.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: if the file cannot be written.
     """
     if not path.name:
         raise DataError(f"{str(path)!r}: not the name of a file")
@@ -122,10 +126,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder`, in one step, when the context ends well; else nothing is left.
+    """Gives a temporary folder that becomes `folder`, in one step, when the context ends without an error.
+
+    After an error, nothing is left of the temporary folder.
 
     Raises:
-        DataError: `folder` exists already, or cannot be made.
+        DataError: if `folder` exists already, or cannot be made.
     """
     if folder.exists():
         raise DataError(f"{folder} exists already: choose another, or remove it")
@@ -151,7 +157,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Writes the checksums of all files of a finished folder and makes everything durable."""
+    """Writes the checksums of all files of a finished folder and makes the folder durable on disk."""
     files = sorted(p for p in folder.iterdir() if p.name != CHECKSUMS)
     write_json(folder / CHECKSUMS, {p.name: sha256_file(p) for p in files})
     for path in [*files, folder / CHECKSUMS, folder]:
@@ -159,7 +165,7 @@ def seal(folder: Path) -> None:
 
 
 def publish(folder: Path, destination: Path) -> None:
-    """Moves a sealed folder to its place in one step. If another is there already, that one stays."""
+    """Moves a sealed folder to `destination` in one step. A folder that is there already stays."""
     try:
         folder.rename(destination)
     except OSError:
@@ -173,7 +179,7 @@ def verify(folder: Path) -> None:
     """Checks every file of a sealed folder against its checksum.
 
     Raises:
-        DataError: names the first file that is missing, extra or changed.
+        DataError: if a file is missing, unexpected or changed. The message names the first such file.
     """
     sums = read_json(folder / CHECKSUMS)
     if not isinstance(sums, Mapping):

@@ -1,4 +1,4 @@
-"""The environment a run was made in: sources it depends on, library versions, device kind, dtype."""
+"""The fingerprint of a run records the sources, library versions, device kind and dtype that it was made with."""
 
 import ast
 import hashlib
@@ -18,7 +18,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Fingerprint(Frozen):
-    """Two runs may stand in one table if their specs differ as planned and their fingerprints not at all."""
+    """The environment of a run. Runs may stand in one table only if their fingerprints are equal."""
 
     sources: str
     versions: dict[str, str]
@@ -27,11 +27,11 @@ class Fingerprint(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, first 16 hex digits."""
+        """Returns the SHA-256 of the canonical JSON, first 16 hex digits."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:16]
 
     def difference(self, other: "Fingerprint") -> str:
-        """What differs, in words: "torch 2.12.0 → 2.13.0, sources"."""
+        """Describes in words what differs, such as "torch 2.12.0 → 2.13.0, sources"."""
         parts = [
             f"{name} {self.versions.get(name, 'none')} → {other.versions.get(name, 'none')}"
             for name in sorted({*self.versions, *other.versions})
@@ -43,9 +43,10 @@ class Fingerprint(Frozen):
 
 @cache
 def source_digest() -> str:
-    """SHA-256 over what a run depends on in this package: the code that it reaches by imports, and the shipped models.
+    """Returns a SHA-256 over the code of this package that a run reaches by imports, and over the shipped models.
 
-    Code counts by its syntax trees without docstrings, comments and layout, so prose never makes a run stale.
+    Code counts by its syntax trees without docstrings, comments and layout. So a change of prose never makes runs
+    stale.
     """
     digest = hashlib.sha256()
     for name, tree in sorted(reached(_ENTRIES).items()):
@@ -59,7 +60,10 @@ def source_digest() -> str:
 
 
 def reached(entries: Sequence[str]) -> dict[str, ast.Module]:
-    """The modules of this package that `entries` import, at once or when they run, with their syntax trees."""
+    """Returns the modules of this package that `entries` import, directly or not, with their syntax trees.
+
+    Imports inside functions count too.
+    """
     found: dict[str, ast.Module] = {}
     open_names = list(entries)
     while open_names:
@@ -72,7 +76,7 @@ def reached(entries: Sequence[str]) -> dict[str, ast.Module]:
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """Names that may be modules of this package. What is imported for type checkers alone does not run."""
+    """Yields names that may be modules of this package. Imports for type checkers alone do not count."""
     open_nodes: list[ast.AST] = [tree]
     while open_nodes:
         node = open_nodes.pop()
@@ -87,9 +91,9 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def syntax(node: Any) -> str:
-    """A syntax tree as text, without docstrings and positions.
+    """Returns a syntax tree as text, without docstrings and positions.
 
-    Fields that are absent or empty are left out: newer versions of Python add such fields.
+    Fields that are absent or empty are left out, because newer versions of Python add such fields.
     """
     if isinstance(node, list):
         return f"[{','.join(map(syntax, node))}]"
@@ -103,7 +107,12 @@ def syntax(node: Any) -> str:
 
 
 def current(device: str, dtype: str) -> Fingerprint:
-    """The fingerprint of runs made here and now on `device` ("cpu", "cuda") with base weights in `dtype`."""
+    """Returns the fingerprint of runs that this process makes.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: the dtype of the base weights.
+    """
     versions = {}
     for name in LIBRARIES:
         try:

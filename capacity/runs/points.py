@@ -1,4 +1,4 @@
-"""The points table: one row a run, what every analysis starts from."""
+"""The points table has one row per run. Every analysis starts from it."""
 
 import csv
 import io
@@ -26,23 +26,31 @@ COSTS = (
 
 
 def protocol_name(evaluation: EvaluationSpec) -> str:
-    """The evaluation protocol as one word: "T1-k1-n24-s0" (temperature, samples, new tokens, seed)."""
+    """Returns the evaluation protocol as one word, such as "T1-k1-n24-s0".
+
+    The numbers are the temperature, the samples per item, the limit of new tokens and the seed.
+    """
     return f"T{evaluation.temperature:g}-k{evaluation.samples_per_item}-n{evaluation.max_new_tokens}-s{evaluation.seed}"
 
 
 def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row a run, with the columns of `COLUMNS` and `COSTS`.
+    """Returns one row per run, with the columns of `COLUMNS` and `COSTS`.
 
-    `update_bytes` is the payload; `n_correct` counts correct samples among `n_items` × `samples_per_item`;
-    `demonstrations` is "none" for methods that see none. `run` is the name of the run's folder, `cell` that of its
-    cell, `recipe` the spec without seeds as canonical JSON. `items` is the digest of the names of the items, `answers`
-    a bit for each answer (`capacity.runs.answers`). So a table says as much as the folder it was written from.
+    A table of these rows says as much as the study folder that it was written from. These columns need explanation:
+        update_bytes: the bytes of the payload of the update.
+        n_correct: the number of correct samples among `n_items` × `samples_per_item`.
+        demonstrations: the style of the demonstrations; "none" for methods that see none.
+        run: the name of the run's folder.
+        cell: the identity of the run's cell.
+        recipe: the spec without seeds, as canonical JSON.
+        items: the digest of the names of the items.
+        answers: one bit per answer, packed as in `capacity.runs.answers`.
     """
     return [point(study, run.spec, run.result, run.answers) for run in runs]
 
 
 def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[str, Any]:
-    """One row: what `points` writes of a run with this spec, result and answers."""
+    """Returns the row of a run with this spec, result and answers. `points` explains the columns."""
     cell = cell_of(spec)
     return {
         "study": study,
@@ -74,7 +82,7 @@ def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[s
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV text with a header; absent values are empty."""
+    """Returns the rows as CSV text with a header. Absent values are empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS + COSTS, lineterminator="\n")
     writer.writeheader()

@@ -1,10 +1,10 @@
-"""What this process has used of the machine. No torch."""
+"""Measures what this process has used of the machine. It does not import torch."""
 
 import resource
 import sys
 
 
 def peak_memory() -> int:
-    """Its largest resident memory so far, bytes."""
+    """Returns the largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

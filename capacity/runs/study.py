@@ -1,11 +1,11 @@
-"""A study folder: run folders, a lock, and what failed.
+"""A study folder holds run folders, a lock, and the diagnoses of runs that failed.
 
-    STUDY/plan.json          what was to be run
-    STUDY/runs/<identity>/   complete runs, immutable, checksummed
-    STUDY/failed/<identity>.json   the diagnosis of runs that failed
-    STUDY/partial/   runs in the making; whatever a crash leaves here is thrown away
+    STUDY/plan.json                the specs that were planned
+    STUDY/runs/<identity>/         complete runs, immutable, with checksums
+    STUDY/failed/<identity>.json   the diagnoses of runs that failed
+    STUDY/partial/                 unfinished runs; what a crash leaves here is deleted
 
-Studies merge by copying run folders.
+Copying run folders from one study to another merges the studies.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ State = Literal["complete", "stale", "missing"]
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run read from its folder."""
+    """A complete run that was read from its folder."""
 
     folder: Path
     spec: RunSpec
@@ -42,28 +42,29 @@ class Run:
     result: Result
 
     def outcomes(self) -> tuple[Outcome, ...]:
-        """The answers to each item, in the order of the evaluation.
+        """Returns the answers to each item, in the order of the evaluation.
 
         Raises:
-            DataError: a line that is not an outcome.
+            DataError: if a line of the file is not an outcome.
         """
         return files.read_records(self.folder / "outcomes.jsonl", Outcome)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """The metrics of each training step; none for the base.
+        """Returns the metrics of each training step. The base has no steps.
 
         Raises:
-            DataError: a line that is not a step.
+            DataError: if a line of the file is not a step.
         """
         return files.read_records(self.folder / "metrics.jsonl", Step)
 
     @cached_property
     def answers(self) -> Answers:
-        """Which answers were correct, as an array.
+        """Returns the graded answers as an array.
 
         Raises:
-            DataError: as `outcomes`; no answers, or another number of samples an item than the protocol asks for.
+            DataError: if a line is not an outcome, or there are no answers. Also if the number of samples per item
+                differs from that of the protocol.
         """
         found = answers_of(self.outcomes(), str(self.folder / "outcomes.jsonl"))
         if found.correct.shape[1] != self.spec.evaluation.samples_per_item:
@@ -73,7 +74,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that gave no result: its diagnosis. `run`: the name that its folder would have."""
+    """The diagnosis of a run that gave no result. `run` is the name that its folder would have."""
 
     run: str
     label: str
@@ -82,23 +83,23 @@ class Failure:
 
 
 class Study:
-    """One study folder. Reading needs no lock; whoever adds runs holds it."""
+    """One study folder. Reading needs no lock. A process that adds runs holds the lock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def runs_folder(self) -> Path:
-        """Where complete runs are."""
+        """Returns the folder of the complete runs."""
         return self.folder / "runs"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the study for writing. The system frees the lock of a process that dies.
+        """Holds the lock of the study for writing. The system frees the lock of a process that dies.
 
         Raises:
-            StudyLockedError: another process works on this study.
-            DataError: the folder cannot be made.
+            StudyLockedError: if another process works on this study.
+            DataError: if the folder cannot be made.
         """
         try:
             for name in ("runs", "failed"):
@@ -123,14 +124,14 @@ class Study:
             lock.release()
 
     def path_of(self, spec: RunSpec) -> Path:
-        """The folder of a run, whether it exists or not."""
+        """Returns the folder of a run with this spec. The folder need not exist."""
         return self.runs_folder / spec.short_id
 
     def read(self, folder: Path) -> Run:
-        """A run, after checking every file's checksum.
+        """Reads a run after it has checked the checksum of every file.
 
         Raises:
-            DataError: unreadable or corrupt; the file is named.
+            DataError: if a file is unreadable or corrupt. The message names it.
         """
         files.verify(folder)
         stored = files.read_json(folder / "spec.json")
@@ -146,10 +147,12 @@ class Study:
         return Run(folder, spec, fingerprint, files.read_record(folder / "result.json", Result))
 
     def runs(self) -> list[Run]:
-        """All complete runs, ordered by what they are: model, task, method, size, rate and seed; equal ones by name.
+        """Returns all complete runs, sorted by model, task, method, size, learning rate, protocol and seed.
+
+        Runs that are equal in all of these are sorted by the names of their folders.
 
         Raises:
-            DataError: no such study, or a run folder that is unreadable or corrupt.
+            DataError: if there is no such study, or a run folder is unreadable or corrupt.
         """
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: no such study folder")
@@ -159,10 +162,13 @@ class Study:
         return sorted(found, key=lambda run: order(run.spec, run.result.trained_parameters))
 
     def find(self, spec: RunSpec, fingerprint: Fingerprint) -> tuple[State, Run | None]:
-        """Whether a run is here and was made in this environment.
+        """Returns the state of a run in this study, and the run itself if it is there.
+
+        The state is "complete" if the run was made with this fingerprint, "stale" if with another one, and else
+        "missing".
 
         Raises:
-            DataError: its folder is unreadable or corrupt.
+            DataError: if the folder of the run is unreadable or corrupt.
         """
         folder = self.path_of(spec)
         run = self.read(folder) if folder.is_dir() else self._migrated(spec)
@@ -171,22 +177,22 @@ class Study:
         return ("complete" if run.fingerprint == fingerprint else "stale"), run
 
     def _migrated(self, spec: RunSpec) -> Run | None:
-        """The run with this spec under the name of an older schema version."""
+        """Returns the run with this spec under the identity of an older schema version; None if there is none."""
         if not MIGRATIONS or not self.runs_folder.is_dir():
             return None
         return next((run for run in self.runs() if run.spec == spec), None)
 
     def write_plan(self, specs: Sequence[RunSpec]) -> None:
-        """Adds what is to be run to `plan.json`, so that a reader can tell what is missing."""
+        """Adds specs to `plan.json`, so that a reader can tell which runs are missing."""
         planned = {s.identity: s for s in [*self.plan(), *specs]}
         text = json.dumps([s.model_dump(mode="json") for s in planned.values()], indent=1)
         files.write_atomically(self.folder / "plan.json", text + "\n")
 
     def plan(self) -> list[RunSpec]:
-        """What was to be run.
+        """Returns the specs that were planned.
 
         Raises:
-            DataError: the plan is unreadable.
+            DataError: if the plan is unreadable.
         """
         path = self.folder / "plan.json"
         if not path.exists():
@@ -197,10 +203,10 @@ class Study:
         return [load_spec(raw, str(path)) for raw in stored]
 
     def failures(self) -> list[Failure]:
-        """What failed the last time it was tried.
+        """Returns the runs that failed when they were last tried.
 
         Raises:
-            DataError: a record is unreadable; it can be removed.
+            DataError: if a record is unreadable. It can be removed.
         """
         found = []
         for path in sorted((self.folder / "failed").glob("*.json")):
@@ -219,9 +225,13 @@ class Study:
         outcomes: Sequence[Outcome],
         artifact: bytes | None,
     ) -> Path:
-        """Writes a complete run: in `partial/`, sealed, then moved to its place in one step.
+        """Adds a complete run and returns its folder.
 
-        `artifact`: the trained update as stored, with the recipe that rebuilds it; None for a run without one.
+        The run is written to `partial/`, sealed, and then moved to its place in one step. `artifact` holds the trained
+        update as stored, with the recipe that rebuilds it. It is None for a run without an update.
+
+        Raises:
+            DataError: if the study has this run from another environment.
         """
         partial = self.folder / "partial" / spec.short_id
         shutil.rmtree(partial, ignore_errors=True)
@@ -242,7 +252,7 @@ class Study:
         return destination
 
     def add_failure(self, spec: RunSpec, message: str, traceback: str) -> None:
-        """Keeps the diagnosis of a run that failed; it is tried again the next time."""
+        """Keeps the diagnosis of a run that failed. The run is tried again the next time."""
         record = {
             "label": spec.label,
             "message": message,
@@ -254,10 +264,10 @@ class Study:
 
 
 def one_fingerprint(runs: Sequence[Run], where: Path, *, allow_mixed: bool = False) -> None:
-    """Refuses runs made in different environments, unless allowed.
+    """Checks that all runs were made in one environment, unless `allow_mixed` is True.
 
     Raises:
-        DataError: says what differs.
+        DataError: if two runs differ in their environment. The message says what differs.
     """
     for run in runs[1:]:
         if run.fingerprint != runs[0].fingerprint and not allow_mixed:
