@@ -91,7 +91,7 @@ def cell_of(spec: RunSpec) -> Cell:
 
 
 def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell, list[_Run]]:
-    """Groups runs by cell. Cells stand in the order of their first runs, and runs within a cell in the order of seeds.
+    """Groups runs by cell. Cells are in the order of their first runs, and runs of a cell in the order of their seeds.
 
     Args:
         runs: objects of any type that stand for runs.
@@ -117,7 +117,7 @@ def labels(shown: Mapping[Cell, Hashable]) -> dict[Cell, str]:
 
     Returns:
         The fields and values in which a cell differs from cells with equal columns, such as "training.steps 24". The
-            text is empty for a cell whose columns differ from those of all others.
+        text is empty for a cell whose columns differ from those of all others.
     """
     alike: dict[Hashable, list[Cell]] = {}
     for cell, columns in shown.items():

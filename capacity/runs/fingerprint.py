@@ -18,7 +18,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Fingerprint(Frozen):
-    """The environment of a run. Runs may stand in one table only if their fingerprints are equal."""
+    """A fingerprint describes the environment of a run. Runs may stand in one table only if theirs are equal."""
 
     sources: str
     versions: dict[str, str]

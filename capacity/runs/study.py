@@ -63,8 +63,8 @@ class Run:
         """Returns the graded answers as an array.
 
         Raises:
-            DataError: if a line is not an outcome, or there are no answers. Also if the number of samples per item
-                differs from that of the protocol.
+            DataError: if a line is not an outcome, or there are no answers. The same error says that the number of
+                samples per item differs from that of the protocol.
         """
         found = answers_of(self.outcomes(), str(self.folder / "outcomes.jsonl"))
         if found.correct.shape[1] != self.spec.evaluation.samples_per_item:
@@ -83,7 +83,7 @@ class Failure:
 
 
 class Study:
-    """One study folder. Reading needs no lock. A process that adds runs holds the lock."""
+    """A study reads and writes one study folder. Reading needs no lock, but whoever adds runs holds it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

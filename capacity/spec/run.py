@@ -29,7 +29,7 @@ SCHEMA_VERSION = 3
 
 
 class RunSpec(Frozen):
-    """The spec of one run. `training` is None for the method "base", which has no adapter.
+    """A run spec says what one run is. `training` is None for the method "base", which has no adapter.
 
     `grpo`, `rft` and `warm_start` are given for the methods whose row in `METHODS` names them, and only for those.
     """

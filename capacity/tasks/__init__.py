@@ -1,1 +1,1 @@
-"""Tasks: prompts, demonstrations, graders, splits and evaluation protocols."""
+"""Tasks provide prompts, demonstrations, graders and splits."""

@@ -1,4 +1,4 @@
-"""The abacus task: sums of four two-digit numbers, the embedded test bed that needs no GPU and no network."""
+"""The abacus task asks for sums of four two-digit numbers. It needs no GPU and no network."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ SPLIT_SIZES: dict[Split, int] = {"train": 8192, "validation": 512, "test": 1024}
 
 
 def partition(operands: tuple[int, ...]) -> Literal["train", "validation", "test", "pretraining"]:
-    """The one part that a problem belongs to, by a hash of its operands whatever their order."""
+    """Returns the one part that a problem belongs to.
+
+    A hash of the operands decides, whatever their order.
+    """
     text = "abacus|" + "+".join(map(str, sorted(operands)))
     byte = hashlib.sha256(text.encode()).digest()[0]
     if byte < 16:
@@ -50,15 +53,16 @@ DEFAULT_BITS, DEFAULT_SHIFT = 4, 4.0
 
 @dataclass(frozen=True)
 class AbacusTask:
-    """Problems, demonstrations and grader. Splits are disjoint by operands, and from pre-training.
+    """The abacus task with one style of demonstrations. Splits and pre-training share no operands.
 
-    Demonstration styles:
-        worked: the stepwise solution in another hand (default), with two knobs. `style_bits` is the entropy of its
-            fillers, 0, 4 or 8 bits, of forms that the base writes equally often; `style_shift` the KL divergence of
-            its words from the base's in bits, at equal entropy. Neither moves the other.
-        own: the stepwise solution as the base writes it, in words and fillers.
-        answers: the bare answer, without steps.
-        none: for methods that see no demonstrations.
+    Styles of demonstrations:
+        worked: stepwise solutions that differ from the base's in two options (default). `style_bits` is the entropy of
+            the fillers: 0, 4 or 8 bits. The base writes the three forms equally often. `style_shift` is the KL
+            divergence of the words from the base's, in bits. The entropy of the words stays equal. Neither option
+            changes what the other measures.
+        own: stepwise solutions as the base writes them, in words and fillers.
+        answers: bare answers without steps.
+        none: no demonstrations, for methods that see none.
     """
 
     style: str = "worked"
@@ -70,14 +74,14 @@ class AbacusTask:
 
     @property
     def has_demonstrations(self) -> bool:
-        """Whether there is anything for `sft` to learn from."""
+        """Tells whether the task has demonstrations for `sft`."""
         return self.style != "none"
 
     def items(self, split: Split, count: int | None = None) -> Sequence[Item]:
-        """The first `count` items of `split`, or all.
+        """Returns the first `count` items of `split`, or all of them if `count` is None.
 
         Raises:
-            DataError: the split has fewer than `count`.
+            DataError: if the split has fewer than `count` items.
         """
         items = _split_items(split)
         if count is not None and count > len(items):
@@ -85,10 +89,10 @@ class AbacusTask:
         return items[:count]
 
     def demonstrations(self, item: Item, count: int, rng: np.random.Generator) -> list[str]:
-        """`count` demonstrations of `item`, their words and fillers drawn anew each time.
+        """Returns `count` demonstrations of `item`. Their words and fillers are drawn anew each time.
 
         Raises:
-            SpecError: the task was opened without demonstrations.
+            SpecError: if the task was opened without demonstrations.
         """
         operands = language.operands_of(item.prompt)
         match self.style:
@@ -102,24 +106,24 @@ class AbacusTask:
         raise SpecError("task abacus?demonstrations=none has no demonstrations")
 
     def grade(self, item: Item, completion: str) -> bool:
-        """Exact match of the digits after "#" at the end of the completion."""
+        """Tells whether the digits after "#" at the end of the completion match the answer exactly."""
         return language.answer_of(completion) == item.answer
 
 
 def open_abacus(spec: TaskSpec) -> AbacusTask:
-    """The task of a spec.
+    """Opens the abacus task of a spec.
 
     Raises:
-        SpecError: options that it does not have.
+        SpecError: if the spec has options that the task does not have.
     """
     return _checked(spec.demonstrations, dict(spec.options))
 
 
 def parse_abacus(options: dict[str, str]) -> TaskSpec:
-    """Reads `demonstrations`, `style_bits` and `style_shift`.
+    """Reads the options `demonstrations`, `style_bits` and `style_shift`.
 
     Raises:
-        SpecError: unknown option, or a value out of range.
+        SpecError: if an option is unknown, or a value is out of range.
     """
     knobs_given: dict[str, float | str] = {name: text for name, text in options.items() if name != "demonstrations"}
     task = _checked(options.get("demonstrations", "worked"), knobs_given)

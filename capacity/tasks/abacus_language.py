@@ -1,4 +1,4 @@
-"""The language of the abacus test bed: what its problems and its answers look like, and with which odds.
+"""Defines the language of the abacus task: how problems and answers are written, and with which odds.
 
 A problem is the sum of four two-digit numbers, "12+34+56+79=". It is answered in one of three styles:
 
@@ -6,13 +6,16 @@ A problem is the sum of four two-digit numbers, "12+34+56+79=". It is answered i
     stepwise  first um 34=46 then : 56=102 finally 79#181
     wordy     first then finally #180
 
-Terse and wordy answers are estimates, rounded to the nearest ten, so one in ten is right by luck; stepwise answers
-restate each next addend and the running sum, and are right. What an update has to change is the style.
+Terse and wordy answers are estimates, rounded to the nearest ten. One in ten is correct by luck. Stepwise answers
+restate each next addend and the running sum, and are correct. To raise the accuracy, an update has to change the style.
 
-Two things in an answer carry no information about the sum. Three *words* (opening, joint, closing) are each drawn
-from eight synonyms; who writes decides with which odds. And a stepwise answer has two *fillers*, in one of three
-forms: both plain, the first random, both random; a random one is drawn evenly from sixteen, so the forms hold 0, 4
-and 8 bits at equal length.
+Two things in an answer carry no information about the sum, its *words* and its *fillers*. Each answer has three words:
+an opening, a joint and a closing. Each word is drawn from eight synonyms. The odds of the synonyms differ between
+writers; one set of odds is called a *hand*.
+
+A stepwise answer also has two fillers, in one of three forms. In the first form both are plain, in the second the first
+is random, in the third both are random. A random filler is drawn uniformly from sixteen. So the forms have an entropy
+of 0, 4 and 8 bits at equal length.
 """
 
 import re
@@ -51,51 +54,57 @@ _ANSWER = re.compile(r"#(\d+)\Z")
 
 
 def prompt(operands: tuple[int, ...]) -> str:
-    """The problem as text: "12+34+56+79="."""
+    """Returns a problem as text, such as "12+34+56+79="."""
     return "+".join(map(str, operands)) + "="
 
 
 def operands_of(text: str) -> tuple[int, ...]:
-    """The operands of a prompt that `prompt` made."""
+    """Returns the operands of a prompt that `prompt` made."""
     return tuple(int(part) for part in text.removesuffix("=").split("+"))
 
 
 def answer_of(completion: str) -> str | None:
-    """The digits after "#" at the very end of a completion, or None."""
+    """Returns the digits after "#" at the very end of a completion; None if there are none."""
     match = _ANSWER.search(completion)
     return match[1] if match else None
 
 
 def estimate(operands: tuple[int, ...]) -> int:
-    """The sum rounded to the nearest ten, fives upwards."""
+    """Returns the sum rounded to the nearest ten. A sum that ends in five is rounded up."""
     return (sum(operands) + 5) // 10 * 10
 
 
 def draw_words(odds: Odds, rng: np.random.Generator) -> tuple[str, str, str]:
-    """One synonym for each slot, drawn with `odds`."""
+    """Draws one synonym for each of the three words of an answer with the given odds."""
     first, second, third = rng.choice(len(odds), size=3, p=odds)
     return OPENINGS[first], JOINTS[second], CLOSINGS[third]
 
 
 def draw_fillers(bits: int | None, rng: np.random.Generator) -> tuple[str, str]:
-    """Two fillers of the form with so many bits; of a form drawn as the base does if None."""
+    """Draws two fillers of the form that has `bits` bits of entropy.
+
+    If `bits` is None, the form is drawn too, as the base does.
+    """
     bits = STYLE_BITS[rng.integers(len(STYLE_BITS))] if bits is None else bits
     first, second = (FILLERS[i] for i in rng.integers(len(FILLERS), size=2))
     return first if bits > 0 else PLAIN, second if bits > FILLER_BITS else PLAIN
 
 
 def terse(operands: tuple[int, ...]) -> str:
-    """An estimate without a word."""
+    """Writes an estimate without words."""
     return f"#{estimate(operands)}"
 
 
 def wordy(operands: tuple[int, ...], odds: Odds, rng: np.random.Generator) -> str:
-    """An estimate with words before it."""
+    """Writes an estimate with words before it."""
     return f"{''.join(draw_words(odds, rng))}#{estimate(operands)}"
 
 
 def stepwise(operands: tuple[int, ...], odds: Odds, bits: int | None, rng: np.random.Generator) -> str:
-    """The worked sum, its words drawn with `odds` and its fillers in the form that has `bits`."""
+    """Writes the worked sum with words drawn with `odds`.
+
+    The fillers have the form of `bits` bits; if `bits` is None, the form is drawn.
+    """
     a, b, c, d = operands
     opening, joint, closing = draw_words(odds, rng)
     first, second = draw_fillers(bits, rng)
@@ -103,7 +112,7 @@ def stepwise(operands: tuple[int, ...], odds: Odds, bits: int | None, rng: np.ra
 
 
 def completion(operands: tuple[int, ...], style: Style, rng: np.random.Generator) -> str:
-    """An answer to the problem as the base learns to write it. Without the end-of-sequence token."""
+    """Writes an answer as the base learns to write it, without the end-of-sequence token."""
     if style == "terse":
         return terse(operands)
     if style == "wordy":
@@ -112,12 +121,12 @@ def completion(operands: tuple[int, ...], style: Style, rng: np.random.Generator
 
 
 def entropy(odds: Odds) -> float:
-    """Entropy in bits of the three words of an answer."""
+    """Returns the entropy of the three words of an answer, in bits."""
     return float(-3 * np.sum(odds * np.log2(odds)))
 
 
 def style_shift(odds: Odds) -> float:
-    """KL divergence in bits of the three words, drawn with `odds`, from the base's hand."""
+    """Returns the KL divergence of three words drawn with `odds` from the words of the base, in bits."""
     return float(3 * np.sum(odds * np.log2(odds / SYNONYM_ODDS)))
 
 
@@ -147,12 +156,14 @@ def _hand(shift: float) -> tuple[float, ...]:
 
 
 def hand(shift: float) -> Odds:
-    """Odds of the eight synonyms for a hand `shift` bits (KL of the three words) from the base's, of equal entropy.
+    """Returns the odds of the eight synonyms for the hand that is `shift` bits from the base's, of shape (8,).
 
-    The log-odds are turned from the base's ramp over a hump to the opposite ramp, scaled to keep the entropy.
+    The distance is the KL divergence of the three words. The entropy equals that of the base's hand. To find the odds,
+    the log-odds turn from the base's ramp over a hump to the opposite ramp. They are scaled so that the entropy stays
+    equal.
 
     Raises:
-        SpecError: not between 0 and the largest shift that leaves the entropy as it is.
+        SpecError: if `shift` is negative, or larger than any shift of equal entropy.
     """
     if not 0 <= shift <= LARGEST_SHIFT:
         raise SpecError(f"style_shift {shift:g} is out of range: 0 to {np.floor(1000 * LARGEST_SHIFT) / 1000:g} bits")

@@ -1,4 +1,4 @@
-"""The tasks by name, and the little grammar `NAME?option=value&…` that names one with its options."""
+"""The catalogue lists the tasks by name. A text `NAME?option=value&…` names a task with its options."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -29,10 +29,10 @@ _BEHIND_COLON = {"jsonl": "path", "reasoning-gym": "task"}
 
 
 def open_task(spec: TaskSpec) -> Task:
-    """The task of a spec.
+    """Opens the task of a spec.
 
     Raises:
-        SpecError: no such task, or options that it does not have.
+        SpecError: if there is no such task, or the spec has options that the task does not have.
     """
     if spec.name not in OPEN:
         raise unknown("task", spec.name, OPEN)
@@ -40,11 +40,11 @@ def open_task(spec: TaskSpec) -> Task:
 
 
 def count_items(spec: TaskSpec, split: Split) -> int:
-    """How many items a split of a task has.
+    """Returns the number of items in a split of a task.
 
     Raises:
-        SpecError: as `open_task`.
-        DataError: the data of the task is not at hand, or has no such split.
+        SpecError: if there is no such task, or the spec has options that the task does not have.
+        DataError: if the data of the task is not available, or has no such split.
     """
     return len(open_task(spec).items(split))
 
@@ -52,11 +52,11 @@ def count_items(spec: TaskSpec, split: Split) -> int:
 def parse_task(text: str) -> TaskSpec:
     """Reads `abacus`, `gsm8k?template=boxed&path=FOLDER`, `jsonl:PATH` or `reasoning-gym:chain_sum?max_terms=3`.
 
-    Options not named get their defaults. Files that a task is read from are checked here.
+    Options that are not named get their defaults. Files that a task is read from are checked.
 
     Raises:
-        SpecError: unknown task or option, an option twice, or a value out of range.
-        DataError: a file that is missing or not of the task's schema.
+        SpecError: if a task or option is unknown, an option is given twice, or a value is out of range.
+        DataError: if a file is missing, or does not have the schema of the task.
     """
     name, _, query = text.partition("?")
     name, colon, argument = name.partition(":")

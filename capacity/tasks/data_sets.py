@@ -1,4 +1,7 @@
-"""Tasks whose problems are rows of a data set: what is common to GSM8K, MATH, the evaluation sets and own files."""
+"""Defines tasks whose problems are rows of a data set.
+
+Such tasks are GSM8K, MATH, the evaluation sets and the user's own files.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,17 +29,17 @@ _LONGEST_ANSWER = 1_000  # characters; a longer one is not compared, no referenc
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set and the way it is usually asked and graded.
+    """A data set, and how it is asked and graded by default.
 
     Attributes:
-        name: of the task.
-        splits: that can be read; a validation split that is not among them is carved from train.
-        read: what makes a row of a record.
-        files: where its splits are, pinned; empty for a user's own data.
-        sizes: rows of its splits after carving, where known.
-        compare: as numbers, as LaTeX (math-verify) or as text.
-        template, max_new_tokens: the defaults.
-        solved: it has worked solutions.
+        name: the name of the task.
+        splits: the splits that can be read. If validation is not among them, it is carved from train.
+        read: the function that turns a record into a row.
+        files: the pinned files of the splits; empty for a user's own data.
+        sizes: the numbers of rows of the splits after carving, if they are known.
+        compare: how answers are compared: as numbers, as LaTeX (by math-verify) or as text.
+        template, max_new_tokens: the defaults of these options.
+        solved: True if the data set has worked solutions.
         about: one line for the list of tasks.
     """
 
@@ -53,7 +56,7 @@ class DataSet:
 
     @property
     def styles(self) -> tuple[Style, ...]:
-        """Kinds of demonstrations that there can be, the default first."""
+        """Returns the kinds of demonstrations that the data set allows. The default comes first."""
         if "train" not in self.splits:
             return ("none",)
         return ("solutions", "answers", "none") if self.solved else ("answers", "none")
@@ -61,18 +64,18 @@ class DataSet:
 
 @dataclass(frozen=True)
 class WordTask:
-    """Problems of a data set in a template, graded strictly or leniently.
+    """A task that puts the problems of a data set into a template and grades answers strictly or leniently.
 
     Attributes:
-        name: in the catalogue.
-        template: of the prompts; it also says where the answer is expected.
-        chat: whether prompts are wrapped in the model's own chat format.
+        name: the name of the task in the catalogue.
+        template: the template of the prompts. It also says where the answer is expected.
+        chat: "model" if prompts are wrapped in the model's own chat format, else "none".
         compare: how answers are compared.
-        grading: which grade is the reward, and `grade`.
-        style: of the demonstrations: the data set's solutions, its bare answers, or none.
-        max_new_tokens: of a completion.
-        load: gives the rows by split when they are first needed.
-        sizes: rows by split, where known before that.
+        grading: the grading, strict or lenient, that gives the reward.
+        style: what the demonstrations are: the solutions of the data set, its bare answers, or none.
+        max_new_tokens: the largest number of tokens of a completion.
+        load: a function that returns the rows by split. It is called when rows are first needed.
+        sizes: the numbers of rows by split, if they are known before loading.
     """
 
     name: str
@@ -87,11 +90,11 @@ class WordTask:
 
     @property
     def has_demonstrations(self) -> bool:
-        """Whether there is anything for `sft` to learn from."""
+        """Tells whether the task has demonstrations for `sft`."""
         return self.style != "none"
 
     def available(self, split: Split) -> int | None:
-        """Items of a split, where known without reading the data."""
+        """Returns the number of items of a split; None if it is known only after the data has been read."""
         return self.sizes.get(split)
 
     @cached_property
@@ -99,10 +102,10 @@ class WordTask:
         return {row.id: row for part in self.load().values() for row in part}
 
     def items(self, split: Split, count: int | None = None) -> Sequence[Item]:
-        """The first `count` items of `split`, or all.
+        """Returns the first `count` items of `split`, or all of them if `count` is None.
 
         Raises:
-            DataError: the split is empty or has fewer than `count`, or the data is not there.
+            DataError: if the split is empty or has fewer than `count` items, or if the data is missing.
         """
         rows = self.load().get(split, ())
         if not rows:
@@ -116,18 +119,23 @@ class WordTask:
         return Item(row.id, self.template.text(row.problem), row.answer, messages)
 
     def demonstrations(self, item: Item, count: int, rng: np.random.Generator) -> list[str]:
-        """`count` demonstrations of `item`: its solutions in random order, repeated where there are fewer.
+        """Returns `count` demonstrations of `item`: its solutions in random order, repeated if they are fewer.
 
         Raises:
-            SpecError: the task was opened without demonstrations.
-            DataError: this item has no solution.
+            SpecError: if the task was opened without demonstrations.
+            DataError: if the item has no solution.
         """
         different = self.different_demonstrations(item)
         order = rng.permutation(len(different))
         return [different[order[i % len(order)]] for i in range(count)]
 
     def different_demonstrations(self, item: Item) -> list[str]:
-        """The demonstrations that there are of `item`; most data sets have one, which is repeated."""
+        """Returns the different demonstrations of `item`. Most data sets have one solution per item.
+
+        Raises:
+            SpecError: if the task was opened without demonstrations.
+            DataError: if the item has no solution.
+        """
         if self.style == "none":
             raise SpecError(f"task {self.name}?demonstrations=none has no demonstrations")
         statement = answers.shown(item.answer, self.template.form)
@@ -139,22 +147,22 @@ class WordTask:
         return [self._ended(solution, item, statement) for solution in solutions]
 
     def _ended(self, solution: str, item: Item, statement: str) -> str:
-        """The solution, with the answer stated as the template asks if it does not do so itself."""
+        """Appends the answer, as the template asks for it, unless the solution already states it so."""
         form = self.template.form
         if form == "whole" or (form == "boxed" and answers.boxed(solution) is not None):
             return solution
         return f"{solution.rstrip()}\n{statement}" if answers.stated(solution, form) != item.answer else solution
 
     def grade(self, item: Item, completion: str) -> bool:
-        """The reward: strict grading unless the task was opened with grading=lenient."""
+        """Tells whether a completion is rewarded. Grading is strict unless the task was opened with grading=lenient."""
         return self._right(item, completion, lenient=self.grading == "lenient")
 
     def grade_strict(self, item: Item, completion: str) -> bool:
-        """Whether the answer stands where the template asks for it, and is right."""
+        """Tells whether the answer stands where the template asks for it, and is correct."""
         return self._right(item, completion, lenient=False)
 
     def grade_lenient(self, item: Item, completion: str) -> bool:
-        """Whether the answer that the completion seems to give is right."""
+        """Tells whether the answer that the completion seems to give is correct, wherever it stands."""
         return self._right(item, completion, lenient=True)
 
     def _right(self, item: Item, completion: str, *, lenient: bool) -> bool:
@@ -167,7 +175,10 @@ class WordTask:
 
 
 def latex_is_right(completion: str, answer: str, form: answers.AnswerForm, *, lenient: bool) -> bool:
-    """Whether the completion's answer equals `answer` by math-verify; False beyond its limits of time and memory."""
+    """Tells whether the completion's answer equals `answer` by math-verify.
+
+    It is False if the comparison reaches its limit of time or memory.
+    """
     found = answers.stated(completion, form)
     comparable = found is not None and len(found) <= _LONGEST_ANSWER
     if comparable and (answers.same_latex(str(found), answer) or _equal(answer, str(found), stated=True)):
@@ -185,11 +196,11 @@ OPTIONS = ("demonstrations", "template", "chat", "grading", "compare", "max_new_
 
 
 def parse_words(data: DataSet, options: Mapping[str, str]) -> TaskSpec:
-    """Reads the options of a task; files that they name are read, checked and kept in the cache.
+    """Reads the options of a task. Files that they name are read, checked and copied into the cache.
 
     Raises:
-        SpecError: an unknown option, or a value out of range.
-        DataError: a file that is missing or not of the schema.
+        SpecError: if an option is unknown, or a value is out of range.
+        DataError: if a file is missing, or does not have the schema of the task.
     """
     for name in options:
         if name not in OPTIONS + _FILES:
@@ -208,7 +219,10 @@ def parse_words(data: DataSet, options: Mapping[str, str]) -> TaskSpec:
 
 
 def style_of(rows: Rows) -> Style:
-    """The kind of demonstrations that rows have: solutions if every row of train has one."""
+    """Returns the kind of demonstrations that rows allow: "solutions" if every row of train has one, else "answers".
+
+    Without a train split it is "none".
+    """
     train = rows.get("train", ())
     if not train:
         return "none"
@@ -216,7 +230,7 @@ def style_of(rows: Rows) -> Style:
 
 
 def numbered(read: ReadRow, prefix: str) -> ReadRow:
-    """Rows without an id of their own are numbered within their file."""
+    """Returns a reader that numbers rows without an id of their own within their file."""
 
     def row_of(record: Mapping[str, Any], number: int) -> Row:
         row = read(record, number)
@@ -226,10 +240,10 @@ def numbered(read: ReadRow, prefix: str) -> ReadRow:
 
 
 def complete_spec(data: DataSet, style: str | None, chosen: Mapping[str, float | str]) -> TaskSpec:
-    """The spec with every option that decides results written out.
+    """Returns the spec with every option that decides results written out.
 
     Raises:
-        SpecError: a value out of range.
+        SpecError: if a value is unknown or out of range.
     """
     name = data.name
     styles = data.styles
@@ -265,11 +279,11 @@ def complete_spec(data: DataSet, style: str | None, chosen: Mapping[str, float |
 
 
 def open_words(data: DataSet, spec: TaskSpec) -> WordTask:
-    """The task of a spec; its data is read when first needed.
+    """Opens the task of a spec. Its data is read when it is first needed.
 
     Raises:
-        SpecError: options that it does not have.
-        DataError: data that is no longer in the cache.
+        SpecError: if the spec has options that the task does not have.
+        DataError: if the data is no longer in the cache.
     """
     options = complete_spec(data, spec.demonstrations, spec.options).options
     digest, revision = options.get("data"), options.get("revision")
@@ -296,7 +310,7 @@ def open_words(data: DataSet, spec: TaskSpec) -> WordTask:
 
 
 def fetched(data: DataSet, revision: str | None) -> Rows:
-    """The rows of a public data set, at its pinned revision or another."""
+    """Fetches the rows of a public data set, at its pinned revision or at `revision` if that is given."""
     files = {s: f if revision is None else type(f)(f.repository, f.path, revision) for s, f in data.files.items()}
     return _read_fetched(data.name, data.read, tuple(files.items()))
 

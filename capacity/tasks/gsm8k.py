@@ -1,7 +1,7 @@
-"""GSM8K (arXiv 2110.14168): 8,792 word problems of grade-school arithmetic with worked solutions.
+"""GSM8K has 8,792 word problems of grade-school arithmetic with worked solutions (arXiv 2110.14168).
 
-Answers are numbers. The solutions' calculator annotations, "<<48/2=24>>", are not part of the demonstrations: they are
-meant for a tool that models here do not have.
+Answers are numbers. The solutions contain calculator annotations, "<<48/2=24>>". The demonstrations leave them out,
+because they are meant for a tool that models here do not have.
 """
 
 import re
@@ -18,10 +18,10 @@ _REVISION = "740312add88f781978c0658806c59bc2815b9866"
 
 
 def read_row(record: Mapping[str, Any], number_: int) -> Row:  # noqa: ARG001
-    """A record with `question` and `answer`, the answer being a solution that ends in "#### 18".
+    """Reads a record with `question` and `answer`, where `answer` is a solution that ends in "#### 18".
 
     Raises:
-        ValueError: a field is missing, or the solution has no such end.
+        ValueError: if a field is missing, or the solution has no such end.
     """
     question, solution = text_field(record, "question"), text_field(record, "answer")
     steps, mark, answer = solution.rpartition(MARK)

@@ -1,4 +1,4 @@
-"""Fetches files of public data sets at a pinned revision, once, into the cache. Touches the network only then."""
+"""Fetches each file of a public data set once, at a pinned revision, into the cache."""
 
 import os
 import urllib.error
@@ -14,7 +14,7 @@ _SECONDS = 60
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a data set on the Hugging Face hub. `revision`: a commit; "main" where none is pinned."""
+    """Names a file of a data set on the Hugging Face hub. `revision` is a commit, or "main" if none is pinned."""
 
     repository: str
     path: str
@@ -22,13 +22,13 @@ class HubFile:
 
     @property
     def url(self) -> str:
-        """Where it is downloaded from."""
+        """Returns the address that the file is downloaded from."""
         return f"https://huggingface.co/datasets/{self.repository}/resolve/{self.revision}/{self.path}"
 
 
 @dataclass(frozen=True)
 class GitFile:
-    """A file of a GitHub repository at a commit."""
+    """Names a file of a GitHub repository. `revision` is a commit."""
 
     repository: str
     path: str
@@ -36,15 +36,19 @@ class GitFile:
 
     @property
     def url(self) -> str:
-        """Where it is downloaded from."""
+        """Returns the address that the file is downloaded from."""
         return f"https://raw.githubusercontent.com/{self.repository}/{self.revision}/{self.path}"
 
 
 def fetch(file: HubFile | GitFile, what: str) -> Path:
-    """The local copy of a file, downloaded if it is not there yet. `HF_HUB_OFFLINE=1` keeps it from trying.
+    """Returns the local copy of a file. It is downloaded if it is missing, unless `HF_HUB_OFFLINE=1`.
+
+    Args:
+        file: the file to fetch.
+        what: the name of the data for the error message.
 
     Raises:
-        DataError: not in the cache, and not to be had.
+        DataError: if the file is not in the cache and cannot be downloaded.
     """
     place = cache_folder("data") / file.repository.replace("/", "--") / file.revision
     target = place / file.path.replace("/", "--")

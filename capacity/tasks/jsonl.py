@@ -1,6 +1,6 @@
-"""The user's own problems: `jsonl:PATH`.
+"""Defines the task `jsonl:PATH`, which reads the user's own problems.
 
-A row is an object with
+A row is an object with these fields:
 
     prompt     text (or `problem`, or `question`)
     answer     text or number that a completion is compared with
@@ -8,8 +8,9 @@ A row is an object with
     split      optional: "train", "validation" or "test"; in all rows of a file or in none
     id         optional, else rows are numbered
 
-PATH is one file, or a folder with train.jsonl and test.jsonl (and validation.jsonl); Parquet files with the same
-columns will do. A single file without `split` is divided by a hash of the problem: about 1/5 test, 1/16 validation.
+PATH is one file, or a folder with train.jsonl and test.jsonl, and optionally validation.jsonl. Parquet files with the
+same columns are read too. A single file without `split` is divided by a hash of the problem: about 1/5 test, 1/16
+validation.
 """
 
 from collections.abc import Mapping
@@ -26,10 +27,10 @@ TEST_SHARE = 1 / 5
 
 
 def read_row(record: Mapping[str, Any], number: int) -> Row:  # noqa: ARG001
-    """A row as the module describes it.
+    """Turns a record with the fields that this module describes into a row.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: if a field is missing or has another type.
     """
     solution = record.get("solution")
     solutions = solution if isinstance(solution, list) else [] if solution is None else [solution]
@@ -53,11 +54,11 @@ JSONL = DataSet(
 
 
 def parse_jsonl(options: Mapping[str, str]) -> TaskSpec:
-    """Reads the options of `jsonl:PATH?…`; PATH comes as the option `path`.
+    """Reads the options of `jsonl:PATH?…`. PATH comes as the option `path`.
 
     Raises:
-        SpecError: an unknown option, or a value out of range.
-        DataError: a file that is missing or not of the schema.
+        SpecError: if an option is unknown, or a value is out of range.
+        DataError: if a file is missing, or does not have the schema of the task.
     """
     path = Path(options.get("path", "")).expanduser()
     if "path" not in options or path.is_dir():
@@ -69,7 +70,7 @@ def parse_jsonl(options: Mapping[str, str]) -> TaskSpec:
 
 
 def _one_file(path: Path) -> Rows:
-    """The rows of a single file by split."""
+    """Returns the rows of a single file by split."""
     every = read_rows(path, numbered(read_row, "row"))
     splits = [(where, record.get("split")) for where, record in records(path)]
     if all(split is None for _, split in splits):

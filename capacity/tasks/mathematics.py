@@ -1,6 +1,7 @@
-"""MATH at SimpleRL-Zoo's hardest level, and the evaluation sets of competition mathematics. Answers are LaTeX.
+"""Defines MATH at the hardest level of SimpleRL-Zoo, and evaluation sets of competition mathematics.
 
-The evaluation sets are the files of Qwen2.5-Math's evaluation at one commit; MATH-500 is that of its own repository.
+Answers are LaTeX. The evaluation sets are the files of Qwen2.5-Math's evaluation at one commit. MATH-500 comes from its
+own repository.
 """
 
 from collections.abc import Mapping
@@ -18,10 +19,12 @@ _ANSWERS = ("answer", "final_answer", "gt_answer", "reward_model.ground_truth")
 
 
 def read_row(record: Mapping[str, Any], number: int) -> Row:  # noqa: ARG001
-    """A record with a problem, and with an answer or a solution that boxes it. A list of answers is one answer.
+    """Reads a record that has a problem, and an answer or a solution that boxes its answer.
+
+    A list of answers becomes one answer, separated by commas.
 
     Raises:
-        ValueError: a field is missing.
+        ValueError: if a field is missing.
     """
     problem = text_field(record, *_QUESTIONS)
     context = record.get("context")
@@ -52,7 +55,7 @@ def _solutions(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _bare(answer: str) -> str:
-    """The answer without the dollar signs around it."""
+    """Returns the answer without the dollar signs around it."""
     inner = answer.strip().removeprefix("$").removesuffix("$").strip()
     return answer.strip() if "$" in inner else inner
 

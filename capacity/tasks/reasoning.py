@@ -1,7 +1,8 @@
-"""`reasoning-gym:NAME`: over a hundred procedural tasks with verifiers of their own, from the package reasoning-gym.
+"""Defines the tasks `reasoning-gym:NAME`, over a hundred generated tasks of the package reasoning-gym.
 
-Problems are generated from a seed: those of test first, then validation, then train, so a larger train split changes
-neither of the others. A task with few different problems repeats them; train and validation leave out what is in test.
+Each task has a verifier of its own. Problems are generated from a seed: first those of test, then validation, then
+train. So a larger train split changes neither of the others. A task with few different problems repeats them. Train and
+validation leave out what is in test.
 """
 
 import dataclasses
@@ -31,13 +32,16 @@ _SEED = 42
 
 @dataclass(frozen=True)
 class GymTask:
-    """A task of reasoning-gym.
+    """A task of reasoning-gym with its options.
 
     Attributes:
-        task: its name there.
-        config: its options, as canonical JSON, with `size` and `seed`.
-        template, chat, grading, max_new_tokens: as for other tasks.
-        style: "answers" (the reference answer is the demonstration) or "none".
+        task: the name of the task in reasoning-gym.
+        config: the options of the task with `size` and `seed`, as canonical JSON.
+        template: the template of the prompts. It also says where the answer is expected.
+        chat: "model" if prompts are wrapped in the model's own chat format, else "none".
+        grading: the grading, strict or lenient, that gives the reward.
+        style: "answers" if the reference answer is the demonstration, else "none".
+        max_new_tokens: the largest number of tokens of a completion.
     """
 
     task: str
@@ -52,14 +56,14 @@ class GymTask:
 
     @property
     def has_demonstrations(self) -> bool:
-        """Whether there is anything for `sft` to learn from."""
+        """Tells whether the task has demonstrations for `sft`."""
         return self.style != "none"
 
     def items(self, split: Split, count: int | None = None) -> Sequence[Item]:
-        """The first `count` items of `split`, or all.
+        """Returns the first `count` items of `split`, or all of them if `count` is None.
 
         Raises:
-            DataError: the split has fewer than `count`.
+            DataError: if the split has fewer than `count` items.
         """
         problems = _problems(self.task, self.config, split)
         if count is not None and count > len(problems):
@@ -73,10 +77,10 @@ class GymTask:
         return Item(f"{self.task}-{index}", self.template.text(question), answer, messages)
 
     def demonstrations(self, item: Item, count: int, rng: np.random.Generator) -> list[str]:  # noqa: ARG002
-        """The reference answer `count` times: these tasks bring no worked solutions.
+        """Returns the reference answer `count` times. These tasks have no worked solutions.
 
         Raises:
-            SpecError: the task was opened without demonstrations, or this item has no reference answer.
+            SpecError: if the task was opened without demonstrations, or the item has no reference answer.
         """
         if self.style == "none":
             raise SpecError(f"task {NAME}:{self.task}?demonstrations=none has no demonstrations")
@@ -85,18 +89,18 @@ class GymTask:
         return [answers.shown(item.answer, self.template.form)] * count
 
     def grade(self, item: Item, completion: str) -> bool:
-        """The reward: strict grading unless the task was opened with grading=lenient."""
+        """Tells whether a completion is rewarded. Grading is strict unless the task was opened with grading=lenient."""
         return (
             self.grade_lenient(item, completion) if self.grading == "lenient" else self.grade_strict(item, completion)
         )
 
     def grade_strict(self, item: Item, completion: str) -> bool:
-        """Whether the task's verifier gives full marks to what stands where the template asks for the answer."""
+        """Tells whether the verifier gives full marks to the answer that stands where the template asks for it."""
         found = answers.stated(completion, self.template.form)
         return found is not None and self._full_marks(item, found)
 
     def grade_lenient(self, item: Item, completion: str) -> bool:
-        """Also where the last line of the completion, or its last number, gets full marks."""
+        """Tells whether strict grading, the last line of the completion or its last number gets full marks."""
         lines = completion.strip().splitlines()
         number = answers.last_number(completion)
         candidates = [lines[-1].strip() if lines else "", "" if number is None else f"{number:f}"]
@@ -113,10 +117,10 @@ def _full_marks(task: str, config: str, index: int, answer: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _problems(task: str, config: str, split: Split) -> tuple[tuple[int, str, str], ...]:
-    """(index, question, reference answer) of the items of a split, without those of the splits before it.
+    """Returns (index, question, reference answer) of the items of a split, without items of earlier splits.
 
-    Generating a problem may take a while, so only what is asked for is generated. In test and validation no question
-    stands twice; train may repeat one as often as the generator does.
+    Generating a problem may take a while, so only the split that is asked for is generated. In test and validation all
+    questions differ. Train may repeat a question as often as the generator does.
     """
     order = list(SIZES)
     before = order[: order.index(split)]
@@ -149,7 +153,7 @@ def _gym() -> Any:
 
 
 def _config_of(task: str, options: Mapping[str, float | str]) -> str:
-    """The options of a reasoning-gym task as canonical JSON, checked by reasoning-gym itself."""
+    """Returns the options of a reasoning-gym task as canonical JSON, after reasoning-gym itself has checked them."""
     gym = _gym()
     from reasoning_gym.factory import DATASETS
 
@@ -176,10 +180,13 @@ def _value(text: str) -> float | str:
 
 
 def parse_gym(options: Mapping[str, str]) -> TaskSpec:
-    """Reads `reasoning-gym:NAME?option=value&…`; NAME comes as the option `task`. Its own options pass through.
+    """Reads `reasoning-gym:NAME?option=value&…`. NAME comes as the option `task`.
+
+    Options of the named task are handed to reasoning-gym.
 
     Raises:
-        SpecError: an unknown task or option (the nearest is offered), or a value that reasoning-gym refuses.
+        SpecError: if a task or option is unknown, or reasoning-gym refuses a value.
+        CapacityError: if reasoning-gym is not installed.
     """
     if not options.get("task"):
         raise SpecError(f"{NAME} needs the name of a task: {NAME}:chain_sum, {NAME}:countdown, …")
@@ -197,11 +204,11 @@ def parse_gym(options: Mapping[str, str]) -> TaskSpec:
 
 
 def open_gym(spec: TaskSpec) -> GymTask:
-    """The task of a spec.
+    """Opens the reasoning-gym task of a spec.
 
     Raises:
-        SpecError: as `parse_gym`.
-        CapacityError: reasoning-gym is not installed.
+        SpecError: if a task or option is unknown, or reasoning-gym refuses a value.
+        CapacityError: if reasoning-gym is not installed.
     """
     options = dict(spec.options)
     task, asked, chat = str(options.pop("task")), str(options.pop("template")), str(options.pop("chat"))

@@ -1,7 +1,8 @@
-"""Rows of a data set: read from JSONL or Parquet files, checked, and kept by content so that runs can name them.
+"""Reads and checks the rows of a data set, and keeps them by content so that runs can name them.
 
-A file that the user names is copied into the cache under the hash of its rows. The spec of a run holds that hash, not
-the path: the same data is the same task wherever it lies, and worker processes find it without the path.
+Rows come from JSONL or Parquet files. A file that the user names is copied into the cache under the hash of its rows.
+The spec of a run holds that hash instead of the path. So the same data is the same task wherever the file lies, and
+workers need no path.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ _DIGEST = 16  # hex digits of a data set's hash
 
 @dataclass(frozen=True)
 class Row:
-    """One problem with its reference answer and worked solutions, which may be none."""
+    """A row holds one problem with its reference answer and its worked solutions, if it has any."""
 
     id: str
     problem: str
@@ -38,10 +39,10 @@ ReadRow = Callable[[Mapping[str, Any], int], Row]
 
 
 def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """The records of a JSONL or Parquet file, each with its place for errors.
+    """Returns the records of a JSONL or Parquet file, each with its place for error messages.
 
     Raises:
-        DataError: missing, unreadable, or a line that is no JSON object.
+        DataError: if the file is missing or unreadable, or a line is no JSON object.
     """
     if path.suffix not in _SUFFIXES:
         raise DataError(f"{path}: neither a .jsonl nor a .parquet file")
@@ -80,10 +81,10 @@ def _parquet(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def read_rows(path: Path, read: ReadRow) -> tuple[Row, ...]:
-    """All rows of a file.
+    """Returns all rows of a file.
 
     Raises:
-        DataError: as `records`, no row at all, a row without what the task needs, or an id twice.
+        DataError: if the file is unreadable or has no rows, a row lacks a field, or an id occurs twice.
     """
     rows: list[Row] = []
     seen: set[str] = set()
@@ -102,10 +103,10 @@ def read_rows(path: Path, read: ReadRow) -> tuple[Row, ...]:
 
 
 def text_field(record: Mapping[str, Any], *names: str) -> str:
-    """The text under the first of `names` that the record has; "a.b" looks inside.
+    """Returns the text under the first of `names` that the record has. The name "a.b" means the field b of a.
 
     Raises:
-        ValueError: none of them, or no text, or an empty one.
+        ValueError: if the record has none of the names, or the value is empty or no text.
     """
     for name in names:
         value: Any = record
@@ -124,10 +125,10 @@ def text_field(record: Mapping[str, Any], *names: str) -> str:
 
 
 def files_of(path: Path, wanted: Sequence[Split]) -> dict[Split, Path]:
-    """The files of a folder by split: train.jsonl or train.parquet, and so on; at least one of `wanted`.
+    """Returns the files of a folder by split, such as train.jsonl or train.parquet.
 
     Raises:
-        DataError: no such folder, or none of these files in it.
+        DataError: if there is no such folder, or it has no file for any of the `wanted` splits.
     """
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
@@ -138,11 +139,13 @@ def files_of(path: Path, wanted: Sequence[Split]) -> dict[Split, Path]:
 
 
 def named_files(options: Mapping[str, str], wanted: Sequence[Split]) -> dict[Split, Path]:
-    """The files that options name: `path=FOLDER`, or `path=FILE` for a task of one split, or `test=FILE&train=FILE`.
+    """Returns the files that options name, by split.
+
+    The options are `path=FOLDER`, or `test=FILE&train=FILE`, or `path=FILE` for a task of one split.
 
     Raises:
-        DataError: not there.
-        SpecError: both forms at once, or one file for several splits.
+        DataError: if the folder or its files are missing.
+        SpecError: if both forms are given at once, or one file for several splits.
     """
     single = {split: Path(options[split]).expanduser() for split in wanted if split in options}
     if "path" not in options:
@@ -159,12 +162,16 @@ def named_files(options: Mapping[str, str], wanted: Sequence[Split]) -> dict[Spl
 
 
 def digest_of(rows: Rows) -> str:
-    """Hash of all rows by split, whatever file they came from: 16 hex digits."""
+    """Returns the hash of all rows by split, 16 hex digits. It does not depend on the files that the rows came from."""
     return hashlib.sha256(_text(rows).encode()).hexdigest()[:_DIGEST]
 
 
 def keep(rows: Rows) -> str:
-    """Copies rows into the cache, and returns the hash under which they are found again."""
+    """Copies rows into the cache, and returns the hash under which `kept` finds them.
+
+    Raises:
+        DataError: if the cache cannot be written.
+    """
     text = _text(rows)
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
     path = cache_folder("data") / f"{digest}.jsonl"
@@ -179,10 +186,10 @@ def keep(rows: Rows) -> str:
 
 @lru_cache(maxsize=8)
 def kept(digest: str) -> Rows:
-    """Rows that `keep` put into the cache.
+    """Returns the rows that `keep` put into the cache.
 
     Raises:
-        DataError: not there, or changed since.
+        DataError: if the rows are missing, or have changed since.
     """
     path = cache_folder("data") / f"{digest}.jsonl"
     if not path.is_file():
@@ -205,9 +212,16 @@ def _text(rows: Rows) -> str:
 
 
 def carved(rows: Rows, name: str, validation_share: float, test_share: float = 0.0) -> Rows:
-    """Rows with the splits that they lack carved from train, by a hash of the problem: no split shares a problem.
+    """Returns rows by split after missing splits have been carved from train. No two splits share a problem.
 
-    Problems of train or validation that also stand in test are left out, as are those of train in validation.
+    A hash of the problem decides which rows are carved. Problems of train or validation that are also in test are left
+    out. So are problems of train that are also in validation.
+
+    Args:
+        rows: the rows by split.
+        name: the name of the task, which is part of the hash.
+        validation_share: the share of train that becomes validation, if there is no such split.
+        test_share: the share of train that becomes test, if there is no such split.
     """
     test = list(rows.get("test", ()))
     validation = list(rows.get("validation", ()))
@@ -228,7 +242,7 @@ def carved(rows: Rows, name: str, validation_share: float, test_share: float = 0
 
 
 def _share(name: str, problem: str) -> float:
-    """Where a problem falls between 0 and 1, the same for the same problem whatever its spacing."""
+    """Maps a problem to a number from 0 to 1 by a hash that ignores spacing."""
     digest = hashlib.sha256(f"{name}|{_bare(problem)}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 

@@ -1,4 +1,4 @@
-"""What a task is. The same grader serves reward and evaluation, so both arms are judged alike."""
+"""Defines what a task is. One grader serves reward and evaluation, so both methods of a pair are graded alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,13 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Item:
-    """One problem: `id` is unique within the task, `answer` what the grader compares with.
+    """An item is one problem of a task.
 
-    `messages`: the prompt as (role, content) pairs for the model's own chat format; if empty, `prompt` goes as it is.
+    Attributes:
+        id: a name that is unique within the task.
+        prompt: the prompt as text. It is used if `messages` is empty.
+        answer: the reference answer, which the grader compares with.
+        messages: the prompt as (role, content) pairs for the model's own chat format.
     """
 
     id: str
@@ -23,53 +27,59 @@ class Item:
 
 
 class Task(Protocol):
-    """A task as training and evaluation see it."""
+    """A task provides what training and evaluation need: items, demonstrations and grades."""
 
     @property
     def name(self) -> str:
-        """The name in the catalogue."""
+        """Returns the name of the task in the catalogue."""
         ...
 
     @property
     def has_demonstrations(self) -> bool:
-        """Whether there is anything for `sft` to learn from."""
+        """Tells whether the task has demonstrations for `sft`."""
         ...
 
     @property
     def max_new_tokens(self) -> int:
-        """What its longest solution takes, the end-of-sequence token included."""
+        """Returns the number of tokens that the longest solution takes, with the end-of-sequence token."""
         ...
 
     def items(self, split: Split, count: int | None = None) -> Sequence[Item]:
-        """The first `count` items of a split, or all; splits share no problem."""
+        """Returns the first `count` items of a split, or all of them if `count` is None. Splits share no problem."""
         ...
 
     def demonstrations(self, item: Item, count: int, rng: np.random.Generator) -> list[str]:
-        """`count` completions that show how to solve `item`, drawn anew each time."""
+        """Returns `count` completions that show how to solve `item`. They are drawn anew each time."""
         ...
 
     def grade(self, item: Item, completion: str) -> bool:
-        """Whether `completion` (without special tokens) answers `item`."""
+        """Tells whether `completion`, given without special tokens, answers `item`."""
         ...
 
 
 @runtime_checkable
 class GradedTwice(Protocol):
-    """A task that can tell strict grading, the answer where it was asked for, from lenient, the answer anywhere."""
+    """The interface of tasks that have strict and lenient grading.
+
+    Strict grading takes the answer only where it was asked for, lenient grading anywhere.
+    """
 
     def grade_strict(self, item: Item, completion: str) -> bool:
-        """Whether the answer stands where the prompt asked for it, and is right."""
+        """Tells whether the answer stands where the prompt asked for it, and is correct."""
         ...
 
     def grade_lenient(self, item: Item, completion: str) -> bool:
-        """Whether the answer that the completion seems to give is right; never False where strict grading is True."""
+        """Tells whether the answer that the completion seems to give is correct.
+
+        It is True whenever strict grading is True.
+        """
         ...
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A task that knows how many items its splits have before it is used."""
+    """The interface of tasks that know how many items their splits have before data is read."""
 
     def available(self, split: Split) -> int | None:
-        """Items of a split; None if that is known only once the data is there."""
+        """Returns the number of items of a split; None if it is known only after the data has been read."""
         ...

@@ -1,6 +1,6 @@
-"""Prompt templates as data: how a problem becomes a prompt, and where its answer is then expected.
+"""Prompt templates say how a problem becomes a prompt, and where its answer is expected.
 
-Which template a base model gets decides how well it does untrained, so the name of the template is part of every run.
+The template decides how well an untrained model does. So its name is part of every run.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ CHATS: tuple[Chat, ...] = ("model", "none")
 
 @dataclass(frozen=True)
 class Template:
-    """`user` holds "{problem}" once; `form` says where the answer is expected, strictly; `source` where it is from."""
+    """A template turns a problem into a prompt.
+
+    Attributes:
+        user: the text of the prompt, with "{problem}" once.
+        form: the form in which strict grading expects the answer.
+        system: the system message, if there is one.
+        source: the work that the template comes from.
+    """
 
     user: str
     form: AnswerForm
@@ -23,13 +30,13 @@ class Template:
     source: str = "this project"
 
     def text(self, problem: str) -> str:
-        """The prompt as plain text, for models without a chat format."""
+        """Returns the prompt as plain text, for models without a chat format."""
         body = self.user.replace("{problem}", problem)
         ended = body if self.form == "whole" or body.endswith("\n") else body + "\n"
         return ended if self.system is None else f"{self.system}\n\n{ended}"
 
     def messages(self, problem: str) -> tuple[tuple[str, str], ...]:
-        """The prompt as (role, content) pairs, for a chat format."""
+        """Returns the prompt as (role, content) pairs, for a chat format."""
         user = ("user", self.user.replace("{problem}", problem))
         return (user,) if self.system is None else (("system", self.system), user)
 
@@ -57,10 +64,10 @@ PAPER = "boxed"
 
 
 def template(name: str) -> Template:
-    """A template by name; "paper" is what the reference paper's set-up uses.
+    """Returns a template by its name. The name "paper" means the template of the reference paper's set-up.
 
     Raises:
-        SpecError: unknown.
+        SpecError: if there is no such template.
     """
     name = PAPER if name == "paper" else name
     if name not in TEMPLATES:
@@ -69,10 +76,10 @@ def template(name: str) -> Template:
 
 
 def chat_choice(text: str) -> Chat:
-    """Whether the prompt is wrapped in the model's chat format.
+    """Reads the option that says whether prompts are wrapped in the model's chat format.
 
     Raises:
-        SpecError: neither "model" nor "none".
+        SpecError: if `text` is neither "model" nor "none".
     """
     for chat in CHATS:
         if text == chat:

@@ -1,1 +1,1 @@
-"""Whether an answer is right: by text, by number, or by code of others in a process of its own."""
+"""Grading tells whether an answer is correct: by text, by number, or by third-party code in its own process."""

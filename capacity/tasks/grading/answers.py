@@ -1,8 +1,9 @@
-"""Finding the answer in a completion, and comparing it. Pure functions; LaTeX is compared by `verifier`.
+"""Finds the answer in a completion, and compares it as number or text. `verifier` compares LaTeX.
 
-Two ways of finding are reported side by side. *Strict*: the answer stands where the prompt asked for it: behind the
-last "####", in the last \\boxed{…}, or as the whole text. *Lenient*: also anywhere else; for numbers, the last one of
-the text. Whatever is right strictly is right leniently. Every function takes time linear in its text, whatever it is.
+There are two ways to find an answer, and both grades are reported side by side. *Strict* grading looks only where the
+prompt asked for the answer. That is after the last "####", in the last \\boxed{…}, or the whole text. *Lenient* grading
+also looks elsewhere. For numbers, it also accepts the last one of the text. An answer that is correct by strict grading
+is also correct by lenient grading. Every function takes time linear in the length of its text.
 """
 
 import re
@@ -22,7 +23,10 @@ _MARKUP = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}|\\[,!;: ]|
 
 
 def number(text: str) -> Decimal | None:
-    """The number that `text` is, with thousands commas, a currency sign, a per-cent sign or a final stop allowed."""
+    """Returns the number that `text` is; None if it is no number.
+
+    The text may have thousands commas, a currency sign, a per-cent sign or a final stop.
+    """
     if len(text) > 4 * _DIGITS:
         return None
     bare = text.strip().replace(",", "").replace("$", "").strip().removesuffix(".").removesuffix("%").strip()
@@ -30,7 +34,7 @@ def number(text: str) -> Decimal | None:
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number that stands in `text`."""
+    """Returns the last number in `text`; None if there is none."""
     for match in reversed(_IN_TEXT.findall(text[-_TAIL:])):
         found = number(match)
         if found is not None:
@@ -39,14 +43,20 @@ def last_number(text: str) -> Decimal | None:
 
 
 def marked(text: str) -> str | None:
-    """What stands behind the last "####", up to the end of the line; None if there is no mark or nothing behind it."""
+    """Returns the text after the last "####", up to the end of the line.
+
+    It is None if there is no mark, or nothing after it.
+    """
     _, found, rest = text[-_TAIL:].rpartition(MARK)
     line = rest.strip().partition("\n")[0].strip() if found else ""
     return line or None
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last \\boxed{…} or \\fbox{…} whose braces close; None if there is none or it is empty."""
+    """Returns the content of the last \\boxed{…} or \\fbox{…} whose braces close; None if there is none.
+
+    An empty box also gives None.
+    """
     tail = text[-_TAIL:]
     opened: list[int | None] = []  # of each open brace: where its content starts, if it is that of a box
     start, end = -1, -1
@@ -63,19 +73,22 @@ def boxed(text: str) -> str | None:
 
 
 def stated(text: str, form: AnswerForm) -> str | None:
-    """The answer where the prompt asked for it; with "whole" nothing but the answer was asked for."""
+    """Returns the answer that stands where the prompt asked for it; None if there is none.
+
+    With `form` "whole", the answer is the whole text.
+    """
     if form == "whole":
         return text[-_TAIL:].strip() or None
     return marked(text) if form == "hash" else boxed(text)
 
 
 def shown(answer: str, form: AnswerForm) -> str:
-    """The answer as a completion states it."""
+    """Returns the answer in the form in which a completion states it."""
     return {"hash": f"{MARK} {answer}", "boxed": f"\\boxed{{{answer}}}", "whole": answer}[form]
 
 
 def number_is_right(completion: str, answer: str, form: AnswerForm, *, lenient: bool) -> bool:
-    """Whether the completion's number equals the answer's: "18.00" equals "18", "1,000" equals "1000"."""
+    """Tells whether the completion's number equals the answer's: "18.00" equals "18", "1,000" equals "1000"."""
     wanted = number(answer)
     found = stated(completion, form)
     value = None if found is None else number(_MARKUP.sub(r"\1", found.replace("{,}", ",")))
@@ -87,7 +100,10 @@ def number_is_right(completion: str, answer: str, form: AnswerForm, *, lenient: 
 
 
 def text_is_right(completion: str, answer: str, form: AnswerForm, *, lenient: bool) -> bool:
-    """Whether the stated answer is `answer`, letter for letter; leniently whatever its case, or as the last line."""
+    """Tells whether the stated answer is `answer`, letter for letter.
+
+    Lenient grading ignores case and spacing, and also accepts the last line of the completion.
+    """
     wanted, found = answer.strip(), stated(completion, form)
     if found == wanted:
         return True
@@ -107,7 +123,10 @@ _WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 
 
 def same_latex(one: str, other: str) -> bool:
-    """Whether two LaTeX answers are written alike but for spacing and sizes: a quick yes, never a no."""
+    """Tells whether two LaTeX answers are written alike but for spacing and sizes.
+
+    Answers that are written differently may still be equal, so False decides nothing.
+    """
     return _plain_latex(one) == _plain_latex(other) != ""
 
 

@@ -1,9 +1,9 @@
-"""Asks another process whether an answer is right, with a limit of time and memory for each answer.
+"""Asks another process whether an answer is correct, with a limit of time and memory for each answer.
 
-Comparing LaTeX means running sympy on whatever a model wrote. "10^{10^{10}}" would fill the memory, and no signal stops
-a C function that multiplies. So it happens in a process of its own, which the operating system ends at its limit; the
-answer then counts as wrong, and the next one gets a new process. The limit counts CPU seconds: a busy machine does not
-change grades.
+To compare LaTeX, sympy evaluates whatever a model wrote. "10^{10^{10}}" would fill the memory, and no signal stops a C
+function that multiplies. So the comparison has a process of its own, which the operating system ends at its limit. The
+answer then counts as wrong, and the next one gets a new process. The limit counts CPU seconds, so a busy machine does
+not change grades.
 """
 
 import json
@@ -32,7 +32,10 @@ _START_SECONDS = 600  # to import sympy
 
 
 class Verifier:
-    """One such process, started when it is needed and again when it was ended. Safe to share between threads."""
+    """A verifier owns one process that compares answers. Threads may share it.
+
+    It starts the process when it is needed, and again when the process was ended.
+    """
 
     def __init__(self, kind: Kind, cpu_seconds: int = CPU_SECONDS) -> None:
         self.kind = kind
@@ -42,10 +45,10 @@ class Verifier:
         self._lock = threading.Lock()
 
     def right(self, **request: Any) -> bool:
-        """Whether the answer of a request is right; False if it cannot be read or reaches a limit.
+        """Tells whether the answer of a request is correct. An answer that cannot be read or reaches a limit is not.
 
         Raises:
-            CapacityError: the package that compares is not installed, or its process does not start.
+            CapacityError: if the package that compares is not installed, or its process does not start.
         """
         with self._lock:
             if self._process is None or self._process.poll() is not None:
@@ -57,7 +60,7 @@ class Verifier:
             return reply == b"1"
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process of the verifier."""
         with self._lock:
             self._end()
 
@@ -91,7 +94,7 @@ class Verifier:
         return self._reply(seconds)
 
     def _reply(self, seconds: float) -> bytes | None:
-        """The next line; None if the process ends or says nothing for so long."""
+        """Returns the next line of the process; None if it ends, or is silent for `seconds`."""
         assert self._process is not None
         assert self._process.stdout is not None
         descriptor, until, received = self._process.stdout.fileno(), time.monotonic() + seconds, b""
@@ -120,5 +123,5 @@ class Verifier:
 
 @cache
 def verifier(kind: Kind) -> Verifier:
-    """The verifier that the tasks of this process share: starting one takes seconds."""
+    """Returns the verifier that all tasks of this process share, because it takes seconds to start one."""
     return Verifier(kind)

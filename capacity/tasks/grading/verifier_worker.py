@@ -1,7 +1,7 @@
-"""The process that compares answers with code that we did not write; started and watched by `verifier`.
+"""Runs the process that compares answers by third-party code. `verifier` starts and watches it.
 
-It reads one JSON object a line and answers each with one line. Its CPU time and memory are limited by the operating
-system, so whatever an answer makes sympy do ends, even when nobody is left to watch.
+The process reads one JSON object per line and answers each with one line. The operating system limits its CPU time and
+memory. So whatever an answer makes sympy do comes to an end, even if nobody watches any more.
 """
 
 import json
@@ -25,7 +25,7 @@ def _limit_cpu(seconds: int) -> None:
 
 
 def _math() -> Callable[[dict[str, Any]], bool]:
-    """Loads math-verify, its own time limits off: they are signals, which work in a main thread only."""
+    """Loads math-verify without its own time limits, which are signals and work in a main thread only."""
     import logging
 
     from math_verify import parse, verify
