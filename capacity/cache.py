@@ -1,11 +1,13 @@
-"""Where computed and downloaded files are kept between runs: the one place that knows `$CAPACITY_CACHE`."""
+"""Locates the cache of computed and downloaded files. No other module reads `$CAPACITY_CACHE`."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """`$CAPACITY_CACHE/<name>`, else `capacity/<name>` under the user's cache folder. It may not exist yet.
+    """Returns the folder `$CAPACITY_CACHE/<name>`, which may not exist yet.
+
+    If the variable is not set, it is `capacity/<name>` under the user's cache folder.
 
     Args:
         name: "factors" (of SVDs), "models" (converted weights) or "data" (data sets).

@@ -1,4 +1,4 @@
-"""Code lengths of sequences of zeros and ones, in bits."""
+"""Computes code lengths of sequences of zeros and ones, in bits."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,10 +9,10 @@ _NATS = np.log(2.0)
 
 
 def binary_entropy(p: ArrayLike) -> Floats:
-    """H₂(p) = −p log₂ p − (1−p) log₂(1−p), bits; 0 at p = 0 and 1. Any shape.
+    """Returns H₂(p) = −p log₂ p − (1−p) log₂(1−p) in bits, with the shape of `p`. It is 0 at p = 0 and p = 1.
 
     Raises:
-        ValueError: a p outside [0, 1].
+        ValueError: if a probability is outside [0, 1].
     """
     share = np.asarray(p, dtype=np.float64)
     if not np.all((share >= 0) & (share <= 1)):
@@ -21,15 +21,26 @@ def binary_entropy(p: ArrayLike) -> Floats:
 
 
 def plug_in_code_bits(ones: ArrayLike, length: ArrayLike) -> Floats:
-    """n·H₂(ones/n): the ideal code of a sequence whose share of ones is known beforehand. Any shape."""
+    """Returns n·H₂(ones/n) bits, the ideal code length of a sequence whose share of ones is known beforehand.
+
+    `ones` and `length` (n) may be arrays of any shapes that broadcast.
+
+    Raises:
+        ValueError: if a number of ones is negative or above its length.
+    """
     k, n = _checked(ones, length)
     return n * binary_entropy(np.divide(k, n, out=np.zeros_like(n), where=n > 0))
 
 
 def kt_code_bits(ones: ArrayLike, length: ArrayLike) -> Floats:
-    """Bits of the sequential code with the estimate (ones so far + ½)/(symbols so far + 1). Any shape.
+    """Returns the code length by the Krichevsky–Trofimov estimator, in bits.
 
-    Never more than n·H₂ + ½ log₂ n + 1 (Krichevsky & Trofimov, IEEE Transactions on Information Theory 27, 1981).
+    The estimate of the next symbol is (ones so far + ½)/(symbols so far + 1). The length never exceeds n·H₂ + ½ log₂ n
+    + 1 (Krichevsky & Trofimov, IEEE Transactions on Information Theory 27, 1981). `ones` and `length` (n) may be arrays
+    of any shapes that broadcast.
+
+    Raises:
+        ValueError: if a number of ones is negative or above its length.
     """
     k, n = _checked(ones, length)
     nats = special.betaln(0.5, 0.5) - special.betaln(k + 0.5, n - k + 0.5)

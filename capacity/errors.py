@@ -1,23 +1,23 @@
-"""One error base: whatever a user can cause ends as a single line that says what, where and what to do."""
+"""Every error that a user can cause ends as a single line. It says what happened, where, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class CapacityError(Exception):
-    """Base of every error that `capacity` raises on purpose. `str(error)` is one line for the user."""
+    """The base class of every error that `capacity` raises on purpose. `str(error)` is one line for the user."""
 
 
 class SpecError(CapacityError):
-    """A name, number or combination of options that cannot be planned."""
+    """A name, a number or a combination of options cannot be planned."""
 
 
 class BudgetError(SpecError):
-    """A budget that no update meets, or one that cannot be read."""
+    """A budget cannot be read, or no update meets it."""
 
 
 class DataError(CapacityError):
-    """Missing, unreadable or corrupt data: run folders, caches, artifacts, task files."""
+    """Data is missing, unreadable or corrupt: a run folder, a cache, an artifact or a task file."""
 
 
 class StudyLockedError(CapacityError):
@@ -25,19 +25,19 @@ class StudyLockedError(CapacityError):
 
 
 class EngineError(CapacityError):
-    """The engine that samples is not installed, does not start, refuses an adapter, or is gone."""
+    """The engine that samples is not installed, does not start, refuses an adapter, or has ended."""
 
 
 class TrainingError(CapacityError):
-    """A run that cannot give an honest result: its diagnosis."""
+    """A run cannot give an honest result. The message is the diagnosis."""
 
 
 class RunsFailedError(CapacityError):
-    """Runs of a study gave no result; the study has the diagnosis of each."""
+    """Runs of a study gave no result. The study holds the diagnosis of each."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
-    """The error for an unknown `name`: offers the nearest known names, or lists them all."""
+    """Returns the error for an unknown `name`. It offers the nearest known names, or lists all of them."""
     names = sorted(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     if near:

@@ -1,1 +1,1 @@
-"""Models and where their weights come from: the package, a folder, the hub, a GGUF file, or pre-training."""
+"""Models get their weights from the package, a folder, the hub, a GGUF file, or pre-training."""

@@ -6,21 +6,21 @@ import torch
 
 
 def total_memory(device: torch.device | str) -> int:
-    """Bytes of memory that a GPU has, or for the CPU the machine."""
+    """Returns the memory of a device in bytes. For the CPU it is the memory of the machine."""
     if torch.device(device).type == "cpu":
         return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
     return int(torch.cuda.mem_get_info(device)[1])
 
 
 def gpu_memory(device: torch.device) -> int | None:
-    """Bytes of memory that a GPU has; None for the CPU, whose memory several processes share."""
+    """Returns the memory of a GPU in bytes; None for the CPU, whose memory several processes share."""
     return None if device.type == "cpu" else total_memory(device)
 
 
 def free_gpu_memory(device: torch.device) -> int | None:
-    """Bytes of a GPU that no other process holds; None for the CPU.
+    """Returns the bytes of a GPU that no other process holds; None for the CPU.
 
-    They are the bytes that are free and those that torch has taken already.
+    These are the free bytes and the bytes that torch has already reserved.
     """
     if device.type == "cpu":
         return None

@@ -1,6 +1,6 @@
 """Converts a GGUF file into a model folder that holds the numbers the file stands for, in fp32.
 
-An adapter's factors and fingerprints are those of a safetensors checkpoint, so a GGUF file is converted once.
+The factors and fingerprints of an adapter need a safetensors checkpoint, so a GGUF file is converted once.
 """
 
 import hashlib
@@ -17,21 +17,25 @@ _EDGE = 1 << 20  # bytes at both ends of a file that take part in its identity
 
 
 def gguf_folder(path: Path, cache: Path) -> Path:
-    """The folder of the converted model and its tokenizer, made at the first call; another process waits for it.
+    """Returns the folder of the converted model and its tokenizer. The first call makes it.
+
+    If another process is converting the file, the call waits for it.
 
     Raises:
-        DataError: the file cannot be read, or the cache cannot be written.
-        CapacityError: the package gguf is not installed.
+        DataError: if the file cannot be read, or the cache cannot be written.
+        CapacityError: if the package gguf is not installed.
     """
     gguf_config(path)
     return converted(path, cache / f"gguf-{path.stem}-{_identity(path)}-{SCHEME}")
 
 
 def converted(source: Path, folder: Path) -> Path:
-    """Makes `folder` from the GGUF file `source`, unless it is there. An interrupted conversion is begun anew.
+    """Makes `folder` from the GGUF file `source`, unless it is there, and returns it.
+
+    An interrupted conversion starts again from the beginning.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: if the folder cannot be written.
     """
     if folder.is_dir():
         return folder

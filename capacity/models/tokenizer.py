@@ -1,4 +1,4 @@
-"""The tokenizer of the abacus models: one token a digit, sign or word."""
+"""Builds the tokenizer of the abacus models. It has one token for each digit, sign and word."""
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -8,7 +8,7 @@ from capacity.tasks.abacus_language import BOS, EOS, PAD, VOCABULARY
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer that splits exactly at the vocabulary's strings and puts `<bos>` in front of prompts."""
+    """Returns a tokenizer that splits exactly at the vocabulary's strings and puts `<bos>` before prompts."""
     ids = {token: index for index, token in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(WordLevel(ids, unk_token=PAD))
     # Longest first, so that " so " is found before "so ".
