@@ -1,18 +1,20 @@
-"""Group-relative advantages of GRPO (Shao et al., 2402.03300, section 4.1.2)."""
+"""Computes the group-relative advantages of GRPO (Shao et al., arXiv 2402.03300, section 4.1.2)."""
 
 from torch import Tensor
 
 
 def group_advantages(rewards: Tensor, group_size: int, epsilon: float = 1e-4) -> Tensor:
-    """(reward − group mean) / (group standard deviation + `epsilon`), with n − 1 in the deviation.
+    """Returns (reward − group mean) / (group standard deviation + `epsilon`).
+
+    The standard deviation divides by n − 1.
 
     Args:
-        rewards: (B,), the `group_size` samples of a prompt next to each other.
-        group_size: samples a prompt, at least 2.
-        epsilon: added to the deviation.
+        rewards: the rewards of shape (B,). The `group_size` samples of a prompt stand next to each other.
+        group_size: the number of samples per prompt, at least 2.
+        epsilon: a small number that is added to the standard deviation.
 
     Returns:
-        Advantages, (B,). A dead group (all rewards equal) gets zeros.
+        The advantages, of shape (B,). A dead group, whose rewards are all equal, gets zeros.
     """
     groups = rewards.view(-1, group_size)
     centred = groups - groups.mean(1, keepdim=True)
@@ -20,10 +22,10 @@ def group_advantages(rewards: Tensor, group_size: int, epsilon: float = 1e-4) ->
 
 
 def group_hits(rewards: Tensor, group_size: int) -> list[int]:
-    """Number of rewarded samples in each group, for rewards of 0 and 1."""
+    """Returns the number of rewarded samples in each group, for rewards of 0 and 1 of shape (B,)."""
     return [int(hits) for hits in rewards.view(-1, group_size).sum(1).tolist()]
 
 
 def dead_groups(hits: list[int], group_size: int) -> int:
-    """Groups whose rewards are all equal: they give no gradient."""
+    """Counts the groups whose rewards are all equal. They give no gradient."""
     return sum(1 for h in hits if h in (0, group_size))

@@ -1,4 +1,4 @@
-"""What a step sees: the prompts of every step, the same for both arms of a pair, and their token ids."""
+"""Draws the prompts of every step, which are the same for both methods of a pair, and their token ids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,18 +14,18 @@ PROMPT_STREAM, DEMONSTRATION_STREAM, ROLLOUT_STREAM, PERMUTATION_STREAM, HELDOUT
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:
-    """The generator of one stream of a run."""
+    """Returns the random generator of one stream of a run."""
     return np.random.default_rng([seed, stream])
 
 
 def prompt_schedule(task: Task, seed: int, steps: int, prompts_per_step: int) -> list[Item]:
-    """The prompts of all steps in order, steps × prompts_per_step items.
+    """Returns the prompts of all steps in order, steps × prompts_per_step items.
 
-    Depends on the seed and the sizes only, so all methods see identical prompts in identical order (matching
-    "prompts"). Items repeat only when the split is used up, in a new order.
+    They depend on the seed and the sizes only. So all methods see identical prompts in identical order, if they match
+    by "prompts". Items repeat only when the split is used up, in a new order.
 
     Raises:
-        DataError: the split has fewer items than one step needs.
+        DataError: if the split has fewer items than one step needs.
     """
     pool = task.items("train")
     if len(pool) < prompts_per_step:
@@ -41,10 +41,10 @@ def prompt_schedule(task: Task, seed: int, steps: int, prompts_per_step: int) ->
 
 
 def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:
-    """Token ids of each prompt, with whatever the tokenizer puts in front."""
+    """Returns the token ids of each prompt, including those that the tokenizer puts before it."""
     return [prompt_ids(tokenizer, item) for item in items]
 
 
 def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
-    """Token ids of each completion, ended by the end-of-sequence token."""
+    """Returns the token ids of each completion, ended by the end-of-sequence token."""
     return [[*tokenizer.encode(c, add_special_tokens=False), tokenizer.eos_token_id] for c in completions]

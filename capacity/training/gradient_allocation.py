@@ -1,4 +1,4 @@
-"""Which groups of a TinyLoRA get the entries: measured by the gradient of the run's own loss at θ = 0."""
+"""Decides which groups of a TinyLoRA get the entries, by the gradient of the run's own loss at θ = 0."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,13 @@ from capacity.training.step import Cost, Recorder
 
 @dataclass(frozen=True)
 class Allocation:
-    """`scores`: root mean square gradient of each group; `entries`: what it got; `cost`: of measuring."""
+    """The result of dealing entries to groups.
+
+    Attributes:
+        scores: the root mean square gradient of each group.
+        entries: the number of entries that each group got.
+        cost: what the measurement of the gradients used.
+    """
 
     scores: tuple[float, ...]
     entries: tuple[int, ...]
@@ -39,20 +45,21 @@ def gradient_allocation(
 ) -> Allocation:
     """Deals the planned entries over the groups of a TinyLoRA by their gradients at θ = 0.
 
-    A free R in place of Σ vᵢ Pᵢ (LoRA-XS on the same factors) gives the gradient G_m = ∂loss/∂R of every module,
-    averaged over the first batches of training. For P with entries N(0, 1/r), the expected squared gradient of an
-    entry of a group's v is Σ_m ‖G_m‖²_F / r; its root is the group's score. Training then sees the same batches again.
+    LoRA-XS on the same factors trains a free R in place of Σ vᵢ Pᵢ. It gives the gradient G_m = ∂loss/∂R of every
+    module m, averaged over the first batches of training. For P with entries N(0, 1/r), the expected squared gradient
+    of an entry of a group's v is Σ_m ‖G_m‖²_F / r. Its square root is the score of the group. Training then sees the
+    same batches again.
 
     Args:
-        model: bare model; it is given back as it was.
-        tokenizer: of the model.
-        task: of the run.
+        model: the bare model. It is given back unchanged.
+        tokenizer: the tokenizer of the model.
+        task: the task of the run.
         spec: a run whose adapter is a TinyLora with allocation "gradient".
-        cache: of SVD factors.
+        cache: the folder of cached SVD factors.
         weights: the checkpoint that the model was loaded from.
 
     Raises:
-        TrainingError: no gradient at all.
+        TrainingError: if there is no gradient at all.
     """
     adapter = spec.adapter
     assert isinstance(adapter, TinyLora)

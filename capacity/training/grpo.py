@@ -1,4 +1,4 @@
-"""GRPO, and its control whose rewards say nothing."""
+"""Trains by GRPO, and by its control with random rewards."""
 
 import math
 import warnings
@@ -21,7 +21,7 @@ from capacity.training.step import Arm, Batch
 
 
 class GrpoArm(Arm):
-    """GRPO on own samples, the task's grader as reward."""
+    """GRPO trains on own samples. The task's grader gives the rewards."""
 
     trainer = "grpo"
 
@@ -32,7 +32,7 @@ class GrpoArm(Arm):
         self.rng: np.random.Generator = generator(self.spec.seed, ROLLOUT_STREAM)
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        """Samples of the current policy with rewards and group-relative advantages."""
+        """Draws samples of the current policy, with their rewards and group-relative advantages."""
         rollout, graded = self.sampled(items, self.grpo.temperature, self.rng)
         rewards = self.rewarded(graded)
         k = self.training.samples_per_prompt
@@ -40,11 +40,14 @@ class GrpoArm(Arm):
         return self.finish(rollout, rewards, advantages, **self.sampling)
 
     def rewarded(self, graded: Tensor) -> Tensor:
-        """The rewards (B,) that the samples get for their grades (B,)."""
+        """Returns the rewards (B,) that the samples get for their grades (B,)."""
         return graded
 
     def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The clipped surrogate; one update a batch, so the samples are on policy and the ratio is 1."""
+        """Returns the clipped surrogate loss of GRPO, and the log-probabilities (B, T) of the tokens.
+
+        Each batch gets one update, so the samples are on policy and the ratio is 1.
+        """
         assert batch.advantages is not None
         logprobs = likelihood.token_logprobs(logits, batch.rollout.completion_ids, self.grpo.temperature)
         mask = batch.rollout.completion_mask
@@ -53,7 +56,7 @@ class GrpoArm(Arm):
         return loss, logprobs
 
     def weights(self, logprobs: Tensor, batch: Batch) -> Tensor | None:
-        """Importance weights (B, T) of samples that another engine drew; None for the trainer's own."""
+        """Returns importance weights (B, T) for samples that another engine drew; None for those of the trainer."""
         rollouts = self.spec.rollouts
         if rollouts is None:
             return None
@@ -61,11 +64,11 @@ class GrpoArm(Arm):
         return importance_weights(logprobs, sampler, mask, rollouts.correction, rollouts.cap)
 
     def share(self, part: Batch, whole: Batch) -> float:
-        """That of its sequences, over which the loss is a mean."""
+        """Returns the slice's share of the sequences, because the loss is a mean over sequences."""
         return part.sequences / whole.sequences
 
     def measured(self, logprobs: Tensor, batch: Batch) -> dict[str, Any]:
-        """Rewards, and how far the trainer is from the sampler."""
+        """Measures the rewards of a step, and the KL divergence of the sampler from the trainer."""
         assert batch.rewards is not None
         k = self.training.samples_per_prompt
         hits = advantage.group_hits(batch.rewards, k)
@@ -80,7 +83,10 @@ class GrpoArm(Arm):
         }
 
     def correction(self, logprobs: Tensor, batch: Batch, kl_bits: float) -> dict[str, float]:
-        """What the importance weights left of a step; a warning where the sampler is far from the trainer."""
+        """Measures what share of a step the importance weights left.
+
+        It warns if the KL divergence between sampler and trainer is above the limit of the spec.
+        """
         weights, rollouts = self.weights(logprobs, batch), self.spec.rollouts
         if weights is None or rollouts is None:
             return {}
@@ -93,10 +99,11 @@ class GrpoArm(Arm):
         return {"importance_share": effective_share(weights, batch.rollout.completion_mask)}
 
     def diagnose(self) -> None:
-        """Also looks at the rewards.
+        """Checks the rewards of the finished training, then the update.
 
         Raises:
-            TrainingError: no group of any step had rewards that differ, so there was no gradient at all.
+            TrainingError: if rewards differed within no group of any step, so that there was no gradient; or if the
+                update is not finite, or has not moved.
         """
         k = self.training.samples_per_prompt
         # After a warm start there may be nothing left to learn.
@@ -111,9 +118,9 @@ class GrpoArm(Arm):
 
 
 class RandomRewardArm(GrpoArm):
-    """GRPO with the rewards of each group permuted at random: as many are rewarded, but not the right ones.
+    """GRPO with the rewards of each group permuted at random. As many samples are rewarded, but not the correct ones.
 
-    Groups whose rewards are all equal stay so. What this arm gains is not learnt from the task.
+    Groups whose rewards are all equal stay so. What this control gains is not learnt from the task.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -121,7 +128,7 @@ class RandomRewardArm(GrpoArm):
         self.permutations: np.random.Generator = generator(self.spec.seed, PERMUTATION_STREAM)
 
     def rewarded(self, graded: Tensor) -> Tensor:
-        """The grades of each group in random order."""
+        """Permutes the grades (B,) of each group at random."""
         groups = graded.view(-1, self.training.samples_per_prompt).cpu().numpy()
         shuffled = self.permutations.permuted(groups, axis=1).reshape(-1)
         return torch.from_numpy(shuffled).to(graded)

@@ -1,7 +1,8 @@
-"""Importance weights for samples that another engine drew, and how far that engine is from the trainer.
+"""Weights samples that another engine drew, and measures how far that engine is from the trainer.
 
-Two engines that hold the same weights do not compute the same probabilities, so samples of one are slightly off policy
-for the other. Shapes: B sequences, T completion tokens. Log-probabilities in nats, of the drawn tokens.
+Two engines that hold the same weights do not compute the same probabilities. So the samples of one are slightly off
+policy for the other. In shapes, B counts sequences and T completion tokens. Log-probabilities are those of the drawn
+tokens, in nats.
 """
 
 import torch
@@ -13,20 +14,26 @@ from capacity.spec.parts import Correction
 def importance_weights(
     trainer: Tensor, sampler: Tensor, mask: Tensor, correction: Correction, cap: float, floor: float = 0.0
 ) -> Tensor:
-    """Weights of each token's loss, (B, T), without gradient; 1 where nothing is corrected, and where the mask is 0.
+    """Returns the weights of each token's loss, of shape (B, T), without gradient.
 
-    The ratio is p_trainer / p_sampler of a token (token level: of low variance, but biased, since it ignores that
-    earlier tokens were drawn by the sampler too) or of a whole sequence (the product of its tokens' ratios: unbiased
-    before it is bounded). "truncate" bounds ratios to [floor, cap] (Yao et al., "Your efficient RL framework secretly
-    brings you off-policy RL training", 2025); "mask" drops what lies outside (IcePop, Ling team, 2025).
+    A weight comes from the ratio p_trainer / p_sampler. `correction` joins a level and a kind, such as
+    "token-truncate":
+        "token": the ratio is that of one token. It has low variance, but is biased: it ignores that the sampler drew
+            the earlier tokens too.
+        "sequence": the ratio is the product over all tokens of a sequence. It is unbiased before it is bounded.
+        "truncate": ratios are clipped to [floor, cap] (Yao et al., "Your efficient RL framework secretly brings you
+            off-policy RL training", 2025).
+        "mask": ratios outside the bounds become 0 (IcePop, Ling team, 2025).
+
+    Weights are 1 if nothing is corrected, and where the mask is 0.
 
     Args:
-        trainer: (B, T) under the trained model, at the temperature of sampling.
-        sampler: (B, T) as the engine drew them.
-        mask: (B, T), 1 on completion tokens.
-        correction: level and kind.
-        cap: largest ratio, above 1.
-        floor: smallest, below 1.
+        trainer: log-probabilities (B, T) under the trained model, at the temperature of sampling.
+        sampler: log-probabilities (B, T) that the engine reported when it drew the tokens.
+        mask: 1 on completion tokens, of shape (B, T).
+        correction: the level and the kind of correction, or "none".
+        cap: the largest ratio, above 1.
+        floor: the smallest ratio, below 1.
     """
     if correction == "none":
         return torch.ones_like(trainer)
@@ -40,19 +47,27 @@ def importance_weights(
 
 
 def effective_share(weights: Tensor, mask: Tensor) -> float:
-    """Effective sample size over the number of tokens, (Σw)² / (n Σw²): 1 for equal weights; 0 if all are dropped."""
+    """Returns the effective sample size as a share of the tokens, (Σw)² / (n Σw²).
+
+    It is 1 for equal weights, and 0 if all weights are 0. `weights` and `mask` have shape (B, T).
+    """
     w = weights[mask.bool()].double()
     square = float((w * w).sum())
     return float(w.sum()) ** 2 / (len(w) * square) if square > 0 else 0.0
 
 
 def kl_from_trainer(trainer: Tensor, other: Tensor, sampler: Tensor, mask: Tensor) -> Tensor:
-    """Estimate of the mean KL(trainer ‖ other) in nats a token, from tokens that `sampler` drew.
+    """Estimates the mean KL(trainer ‖ other) in nats per token, from tokens that `sampler` drew.
 
-    The mean of w (ln p/q + q/p − 1) with p the trainer, q the other and w = p / sampler: each term is 0 or more, and
-    its mean is the divergence, since w makes up for who drew and E_p[q/p] = 1. With `other` the sampler itself it is
-    KL(trainer ‖ sampler); with the untrained model it is KL(trainer ‖ base). Both are the same function of the same
-    tokens, so if the sampler still holds the untrained model they are equal.
+    The estimate is the mean of w (ln p/q + q/p − 1). Here p is the trainer, q the other and w = p / sampler. Each term
+    is 0 or more. The mean of the terms is the divergence, since w corrects for who drew the tokens and E_p[q/p] = 1.
+
+    If `other` is the sampler itself, this is KL(trainer ‖ sampler). If it is the untrained model, it is KL(trainer ‖
+    base). If the sampler still holds the untrained model, the two are equal.
+
+    Args:
+        trainer, other, sampler: log-probabilities of the drawn tokens, each of shape (B, T).
+        mask: 1 on completion tokens, of shape (B, T).
     """
     d = other - trainer
     terms = (trainer - sampler).exp() * (d.expm1() - d)

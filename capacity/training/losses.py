@@ -1,6 +1,6 @@
-"""The losses of SFT and GRPO as pure functions of log-probabilities.
+"""Defines the losses of SFT and GRPO as pure functions of log-probabilities.
 
-Shapes: B sequences, T completion tokens. Log-probabilities in nats.
+In shapes, B counts sequences and T completion tokens. Log-probabilities are in nats.
 """
 
 import torch
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def sft_loss(logprobs: Tensor, mask: Tensor) -> Tensor:
-    """Mean negative log-likelihood over all completion tokens of the batch.
+    """Returns the mean negative log-likelihood of all completion tokens of the batch.
 
     Args:
-        logprobs: (B, T) under the trained model.
-        mask: (B, T), 1 on completion tokens.
+        logprobs: log-probabilities (B, T) under the trained model.
+        mask: 1 on completion tokens, of shape (B, T).
     """
     return -(logprobs * mask).sum() / mask.sum().clamp(min=1)
 
@@ -25,17 +25,17 @@ def grpo_loss(
     epsilon: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The clipped surrogate of GRPO (2402.03300, equation 3, without its KL term), loss type "grpo".
+    """Returns the clipped surrogate loss of GRPO without its KL term (arXiv 2402.03300, equation 3).
 
-    Each sequence is averaged over its own tokens, then sequences are averaged.
+    Each sequence is averaged over its own tokens, then sequences are averaged. TRL calls this loss type "grpo".
 
     Args:
-        logprobs: (B, T) under the trained model.
-        old_logprobs: (B, T) when the samples were drawn; `logprobs.detach()` on policy.
-        advantages: (B,).
-        mask: (B, T), 1 on completion tokens.
-        epsilon: clipping range of the ratio.
-        weights: (B, T), of each token's term, for samples that another engine drew; 1 if None.
+        logprobs: log-probabilities (B, T) under the trained model.
+        old_logprobs: log-probabilities (B, T) when the samples were drawn; `logprobs.detach()` on policy.
+        advantages: the advantages of the sequences, of shape (B,).
+        mask: 1 on completion tokens, of shape (B, T).
+        epsilon: the clipping range of the ratio.
+        weights: a weight for each token's term, of shape (B, T), for samples that another engine drew; 1 if None.
     """
     ratio = (logprobs - old_logprobs).exp()
     gain = advantages.unsqueeze(1)

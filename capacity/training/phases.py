@@ -1,4 +1,4 @@
-"""The arms of a run in the order in which they train: one, or two halves for `sft+grpo`."""
+"""Lists the arms of a run in the order in which they train. `sft+grpo` has two, other methods have one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,10 +30,10 @@ def phases(
     recorder: Recorder,
     sampler: Sampler | None = None,
 ) -> Iterator[tuple[Arm, list[Item]]]:
-    """Each arm of a run with the prompts of its steps. An arm is made when the one before it has trained.
+    """Yields each arm of a run with the prompts of its steps. An arm is made after the one before it has trained.
 
-    `sft+grpo` gives the first half of its steps, and of the prompts in their order, to sft, the rest to grpo; each
-    half has its own warm-up (half as long) and decay.
+    `sft+grpo` gives the first half of its steps to sft and the rest to grpo. The prompts are divided in the same order.
+    Each half has its own decay and a warm-up of half the length.
     """
     training = spec.training
     assert training is not None

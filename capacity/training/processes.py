@@ -1,9 +1,9 @@
-"""One run over several processes, each with the whole model on a device of its own.
+"""Makes one run over several processes. Each holds the whole model on a device of its own.
 
-Every process walks through the same steps with the same random numbers. The rows of a step are divided: each samples
-its rows, completions are gathered, each computes the loss of its rows, gradients are added up. So all make the same
-update, the one that a single process would have made up to the order of summation. Without a process group (`torchrun`,
-`accelerate launch`) there is one process, and nothing is exchanged.
+Every process walks through the same steps with the same random numbers. The rows of a step are divided among the
+processes. Each samples its rows, and completions are gathered. Each computes the loss of its rows, and gradients are
+summed. So all make the same update. Up to the order of summation, it is the one that a single process would make.
+Without a process group (`torchrun`, `accelerate launch`) there is one process, and nothing is exchanged.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,27 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """`count` processes, of which this is number `rank`."""
+    """A group of `count` processes, seen from the one with the number `rank`."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def current(cls) -> "Processes":
-        """Those of the process group, if there is one."""
+        """Returns the processes of the process group; a group of one if there is none."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
     def own(self, rows: int) -> tuple[int, int]:
-        """This process's rows, from … to before …: all processes' in order are all rows, and as even as can be."""
+        """Returns the range of this process's rows, from the first to before the last.
+
+        The ranges of all processes, in their order, cover all rows. They are as even as possible.
+        """
         return self.rank * rows // self.count, (self.rank + 1) * rows // self.count
 
     def gathered(self, value: Value) -> list[Value]:
-        """The value of every process, in their order."""
+        """Returns the value of every process, in the order of the processes."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
@@ -56,9 +59,9 @@ class Processes:
 
 
 class DividedSampler:
-    """Samples of the trainer's own model, a share of the prompts in each process; see `Sampler`.
+    """Samples from the trainer's own model, with the prompts divided over the processes. See `Sampler`.
 
-    Each sequence gets the random numbers that it would get in one process.
+    Each sequence gets the random numbers that it would get in a single process.
     """
 
     engine_name: str | None = None
@@ -70,7 +73,7 @@ class DividedSampler:
         self.processes = processes
 
     def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:
-        """As the sampler that is divided."""
+        """Lets the divided sampler follow the update."""
         return self.sampler.follow(prompts, where)
 
     def sample(
@@ -82,7 +85,7 @@ class DividedSampler:
         max_new_tokens: int,
         base: bool = False,
     ) -> Rollout:
-        """One completion of each prompt, on every process."""
+        """Returns one completion of each prompt, the same on every process."""
         start, stop = self.processes.own(len(prompts))
         rng.random((start, max_new_tokens))  # those of the processes before this one
         options: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "base": base}
@@ -97,5 +100,5 @@ class DividedSampler:
         return Rollout(*(t.to(self.device) for t in vars(whole).values()))
 
     def close(self) -> None:
-        """As the sampler that is divided."""
+        """Closes the divided sampler."""
         self.sampler.close()

@@ -1,7 +1,7 @@
-"""Rejection-sampling fine-tuning: supervised training on own samples that the grader passes.
+"""Trains by rejection-sampling fine-tuning: supervised training on own samples that the grader passes.
 
-`rft` samples the untrained base (what is drawn for a prompt does not depend on the update, so it makes no difference
-that it is drawn when its step comes); `rft-online` samples the current policy. Both draw the same uniforms as `grpo`.
+`rft` samples the untrained base, and `rft-online` samples the current policy. Both draw the same uniform numbers as
+`grpo`. Samples of the base do not depend on the update, so they can be drawn when their step comes.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,10 @@ _ROUNDS = 8  # draws of samples_per_prompt each, until every prompt has a right 
 
 
 class RftArm(SupervisedArm):
-    """As many samples of each prompt as `grpo` draws; the right ones are repeated until they are as many again.
+    """Rejection-sampling fine-tuning draws as many samples of each prompt as `grpo`, and trains on the correct ones.
 
-    A prompt without a right sample is drawn again, up to eight times in all, and then left out of the step.
+    Correct samples are repeated until they are as many as were drawn. A prompt without a correct sample is drawn again,
+    up to eight times in all, and then left out of the step.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,10 +34,10 @@ class RftArm(SupervisedArm):
         self.rng: np.random.Generator = generator(self.spec.seed, ROLLOUT_STREAM)
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        """Right samples of each prompt.
+        """Returns correct samples of each prompt.
 
         Raises:
-            TrainingError: no prompt of the step has any.
+            TrainingError: if no prompt of the step has a correct sample.
         """
         k = self.sequences_per_prompt
         prompts = items[::k]
@@ -60,7 +61,10 @@ class RftArm(SupervisedArm):
     def right_samples(
         self, prompts: Sequence[Item], k: int, rng: np.random.Generator, rounds: int = _ROUNDS
     ) -> list[list[list[int]]]:
-        """For each prompt the right ones of k samples, as token ids; more rounds only for prompts without any."""
+        """Returns the correct ones of k samples of each prompt, as token ids.
+
+        Prompts without a correct sample are sampled again, in at most `rounds` rounds.
+        """
         right: list[list[list[int]]] = [[] for _ in prompts]
         frozen = self.spec.method == "rft"
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""One run from its spec: load, adapt, train, round to the storage dtype, evaluate, save."""
+"""Makes one run from its spec: load, adapt, train, round to the storage dtype, evaluate."""
 
 import tempfile
 import time
@@ -35,7 +35,10 @@ from capacity.training.step import Cost, OnStep, Recorder
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run leaves behind; `capacity.runs.study.Study.add` writes it. `artifact`: None if nothing is trained."""
+    """The record of a finished run, which `capacity.runs.study.Study.add` writes.
+
+    `artifact` is the trained update as stored, with the recipe that rebuilds it. It is None if nothing is trained.
+    """
 
     result: Result
     steps: Sequence[Step]
@@ -44,20 +47,20 @@ class RunRecord:
 
 
 def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Path | None = None) -> RunRecord:
-    """Makes one run. Deterministic on one machine, one thread and one set of library versions.
+    """Makes one run. One machine, one thread and one set of library versions always give the same result.
 
-    The update is rounded to its storage dtype before it is evaluated: the accuracy is that of the bytes reported.
+    The update is rounded to its storage dtype before it is evaluated. So the accuracy is that of the bytes reported.
 
     Args:
-        spec: what to run.
+        spec: the spec of the run.
         device: "cpu" or "cuda".
-        on_step: called after each training step with its metrics.
-        cache: folder of cached SVD factors; the default one if None.
+        on_step: a function that is called after each training step with its metrics.
+        cache: the folder of cached SVD factors; the default one if None.
 
     Raises:
-        TrainingError: no honest result; the message is the diagnosis.
-        EngineError: the engine that samples does not start, or is gone.
-        CapacityError: the spec does not fit the model or the task.
+        TrainingError: if the run cannot give an honest result. The message is the diagnosis.
+        EngineError: if the engine that samples does not start, or has ended.
+        CapacityError: if the spec does not fit the model or the task.
     """
     began = time.monotonic()
     _, shape = model_shape(spec.model)

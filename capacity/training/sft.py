@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the task's demonstrations."""
+"""Trains by supervised fine-tuning on the task's demonstrations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,22 +14,25 @@ from capacity.training.step import Arm, Batch
 
 
 class SupervisedArm(Arm):
-    """Whatever minimises the negative log-likelihood of given sequences."""
+    """The base class of methods that minimise the negative log-likelihood of given sequences."""
 
     trainer = "sft"
 
     def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean negative log-likelihood of the completions' tokens."""
+        """Returns the mean negative log-likelihood of the completion tokens, and their log-probabilities (B, T)."""
         logprobs = likelihood.token_logprobs(logits, batch.rollout.completion_ids)
         return losses.sft_loss(logprobs, batch.rollout.completion_mask), logprobs
 
     def share(self, part: Batch, whole: Batch) -> float:
-        """That of its tokens, over which the loss is a mean."""
+        """Returns the slice's share of the tokens, because the loss is a mean over tokens."""
         return part.tokens / whole.tokens
 
 
 class SftArm(SupervisedArm):
-    """Demonstrations of each prompt, drawn anew; with matching "sequences" one of each of as many more prompts."""
+    """Supervised fine-tuning draws the demonstrations of each prompt anew.
+
+    With matching "sequences", each demonstration has a prompt of its own.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,17 +40,17 @@ class SftArm(SupervisedArm):
 
     @property
     def prompts_per_step(self) -> int:
-        """Different prompts that a step draws."""
+        """Returns the number of different prompts that a step draws."""
         training = self.training
         more = training.samples_per_prompt if training.match == "sequences" else 1
         return training.prompts_per_step * more
 
     @property
     def sequences_per_prompt(self) -> int:
-        """Demonstrations of each."""
+        """Returns the number of demonstrations of each prompt."""
         return 1 if self.training.match == "sequences" else self.training.samples_per_prompt
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        """Demonstrations of each prompt."""
+        """Returns the demonstrations of each prompt of a step."""
         k = self.sequences_per_prompt
         return self.finish(self.written(items, self.demonstrated(items[::k], k, self.rng)))

@@ -1,6 +1,6 @@
-"""What all methods share: a step takes prompts, makes sequences of them, and minimises a loss.
+"""Defines what all methods share: a step takes prompts, makes sequences of them, and minimises a loss.
 
-Where the sequences come from and which loss they get is each method's own: `sft`, `rft`, `grpo`.
+Each method decides where its sequences come from and which loss they get. See `sft`, `rft` and `grpo`.
 """
 
 import math
@@ -33,9 +33,12 @@ OnStep = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's sequences, or a slice of them. `extra`: what the source measured.
+    """The sequences of one step, or a slice of them.
 
-    `rewards` and `advantages`, (B,), only when the sequences are own samples.
+    Attributes:
+        rollout: the B sequences.
+        extra: further metrics of the step, by their names in `Step`.
+        rewards, advantages: one number per sequence, of shape (B,), if the sequences are own samples; else None.
     """
 
     rollout: Rollout
@@ -45,16 +48,19 @@ class Batch:
 
     @property
     def sequences(self) -> int:
-        """B."""
+        """Returns the number of sequences, B."""
         return len(self.rollout.completion_ids)
 
     @property
     def tokens(self) -> int:
-        """Of all completions."""
+        """Returns the number of tokens of all completions."""
         return int(self.rollout.completion_mask.sum())
 
     def rows(self, start: int, stop: int) -> "Batch":
-        """The sequences from `start` to before `stop`; the batch itself if that is all."""
+        """Returns the sequences from `start` to before `stop`.
+
+        If these are all sequences, it returns the batch itself.
+        """
         if (start, stop) == (0, self.sequences):
             return self
         rollout = Rollout(*(t[start:stop] for t in vars(self.rollout).values()))
@@ -64,10 +70,15 @@ class Batch:
 
 @dataclass
 class Cost:
-    """What training used.
+    """The sums of what training used.
 
-    `prompts` counts those whose sequences were trained on, a prompt as often as it came. `flops` counts 2 a parameter
-    and token forward, as much or twice as much backward; measurements beside the training are not in it.
+    Attributes:
+        prompts: the number of prompts trained on. A repeated prompt counts each time.
+        sequences: the number of sequences trained on.
+        sampled_sequences, sampled_tokens: the numbers of sequences and completion tokens drawn for the training.
+        trained_tokens: the number of completion tokens trained on.
+        flops: floating-point operations, counted as 2 per parameter and token forward, and 2 or 4 backward.
+            Measurements beside the training do not count.
     """
 
     prompts: int = 0
@@ -80,7 +91,10 @@ class Cost:
 
 @dataclass
 class Recorder:
-    """What a run's arms record, one after the other: the metrics of each step, costs. `on_step` hears of each step."""
+    """Collects what the arms of a run record, one after the other: the metrics of each step, and the costs.
+
+    If `on_step` is given, it is called with the metrics of each step.
+    """
 
     steps: list[Step]
     cost: Cost
@@ -89,7 +103,14 @@ class Recorder:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one slice's pass shows: `logprobs` (B, T) of the objective, means over `tokens` in nats, sums in bits."""
+    """The measurements of the pass of one slice.
+
+    Attributes:
+        logprobs: the log-probabilities (B, T) of the objective, in nats.
+        tokens: the number of completion tokens of the slice.
+        entropy, kl_to_base: means over the tokens, in nats.
+        code_length, base_code_length: sums over the tokens, in bits.
+    """
 
     logprobs: Tensor
     tokens: int
@@ -100,16 +121,16 @@ class _Seen:
 
 
 class Arm:
-    """One method, or one phase of `sft+grpo`: device, metrics of each step, costs, the check of the loss.
+    """An arm trains by one method, or by one phase of `sft+grpo`. It records metrics and costs, and checks the loss.
 
     Args:
         adapted: the model with its update.
-        tokenizer: of the model.
-        task: prompts, demonstrations and grader.
-        spec: the run.
-        training: of this phase; the run's own if None.
-        recorder: shared by the phases of a run.
-        sampler: where samples come from, shared too; the trainer's own model if None.
+        tokenizer: the tokenizer of the model.
+        task: the task, with prompts, demonstrations and grader.
+        spec: the spec of the run.
+        training: the training part of this phase; that of the run if None.
+        recorder: the recorder that all phases of a run share; a new one if None.
+        sampler: the sampler that all phases of a run share; the trainer's own model if None.
     """
 
     trainer: Literal["sft", "grpo"]  # which of TRL's trainers it goes with
@@ -144,46 +165,55 @@ class Arm:
 
     @property
     def steps(self) -> list[Step]:
-        """The steps of this arm so far."""
+        """Returns the steps of this arm so far."""
         return self.recorder.steps[self.first_step :]
 
     @property
     def cost(self) -> Cost:
-        """What the run has used so far."""
+        """Returns what the run has used so far."""
         return self.recorder.cost
 
     @property
     def prompts_per_step(self) -> int:
-        """Different prompts that a step draws."""
+        """Returns the number of different prompts that a step draws."""
         return self.training.prompts_per_step
 
     @property
     def sequences_per_prompt(self) -> int:
-        """How often each of them stands in a step's items, in a row."""
+        """Returns how many times in a row each prompt occurs in a step's items."""
         return self.training.samples_per_prompt
 
     def batch(self, items: Sequence[Item]) -> Batch:
-        """The sequences of one step; `items` holds each prompt `sequences_per_prompt` times in a row."""
+        """Returns the sequences of one step. `items` holds each prompt `sequences_per_prompt` times in a row."""
         raise NotImplementedError
 
     def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of a step, or of a slice of its rows by itself, and the log-probabilities (B, T) that it is of."""
+        """Returns the loss of a step, or of a slice of its rows, and the log-probabilities (B, T) that it depends on.
+
+        Args:
+            logits: the logits of the completion tokens, of shape (B, T, vocabulary).
+            batch: the sequences.
+        """
         raise NotImplementedError
 
     def share(self, part: Batch, whole: Batch) -> float:
-        """What a slice's loss is multiplied by so that the slices' losses add up to the step's."""
+        """Returns the factor of a slice's loss with which the losses of all slices add up to the step's."""
         raise NotImplementedError
 
     def measured(self, logprobs: Tensor, batch: Batch) -> dict[str, Any]:  # noqa: ARG002
-        """What this arm measures of a whole step, given the log-probabilities (B, T) of its objective."""
+        """Returns the arm's own metrics of a whole step, given the log-probabilities (B, T) of its objective."""
         return {}
 
     def sampled(
         self, items: Sequence[Item], temperature: float, rng: np.random.Generator, *, base: bool = False
     ) -> tuple[Rollout, Tensor]:
-        """One sample of the model as it is for each of `items`, and its rewards (B,), 0 or 1. Counts the cost.
+        """Draws one sample of the current model for each of `items`, grades the samples, and counts the cost.
 
-        With `base` the untrained model is sampled. What was measured of the sampler is in `sampling`.
+        If `base` is True, the untrained model is sampled. Otherwise the sampler first follows the update, and the
+        attribute `sampling` holds what was measured of it.
+
+        Returns:
+            The samples, and their rewards (0 or 1) of shape (B,).
         """
         prompts = encode_prompts(self.tokenizer, items)
         if not base:
@@ -199,10 +229,10 @@ class Arm:
         return rollout, torch.tensor(rewards, device=self.device)
 
     def written(self, items: Sequence[Item], completions: Sequence[Sequence[int]]) -> Rollout:
-        """Given completions, ended by the end-of-sequence token, one for each of `items`.
+        """Makes a rollout from given completions, one for each of `items`. Each ends with the end-of-sequence token.
 
         Raises:
-            TrainingError: one is longer than the run allows.
+            TrainingError: if a completion is longer than the run allows.
         """
         longest = max(map(len, completions))
         if longest > self.training.max_new_tokens:
@@ -215,13 +245,16 @@ class Arm:
         return Rollout(*(t.to(self.device) for t in (prompt_ids, prompt_mask, ids, mask, torch.zeros(ids.shape))))
 
     def demonstrated(self, items: Sequence[Item], count: int, rng: np.random.Generator) -> list[list[int]]:
-        """`count` demonstrations of each item as token ids."""
+        """Returns `count` demonstrations of each item as token ids."""
         texts = [text for item in items for text in self.task.demonstrations(item, count, rng)]
         return encode_completions(self.tokenizer, texts)
 
     def within_tokens(self, rollout: Rollout) -> int:
-        """How many of the step's sequences are trained on: all, or with matching "tokens" those of as many prompts
-        as the tokens of all steps so far allow, one at least."""
+        """Returns how many of the step's sequences are trained on.
+
+        With matching "tokens", they are the sequences of as many prompts as the tokens of all steps so far allow. At
+        least one prompt remains. With other matching, all sequences are trained on.
+        """
         per_step, k = self.training.tokens_per_step, self.sequences_per_prompt
         if per_step is None:
             return len(rollout.completion_ids)
@@ -233,7 +266,7 @@ class Arm:
     def finish(
         self, rollout: Rollout, rewards: Tensor | None = None, advantages: Tensor | None = None, **extra: Any
     ) -> Batch:
-        """The batch of a step: drops what matching leaves out, and counts the cost."""
+        """Makes the batch of a step: drops the sequences that matching leaves out, and counts the cost."""
         whole = Batch(rollout, extra, rewards, advantages)
         batch = whole.rows(0, self.within_tokens(rollout))
         tokens = int(batch.rollout.prompt_mask.sum() + batch.rollout.completion_mask.sum())
@@ -245,13 +278,14 @@ class Arm:
         return batch
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of one step; records its metrics, all of them from before the update.
+        """Returns the loss of one step, and records the metrics of the step before its update.
 
-        Where a step is too large for the device its rows go through the model in slices. The value and its gradient are
-        those of the whole step up to the order of summation; the gradient is then known before `backward` asks for it.
+        If a step is too large for the device, its rows go through the model in slices. Up to the order of summation,
+        the value and its gradient are those of the whole step. The gradient is then computed before `backward` asks for
+        it.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: if the loss is not finite.
         """
         processes = Processes.current()
         first, last = processes.own(batch.sequences)
@@ -274,7 +308,7 @@ class Arm:
         return loss
 
     def _one_pass(self, part: Batch) -> tuple[Tensor, "_Seen"]:
-        """The loss of some rows by themselves, and what is looked at beside it."""
+        """Returns the loss of some rows by themselves, and the measurements of their pass."""
         rollout, mask = part.rollout, part.rollout.completion_mask
         with torch.no_grad(), self.adapted.switched_off():
             base_logits = forward_logits(self.adapted.model, rollout).float()
@@ -294,7 +328,11 @@ class Arm:
         return loss, looked_at
 
     def _record(self, loss: Tensor, batch: Batch, seen: Sequence["_Seen"]) -> None:
-        """Writes down the metrics of a step: sums over its slices, or means weighted by their tokens."""
+        """Records the metrics of a step: sums over its slices, or means weighted by the tokens of the slices.
+
+        Raises:
+            TrainingError: if the loss is not finite.
+        """
         step, value = len(self.recorder.steps), float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
@@ -320,10 +358,10 @@ class Arm:
             self.recorder.on_step(self.recorder.steps[-1])
 
     def diagnose(self) -> None:
-        """Looks at the finished training as a whole.
+        """Checks the update after the training has finished.
 
         Raises:
-            TrainingError: the update is not finite, or has not moved at all.
+            TrainingError: if the update is not finite, or has not moved at all.
         """
         update = self.adapted.vector()
         if not bool(update.isfinite().all()):

@@ -1,7 +1,7 @@
-"""The one module that touches TRL's trainers, and everything private of them that is touched.
+"""Trains an arm by TRL's trainers. No other module uses these trainers, or anything private of TRL.
 
-Thin subclasses hand each step's items to an arm (`capacity.training.step`) and take its loss back; optimiser,
-gradient clipping, accumulation and devices stay TRL's. Overridden: `_get_train_sampler`, `_prepare_inputs`,
+Thin subclasses hand each step's items to an arm (`capacity.training.step`) and take its loss back. Optimiser, gradient
+clipping, accumulation and devices remain TRL's. The subclasses override `_get_train_sampler`, `_prepare_inputs`,
 `_compute_loss` (GRPO) and `compute_loss` (SFT). `tests/test_trl_bridge.py` is the contract test.
 """
 
@@ -25,7 +25,7 @@ from capacity.training.step import Arm, Batch
 def common_arguments(
     training: TrainingSpec, seed: int, device: str, scratch: str, processes: int = 1
 ) -> dict[str, Any]:
-    """Trainer arguments that are the same for both arms: Adam, the rate's schedule, one update a step."""
+    """Returns the trainer arguments that all methods share: Adam, the schedule of the rate, one update per step."""
     return {
         "output_dir": scratch,
         "max_steps": training.steps,
@@ -64,21 +64,21 @@ class _ItemFeed:
         return SequentialSampler(range(len(self.items)))
 
     def _prepare_inputs(self, rows: Any) -> Batch:  # noqa: ARG002
-        """The sequences of the next step, all of them in each process: the arm divides them itself."""
+        """Returns all sequences of the next step in each process, because the arm itself divides them."""
         size = self.arm.prompts_per_step * self.arm.sequences_per_prompt
         first = len(self.arm.steps) * size
         return self.arm.batch(self.items[first : first + size])
 
 
 class PairedGRPOTrainer(_ItemFeed, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO trainer with our rollout, advantages and loss."""
+    """TRL's GRPO trainer with the rollouts, advantages and loss of an arm."""
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:  # noqa: ARG002
         return self.arm.loss(inputs)
 
 
 class PairedSFTTrainer(_ItemFeed, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFT trainer with our batches and loss."""
+    """TRL's SFT trainer with the batches and loss of an arm."""
 
     def compute_loss(
         self,
@@ -87,7 +87,7 @@ class PairedSFTTrainer(_ItemFeed, SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,  # noqa: ARG002
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Tensor:
-        """The arm's loss of its own batch; the other arguments belong to TRL's signature."""
+        """Returns the arm's loss of its own batch. The other arguments belong to TRL's signature."""
         return self.arm.loss(inputs)
 
 
@@ -95,13 +95,13 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
     """Trains an arm on `schedule`, the prompts of all steps in order.
 
     Args:
-        arm: what a step samples and minimises; it records metrics and costs.
-        schedule: steps × the arm's prompts_per_step items.
+        arm: the arm to train. It samples, computes the loss, and records metrics and costs.
+        schedule: the steps × `prompts_per_step` items.
         device: "cpu" or "cuda".
-        scratch: folder that the trainer may write to.
+        scratch: a folder that the trainer may write to.
 
     Raises:
-        TrainingError: several GPUs, or several processes, in a way that is not supported.
+        TrainingError: if several GPUs are visible, or processes were started in a way that is not supported.
     """
     training, processes = arm.training, Processes.current()
     _check_processes(arm, processes)
@@ -144,7 +144,11 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
 
 
 def _check_processes(arm: Arm, processes: Processes) -> None:
-    """Whether this run can be made by as many processes as were started."""
+    """Checks that the started processes can make this run together.
+
+    Raises:
+        TrainingError: if they cannot. The message says what to do.
+    """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != processes.count:
         raise TrainingError(
@@ -165,11 +169,11 @@ def _check_processes(arm: Arm, processes: Processes) -> None:
 
 
 def _restore_fp32(arm: Arm, untrained: dict[str, Tensor]) -> None:
-    """Undoes TRL's cast of trained parameters to bf16, which it makes when the base is quantised."""
+    """Undoes TRL's cast of trained parameters to bf16, which it makes if the base is quantised."""
     for name, parameter in arm.adapted.trained.items():
         parameter.data = untrained[name]
 
 
 def _unused_reward(**_: Any) -> list[float]:
-    """TRL wants a reward function; the arm grades its own samples."""
+    """Stands in for the reward function that TRL requires. The arm grades its own samples."""
     raise AssertionError("the arm grades its own samples")

@@ -1,1 +1,1 @@
-"""What is measured of a trained model beside its accuracy."""
+"""Measures a trained model in other ways than by its accuracy."""

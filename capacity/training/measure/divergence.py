@@ -1,4 +1,4 @@
-"""KL divergence of an adapted model from its base, on the model's own completions."""
+"""Measures the KL divergence of an adapted model from its base, on the model's own completions."""
 
 import math
 from collections.abc import Callable
@@ -14,11 +14,13 @@ _LOGITS = 32 * 1024**2  # at most so many at a time: 128 MB in fp32, for each of
 
 
 class KlMeter:
-    """Gathers KL(adapted ‖ base) over completion tokens, exact in the vocabulary; see Shenfeld et al., 2509.04259.
+    """A KL meter accumulates KL(adapted ‖ base) over completion tokens (Shenfeld et al., arXiv 2509.04259).
+
+    The divergence at each token is exact: it is a sum over the vocabulary.
 
     Args:
-        model: with the adapter on.
-        switched_off: gives a context in which it is the base.
+        model: the model with the adapter switched on.
+        switched_off: a function that returns a context in which the model is its base.
     """
 
     def __init__(self, model: nn.Module, switched_off: Callable[[], AbstractContextManager[object]]) -> None:
@@ -29,7 +31,7 @@ class KlMeter:
 
     @torch.no_grad()
     def add(self, rollout: Rollout) -> None:
-        """Counts the completions of a rollout, a few rows at a time."""
+        """Adds the completions of a rollout, a few rows at a time."""
         vocabulary = int(self.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
         rows = max(1, _LOGITS // (rollout.completion_ids.shape[1] * vocabulary))
         for start in range(0, len(rollout.completion_ids), rows):
@@ -43,5 +45,5 @@ class KlMeter:
 
     @property
     def bits_per_token(self) -> float:
-        """The mean over all completion tokens, in bits."""
+        """Returns the mean KL divergence over all completion tokens, in bits."""
         return self.nats / max(self.tokens, 1) / math.log(2)

@@ -1,7 +1,6 @@
-"""Code length of held-out sequences of the kind that a run was trained on, after the training.
+"""Measures the code length of held-out sequences after training. They are of the kind that the run trained on.
 
-What it still costs to code such sequences is what excess description length subtracts (Donoway et al., arXiv
-2601.04728).
+Excess description length subtracts what it still costs to code such sequences (Donoway et al., arXiv 2601.04728).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,14 +26,15 @@ _SEED = 0  # the same held-out sequences for all runs of one kind
 
 
 def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec) -> dict[str, float]:
-    """Bits of held-out sequences under the trained and under the untrained model, summed over tokens.
+    """Returns the code lengths of held-out sequences under the trained and under the untrained model.
 
-    `sft`: one demonstration of each of the first 256 validation items. `rft`: the right ones of the base's own samples,
-    one of each. Nothing for the other methods: what they are trained on changes with the model, or is not coded at all.
+    For `sft` they are one demonstration of each of the first 256 validation items. For `rft` they are the base's own
+    samples for these items that are correct, at most one per item. Other methods have no such sequences, because they
+    train on samples of the changing model.
 
     Returns:
-        `heldout_code_length_bits`, `heldout_base_code_length_bits`, `heldout_demonstrations`, `heldout_tokens`; empty
-        if the method has no such sequences.
+        `heldout_code_length_bits` and `heldout_base_code_length_bits` (bits, summed over tokens),
+        `heldout_demonstrations` and `heldout_tokens` (counts). The result is empty if there are no such sequences.
     """
     rng = generator(_SEED, HELDOUT_STREAM)
     items = task.items("validation")[:_ITEMS]
@@ -64,7 +64,13 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
 
 @dataclass(frozen=True)
 class DemonstrationLength:
-    """Code length of demonstrations, Σ −log₂ p over the tokens of their completions; `bits`: of all of them."""
+    """The code length of demonstrations: Σ −log₂ p over the tokens of their completions.
+
+    Attributes:
+        bits: the code length of all demonstrations together, in bits.
+        demonstrations: the number of demonstrations.
+        tokens: the number of their completion tokens.
+    """
 
     bits: float
     demonstrations: int
@@ -74,14 +80,14 @@ class DemonstrationLength:
 def demonstration_length(
     model: nn.Module, tokenizer: Any, task: Task, items: Sequence[Item], at_once: Callable[..., int]
 ) -> DemonstrationLength:
-    """Code length of one demonstration of each of `items`, end-of-sequence tokens included.
+    """Measures the code length of one demonstration of each of `items`, end-of-sequence tokens included.
 
     Args:
-        model: as it is, adapter on or off.
-        tokenizer: of the model.
-        task: one that has demonstrations.
-        items: what they are of.
-        at_once: rows of a rollout that go through the model together, see `RowsAtOnce`.
+        model: the model, with its adapter switched on or off.
+        tokenizer: the tokenizer of the model.
+        task: a task that has demonstrations.
+        items: the items that are demonstrated.
+        at_once: a function that returns how many rows of a rollout go through the model together. See `RowsAtOnce`.
     """
     rng = generator(_SEED, HELDOUT_STREAM)
     texts = [text for item in items for text in task.demonstrations(item, 1, rng)]
@@ -95,7 +101,7 @@ def demonstration_length(
 
 @torch.no_grad()
 def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
-    """Σ −log₂ p of the completions' tokens, `rows` sequences at a time."""
+    """Returns Σ −log₂ p over the completion tokens, in bits. `rows` sequences go through the model at a time."""
     model.eval()
     bits = 0.0
     for start in range(0, len(rollout.completion_ids), rows):
