@@ -1,4 +1,4 @@
-"""Dealing the entries of a TinyLoRA vector over its groups by score. No torch."""
+"""Deals the entries of a TinyLoRA vector over its groups by score. It does not import torch."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -7,21 +7,21 @@ from capacity.errors import SpecError
 
 
 def deal(scores: Sequence[float], total: int, largest: Sequence[int]) -> tuple[int, ...]:
-    """Deals `total` entries in proportion to `scores`, no group more than it can use; a group may get none.
+    """Deals `total` entries in proportion to `scores`. No group gets more than it can use, and a group may get none.
 
-    The method of Sainte-Laguë: each entry in turn goes to the group with the largest score / (2n + 1), n being
-    what it has. Ties go to the earlier group.
+    The method is that of Sainte-Laguë. Each entry in turn goes to the group with the largest score / (2n + 1), where n
+    counts its entries so far. Ties go to the earlier group.
 
     Args:
-        scores: one a group, ≥ 0.
-        total: entries to deal.
-        largest: the most entries that are of use to each group.
+        scores: one score per group, ≥ 0.
+        total: the number of entries to deal.
+        largest: the largest number of entries that each group can use.
 
     Returns:
-        Entries of each group; they add up to `total`.
+        The number of entries of each group. These numbers add up to `total`.
 
     Raises:
-        SpecError: a score that is no such number, or more entries than all groups can use.
+        SpecError: if a score is negative or not finite, or `total` is more than all groups can use.
     """
     if any(not isfinite(s) or s < 0 for s in scores):
         raise SpecError(f"allocation by gradient needs scores ≥ 0, not {min(scores)}")

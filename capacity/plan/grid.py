@@ -1,4 +1,4 @@
-"""From a study file to the specs of its runs. No torch."""
+"""Turns a study file into the specs of its runs. It does not import torch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Key = tuple[str, str, Size, Match, int | None, str, Method]
 
 @dataclass(frozen=True)
 class Cell:
-    """One model, task and size of a grid: the methods of a cell are tuned alike."""
+    """A grid cell is one model, task and size of a grid. All its methods are tuned alike."""
 
     grid: Grid
     model: str
@@ -27,7 +27,7 @@ class Cell:
     rollouts: RolloutSpec | None = None
 
     def spec(self, method: Method, seed: int, rates: Mapping[Method, float], *, validation: bool) -> RunSpec:
-        """One run of the cell."""
+        """Returns the spec of one run of this grid cell."""
         spec = trained_spec(
             self.model,
             self.task,
@@ -45,16 +45,21 @@ class Cell:
 
     @property
     def tuned_methods(self) -> tuple[Method, ...]:
-        """The methods whose rates this cell needs: controls train at the rate of what they control."""
+        """Returns the methods whose learning rates must be known to train all methods of this grid cell.
+
+        A control trains at the rate of the method that it controls for.
+        """
         needed = (phase for m in self.grid.methods for phase in METHODS[m].phases)
         return tuple(dict.fromkeys(METHODS[m].rate_from for m in needed))
 
 
 def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
-    """All cells in the order of the file; only those with tuned rates, or only the others, if `tuned` says so.
+    """Yields all grid cells in the order of the file.
+
+    If `tuned` is True, it yields only those with tuned rates; if it is False, only the others.
 
     Raises:
-        SpecError: a size that a model does not have.
+        SpecError: if a model does not have one of the sizes.
     """
     for number, grid in enumerate(study.grids, start=1):
         if tuned is not None and (grid.rates == "tuned") != tuned:
@@ -70,21 +75,21 @@ def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
 
 
 def first_rates(cell: Cell, tuning: Tuning) -> tuple[float, ...]:
-    """The rates that a cell tries first."""
+    """Returns the learning rates that are tried first in a grid cell."""
     return cell.grid.try_rates or tuning.rates
 
 
 def trial_specs(cell: Cell, method: Method, rate: float, tuning: Tuning) -> list[RunSpec]:
-    """The tuning runs of one method of a cell at one rate, on validation."""
+    """Returns the tuning runs of one method of a grid cell at one learning rate. They are evaluated on validation."""
     return [cell.spec(method, seed, {method: rate}, validation=True) for seed in tuning.seeds]
 
 
 def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]:
-    """The runs that are reported, each once.
+    """Returns the specs of the reported runs, each once.
 
     Args:
         study: the study.
-        chosen: the tuned rates by `key`; arms without one are left out.
+        chosen: the tuned rates by `key`. Methods of a grid cell without a tuned rate are left out.
     """
     specs: list[RunSpec] = []
     for cell in cells(study):
@@ -100,7 +105,7 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
 
 
 def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict[Method, float]]:
-    """The rates, one set for each run of this method that differs in nothing else."""
+    """Returns the learning rates for a method of a grid cell: one set for each of its runs of one seed."""
     rates, parts = cell.grid.rates, METHODS[method].phases
     if rates == "shipped":
         return [{p: rate_of(cell.model, cell.task, p, cell.size, {}) for p in parts}]
@@ -118,19 +123,29 @@ def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict
 
 
 def key(cell: Cell, method: Method) -> Key:
-    """What a tuned rate belongs to. Demonstrations count only for sft, which alone sees them."""
+    """Returns the key of a tuned rate: all that the rate depends on.
+
+    Demonstrations count only for sft, because no other method sees them.
+    """
     task = cell.task if method == "sft" else cell.task.unseen()
     changes = cell.grid.protocol.model_dump_json()
     return cell.model, task.label, cell.size, cell.grid.match, cell.grid.tokens_per_step, changes, method
 
 
 def unique(specs: Iterable[RunSpec]) -> list[RunSpec]:
-    """Each spec once, in order."""
+    """Returns each spec once, in the order of first occurrence."""
     return list({spec.identity: spec for spec in specs}.values())
 
 
 def extended(rates: Sequence[float], best: Iterable[int]) -> tuple[float, ...]:
-    """Rates with one more, as far apart as its neighbours, at each end where some method's best lies."""
+    """Returns the rates with one more at each end where the best rate of some method lies.
+
+    The new rate is as far from its neighbour, as a ratio, as the next two are from each other.
+
+    Args:
+        rates: the rates in rising order.
+        best: for each method, the index of its best rate.
+    """
     grown, ends = list(rates), set(best)
     if 0 in ends:
         grown.insert(0, float(f"{rates[0] ** 2 / rates[1]:.2g}"))

@@ -1,4 +1,4 @@
-"""The protocols that are shipped: how each task is trained on and evaluated unless said otherwise."""
+"""The shipped protocols say how each task is trained on and evaluated by default."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,7 +9,17 @@ from capacity.tasks.task import Bounded, Task
 
 @dataclass(frozen=True)
 class Protocol:
-    """Sizes of training and evaluation of one task."""
+    """A protocol holds the sizes and temperatures of training and evaluation for one task.
+
+    Attributes:
+        steps: the number of training steps.
+        warmup_steps: the number of steps over which the learning rate rises.
+        prompts_per_step: the number of different prompts per step.
+        samples_per_prompt: the number of sequences per prompt.
+        test_items, validation_items: the numbers of items that are evaluated.
+        evaluation_temperature: the temperature of evaluations.
+        temperatures: the temperatures at which the untrained model is evaluated.
+    """
 
     steps: int
     warmup_steps: int
@@ -21,7 +31,7 @@ class Protocol:
     temperatures: tuple[float, ...]
 
     def training(self, task: Task, learning_rate: float) -> TrainingSpec:
-        """The training part of a run's spec."""
+        """Returns the training part of a run spec."""
         return TrainingSpec(
             steps=self.steps,
             prompts_per_step=self.prompts_per_step,
@@ -32,9 +42,14 @@ class Protocol:
         )
 
     def evaluation(self, task: Task, *, validation: bool = False, temperature: float | None = None) -> EvaluationSpec:
-        """The evaluation part of a run's spec; `temperature` other than the protocol's only for controls.
+        """Returns the evaluation part of a run spec.
 
-        A split that is known to be smaller than the protocol asks for is taken whole.
+        A split that is known to have fewer items than the protocol asks for is taken whole.
+
+        Args:
+            task: the task.
+            validation: True for the validation split, False for the test split.
+            temperature: another temperature than the protocol's, for controls; that of the protocol if None.
         """
         split: Literal["validation", "test"] = "validation" if validation else "test"
         wanted = self.validation_items if validation else self.test_items

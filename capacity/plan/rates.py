@@ -1,4 +1,7 @@
-"""Learning rates: those shipped (tuned on validation by `make tune`), defaults for other models, and the user's."""
+"""Learning rates come from the shipped table, from defaults for other models, or from the user.
+
+`make tune` tunes the rates of the table on validation.
+"""
 
 import json
 import math
@@ -17,7 +20,7 @@ _REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
 
 
 def shipped() -> list[dict[str, Any]]:
-    """The rows of the table of tuned rates, each with the trials it was chosen from."""
+    """Returns the rows of the table of tuned rates. Each has the trials that its rate was chosen from."""
     text = (files("capacity.plan") / "rates.json").read_text()
     rows: list[dict[str, Any]] = json.loads(text)["rates"]
     return rows
@@ -25,12 +28,12 @@ def shipped() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TunedRate:
-    """A shipped rate.
+    """A shipped learning rate.
 
     Attributes:
-        learning_rate: the best of those tried.
-        at_edge: whether it was the smallest or the largest of them.
-        tuned_at: the number of trained parameters at which they were tried; None for a default that nobody tuned.
+        learning_rate: the best rate of those that were tried.
+        at_edge: True if it was the smallest or the largest rate tried.
+        tuned_at: the number of trained parameters at which rates were tried; None for an untuned default.
     """
 
     learning_rate: float
@@ -46,13 +49,13 @@ UNTUNED_SMALL = 1e-4  # of all other adapters
 
 
 def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained_parameters: int) -> TunedRate:
-    """The shipped learning rate of this method: the one tuned at the nearest size of the same adapter.
+    """Returns the shipped learning rate of a method, tuned at the nearest size of the same adapter.
 
-    Only sft's depends on the demonstrations, and on their style only: the knobs of a style share a rate, so that
-    they can be compared. Models that are not embedded get a default that nobody tuned.
+    Only the rate of sft depends on the demonstrations, and only on their style. All options of a style share a rate, so
+    that they can be compared. Models that are not embedded get an untuned default.
 
     Raises:
-        SpecError: an embedded model, for which none was tuned within a factor of ten of this size.
+        SpecError: if the model is embedded and no rate was tuned within a factor of ten of this size.
     """
     if not is_embedded(model):
         return TunedRate(UNTUNED.get(adapter, UNTUNED_SMALL), at_edge=False, tuned_at=None)
@@ -66,7 +69,10 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
 
 
 def rates_tried(spec: RunSpec, trained_parameters: int) -> int | None:
-    """Among how many learning rates that of a run was chosen; None if it is not one that ships for such a run."""
+    """Returns the number of learning rates from which the rate of a run was chosen.
+
+    It is None if the run has another rate than the shipped one.
+    """
     if spec.training is None or not is_embedded(spec.model):
         return None
     row = _nearest(spec.model, spec.task, spec.method, spec.adapter.kind, trained_parameters)
@@ -76,7 +82,7 @@ def rates_tried(spec: RunSpec, trained_parameters: int) -> int | None:
 def _nearest(
     model: str, task: TaskSpec, method: Method, adapter: str, trained_parameters: int
 ) -> dict[str, Any] | None:
-    """The shipped row of the nearest size; None if there is none within a factor of `_REACH`."""
+    """Returns the shipped row of the nearest size; None if there is none within a factor of `_REACH`."""
     tuned = METHODS[method].rate_from
     near = [
         row
@@ -89,13 +95,13 @@ def _nearest(
 
 
 def is_embedded(model: str) -> bool:
-    """Whether a model is among those that are shipped, whose rates are tuned."""
+    """Tells whether a model is shipped in the package. The rates of these models are tuned."""
     base = parse_model(model).base
     return base in ALIASES and ALIASES[base].source == "embedded"
 
 
 def _distance(one: int, other: int) -> float:
-    """The distance of two sizes on a logarithmic scale."""
+    """Returns the distance of two sizes on a logarithmic scale."""
     return abs(math.log(one) - math.log(other))
 
 
@@ -103,7 +109,7 @@ def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, f
     """Reads `0.01` (all methods) or `sft=0.003,grpo=0.01`.
 
     Raises:
-        SpecError: not of this form, a rate that is not positive, or a method that does not run.
+        SpecError: if the text has another form, a rate is not positive, or a method is not among `methods`.
     """
     if text is None:
         return {}

@@ -1,7 +1,7 @@
-"""Which modules share a trained vector: groups, tiled and structured.
+"""Sharing decides which modules share a trained vector. Modules that do so form a group.
 
-The primitive is the number of groups g. Groups are contiguous and balanced. `n_tie` of the paper
-(arXiv 2602.04118, section 4) is a shorthand for g = ⌈M / n_tie⌉ with M adapted modules.
+The number of groups is g. Groups are contiguous and balanced. In the paper, `n_tie` is a shorthand for g = ⌈M / n_tie⌉
+with M adapted modules (arXiv 2602.04118, section 4).
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from capacity.spec.adapters import Sharing
 
 
 def groups_from_n_tie(modules: int, n_tie: int) -> int:
-    """Number of groups g = ⌈modules / n_tie⌉.
+    """Returns the number of groups, g = ⌈modules / n_tie⌉.
 
     Raises:
-        SpecError: `n_tie` outside 1 … `modules`.
+        SpecError: if `n_tie` is outside 1 … `modules`.
     """
     if not 1 <= n_tie <= modules:
         raise SpecError(f"n_tie {n_tie} is outside 1 … {modules}, the number of adapted modules")
@@ -22,13 +22,13 @@ def groups_from_n_tie(modules: int, n_tie: int) -> int:
 
 
 def balanced_sizes(modules: int, groups: int) -> tuple[int, ...]:
-    """Sizes of `groups` contiguous groups: the first `modules mod groups` have one module more."""
+    """Returns the sizes of `groups` contiguous groups. The first `modules mod groups` have one module more."""
     small, larger = divmod(modules, groups)
     return (small + 1,) * larger + (small,) * (groups - larger)
 
 
 def _groups_per_type(counts: Sequence[int], groups: int) -> list[int]:
-    """Deals `groups` over the types in turn, at least one each, never more than a type has modules."""
+    """Deals `groups` over the types in turn. Each gets at least one, and never more than it has modules."""
     shares = [0] * len(counts)
     dealt = 0
     while dealt < groups:
@@ -40,19 +40,19 @@ def _groups_per_type(counts: Sequence[int], groups: int) -> list[int]:
 
 
 def assign_groups(types: Sequence[str], groups: int, sharing: Sharing) -> tuple[int, ...]:
-    """Group index of every adapted module.
+    """Returns the group index of every adapted module.
 
     Args:
-        types: module types ("q_proj", …) of the M adapted modules, ordered by depth.
-        groups: number of groups g, 1 … M.
-        sharing: "tiled" groups neighbours by depth whatever their type; "structured" groups only modules of
-            one type, g being split over the types in order of first appearance, at least one each.
+        types: the module types ("q_proj", …) of the M adapted modules, ordered by depth.
+        groups: the number of groups g, 1 … M.
+        sharing: "tiled" groups neighbours by depth, whatever their type. "structured" groups only modules of one type.
+            It splits g over the types in order of first appearance, at least one each.
 
     Returns:
         M group indices in 0 … g−1.
 
     Raises:
-        SpecError: g outside 1 … M, or below the number of types when structured.
+        SpecError: if g is outside 1 … M, or below the number of types when structured.
     """
     modules = len(types)
     if not 1 <= groups <= modules:
@@ -79,7 +79,7 @@ def assign_groups(types: Sequence[str], groups: int, sharing: Sharing) -> tuple[
 
 
 def group_sizes(assignment: Sequence[int]) -> tuple[int, ...]:
-    """Number of modules in each group, from the group index of every module."""
+    """Returns the number of modules in each group, given the group index of every module."""
     sizes = [0] * (max(assignment) + 1)
     for group in assignment:
         sizes[group] += 1
@@ -87,15 +87,18 @@ def group_sizes(assignment: Sequence[int]) -> tuple[int, ...]:
 
 
 def largest_useful_u(rank: int, assignment: Sequence[int]) -> int:
-    """r² × (smallest group): beyond it, more entries of v span no further update."""
+    """Returns the largest useful u, r² × (smallest group). More entries of v do not enlarge the space of updates."""
     return rank * rank * min(group_sizes(assignment))
 
 
 def useful_groups(types: Sequence[str], groups: int, sharing: Sharing, *, u: int, rank: int) -> tuple[int, ...]:
-    """Group index of every adapted module, as `assign_groups`, where vectors of u entries are of use in every group.
+    """Returns the group index of every adapted module, after it has checked that every group can use u entries.
+
+    The arguments `types`, `groups` and `sharing` are those of `assign_groups`.
 
     Raises:
-        SpecError: as `assign_groups`; or u is below 1 or above the largest useful u, which is named.
+        SpecError: if `assign_groups` refuses its arguments, or u is outside 1 … largest useful u. The message names
+            that.
     """
     assignment = assign_groups(types, groups, sharing)
     useful = largest_useful_u(rank, assignment)

@@ -1,4 +1,4 @@
-"""From a question ("sft against grpo at budget 100") to the specs of its runs. No torch."""
+"""Turns a question ("sft against grpo at budget 100") into the specs of its runs. It does not import torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,10 +14,10 @@ from capacity.tasks.catalog import open_task
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
-    """Reads `sft,grpo`; `base` always runs and need not be named.
+    """Reads `sft,grpo`. The method `base` always runs and need not be named.
 
     Raises:
-        SpecError: unknown (the nearest is offered), named twice, or none.
+        SpecError: if a method is unknown or named twice, or none is named. The message offers the nearest names.
     """
     methods: list[Method] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -34,14 +34,18 @@ def parse_methods(text: str) -> tuple[Method, ...]:
 
 
 def rate_of(model: str, task: TaskSpec, method: Method, size: Size, rates: Mapping[Method, float]) -> float:
-    """The learning rate of a method: the one given, else the one shipped for this size."""
+    """Returns the learning rate of a method: the given one, or else the shipped one for this size."""
     if method in rates:
         return rates[method]
     return tuned_rate(model, task, method, size.tuned_as, size.trained_parameters).learning_rate
 
 
 def matched(training: TrainingSpec, match: Match, tokens_per_step: int | None) -> TrainingSpec:
-    """A protocol's training with another matching; matching "tokens" needs how many a step."""
+    """Returns the training part of a spec with another matching.
+
+    Raises:
+        SpecError: if matching "tokens" comes without `tokens_per_step`, or other matching with it.
+    """
     if match == "tokens" and tokens_per_step is None:
         raise SpecError("--match tokens needs --tokens-per-step: completion tokens that a step trains on")
     if match != "tokens" and tokens_per_step is not None:
@@ -63,23 +67,24 @@ def trained_spec(
     tokens_per_step: int | None = None,
     protocol: Protocol | None = None,
 ) -> RunSpec:
-    """The spec of one trained run.
+    """Returns the spec of one trained run.
 
     Args:
-        model: alias.
-        task: with the demonstrations of the study; methods that see none do not name them.
-        method: what trains.
-        size: of the update.
-        seed: of the run.
-        storage_dtype: of the stored update.
-        rates: learning rates by method, the shipped ones for others. `sft+grpo` takes those of its halves.
-        validation: evaluate on the validation split instead of the test split.
-        match: what the arms have in common.
-        tokens_per_step: for matching "tokens".
-        protocol: the shipped one of the task if None.
+        model: the alias of the model.
+        task: the task with the demonstrations of the study. They are left out for methods that see none.
+        method: the training method.
+        size: the size of the update.
+        seed: the seed of the run.
+        storage_dtype: the dtype of the stored update.
+        rates: learning rates by method; methods without one take the shipped rate. `sft+grpo` takes those of its
+            halves.
+        validation: True to evaluate on the validation split, False on the test split.
+        match: what the runs of a pair have in common.
+        tokens_per_step: the number of completion tokens that a step trains on, for matching "tokens".
+        protocol: the protocol; the shipped one of the task if None.
 
     Raises:
-        SpecError: no demonstrations for a method that needs them, or no rate.
+        SpecError: if the method needs demonstrations and the task has none, or there is no rate.
     """
     protocol, problem, given = protocol or PROTOCOLS[task.name], open_task(task), rates or {}
     facts = METHODS[method]
@@ -115,7 +120,7 @@ def base_spec(
     validation: bool = False,
     protocol: Protocol | None = None,
 ) -> RunSpec:
-    """The spec of an untrained run, at the protocol's temperature if None."""
+    """Returns the spec of a run of the untrained model. If `temperature` is None, it is that of the protocol."""
     protocol, problem = protocol or PROTOCOLS[task.name], open_task(task)
     return RunSpec(
         model=model,
@@ -130,7 +135,10 @@ def base_spec(
 
 
 def base_specs(model: str, task: TaskSpec, protocol: Protocol | None = None) -> list[RunSpec]:
-    """The untrained model at every temperature: on test, and on validation, where the best temperature is chosen."""
+    """Returns the specs of the untrained model at every temperature, on test and on validation.
+
+    The best temperature is chosen on validation.
+    """
     protocol = protocol or PROTOCOLS[task.name]
     temperatures = dict.fromkeys([*protocol.temperatures, protocol.evaluation_temperature])
     return [base_spec(model, task, t, validation=v, protocol=protocol) for v in (False, True) for t in temperatures]
@@ -147,7 +155,7 @@ def compare_specs(
     match: Match = "prompts",
     tokens_per_step: int | None = None,
 ) -> list[RunSpec]:
-    """All runs of one comparison: each method × seed, then the base at every temperature.
+    """Returns the specs of one comparison: each method × seed, then the base at every temperature.
 
     The slowest methods come first, so that no worker is left with one of them at the end.
     """

@@ -1,8 +1,8 @@
-"""What a stored update costs: payload bytes per storage dtype, and how many parameters a payload can hold.
+"""Computes what a stored update costs: payload bytes per storage dtype, and how many parameters a payload can hold.
 
-The storage dtype is the dtype of the stored update; θ itself always trains in fp32.
-`capacity.adapters.files.codec` writes exactly these sizes. The header of an artifact (recipe and fingerprints) is
-counted apart, see `capacity.adapters.files.artifact`.
+The storage dtype is the dtype of the stored update; θ itself always trains in fp32. `capacity.adapters.files.codec`
+writes exactly these sizes. The header of an artifact (recipe and fingerprints) is counted apart, see
+`capacity.adapters.files.artifact`.
 """
 
 from typing import get_args
@@ -19,20 +19,22 @@ _SCALED = frozenset({"fp8", "int8", "int4"})
 
 
 def payload_bytes(parameters: int, dtype: str) -> int:
-    """Bytes of `parameters` stored numbers in `dtype` with their scales, without any header.
+    """Returns the bytes of `parameters` stored numbers in `dtype` with their scales, without any header.
 
     Raises:
-        BudgetError: `dtype` is "entropy", whose size depends on the numbers.
+        BudgetError: if `dtype` is "entropy", whose size depends on the numbers.
     """
     scales = SCALE_BYTES * -(-parameters // BLOCK) if dtype in _SCALED else 0
     return -(-parameters * _entry_bits(dtype) // 8) + scales
 
 
 def parameters_within(bits: int, dtype: str) -> int:
-    """The largest number of parameters whose payload in `dtype`, in whole bytes, takes at most `bits` bits.
+    """Returns the largest number of parameters whose payload in `dtype` takes at most `bits` bits.
+
+    A payload takes whole bytes.
 
     Raises:
-        BudgetError: `dtype` is "entropy", whose size depends on the numbers.
+        BudgetError: if `dtype` is "entropy", whose size depends on the numbers.
     """
     entry_bits, size = _entry_bits(dtype), bits // 8
     if dtype not in _SCALED:

@@ -1,17 +1,19 @@
-"""The study file: what a study asks, and the grids of runs that answer it. No torch.
+"""A study file holds the question of a study, and the grids of runs that answer it. This module does not import torch.
 
-name = "abacus-sizes"
-question = "How small an update does each method need?"
+This is an example of a study file:
 
-[tuning]                      # rates = "tuned": best of these on validation, per method, size, model and task
-rates = [1e-4, 1e-3, 1e-2]
+    name = "abacus-sizes"
+    question = "How small an update does each method need?"
 
-[[grids]]
-models = ["abacus-0.9m"]
-methods = ["sft", "rft", "grpo"]
-sizes = [{ budget = 1 }, { budget = 13 }, { adapter = "full" }]
-rates = "tuned"
-seeds = 3
+    [tuning]                      # rates = "tuned": best of these on validation, per method, size, model and task
+    rates = [1e-4, 1e-3, 1e-2]
+
+    [[grids]]
+    models = ["abacus-0.9m"]
+    methods = ["sft", "rft", "grpo"]
+    sizes = [{ budget = 1 }, { budget = 13 }, { adapter = "full" }]
+    rates = "tuned"
+    seeds = 3
 """
 
 import tomllib
@@ -60,7 +62,7 @@ def _rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
 
 
 class ProtocolChanges(Frozen):
-    """Sizes of training and evaluation that differ from the shipped protocol of the task."""
+    """The settings of training and evaluation that differ from the shipped protocol of the task."""
 
     steps: PositiveInt | None = None
     warmup_steps: NonNegativeInt | None = None
@@ -72,16 +74,16 @@ class ProtocolChanges(Frozen):
     temperatures: tuple[Annotated[float, Field(ge=0)], ...] | None = None
 
     def applied(self, protocol: Protocol) -> Protocol:
-        """The shipped protocol with these changes."""
+        """Returns `protocol` with these changes."""
         changes = {name: getattr(self, name) for name in ProtocolChanges.model_fields}
         return replace(protocol, **{name: value for name, value in changes.items() if value is not None})
 
 
 class Tuning(Frozen):
-    """How `rates = "tuned"` finds a rate: the best on validation, with seeds that no result uses.
+    """Says how `rates = "tuned"` finds a learning rate: the best on validation, with seeds that no result uses.
 
-    Every method tries the same rates at a size. While the best of some method lies at the edge of the grid, a rate
-    is added there for all of them, `extend` times at most.
+    Every method tries the same rates at a size. If the best rate of some method lies at the edge, one more rate is
+    added there for all methods. This happens at most `extend` times.
     """
 
     rates: Annotated[tuple[Rate, ...], AfterValidator(_rising)]
@@ -90,11 +92,16 @@ class Tuning(Frozen):
 
 
 class Grid(Frozen):
-    """All combinations of its lists, under one protocol.
+    """A grid is all combinations of its lists, under one protocol.
 
-    `rates`: "shipped" (tuned for the embedded models), "tuned" (see `Tuning`), a number or a list of them for all
-    methods, or a table with one for each. `try_rates`: for "tuned", instead of those of [tuning]. `seeds`: how many,
-    from 0, or which. `base`: also the untrained model at every temperature of the protocol.
+    Attributes:
+        rates: "shipped" (tuned for the embedded models) or "tuned" (see `Tuning`). A number or a list of numbers holds
+            for all methods. A table has an entry for each method.
+        try_rates: for rates "tuned", the rates to try instead of those of [tuning].
+        seeds: the number of seeds, counted from 0, or the list of seeds.
+        tokens_per_step: the number of completion tokens that a step trains on, for matching "tokens".
+        base: True to evaluate also the untrained model at every temperature of the protocol.
+        protocol: the changes of the shipped protocol.
     """
 
     models: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -129,18 +136,21 @@ class Grid(Frozen):
 
     @property
     def task_specs(self) -> tuple[TaskSpec, ...]:
-        """The tasks."""
+        """Returns the specs of the grid's tasks."""
         return tuple(parse_task(text) for text in self.tasks)
 
     def protocol_of(self, task: TaskSpec) -> Protocol:
-        """The protocol of a task in this grid."""
+        """Returns the protocol of a task in this grid."""
         return self.protocol.applied(PROTOCOLS[task.name])
 
 
 class StudyFile(Frozen):
-    """A whole study. `predictions`: what its authors expect, written down before it is run.
+    """A study file states a question and lists the grids of runs that answer it.
 
-    `rollouts`: samples of all runs come from another engine than the trainer's own model.
+    Attributes:
+        predictions: what the authors expect, written down before the study is run.
+        tuning: how learning rates are tuned; None if no grid has tuned rates.
+        rollouts: the engine that samples in all runs; None for the trainer's own model.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -152,11 +162,11 @@ class StudyFile(Frozen):
 
 
 def read_study_file(path: Path) -> StudyFile:
-    """A study file, checked.
+    """Reads a study file and checks it.
 
     Raises:
-        DataError: it cannot be read, or is not TOML.
-        SpecError: a field is unknown, missing or out of range; it is named.
+        DataError: if the file cannot be read, or is not TOML.
+        SpecError: if a field is unknown, missing or out of range. The message names it.
     """
     try:
         raw = tomllib.loads(path.read_text())
@@ -178,7 +188,11 @@ def read_study_file(path: Path) -> StudyFile:
 
 
 def _check(grid: Grid, study: StudyFile, where: str) -> None:
-    """What one field alone cannot tell."""
+    """Checks what depends on several fields of a grid, or on the study around it.
+
+    Raises:
+        SpecError: if fields contradict each other.
+    """
     if bool(grid.methods) != bool(grid.sizes):
         raise SpecError(f"{where}: methods and sizes go together")
     if not grid.methods and not grid.base:
