@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class CapacityError(Exception):
-    """The base class of every error that `capacity` raises on purpose. `str(error)` is one line for the user."""
+    """Every error that `capacity` raises on purpose derives from this class. `str(error)` is one line."""
 
 
 class SpecError(CapacityError):

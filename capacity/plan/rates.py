@@ -28,7 +28,7 @@ def shipped() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TunedRate:
-    """A shipped learning rate.
+    """A tuned rate is a shipped learning rate with its origin.
 
     Attributes:
         learning_rate: the best rate of those that were tried.

@@ -62,7 +62,7 @@ def _rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
 
 
 class ProtocolChanges(Frozen):
-    """The settings of training and evaluation that differ from the shipped protocol of the task."""
+    """These settings replace those of the task's shipped protocol. None leaves a setting as it is."""
 
     steps: PositiveInt | None = None
     warmup_steps: NonNegativeInt | None = None

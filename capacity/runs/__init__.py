@@ -1,1 +1,1 @@
-"""Complete runs on disk, and what all analyses ask about them."""
+"""Stores complete runs, and describes them for all analyses."""

@@ -1,4 +1,4 @@
-"""Graded answers of runs as arrays. One decoder reads outcomes, and one packing writes answers as text."""
+"""Holds the graded answers of runs as arrays. One decoder reads outcomes, one packing writes answers as text."""
 
 import base64
 import binascii

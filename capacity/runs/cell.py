@@ -18,7 +18,7 @@ Field = str  # a dotted path in the JSON of a spec: "adapter.rank", "training.st
 
 
 class Cell:
-    """A run spec without its seeds. Two cells are equal if their recipes are equal."""
+    """A cell is a run spec without its seeds. Two cells are equal if their recipes are equal."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec

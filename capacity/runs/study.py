@@ -34,7 +34,7 @@ State = Literal["complete", "stale", "missing"]
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run that was read from its folder."""
+    """A `Run` is a complete run, read from its folder."""
 
     folder: Path
     spec: RunSpec
@@ -74,7 +74,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Failure:
-    """The diagnosis of a run that gave no result. `run` is the name that its folder would have."""
+    """A failure holds the diagnosis of a run that gave no result. `run` is the name its folder would have."""
 
     run: str
     label: str

@@ -16,7 +16,7 @@ Allocation = Literal["even", "gradient"]
 
 
 class AdapterSpec(Frozen):
-    """The base class of adapter specs. It states what other modules need to know about a kind of update.
+    """The base class of adapter specs states what other modules need to know about a kind of update.
 
     Class attributes:
         form: what the update changes. "low-rank" means a product B A in each adapted linear module. An engine loads
@@ -50,7 +50,7 @@ class AdapterSpec(Frozen):
 
 
 class NoAdapter(AdapterSpec):
-    """No adapter: the model stays untrained."""
+    """The untrained model has no adapter."""
 
     form = "none"
 
@@ -58,7 +58,7 @@ class NoAdapter(AdapterSpec):
 
 
 class Injected(AdapterSpec):
-    """An adapter that is attached to linear modules.
+    """An injected adapter is attached to linear modules.
 
     `targets` lists the types of the adapted modules ("q_proj", …). If it is None, all linear modules are adapted.
     """
@@ -75,7 +75,7 @@ class Injected(AdapterSpec):
 
 
 class Factored(Injected):
-    """An adapter that trains a matrix between the frozen SVD factors of each weight.
+    """A factored adapter trains a matrix between the frozen SVD factors of each weight.
 
     `scaling` says where the singular values Σ stand. "paper" gives U Σ R Vᵀ; "split" gives U √Σ R √Σ Vᵀ.
     """

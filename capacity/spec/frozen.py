@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """The base class of immutable models. It refuses unknown fields, NaN and infinities."""
+    """Frozen models are immutable. They refuse unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

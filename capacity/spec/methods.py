@@ -10,7 +10,7 @@ Part = Literal["grpo", "rft", "warm_start"]
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """The row of one method in the table of methods.
+    """Each method has one row of facts.
 
     Attributes:
         words: what the method trains, in a few words.

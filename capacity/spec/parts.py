@@ -20,7 +20,7 @@ _OF_DEMONSTRATIONS = ("style_bits", "style_shift")  # the options of a task that
 
 
 class TaskSpec(Frozen):
-    """A task by its name, with the demonstrations that `sft` learns from.
+    """A task spec names a task and the demonstrations that `sft` learns from.
 
     `demonstrations` is "none" for methods that see no demonstrations.
     """
@@ -91,22 +91,22 @@ class TrainingSpec(Frozen):
 
 
 class RftSpec(Frozen):
-    """The settings of `rft` and `rft-online`. They train on samples drawn at `temperature` that the grader passes."""
+    """`rft` and `rft-online` train on samples drawn at `temperature` that the grader passes."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
 class WarmStartSpec(Frozen):
-    """The settings of the sft half of `sft+grpo`, which trains in the first half of the steps.
+    """`sft+grpo` trains the first half of its steps by sft, at `learning_rate`.
 
-    `learning_rate` is the rate of the sft half. Each half has its own warm-up and decay.
+    Each half has its own warm-up and decay.
     """
 
     learning_rate: Annotated[float, Field(gt=0)]
 
 
 class GrpoSpec(Frozen):
-    """The settings of GRPO.
+    """GRPO trains with these settings.
 
     Advantages are centred by the mean and scaled by the standard deviation of their group. The loss type is "grpo", and
     the weight of the KL term is 0.

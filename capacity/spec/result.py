@@ -11,7 +11,7 @@ Grade = Literal[0, 1]
 
 
 class Recorded(Frozen):
-    """The base class of records. Fields that were not measured are not written.
+    """Records are written without the fields that were not measured.
 
     Unknown fields, which other versions of the program wrote, are ignored when a record is read.
     """
@@ -39,7 +39,7 @@ class Allocation(Recorded):
 
 
 class Result(Recorded):
-    """The counts, costs and accuracy of one run.
+    """A result holds the counts, costs and accuracy of one run.
 
     Attributes:
         model_parameters: the number of parameters of the untrained model.
@@ -104,7 +104,7 @@ class Result(Recorded):
 
 
 class Step(Recorded):
-    """The metrics of one training step. All of them are measured before the update of the step.
+    """A step holds the metrics of one training step. All of them are measured before its update.
 
     Attributes:
         step: the number of the step, counted from 0 over the whole run.
@@ -158,7 +158,7 @@ class Step(Recorded):
 
 
 class Outcome(Recorded):
-    """The answers to one item. Each answer has a grade (0 or 1) and a completion.
+    """An outcome holds the answers to one item. Each answer has a grade (0 or 1) and a completion.
 
     Attributes:
         item: the name of the item.

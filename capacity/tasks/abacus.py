@@ -53,7 +53,7 @@ DEFAULT_BITS, DEFAULT_SHIFT = 4, 4.0
 
 @dataclass(frozen=True)
 class AbacusTask:
-    """The abacus task with one style of demonstrations. Splits and pre-training share no operands.
+    """The abacus task has one style of demonstrations. Splits and pre-training share no operands.
 
     Styles of demonstrations:
         worked: stepwise solutions that differ from the base's in two options (default). `style_bits` is the entropy of

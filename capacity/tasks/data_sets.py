@@ -29,7 +29,7 @@ _LONGEST_ANSWER = 1_000  # characters; a longer one is not compared, no referenc
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, and how it is asked and graded by default.
+    """A data set knows its files, and how it is asked and graded by default.
 
     Attributes:
         name: the name of the task.
@@ -64,7 +64,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class WordTask:
-    """A task that puts the problems of a data set into a template and grades answers strictly or leniently.
+    """A word task puts the problems of a data set into a template, and grades answers strictly or leniently.
 
     Attributes:
         name: the name of the task in the catalogue.

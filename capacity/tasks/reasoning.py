@@ -32,7 +32,7 @@ _SEED = 42
 
 @dataclass(frozen=True)
 class GymTask:
-    """A task of reasoning-gym with its options.
+    """A gym task is a task of reasoning-gym with its options.
 
     Attributes:
         task: the name of the task in reasoning-gym.

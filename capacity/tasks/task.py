@@ -59,7 +59,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class GradedTwice(Protocol):
-    """The interface of tasks that have strict and lenient grading.
+    """Tasks with this interface have strict and lenient grading.
 
     Strict grading takes the answer only where it was asked for, lenient grading anywhere.
     """
@@ -78,7 +78,7 @@ class GradedTwice(Protocol):
 
 @runtime_checkable
 class Bounded(Protocol):
-    """The interface of tasks that know how many items their splits have before data is read."""
+    """Tasks with this interface know how many items their splits have before data is read."""
 
     def available(self, split: Split) -> int | None:
         """Returns the number of items of a split; None if it is known only after the data has been read."""

@@ -1,1 +1,1 @@
-"""Paired training: rollout, advantages and losses as pure functions, behind thin subclasses of TRL's trainers."""
+"""Trains the methods of a pair alike. Losses are pure functions, and TRL's trainers make the steps."""

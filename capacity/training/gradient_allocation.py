@@ -22,7 +22,7 @@ from capacity.training.step import Cost, Recorder
 
 @dataclass(frozen=True)
 class Allocation:
-    """The result of dealing entries to groups.
+    """An allocation says how many entries each group got, and why.
 
     Attributes:
         scores: the root mean square gradient of each group.
@@ -45,10 +45,10 @@ def gradient_allocation(
 ) -> Allocation:
     """Deals the planned entries over the groups of a TinyLoRA by their gradients at θ = 0.
 
-    LoRA-XS on the same factors trains a free R in place of Σ vᵢ Pᵢ. It gives the gradient G_m = ∂loss/∂R of every
-    module m, averaged over the first batches of training. For P with entries N(0, 1/r), the expected squared gradient
-    of an entry of a group's v is Σ_m ‖G_m‖²_F / r. Its square root is the score of the group. Training then sees the
-    same batches again.
+    A LoRA-XS adapter on the same factors has a free R in place of Σ vᵢ Pᵢ. It gives the gradient G_m = ∂loss/∂R of
+    every module m, averaged over the first batches of training. For P with entries N(0, 1/r), the expected squared
+    gradient of an entry of a group's v is Σ_m ‖G_m‖²_F / r. Its square root is the score of the group. Training then
+    sees the same batches again.
 
     Args:
         model: the bare model. It is given back unchanged.

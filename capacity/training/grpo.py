@@ -102,8 +102,8 @@ class GrpoArm(Arm):
         """Checks the rewards of the finished training, then the update.
 
         Raises:
-            TrainingError: if rewards differed within no group of any step, so that there was no gradient; or if the
-                update is not finite, or has not moved.
+            TrainingError: if rewards differed within no group of any step, so that there was no gradient. The same
+                error says that the update is not finite, or has not moved.
         """
         k = self.training.samples_per_prompt
         # After a warm start there may be nothing left to learn.
@@ -118,7 +118,7 @@ class GrpoArm(Arm):
 
 
 class RandomRewardArm(GrpoArm):
-    """GRPO with the rewards of each group permuted at random. As many samples are rewarded, but not the correct ones.
+    """This control of GRPO permutes the rewards of each group at random. As many samples are rewarded as in GRPO.
 
     Groups whose rewards are all equal stay so. What this control gains is not learnt from the task.
     """

@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """A group of `count` processes, seen from the one with the number `rank`."""
+    """`count` processes make one run together. This one has the number `rank`, counted from 0."""
 
     rank: int = 0
     count: int = 1

@@ -35,7 +35,7 @@ from capacity.training.step import Cost, OnStep, Recorder
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The record of a finished run, which `capacity.runs.study.Study.add` writes.
+    """A run record holds all of a finished run that `capacity.runs.study.Study.add` writes.
 
     `artifact` is the trained update as stored, with the recipe that rebuilds it. It is None if nothing is trained.
     """

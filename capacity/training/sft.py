@@ -14,7 +14,7 @@ from capacity.training.step import Arm, Batch
 
 
 class SupervisedArm(Arm):
-    """The base class of methods that minimise the negative log-likelihood of given sequences."""
+    """Supervised methods minimise the negative log-likelihood of given sequences."""
 
     trainer = "sft"
 

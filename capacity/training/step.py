@@ -33,7 +33,7 @@ OnStep = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Batch:
-    """The sequences of one step, or a slice of them.
+    """A batch holds the sequences of one step, or a slice of them.
 
     Attributes:
         rollout: the B sequences.
@@ -70,7 +70,7 @@ class Batch:
 
 @dataclass
 class Cost:
-    """The sums of what training used.
+    """A cost sums up what training used.
 
     Attributes:
         prompts: the number of prompts trained on. A repeated prompt counts each time.
@@ -103,7 +103,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The measurements of the pass of one slice.
+    """Holds the measurements of the pass of one slice.
 
     Attributes:
         logprobs: the log-probabilities (B, T) of the objective, in nats.

@@ -71,14 +71,14 @@ class _ItemFeed:
 
 
 class PairedGRPOTrainer(_ItemFeed, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO trainer with the rollouts, advantages and loss of an arm."""
+    """Runs TRL's GRPO trainer with the rollouts, advantages and loss of an arm."""
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:  # noqa: ARG002
         return self.arm.loss(inputs)
 
 
 class PairedSFTTrainer(_ItemFeed, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFT trainer with the batches and loss of an arm."""
+    """Runs TRL's SFT trainer with the batches and loss of an arm."""
 
     def compute_loss(
         self,

@@ -64,7 +64,7 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
 
 @dataclass(frozen=True)
 class DemonstrationLength:
-    """The code length of demonstrations: Σ −log₂ p over the tokens of their completions.
+    """Holds the code length of demonstrations: Σ −log₂ p over the tokens of their completions.
 
     Attributes:
         bits: the code length of all demonstrations together, in bits.
