@@ -247,7 +247,7 @@ def test_runs_that_answered_fewer_items_are_refused(tmp_path):
     runs = [fakes.add(study, spec("sft", 0), right(20)), fakes.add(study, spec("sft", 1), right(20)[:-1])]
     points = study_points(study.folder, runs)
     with pytest.raises(DataError, match=f"run {runs[1].spec.short_id} answered other items than run"):
-        answers_of(points, [0, 1])
+        answers_of(points, [[0], [1]])
 
 
 def test_several_samples_of_an_item_count_by_their_share(tmp_path):
@@ -256,7 +256,7 @@ def test_several_samples_of_an_item_count_by_their_share(tmp_path):
     outcomes = [Outcome(item=f"test-{i}", correct=(1, i % 2, 0, 0)) for i in range(6)]
     s = s.model_copy(update={"evaluation": s.evaluation.model_copy(update={"samples_per_item": 4, "items": 6})})
     folder = study.add(s, fakes.FINGERPRINT, fakes.result(s, [1] * 9 + [0] * 15, n_items=6), [], outcomes, None)
-    shares, items = answers_of(study_points(study.folder, [study.read(folder)]), [0])
+    shares, items = answers_of(study_points(study.folder, [study.read(folder)]), [[0]])
     assert shares.tolist() == [[0.25, 0.5, 0.25, 0.5, 0.25, 0.5]]
     assert len(items) == 6
 
@@ -517,6 +517,23 @@ def test_styles_of_demonstrations_are_cells_of_one_comparison_and_named_apart(tm
     assert [(d.first, d.second) for d in found.differences] == [
         ("grpo", "sft style_shift=0"), ("grpo", "sft style_shift=4"),
     ]  # fmt: skip
+
+
+def test_a_seed_with_several_projections_counts_once(tmp_path):
+    study = fakes.study_in(tmp_path)
+    add(study, spec("base"), right(20, 99))
+    answers = {(0, 0): 30, (0, 1): 34, (1, 1): 36}
+    for (seed, projection), count in answers.items():
+        raw = fakes.raw_spec("grpo", seed, ITEMS)
+        raw["adapter"]["projection_seed"] = projection
+        add(study, RunSpec.model_validate(raw), right(count, seed))
+        add(study, spec("sft", seed), right(22, seed)) if seed == projection else None
+    (found,) = comparisons(study_points(study.folder, study.runs()))
+    grpo = np.array([(np.array(right(30, 0)) + right(34, 0)) / 2, right(36, 1)], dtype=float)
+    sft = np.array([right(22, seed) for seed in range(2)], dtype=float)
+    assert found.cells[1].cell.accuracy == accuracy_estimate(grpo)
+    assert found.cells[1].cell.seeds == (0, 1)
+    assert found.differences[0].estimate == difference_estimate(grpo, sft)
 
 
 def test_recipes_that_differ_in_anything_else_are_never_compared(tmp_path):

@@ -17,8 +17,8 @@ from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.spec.result import Result
 from capacity.spec.run import RunSpec
+from capacity.studies.device import device
 from capacity_cli.app import app
-from capacity_cli.environment import device
 
 ITEMS = 1024  # of the protocol that compare and sweep share
 FILE = """

@@ -32,8 +32,9 @@ class CellResult:
         trained_parameters: of each run.
         update_bytes: the payload; the largest of the runs, for that is what has to fit.
         learning_rate: of the training; None for the untrained model.
-        seeds: of the S runs, rising; None where the table has no seeds.
-        accuracies: of the runs, (S,).
+        seeds: S of them, rising; None where the table has no seeds, and then each run counts as one. Runs of one seed
+            with several projections count once, by their mean.
+        accuracies: of the seeds, (S,).
         items: names of the I items.
         shares: S × I, the share of right samples; None if the table has no answers.
         accuracy: over seeds.
@@ -86,31 +87,51 @@ def accuracy_of(points: Points, rows: Sequence[int]) -> Estimate:
     Raises:
         DataError: the runs answered different items.
     """
-    shares, _ = answers_of(points, rows)
+    _, rows_of = by_seed(points, rows)
+    shares, _ = answers_of(points, rows_of)
     if shares is not None:
         return accuracy_estimate(shares)
     frame = points.frame.loc[list(rows)]
-    accuracies = frame["accuracy"].to_numpy(dtype=float)
+    accuracies = _accuracies(points, rows_of)
     if frame[["n_items", "n_correct"]].notna().all(axis=None):
         return counted_estimate(accuracies, int(frame["n_items"].min()))
     return uncounted_estimate(accuracies)
 
 
-def answers_of(points: Points, rows: Sequence[int]) -> tuple[Array | None, tuple[str, ...]]:
-    """Runs × items, and the names of the items; None if the table has no answers.
+def by_seed(points: Points, rows: Sequence[int]) -> tuple[tuple[int | None, ...], list[list[int]]]:
+    """The seeds of some runs, rising, and the rows of each; a run without a seed counts as a seed of its own."""
+    known: dict[int, list[int]] = {}
+    unknown: list[list[int]] = []
+    for row in map(int, rows):
+        seed = points.frame.loc[row, "seed"]
+        if pd.isna(seed):
+            unknown.append([row])
+        else:
+            known.setdefault(int(seed), []).append(row)
+    seeds = sorted(known)
+    return (*seeds, *[None] * len(unknown)), [*(known[seed] for seed in seeds), *unknown]
+
+
+def answers_of(points: Points, rows_of: Sequence[Sequence[int]]) -> tuple[Array | None, tuple[str, ...]]:
+    """Seeds × items, means over the runs of each seed, and the names of the items; None if the table has no answers.
 
     Raises:
         DataError: the runs answered different items.
     """
     if points.outcomes is None:
         return None, ()
-    outcomes = points.outcomes[list(rows)]
-    asked = ~np.isnan(outcomes)
+    rows = [row for own in rows_of for row in own]
+    asked = ~np.isnan(points.outcomes[rows])
     odd = np.flatnonzero((asked != asked[0]).any(1))
     if len(odd):
         first, other = (_run(points, rows[place]) for place in (0, odd[0]))
         raise DataError(f"{points.source}: {other} answered other items than {first}")
-    return outcomes[:, asked[0]], tuple(points.items[i] for i in np.flatnonzero(asked[0]))
+    shares = np.array([points.outcomes[own].mean(0) for own in rows_of])
+    return shares[:, asked[0]], tuple(points.items[i] for i in np.flatnonzero(asked[0]))
+
+
+def _accuracies(points: Points, rows_of: Sequence[Sequence[int]]) -> Array:
+    return np.array([float(points.frame.loc[list(own), "accuracy"].mean()) for own in rows_of])
 
 
 def difference(first: CellResult, second: CellResult) -> Estimate | None:
@@ -149,15 +170,14 @@ def told_apart(recipes: Sequence[Mapping[Field, Any]], *besides: Field) -> list[
     return [", ".join(_word(name, recipe[name]) for name in differ if name in recipe) for recipe in left]
 
 
-def _result(points: Points, labels: Sequence[int]) -> CellResult:
-    by_seed = points.frame.loc[labels].sort_values("seed", kind="stable", na_position="last")
-    rows = [int(label) for label in by_seed.index]
-    first = by_seed.iloc[0]
-    shares, items = answers_of(points, rows)
-    payload = by_seed["update_bytes"]
+def _result(points: Points, rows: Sequence[int]) -> CellResult:
+    seeds, rows_of = by_seed(points, rows)
+    first = points.frame.loc[rows_of[0][0]]
+    shares, items = answers_of(points, rows_of)
+    payload = points.frame.loc[list(rows), "update_bytes"]
     return CellResult(
         identity=str(first["cell"]),
-        recipe=points.fields[rows[0]] or _known(first),
+        recipe=points.fields[rows_of[0][0]] or _known(first),
         model=_plain(first["model"]),
         task=_plain(first["task"]),
         demonstrations=_plain(first["demonstrations"]),
@@ -169,8 +189,8 @@ def _result(points: Points, labels: Sequence[int]) -> CellResult:
         trained_parameters=int(first["trained_parameters"]),
         update_bytes=None if payload.isna().any() else int(payload.max()),
         learning_rate=_plain(first["learning_rate"]),
-        seeds=tuple(None if pd.isna(seed) else int(seed) for seed in by_seed["seed"]),
-        accuracies=tuple(float(a) for a in by_seed["accuracy"]),
+        seeds=seeds,
+        accuracies=tuple(float(accuracy) for accuracy in _accuracies(points, rows_of)),
         items=items,
         shares=shares,
         accuracy=accuracy_of(points, rows),
