@@ -9,7 +9,7 @@ from fakes import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.runs.cell import Cell, cell_of, cells, labels, seeds_of, telling
+from capacity.runs.cell import Cell, apart_from, cell_of, cells, labels, seeds_of, telling, without
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 
@@ -175,6 +175,13 @@ def test_sizes_of_single_kinds_make_other_cells(kind: str, field: str, value: in
     assert list(first.differs(second)) == [f"adapter.{field}"]
     assert first.apart_from("adapter") == second.apart_from("adapter")
     assert first.apart_from("training") != second.apart_from("training")
+
+
+def test_a_recipe_is_left_without_fields_and_whole_parts_but_not_without_their_likes() -> None:
+    recipe = {"training.steps": 3, "training.match": "prompts", "trained": 1, "model": "m"}
+    assert without(recipe, "training.steps", "model") == {"training.match": "prompts", "trained": 1}
+    assert without(recipe, "training") == {"trained": 1, "model": "m"}
+    assert apart_from(recipe, "training", "trained") == '{"model":"m"}'
 
 
 def test_methods_and_adapters_make_other_cells() -> None:

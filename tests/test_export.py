@@ -168,15 +168,16 @@ def test_options_of_the_protocol_change_what_is_asked(made: Made, base: Any) -> 
     assert {row["item"] for row in result["outcomes"]}.isdisjoint(row["item"] for row in base["outcomes"])
 
 
-def test_without_json_evaluate_prints_one_line(made: Made, base: Any) -> None:
+def test_without_json_evaluate_prints_a_few_lines(made: Made, base: Any) -> None:
     done = capacity(made.folder, "evaluate", "--adapter", "peft", "--items", str(ITEMS))
     share, low, high = (100 * made.result.accuracy, *done_interval(made))
     assert (done.code, done.err) == (0, "")
-    first, second = done.out.splitlines()
+    first, second, last = done.out.splitlines()
     assert first == (
         f"abacus-0.9m with the PEFT adapter peft on abacus, test: {share:.1f} % "
-        f"(95 % interval {low:.1f}–{high:.1f}) of 64 items, protocol T1-k1-n26-s0"
+        f"({low:.1f}–{high:.1f}) of 64 items, protocol T1-k1-n26-s0"
     )
+    assert last == "Intervals: 95 %, fresh items, one seed."
     assert re.fullmatch(r"KL to the base: \d+\.\d+ bits a token", second)
 
 
@@ -187,9 +188,9 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 def done_interval(made: Made) -> tuple[float, float]:
     import numpy as np
 
-    from capacity_analysis.statistics.intervals import accuracy_interval
+    from capacity_analysis.statistics.estimate import accuracy_estimate
 
-    interval = accuracy_interval(np.array([[row.correct[0] for row in made.outcomes]], dtype=float))
+    interval = accuracy_estimate(np.array([[row.correct[0] for row in made.outcomes]], dtype=float))
     return 100 * interval.low, 100 * interval.high
 
 

@@ -152,7 +152,8 @@ def test_equal_sizes_of_one_arm_give_the_measured_accuracies():
     rows = at_equal_size(found, curves(found), 100, np.random.default_rng(0))
     assert [r.size for r in rows] == [2.0 * s for s in SIZES]
     assert all(r.tested for r in rows)
-    assert [r.accuracy for r in rows] == pytest.approx(found.frame["accuracy"].tolist()[1:])
+    assert [r.estimate.value for r in rows] == pytest.approx(found.frame["accuracy"].tolist()[1:])
+    assert {r.estimate.label for r in rows} == {"95 %, fresh seeds on these items, variance pooled over sizes, 3 seeds"}
 
 
 def test_without_counts_and_seeds_there_is_an_estimate_and_no_interval():
@@ -176,6 +177,8 @@ def test_one_seed_is_binomial_and_says_so():
     found = configurations(table({"grpo": 30}, seeds=1, n=400))
     assert found.dispersion is None
     assert "one seed" in found.method
+    (label,) = {r.estimate.label for r in at_equal_size(found, curves(found), 100, np.random.default_rng(0))}
+    assert label == "95 %, fresh items, one seed"
     p = found.frame["accuracy"].to_numpy()
     assert found.errors == pytest.approx(np.sqrt(p * (1 - p) / 400), rel=0.01)
 

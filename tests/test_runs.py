@@ -461,11 +461,11 @@ def test_csv_of_no_runs_is_its_header():
 
 
 def test_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
-    path = tmp_path / "comparison.json"
+    path = tmp_path / "table.json"
     files.write_atomically(path, "old")
     files.write_atomically(path, "new")
     assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["comparison.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
 
 
 def test_line_that_is_not_json_is_named_by_its_number(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from capacity.errors import CapacityError, DataError, SpecError
 from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import Points, from_frame
-from capacity_analysis.statistics.intervals import accuracy_interval
+from capacity_analysis.statistics.estimate import accuracy_estimate
 from capacity_analysis.statistics.resampling import item_shifts, not_reached, seed_shifts
 from capacity_analysis.statistics.spread import residual_variance, seed_correlation, spread_of_seeds
 from capacity_analysis.thresholds.answers import study_thresholds
@@ -254,7 +254,7 @@ def test_design_effect_of_correlated_answers():
 def test_wilson_of_the_oracle():
     outcomes = np.zeros((1, 1319))
     outcomes[0, :1200] = 1
-    found = accuracy_interval(outcomes)
+    found = accuracy_estimate(outcomes)
     assert (found.low, found.high) == (pytest.approx(0.893106, abs=1e-6), pytest.approx(0.924075, abs=1e-6))
 
 

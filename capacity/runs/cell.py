@@ -67,13 +67,26 @@ class Cell:
         Cells with equal results differ in these fields alone. Examples are the sizes of a curve, the rates of a tuning
         and the methods of a pair.
         """
-        return canonical_json(
-            {
-                name: value
-                for name, value in self.fields.items()
-                if not any(name == field or name.startswith(f"{field}.") for field in fields)
-            }
-        )
+        return apart_from(self.fields, *fields)
+
+
+def apart_from(recipe: Mapping[Field, Any], *fields: Field) -> str:
+    """Returns a recipe without some fields or whole parts, as canonical JSON; see `Cell.apart_from`."""
+    return canonical_json(without(recipe, *fields))
+
+
+def without(recipe: Mapping[Field, Any], *fields: Field) -> dict[Field, Any]:
+    """Returns a recipe without some fields or whole parts.
+
+    Args:
+        recipe: values by dotted path.
+        fields: paths of fields ("training.steps") or of parts ("training").
+    """
+    return {
+        name: value
+        for name, value in recipe.items()
+        if not any(name == field or name.startswith(f"{field}.") for field in fields)
+    }
 
 
 def seeds_of(spec: RunSpec) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def bits_command(
             "seed": seed,
             "savings": [asdict(s) for s in saved],
             "frontier": [_place_json(p, found.unit) for p in places],
-            "equal_size": [asdict(a) for a in equal],
+            "equal_size": [_equal_json(a) for a in equal],
             "rate_distortion": rates,
             "remarks": remarks,
         }
@@ -111,18 +111,23 @@ def _requantised(study: Path, *, allow_mixed: bool) -> tuple[str, list[dict[str,
 
 def _rate_distortion(row: dict[str, Any]) -> dict[str, Any]:
     """Adds the paired change of accuracy, and Shannon's limit for Gaussian numbers at as many bits a parameter."""
-    from capacity_analysis.statistics.intervals import difference_interval
+    from capacity_analysis.statistics.estimate import difference_estimate
     from capacity_analysis.statistics.quantisers import shannon_distortion
 
     stored, trained = np.array(row.pop("outcomes")), np.array(row.pop("as_trained"))
-    change = difference_interval(stored, trained)
-    ends = {"change": change.estimate, "change_low": change.low, "change_high": change.high}
+    change = difference_estimate(stored, trained)
+    ends = {"change": change.value, "change_low": change.low, "change_high": change.high, "interval": change.label}
     return {**row, **ends, "gaussian_limit": float(shannon_distortion(row["bits_per_parameter"]))}
 
 
 def _place_json(place: "FrontierPoint", unit: str) -> dict[str, Any]:
-    rest = {name: value for name, value in asdict(place).items() if name != "configuration"}
-    return {**place.configuration, **rest, "unit": unit}
+    rest = {"size": place.size, "on_frontier": place.on_frontier, "membership": place.membership, "unit": unit}
+    return {**place.configuration, **place.estimate.to_json("accuracy"), **rest}
+
+
+def _equal_json(found: "AtSize") -> dict[str, Any]:
+    where = {"model": found.model, "arm": found.arm, "size": found.size, "tested": found.tested}
+    return {**where, **found.estimate.to_json("accuracy")}
 
 
 def _view(
@@ -132,6 +137,8 @@ def _view(
     equal: "Sequence[AtSize]",
     rates: Sequence[dict[str, Any]],
 ) -> RenderableType:
+    from capacity_analysis.statistics.estimate import labels
+
     parts: list[RenderableType] = []
     if rates:
         parts += [Text("Rate and distortion of the trained updates", style="bold"), _rates_table(rates), Text("")]
@@ -147,7 +154,8 @@ def _view(
         parts.append(Text("One arm only: nothing to compare."))
     if equal:
         parts += [Text(""), Text(f"Accuracy at equal {found.unit}, %", style="bold"), _equal_table(equal, found.unit)]
-    parts += [Text(""), Text(f"Intervals: {found.method}.")]
+    parts += [Text(""), Text(f"Intervals of the frontier's accuracies: {labels(p.estimate for p in places)}.")]
+    parts += [Text(f"Members, savings and accuracies at equal size: {found.method}.")]
     return Group(*parts)
 
 
@@ -188,11 +196,6 @@ def saving_words(s: "Saving") -> str:
     )
 
 
-def _percent(value: float, low: float | None, high: float | None) -> str:
-    ends = "" if low is None or high is None else f" ({100 * low:.1f}–{100 * high:.1f})"
-    return f"{100 * value:.1f}{ends}"
-
-
 def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableType:
     from capacity_analysis.data.select import UNSEEN
 
@@ -205,7 +208,7 @@ def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableT
             *(str(p.configuration.get(name, "")) for name in used),
             f"{p.configuration['trained_parameters']:,}",
             f"{p.size:,.0f}",
-            _percent(p.accuracy, p.low, p.high),
+            p.estimate.percent(),
             "on" if p.on_frontier else "",
             "" if p.membership is None else f"{100 * p.membership:.0f} %",
         )
@@ -216,15 +219,20 @@ def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableT
 
 
 def _equal_table(equal: "Sequence[AtSize]", unit: str) -> RenderableType:
+    from capacity_analysis.statistics.estimate import labels
+
     arms = list(dict.fromkeys(a.arm for a in equal))
-    cells = {(a.model, a.size, a.arm): _percent(a.accuracy, a.low, a.high) + ("" if a.tested else " *") for a in equal}
+    cells = {(a.model, a.size, a.arm): a.estimate.percent() + ("" if a.tested else " *") for a in equal}
     rows = [
         (model, f"{size:,.0f}", *(cells.get((model, size, arm), "") for arm in arms))
         for model, size in dict.fromkeys((a.model, a.size) for a in equal)
     ]
     return Group(
         rows_table(("model", unit, *arms), rows),
-        Text("* between tested sizes, straight in the logarithm of the size. All on monotone curves."),
+        Text(
+            "* between tested sizes, straight in the logarithm of the size. All on monotone curves; "
+            f"intervals: {labels(a.estimate for a in equal)}."
+        ),
     )
 
 
@@ -254,6 +262,7 @@ def _rates_table(rates: Sequence[dict[str, Any]]) -> RenderableType:
         rows_table(headings, rows),
         Text(
             "Distortion: ‖stored − trained‖² / ‖trained‖²; the limit is Shannon's for Gaussian numbers at as many "
-            "payload bits. Change: accuracy in points against the update as trained, paired by item."
+            "payload bits. Change: accuracy in points against the update as trained, paired by seed and item; "
+            f"intervals: {'; '.join(dict.fromkeys(r['interval'] for r in rates))}."
         ),
     )

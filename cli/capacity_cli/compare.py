@@ -18,7 +18,6 @@ from capacity.plan.rates import parse_rates, tuned_rate
 from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import compare_specs, parse_methods
-from capacity.runs import files
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
 from capacity.spec.methods import METHODS, Method
@@ -26,7 +25,8 @@ from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
 from capacity.tasks.catalog import parse_task
-from capacity_analysis.compare.comparison import compare_runs
+from capacity_analysis.compare.costs import costs_of
+from capacity_analysis.compare.result import compare_runs, comparison_json
 from capacity_cli.choices import match_choice, storage_dtype_choice
 from capacity_cli.making import make_missing, states
 from capacity_reports.tables import comparison_view, rows_table
@@ -74,19 +74,19 @@ def compare_command(
         runs = [run for _, _, run in found if run is not None]
         if failed and not any(run.spec.method == "base" for run in runs):
             raise _failures(failed, specs, study)
-        comparison = compare_runs(runs, specs)
+        comparison, costs = compare_runs(study.folder, runs, specs), costs_of(runs)
         wall = time.monotonic() - began
         result = {
-            **comparison.to_json(),
+            **comparison_json(comparison, costs),
             "remarks": remarks,
             "study": str(study.folder),
             "wall_seconds": round(wall, 1),
             "failed": failed,
         }
-        files.write_atomically(study.folder / "comparison.json", json.dumps(result, indent=1) + "\n")
     if not as_json:
         console = Console()
-        console.print(comparison_view(comparison, wall, remarks), highlight=False, soft_wrap=not console.is_terminal)
+        view = comparison_view(comparison, costs, wall, remarks)
+        console.print(view, highlight=False, soft_wrap=not console.is_terminal)
         console.print(f"Runs: {study.folder}", highlight=False, soft_wrap=True)
     from capacity_cli.report import report_json, report_line, study_report
 

@@ -17,7 +17,7 @@ from capacity.spec.result import Outcome
 from capacity.studies.device import check_libraries, device
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.task import Task
-from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
+from capacity_analysis.statistics.estimate import accuracy_estimate, difference_estimate
 from capacity_cli.progress import ModuleProgress
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control:
     if control and off is not None:
         with ModuleProgress("items, adapter off") as progress, off():
             base = evaluate(opened.model, opened.tokenizer, problem, spec, on_items=progress.on_count)
-        gain = difference_interval(matrix(evaluation.outcomes, "correct"), matrix(base.outcomes, "correct"))
-        measured["control"] = {**counts(base), "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
+        gain = difference_estimate(matrix(evaluation.outcomes, "correct"), matrix(base.outcomes, "correct"))
+        measured["control"] = {**counts(base), "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     return measured
 
 
@@ -164,15 +164,15 @@ def matrix(outcomes: Sequence[Outcome], grade: str) -> np.ndarray[Any, np.dtype[
 
 def counts(evaluation: "Evaluation") -> dict[str, Any]:
     """What is reported of an evaluation, with its interval."""
-    interval = accuracy_interval(matrix(evaluation.outcomes, "correct"))
+    found = accuracy_estimate(matrix(evaluation.outcomes, "correct"))
     return {
         "n_items": evaluation.n_items,
         "samples_per_item": evaluation.samples_per_item,
         "n_correct": evaluation.n_correct,
         "accuracy": evaluation.accuracy,
-        "low": interval.low,
-        "high": interval.high,
-        "confidence": interval.confidence,
+        "low": found.low,
+        "high": found.high,
+        "interval": found.label,
         "strict": _grade(evaluation, "strict", evaluation.n_strict),
         "lenient": _grade(evaluation, "lenient", evaluation.n_lenient),
         "pass_at_k": evaluation.pass_at_k,
@@ -185,12 +185,12 @@ def _grade(evaluation: "Evaluation", grade: str, right: int | None) -> dict[str,
     """Accuracy by one way of grading, with its interval; None for tasks that are graded in one way."""
     if right is None:
         return None
-    found: Interval = accuracy_interval(matrix(evaluation.outcomes, grade))
-    return {"n_correct": right, "accuracy": found.estimate, "low": found.low, "high": found.high}
+    found = accuracy_estimate(matrix(evaluation.outcomes, grade))
+    return {"n_correct": right, "accuracy": found.value, "low": found.low, "high": found.high}
 
 
 def _percent(values: dict[str, Any]) -> str:
-    return f"{100 * values['accuracy']:.1f} % (95 % interval {100 * values['low']:.1f}–{100 * values['high']:.1f})"
+    return f"{100 * values['accuracy']:.1f} % ({100 * values['low']:.1f}–{100 * values['high']:.1f})"
 
 
 def _sentence(result: dict[str, Any], adapter: Path | None) -> str:
@@ -218,4 +218,5 @@ def _sentence(result: dict[str, Any], adapter: Path | None) -> str:
         lines.append(
             f"adapter off: {_percent(control)}; gain {100 * control['gain']:+.1f} points ({low:+.1f} to {high:+.1f})"
         )
+    lines.append(f"Intervals: {result['interval']}.")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from capacity.errors import SpecError
 from capacity.plan.sampling import parse_choice
 from capacity.runs import files
 from capacity.studies.device import check_libraries, device
-from capacity_analysis.statistics.intervals import difference_interval
+from capacity_analysis.statistics.estimate import difference_estimate
 from capacity_cli.evaluate import asked_of, counts, matrix
 from capacity_reports.tables import rows_table
 
@@ -99,6 +99,7 @@ def evaluate_several_command(
     rows = [(name, *_cells(_row(found, name))) for name in [*names, *([BASE] if BASE in found else [])]]
     Console().print(rows_table(("adapter", "accuracy %", "95 %", "gain"), rows), soft_wrap=True, highlight=False)
     print(f"{opened.base} on {named.name}, {spec.split}: {spec.items:,} items, protocol {protocol_name(spec)}")
+    print(f"Intervals: {next(counts(evaluation)['interval'] for evaluation in found.values())}.")
 
 
 def _row(found: "dict[str, Evaluation]", name: str) -> dict[str, Any]:
@@ -106,8 +107,8 @@ def _row(found: "dict[str, Evaluation]", name: str) -> dict[str, Any]:
     row = counts(found[name])
     if "base" in found and name != "base":
         own, base = (matrix(found[n].outcomes, "correct") for n in (name, "base"))
-        gain = difference_interval(own, base)
-        row |= {"gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
+        gain = difference_estimate(own, base)
+        row |= {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     return row
 
 

@@ -48,13 +48,14 @@ def sweep_command(
     table = folder / "points.csv"
     files.write_atomically(table, to_csv(points(file.name, study.runs())))
     wall = time.monotonic() - began
-    from capacity_analysis.compare.sizes_table import size_rows
+    from capacity_analysis.compare.sizes_table import HEADINGS, size_cells, size_json, size_note, size_texts
+    from capacity_analysis.data.table import study_points
 
-    rows = size_rows(runs)
+    sizes = size_cells(study_points(folder, runs)) if runs else []
     if not as_json:
         console = Console()
-        headings = ("model", "method", "demonstrations", "adapter", "trained", "rate", "accuracy % (95 %)", "seeds")
-        console.print(rows_table(headings, [row.cells() for row in rows]), soft_wrap=True, highlight=False)
+        console.print(rows_table(HEADINGS, [size_texts(cell) for cell in sizes]), soft_wrap=True, highlight=False)
+        print(size_note(sizes))
         print(f"{len(runs)} runs in {folder}, points in {table}; {seconds(wall)}")
         for failure in failures:
             console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
@@ -67,7 +68,7 @@ def sweep_command(
             "points": str(table),
             "runs": len(runs),
             "failed": [{"label": f.label, "message": f.message} for f in failures],
-            "sizes": [row.to_json() for row in rows],
+            "sizes": [size_json(cell) for cell in sizes],
             "wall_seconds": round(wall, 1),
             **report_json(written),
         }

@@ -83,6 +83,7 @@ def build_report(
 def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple[list[Section], tuple[str, ...]]:
     from capacity_reports.sections.accuracy import accuracy_sections
     from capacity_reports.sections.bits import ablation_section, frontier_section
+    from capacity_reports.sections.comparison import comparison_section
     from capacity_reports.sections.dynamics import dynamics_section
     from capacity_reports.sections.examples import examples_section
     from capacity_reports.sections.lengths import lengths_section
@@ -95,6 +96,7 @@ def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple
     found = verdicts(analysis)
     sections = [
         summary(analysis, found),
+        comparison_section(analysis),
         *accuracy_sections(analysis),
         threshold_section(analysis),
         scaling_section(analysis, published=published),

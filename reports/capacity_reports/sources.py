@@ -59,8 +59,7 @@ class Source:
         study: the folder; None for tables.
         runs: the complete runs; none for tables.
         failures: the failed runs with their diagnosis.
-        missing: the labels of planned runs that are neither complete nor failed.
-        comparison: the stored result of `capacity compare`; None if there is none.
+        lost: the planned runs that are not complete, failed ones among them.
     """
 
     name: str
@@ -71,13 +70,18 @@ class Source:
     study: Study | None = None
     runs: tuple[Run, ...] = ()
     failures: tuple[Failure, ...] = ()
-    missing: tuple[str, ...] = ()
-    comparison: dict[str, Any] | None = None
+    lost: tuple[RunSpec, ...] = ()
 
     @property
     def trained(self) -> list[Run]:
         """The complete runs of trained updates on the reported split."""
         return [run for run in self.runs if run.spec.training is not None and run.spec.evaluation.split == "test"]
+
+    @property
+    def missing(self) -> list[str]:
+        """Labels of planned runs that neither are complete nor failed."""
+        failed = {failure.run for failure in self.failures}
+        return [spec.label for spec in self.lost if spec.short_id not in failed]
 
 
 def read_source(source: str, *, allow_mixed: bool = False) -> Source:
@@ -93,9 +97,8 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
     study = LoadedStudy(folder)
     runs, failures = study.runs(), study.failures()
     known = {run.spec.identity for run in runs}
-    failed = {failure.run for failure in failures}
-    missing = [s.label for s in study.plan() if s.identity not in known and s.short_id not in failed]
-    if not runs and not failures and not missing:
+    lost = tuple(spec for spec in study.plan() if spec.identity not in known)
+    if not runs and not failures and not lost:
         raise DataError(f"{source}: an empty study: no run is complete, failed or planned")
     one_fingerprint(runs, folder, allow_mixed=allow_mixed)
     table = study_points(folder, runs) if runs else Absent("no run of this study is complete")
@@ -109,8 +112,7 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
         study=study,
         runs=tuple(runs),
         failures=tuple(failures),
-        missing=tuple(missing),
-        comparison=_table(folder / "comparison.json") or None,
+        lost=lost,
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from capacity_analysis.bits.configurations import Configurations, configurations
 from capacity_analysis.bits.frontier import FrontierPoint, frontier
 from capacity_analysis.bits.savings import Saving, curves, savings
+from capacity_analysis.compare.comparison import Comparison, comparisons
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.select import Selection
 from capacity_analysis.data.table import Points
@@ -74,6 +75,7 @@ class Analysis:
     Attributes:
         views: at least one if there are trained test rows.
         parameters, update_bytes: configurations by task, or why there are none, in each unit.
+        comparisons: methods at equal size, or why there are none.
     """
 
     source: Source
@@ -81,6 +83,7 @@ class Analysis:
     views: tuple[View, ...]
     parameters: tuple[TaskConfigurations | Absent, ...]
     update_bytes: tuple[TaskConfigurations | Absent, ...]
+    comparisons: tuple[Comparison, ...] | Absent
 
     @property
     def thresholds(self) -> list[tuple[View, ThresholdStudy]]:
@@ -92,7 +95,7 @@ def analyse(source: Source, options: Options) -> Analysis:
     """Asks the analysis for everything that a report shows."""
     points = source.points
     if isinstance(points, Absent):
-        return Analysis(source, options, (), (points,), (points,))
+        return Analysis(source, options, (), (points,), (points,), points)
     rows = points.frame[_reported(points)]
     places = _distinct(rows)
     views = tuple(
@@ -105,7 +108,8 @@ def analyse(source: Source, options: Options) -> Analysis:
         tuple(attempt(partial(_configurations, points, task, unit, options), points.source) for task in tasks)
         for unit in ("parameters", "bytes")
     ]
-    return Analysis(source, options, views, both[0], both[1])
+    compared = attempt(lambda: comparisons(points, source.lost), points.source)
+    return Analysis(source, options, views, both[0], both[1], compared)
 
 
 def _reported(points: Points) -> "pd.Series[bool]":

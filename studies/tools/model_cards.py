@@ -24,7 +24,7 @@ from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.catalog import open_task
 from capacity.training.batches import encode_completions, encode_prompts
-from capacity_analysis.statistics.intervals import accuracy_interval
+from capacity_analysis.statistics.estimate import accuracy_estimate
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = PROTOCOLS["abacus"]
@@ -47,8 +47,7 @@ def style_of(completion: str) -> str:
 def percent(outcomes: list[int]) -> str:
     if not outcomes:
         return "never"
-    interval = accuracy_interval(np.array([outcomes], dtype=float))
-    return f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+    return accuracy_estimate(np.array([outcomes], dtype=float)).percent()
 
 
 @torch.no_grad()
@@ -77,7 +76,7 @@ def card(alias: str) -> list[str]:
     weights = embedded_folder(alias) / "model.safetensors"
     config = json.loads((embedded_folder(alias) / "config.json").read_text())
     sampled = {t: evaluated(alias, t) for t in PROTOCOL.temperatures}
-    rows = [(style_of(o["completions"][0]), o["correct"][0]) for o in sampled[1.0].outcomes]
+    rows = [(style_of(o.completions[0]), o.correct[0]) for o in sampled[1.0].outcomes]
     known = dict(zip(language.STYLES, recipe.shipped_mix, strict=True))
     lines = [
         f"## `{alias}`",
@@ -93,7 +92,7 @@ def card(alias: str) -> list[str]:
         "",
         "| temperature | " + " | ".join(f"{t:g}" for t in sampled) + " |",
         "|---" * (len(sampled) + 1) + "|",
-        "| accuracy % | " + " | ".join(percent([o["correct"][0] for o in e.outcomes]) for e in sampled.values()) + " |",
+        "| accuracy % | " + " | ".join(percent([o.correct[0] for o in e.outcomes]) for e in sampled.values()) + " |",
         "",
         "| style at T = 1 | share | share in pre-training | of these right |",
         "|---|---|---|---|",
@@ -112,7 +111,12 @@ def card(alias: str) -> list[str]:
 
 
 def main() -> None:
-    lines = ["# Model cards of the embedded models", "", "Written by `make model-cards`; intervals are for 95 %.", ""]
+    lines = [
+        "# Model cards of the embedded models",
+        "",
+        "Written by `make model-cards`. Intervals: 95 %, fresh items, one seed.",
+        "",
+    ]
     for alias in RECIPES:
         if embedded_folder(alias).is_dir():
             print(alias, flush=True)

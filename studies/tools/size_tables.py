@@ -1,70 +1,75 @@
 """Accuracy against size of a finished study, in Markdown: `python studies/tools/size_tables.py STUDY`.
 
-For each model: accuracy by method and size, the differences between methods paired by seed and item, the controls
-against the base and against grpo, and what workers took. Intervals are 95 %, for fresh seeds and items.
+For each model and size: accuracy and gain of every method, the paired differences between methods, the controls
+against rft, and what workers took.
 """
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
-import numpy as np
-from study_arms import Arm, arms_of, percent, points, table
+from capacity import __version__
+from capacity.runs.study import Run, Study
+from capacity.spec.methods import METHODS, in_order
+from capacity_analysis.compare.comparison import Comparison, comparisons
+from capacity_analysis.data.cell_results import difference
+from capacity_analysis.data.table import study_points
+from capacity_analysis.statistics.estimate import labels
+from capacity_reports.blocks import Cell, Column, Report, Section, Table
+from capacity_reports.sections.comparison import comparison_blocks
 
-from capacity.runs.study import Study
-from capacity_analysis.statistics.intervals import accuracy_interval
+_WORKERS = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("runs", "runs", "count"),
+    Column("seconds", "median seconds", "count"),
+    Column("memory", "largest peak memory, MiB", "count"),
+)
 
-COMPARED = ("sft", "rft", "grpo")
-CONTROLS = ("random-reward", "rft-online", "sft+grpo")
-PAIRS = (("grpo", "sft"), ("grpo", "rft"), ("rft", "sft"))
+_OVER_RFT = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("trained_parameters", "trained parameters", "count"),
+    Column("difference", "difference from rft, points"),
+)
 
 
-def rate_text(arm: Arm) -> str:
-    """The learning rate, which all seeds share."""
-    (training,) = {r.spec.training.learning_rate for r in arm.runs if r.spec.training is not None}
-    return f"{training:g}"
+def over_rft(comparisons: Sequence[Comparison]) -> Table:
+    """What each control scores over rft at every size."""
+    rows: list[tuple[Cell, ...]] = []
+    used = []
+    for found in comparisons:
+        cells = {c.cell.method: c.cell for c in found.cells}
+        for method in [m for m in cells if m != "rft" and METHODS[m].controls_for and "rft" in cells]:
+            estimate = difference(cells[method], cells["rft"])
+            if estimate is not None:
+                used.append(estimate)
+                rows.append((cells[method].model, method, cells[method].trained_parameters, estimate.points()))
+    return Table("over-rft", "Controls against rft", _OVER_RFT, tuple(rows), f"Intervals: {labels(used)}.")
+
+
+def workers(runs: Sequence[Run]) -> Iterator[tuple[Cell, ...]]:
+    """The rows of the table on workers: one a model and method."""
+    for model in sorted({run.spec.model for run in runs}):
+        own = [run for run in runs if run.spec.model == model]
+        for method in in_order({run.spec.method for run in own}):
+            some = [run.result for run in own if run.spec.method == method]
+            seconds = median(result.wall_seconds or 0.0 for result in some)
+            memory = max(result.worker_peak_memory_bytes or 0 for result in some)
+            yield model, method, len(some), round(seconds), round(memory / 2**20)
 
 
 def main() -> None:
     """Reads the study named on the command line."""
-    arms = arms_of(Study(Path(sys.argv[1])).runs())
-    models = sorted({a.model for a in arms}, key=lambda m: max(a.parameters for a in arms if a.model == m))
-    for model in models:
-        own = {(a.method, a.parameters): a for a in arms if a.model == model}
-        base = own["base", 0]
-        sizes = sorted({size for method, size in own if method in COMPARED})
-        print(f"## {model}\nbase {percent(accuracy_interval(base.outcomes))}\n")
-        print("Accuracy, % (rate)\n")
-        rows = [
-            (f"{z:,}", *(f"{percent(accuracy_interval(own[m, z].outcomes))} @{rate_text(own[m, z])}" for m in COMPARED))
-            for z in sizes
-        ]
-        print(table(("parameters", *COMPARED), rows))
-        print("Differences, points, paired by seed and item\n")
-        rows = [(f"{z:,}", *(points(own[a, z].over(own[b, z])) for a, b in PAIRS)) for z in sizes]
-        print(table(("parameters", *(f"{a} − {b}" for a, b in PAIRS)), rows))
-        controls = [arm for (method, _), arm in sorted(own.items()) if method in CONTROLS]
-        if controls:
-            print("Controls\n")
-            rows = [
-                (
-                    f"{arm.method} {arm.parameters:,}",
-                    percent(accuracy_interval(arm.outcomes)),
-                    points(arm.over(base)),
-                    points(arm.over(own["grpo", arm.parameters])),
-                    points(arm.over(own["rft", arm.parameters])),
-                )
-                for arm in controls
-            ]
-            print(table(("arm", "accuracy, %", "gain, points", "− grpo", "− rft"), rows))
-        print("Workers\n")
-        rows = []
-        for method in (*COMPARED, *CONTROLS):
-            runs = [r for (m, _), arm in own.items() if m == method for r in arm.runs]
-            if runs:
-                seconds = float(np.median([r.result.wall_seconds for r in runs]))
-                memory = max(r.result.worker_peak_memory_bytes for r in runs)
-                rows.append((method, f"{len(runs)}", f"{seconds:.0f}", f"{memory / 2**20:,.0f}"))
-        print(table(("method", "runs", "median seconds", "largest peak memory, MiB"), rows))
+    folder = Path(sys.argv[1])
+    runs = Study(folder).runs()
+    trained = [run for run in runs if run.spec.training is not None and run.spec.evaluation.split == "test"]
+    compared = comparisons(study_points(folder, runs))
+    blocks = [*comparison_blocks(compared), over_rft(compared)]
+    blocks.append(Table("workers", "Workers", _WORKERS, tuple(workers(trained))))
+    section = Section("tables", folder.resolve().name, tuple(blocks))
+    print(Report("Accuracy against size", "", (), (section,), {}, __version__).markdown())
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
+from capacity_analysis.data.cell_results import accuracy_of
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.estimate import Estimate, Over
 from capacity_analysis.types import Array, Items, Unit
 
 # What tells configurations apart; the last four are known for study folders only.
@@ -27,6 +29,7 @@ class Configurations:
     Attributes:
         frame: one row a configuration, the base of each model first: the columns of `KEY`, `size` (in `unit`, mean over
             seeds; 0 for the base), `accuracy` (mean over seeds), `seeds`.
+        estimates: the accuracy of each configuration by its own runs; replicates pool the spread of all of them.
         errors: standard error of each accuracy for fresh seeds, (configurations,); NaN where nothing is known of it.
         item_outcomes: configurations × items, mean over seeds, or None.
         dispersion: variance between seeds over the binomial variance, pooled over all configurations; None if no
@@ -37,6 +40,7 @@ class Configurations:
     """
 
     frame: pd.DataFrame
+    estimates: tuple[Estimate, ...]
     errors: Array
     item_outcomes: Array | None
     dispersion: float | None
@@ -54,6 +58,12 @@ class Configurations:
         if self.dispersion is None:
             return "binomial over items (one seed: the spread between seeds is unknown)"
         return f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
+
+    def over(self, items: Items) -> Over:
+        """What is drawn anew in the replicates."""
+        if self.dispersion is None and not self.df:
+            return "items"
+        return "seeds" if items == "these" else "seeds and items"
 
     def replicates(self, count: int, rng: np.random.Generator, items: Items = "these") -> Array:
         """Accuracies as other seeds could have given them, (count, configurations).
@@ -105,15 +115,16 @@ def configurations(points: Points, *, unit: Unit | None = None, task: str | None
     groups = list(frame.groupby(list(KEY), dropna=False, sort=False).groups.items())
     groups.sort(key=lambda group: frame.loc[group[1][0], "method"] != "base")
     rows = [frame.loc[index] for _, index in groups]
+    estimates = tuple(accuracy_of(points, index) for _, index in groups)
     table = pd.DataFrame(
         [
             {
                 **{name: first[name] for name in KEY},
                 "size": float(found["size"].mean()),
-                "accuracy": float(found["accuracy"].mean()),
+                "accuracy": estimate.value,
                 "seeds": len(found),
             }
-            for found, first in ((found, found.iloc[0]) for found in rows)
+            for found, first, estimate in zip(rows, (found.iloc[0] for found in rows), estimates, strict=True)
         ]
     )
     errors, dispersion, df = _errors(rows)
@@ -123,7 +134,7 @@ def configurations(points: Points, *, unit: Unit | None = None, task: str | None
         columns = ~np.isnan(asked).any(0)
         if columns.any():
             outcomes = np.array([points.outcomes[index][:, columns].mean(0) for _, index in groups])
-    return Configurations(table, errors, outcomes, dispersion, df, unit, points.source)
+    return Configurations(table, estimates, errors, outcomes, dispersion, df, unit, points.source)
 
 
 def _one_protocol(points: Points, task: str | None) -> "pd.Series[bool]":

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from capacity_analysis.bits.configurations import COUNTS, Configurations
+from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.types import Array, Items
 
 
@@ -18,23 +19,37 @@ class FrontierPoint:
         configuration: its row: model, method, adapter, storage dtype, sharing, u, groups, rank, trained parameters,
             learning rate, those that are known.
         size: in the unit of the table.
-        accuracy: mean over seeds.
-        low: of its 95 % interval; None if nothing is known of its error.
-        high: upper end.
+        estimate: its accuracy, by its own runs.
         on_frontier: whether no update of the same model, method and demonstrations, and not the base, is at most as
             large and more accurate, or smaller and as accurate.
         membership: share of replicates in which it is; None if there are none.
-        seeds: runs behind it.
     """
 
     configuration: dict[str, str | int | float]
     size: float
-    accuracy: float
-    low: float | None
-    high: float | None
+    estimate: Estimate
     on_frontier: bool
     membership: float | None
-    seeds: int
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds."""
+        return self.estimate.value
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the interval of the accuracy."""
+        return self.estimate.low
+
+    @property
+    def high(self) -> float | None:
+        """Upper end."""
+        return self.estimate.high
+
+    @property
+    def seeds(self) -> int:
+        """Runs behind it."""
+        return self.estimate.seeds
 
 
 def pareto(sizes: Array, accuracies: Array) -> NDArray[np.bool_]:
@@ -67,7 +82,7 @@ def frontier(
 
     Args:
         found: the configurations.
-        replicates: how many; without any error known there are none, and then no intervals and no membership.
+        replicates: how many; without any error known there are none, and then no membership.
         rng: of the replicates.
         items: target of inference.
     """
@@ -85,17 +100,13 @@ def frontier(
         for place, row in enumerate(index):
             if base[row]:
                 continue
-            ends = (None, None) if draws is None else tuple(np.quantile(draws[:, row], (0.025, 0.975)))
             points.append(
                 FrontierPoint(
                     configuration=known(frame.loc[row]),
                     size=float(sizes[place]),
-                    accuracy=float(frame.loc[row, "accuracy"]),
-                    low=None if ends[0] is None else max(0.0, float(ends[0])),
-                    high=None if ends[1] is None else min(1.0, float(ends[1])),
+                    estimate=found.estimates[row],
                     on_frontier=bool(kept[place]),
                     membership=None if members is None else float(members[place]),
-                    seeds=int(frame.loc[row, "seeds"]),
                 )
             )
     return tuple(sorted(points, key=_order))

@@ -10,6 +10,7 @@ import pandas as pd
 from capacity.errors import SpecError
 from capacity_analysis.bits.configurations import DETAILS, KEY, Configurations
 from capacity_analysis.statistics.bjontegaard import SizeRatio, inverse_curve, size_ratio
+from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.monotone import isotonic
 from capacity_analysis.types import Array, Items
 
@@ -81,9 +82,7 @@ class AtSize:
     model: str
     arm: str
     size: float
-    accuracy: float
-    low: float | None
-    high: float | None
+    estimate: Estimate
     tested: bool
 
 
@@ -229,11 +228,12 @@ def at_equal_size(
         for size in sizes:
             for curve in own:
                 value = float(_interpolated(curve, isotonic(curve.accuracies, curve.weights), size))
-                low = high = None
+                estimate = Estimate.none(value, seeds := int(curve.weights.min()))
                 if draws is not None:
                     drawn = _interpolated(curve, isotonic(draws[:, list(curve.rows)], curve.weights), size)
                     low, high = (float(np.clip(q, 0, 1)) for q in np.quantile(drawn, (0.025, 0.975)))
-                results.append(AtSize(model, curve.arm, size, value, low, high, size in curve.sizes))
+                    estimate = Estimate(value, low, high, found.over(items), seeds, pooled=found.dispersion is not None)
+                results.append(AtSize(model, curve.arm, size, estimate, size in curve.sizes))
     return tuple(results)
 
 

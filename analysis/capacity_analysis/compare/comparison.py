@@ -1,270 +1,184 @@
-"""The result of `capacity compare`: arms of one size side by side, and the one sentence that they allow."""
+"""Cells that differ in method, demonstrations and learning rate alone, side by side with the untrained model."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from capacity.errors import DataError
-from capacity.runs.study import Run
-from capacity.spec.methods import PAIRS, TRAINED, Method
+from capacity.runs.cell import Field, apart_from, cell_of, without
+from capacity.spec.methods import PAIRS, Part, in_order, place
 from capacity.spec.run import RunSpec
-from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
+from capacity_analysis.data.cell_results import CellResult, cell_results, difference, told_apart
+from capacity_analysis.data.select import UNSEEN
+from capacity_analysis.data.table import Points
+from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.estimate import Estimate
 
-# What is compared with what, as first − second, where both ran.
-_INTERVALS = ("accuracy", "gain", "gain_over_best_temperature")
+# What the cells of one comparison may differ in, and what the untrained model has none of.
+_DEMONSTRATIONS = ("task.demonstrations", "task.options.style_bits", "task.options.style_shift")
+_OF_THE_METHOD = ("method", *get_args(Part), "training.learning_rate", *_DEMONSTRATIONS)
+_OF_THE_UPDATE = (*_OF_THE_METHOD, "adapter", "storage_dtype", "training", "rollouts")
+_TEMPERATURE = "evaluation.temperature"
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One method at one size over all its seeds. `wall_seconds` is the mean of its runs."""
+class ComparedCell:
+    """One trained cell of a comparison.
 
-    method: Method
-    adapter: str
-    trained_parameters: int
-    update_bytes: int
-    header_bytes: int
-    storage_dtype: str
-    learning_rate: float
-    accuracy: Interval
-    gain: Interval
-    gain_over_best_temperature: Interval | None
-    accuracy_by_seed: tuple[float, ...]
-    prompts: float
-    sequences: float
-    sampled_tokens: float
-    trained_tokens: float
-    flops: float
-    wall_seconds: float
+    Attributes:
+        name: its method, and what tells it from the other cells of the method.
+        cell: what was measured.
+        gain: over the untrained model under the same protocol; None if that has no run.
+        gain_over_best_temperature: over the untrained model at its best temperature; None if that is not known.
+    """
+
+    name: str
+    cell: CellResult
+    gain: Estimate | None
+    gain_over_best_temperature: Estimate | None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """accuracy(first) − accuracy(second) over the seeds that both have."""
+    """accuracy(first) − accuracy(second) over the seeds that both have. `first`, `second`: names of compared cells."""
 
-    first: Method
-    second: Method
-    interval: Interval
+    first: str
+    second: str
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that `capacity compare` reports. `base_by_temperature`: the untrained model on test, by temperature.
+    """The cells of one model, task, size and protocol.
 
-    `best_temperature`: the one at which the untrained model is best on validation, None without those runs.
-    `incomplete`: how many planned runs of a method gave no result; what is reported is about the others.
+    Attributes:
+        recipe: the fields that all of them share.
+        cells: the trained ones, in the order of their methods.
+        base: accuracy of the untrained model under the same protocol; None if that has no run.
+        base_by_temperature: the untrained model on the same items, by temperature.
+        best_temperature: at which it is best on validation; None without those runs.
+        differences: of every pair of methods.
+        incomplete: how many planned runs of a method gave no result; what is said is about the others.
     """
 
-    model: str
-    task: str
-    base: Interval
-    base_by_temperature: dict[float, Interval]
+    recipe: Mapping[Field, Any]
+    cells: tuple[ComparedCell, ...]
+    base: Estimate | None
+    base_by_temperature: Mapping[float, Estimate]
     best_temperature: float | None
-    arms: tuple[Arm, ...]
     differences: tuple[Difference, ...]
-    incomplete: dict[str, int]
-    verdict: str
+    incomplete: Mapping[str, int]
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON types."""
-        return {
-            "model": self.model,
-            "task": self.task,
-            "base": _interval_json(self.base),
-            "base_by_temperature": {f"{t:g}": _interval_json(i) for t, i in self.base_by_temperature.items()},
-            "best_temperature": self.best_temperature,
-            "results": [
-                {
-                    **{k: v for k, v in asdict(arm).items() if k not in _INTERVALS},
-                    "total_bytes": arm.update_bytes + arm.header_bytes,
-                    "accuracy": arm.accuracy.estimate,
-                    "low": arm.accuracy.low,
-                    "high": arm.accuracy.high,
-                    "gain": arm.gain.estimate,
-                    "gain_low": arm.gain.low,
-                    "gain_high": arm.gain.high,
-                    "gain_over_best_temperature": _optional_json(arm.gain_over_best_temperature),
-                    "seeds": arm.accuracy.seeds,
-                    "n_items": arm.accuracy.items,
-                }
-                for arm in self.arms
-            ],
-            "differences": [{**asdict(d.interval), "first": d.first, "second": d.second} for d in self.differences],
-            "incomplete": self.incomplete,
-            "verdict": self.verdict,
-        }
+    @property
+    def task(self) -> str:
+        """The task with the demonstrations that some cell saw: "abacus?demonstrations=own"."""
+        tasks = [compared.cell.task or "" for compared in self.cells]
+        task = tasks[0] if tasks else str(self.recipe["task.name"])
+        seen = [c.cell.demonstrations for c in self.cells if c.cell.demonstrations not in (None, UNSEEN)]
+        return f"{task}{'&' if '?' in task else '?'}demonstrations={seen[0]}" if seen else task
 
 
-def _optional_json(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else {k: getattr(interval, k) for k in ("estimate", "low", "high")}
-
-
-def _interval_json(interval: Interval) -> dict[str, Any]:
-    return {
-        "accuracy": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "n_items": interval.items,
-        "seeds": interval.seeds,
-    }
-
-
-def outcome_matrix(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """Seeds × items: each run's share of right samples on each item.
-
-    Raises:
-        DataError: the runs answered different items.
-    """
-    for run in runs[1:]:
-        if run.answers.items != runs[0].answers.items:
-            raise DataError(f"{run.folder}: answered other items than {runs[0].folder}")
-    return np.array([run.answers.shares for run in runs])
-
-
-def compare_runs(runs: Sequence[Run], specs: Sequence[RunSpec]) -> Comparison:
-    """Compares the complete runs of one `capacity compare`.
+def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Comparison, ...]:
+    """Every comparison that the runs of a table allow, by model, task and size.
 
     Args:
-        runs: complete runs, those of `specs` among them; an arm all of whose seeds are missing is left out.
-        specs: what was planned.
+        points: as read; of several learning rates those that validation chose are compared.
+        lost: planned runs that gave no result.
 
     Raises:
-        DataError: the base run is missing.
+        SpecError: a method has several learning rates at a size, and no validation rows choose among them.
+        DataError: runs answered different items.
     """
-    by_identity = {run.spec.identity: run for run in runs}
-    planned = [by_identity[s.identity] for s in specs if s.identity in by_identity]
-    methods = tuple(m for m in TRAINED if any(s.method == m for s in specs))
-    trained = {m: sorted((r for r in planned if r.spec.method == m), key=lambda r: r.spec.seed) for m in methods}
-    protocol = next((s.evaluation for s in specs if s.method != "base"), None)
-    bases = {
-        split: {r.spec.evaluation.temperature: r for r in planned if _is_base(r, split)}
-        for split in ("test", "validation")
-    }
-    base_run = next((r for r in bases["test"].values() if protocol is None or r.spec.evaluation == protocol), None)
-    if base_run is None:
-        raise DataError("the run of the untrained base is missing: run the comparison again")
-    best = _best_temperature(bases["validation"]) if bases["validation"] else None
-    best_run = bases["test"].get(best) if best is not None else None
-    base = outcome_matrix([base_run])
-    sharpened = outcome_matrix([base_run, best_run])[1:] if best_run else None
-    matrices = {m: outcome_matrix([base_run, *rs])[1:] for m, rs in trained.items() if rs}
-    planned_of = {m: sum(s.method == m for s in specs) for m in methods}
-    incomplete = {str(m): planned_of[m] - len(trained[m]) for m in methods if planned_of[m] > len(trained[m])}
-    arms = tuple(_arm(m, trained[m], matrices[m], base, sharpened) for m in methods if m in matrices)
-    differences = []
-    for first, second in PAIRS:
-        if first in matrices and second in matrices:
-            both = {r.spec.seed for r in trained[first]} & {r.spec.seed for r in trained[second]}
-            one, two = (
-                matrices[m][[i for i, r in enumerate(trained[m]) if r.spec.seed in both]] for m in (first, second)
-            )
-            if both:
-                differences.append(Difference(first, second, difference_interval(one, two)))
-    sees = next((s.task for s in specs if s.task.demonstrations != "none"), None)
+    reported = points.where(reported_rows(points))
+    validation = points.where((points.frame["split"] == "validation").fillna(False))
+    untrained = _Untrained(*([c for c in cell_results(p) if c.method == "base"] for p in (reported, validation)))
+    trained: dict[str, list[CellResult]] = {}
+    for cell in cell_results(reported):
+        if cell.trained_parameters > 0:
+            trained.setdefault(apart_from(cell.recipe, *_OF_THE_METHOD), []).append(cell)
+    absent: dict[str, list[RunSpec]] = {}
+    for spec in lost:
+        if spec.training is not None and spec.evaluation.split != "validation":
+            absent.setdefault(cell_of(spec).apart_from(*_OF_THE_METHOD), []).append(spec)
+    made = [_comparison(trained.get(key, []), absent.get(key, []), untrained) for key in {**trained, **absent}]
+    return tuple(sorted(made, key=_order))
+
+
+@dataclass(frozen=True)
+class _Untrained:
+    """Cells of untrained models on the reported split and on validation."""
+
+    reported: Sequence[CellResult]
+    validation: Sequence[CellResult]
+
+    def base(self, recipe: Mapping[Field, Any]) -> CellResult | None:
+        """The untrained model of a trained recipe under the same protocol."""
+        return next(iter(_alike(self.reported, recipe)), None)
+
+    def by_temperature(self, recipe: Mapping[Field, Any]) -> dict[float, CellResult]:
+        """The same at every temperature, rising."""
+        return _by_temperature(_alike(self.reported, recipe, _TEMPERATURE))
+
+    def best_temperature(self, recipe: Mapping[Field, Any]) -> float | None:
+        """At which it has the highest accuracy on validation, the highest of equals."""
+        found = _by_temperature(_alike(self.validation, recipe, _TEMPERATURE, "evaluation.split", "evaluation.items"))
+        return max(found, key=lambda t: (found[t].accuracy.value, t), default=None)
+
+
+def _alike(untrained: Sequence[CellResult], recipe: Mapping[Field, Any], *besides: Field) -> list[CellResult]:
+    wanted = apart_from(recipe, *_OF_THE_UPDATE, *besides)
+    return [cell for cell in untrained if apart_from(cell.recipe, *_OF_THE_UPDATE, *besides) == wanted]
+
+
+def _by_temperature(cells: Sequence[CellResult]) -> dict[float, CellResult]:
+    found = {cell.temperature: cell for cell in cells}
+    return {temperature: found[temperature] for temperature in sorted(t for t in found if t is not None)}
+
+
+def _comparison(cells: Sequence[CellResult], lost: Sequence[RunSpec], untrained: _Untrained) -> Comparison:
+    cells = sorted(cells, key=lambda cell: (place(cell.method), cell.demonstrations or "", cell.identity))
+    recipe = cells[0].recipe if cells else cell_of(lost[0]).fields
+    base, at, best = untrained.base(recipe), untrained.by_temperature(recipe), untrained.best_temperature(recipe)
+    sharpened = None if best is None else at.get(best)
+    named = list(zip(_names(cells), cells, strict=True))
     return Comparison(
-        model=base_run.spec.model,
-        task=sees.label if sees else base_run.spec.task.name,
-        base=accuracy_interval(base),
-        base_by_temperature={t: accuracy_interval(outcome_matrix([r])) for t, r in sorted(bases["test"].items())},
-        best_temperature=best if best_run else None,
-        arms=arms,
-        differences=tuple(differences),
-        incomplete=incomplete,
-        verdict=verdict(arms, differences, incomplete, best if best_run else None),
+        recipe=without(recipe, *_OF_THE_METHOD),
+        cells=tuple(
+            ComparedCell(
+                name,
+                cell,
+                None if base is None else difference(cell, base),
+                None if sharpened is None else difference(cell, sharpened),
+            )
+            for name, cell in named
+        ),
+        base=None if base is None else base.accuracy,
+        base_by_temperature={temperature: cell.accuracy for temperature, cell in at.items()},
+        best_temperature=None if sharpened is None else best,
+        differences=tuple(_differences(named)),
+        incomplete={m: sum(spec.method == m for spec in lost) for m in in_order({spec.method for spec in lost})},
     )
 
 
-def _is_base(run: Run, split: str) -> bool:
-    return run.spec.method == "base" and run.spec.evaluation.split == split
+def _names(cells: Sequence[CellResult]) -> list[str]:
+    """Methods, with what tells the cells of one method apart."""
+    words: dict[str, str] = {}
+    for method in {cell.method for cell in cells}:
+        own = [cell for cell in cells if cell.method == method]
+        told = told_apart([cell.recipe for cell in own], "training.learning_rate")
+        words.update(zip((cell.identity for cell in own), told, strict=True))
+    return [" ".join(part for part in (cell.method, words[cell.identity]) if part) for cell in cells]
 
 
-def _best_temperature(validation: Mapping[float, Run]) -> float:
-    """The temperature with the highest accuracy on validation, the highest of equals."""
-    return max(validation, key=lambda t: (validation[t].result.accuracy, t))
+def _differences(cells: Sequence[tuple[str, CellResult]]) -> Iterator[Difference]:
+    for pair in PAIRS:
+        for (one, first), (two, second) in product(cells, cells):
+            found = difference(first, second) if (first.method, second.method) == pair else None
+            if found is not None:
+                yield Difference(one, two, found)
 
 
-def _arm(
-    method: Method,
-    runs: Sequence[Run],
-    matrix: NDArray[np.float64],
-    base: NDArray[np.float64],
-    sharpened: NDArray[np.float64] | None,
-) -> Arm:
-    first = runs[0]
-    assert first.spec.training is not None
-
-    def average(name: str) -> float:
-        return float(np.mean([getattr(r.result, name) or 0 for r in runs]))
-
-    return Arm(
-        method=method,
-        adapter=first.spec.adapter.kind,
-        trained_parameters=first.result.trained_parameters,
-        # Entropy-coded updates differ in size from seed to seed: the largest is what has to fit.
-        update_bytes=max(r.result.update_bytes for r in runs),
-        header_bytes=max(r.result.header_bytes for r in runs),
-        storage_dtype=first.spec.storage_dtype,
-        learning_rate=first.spec.training.learning_rate,
-        accuracy=accuracy_interval(matrix),
-        gain=difference_interval(matrix, base),
-        gain_over_best_temperature=None if sharpened is None else difference_interval(matrix, sharpened),
-        accuracy_by_seed=tuple(float(a) for a in matrix.mean(1)),
-        prompts=average("prompts"),
-        sequences=average("sequences"),
-        sampled_tokens=average("sampled_tokens"),
-        trained_tokens=average("trained_tokens"),
-        flops=average("flops"),
-        wall_seconds=average("wall_seconds"),
-    )
-
-
-def _points(interval: Interval) -> str:
-    """ "12.3 points (95 % interval 10.1 to 14.5)"."""
-    e, low, high = (100 * x for x in (interval.estimate, interval.low, interval.high))
-    return f"{e:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
-
-
-def verdict(
-    arms: Sequence[Arm],
-    differences: Sequence[Difference] = (),
-    incomplete: Mapping[str, int] | None = None,
-    best_temperature: float | None = None,
-) -> str:
-    """One sentence that claims no more than the intervals allow: a side is taken only if an interval excludes 0."""
-    if not arms:
-        return "No trained run is complete, so nothing can be said."
-    size = f"{arms[0].trained_parameters:,} trained parameter{'s' if arms[0].trained_parameters != 1 else ''}"
-    parts = []
-    for d in differences:
-        if d.interval.low > 0:
-            parts.append(f"{d.first} scores higher than {d.second}, {_points(d.interval)}")
-        elif d.interval.high < 0:
-            parts.append(f"{d.second} scores higher than {d.first}, {d.first} − {d.second} {_points(d.interval)}")
-        else:
-            parts.append(f"{d.first} and {d.second} cannot be told apart, {d.first} − {d.second} {_points(d.interval)}")
-    for arm in arms:
-        parts.append(f"{arm.method} {_gain(arm, best_temperature)}")
-    seeds = min([arm.accuracy.seeds for arm in arms] + [d.interval.seeds for d in differences])
-    scope = f"{seeds} seeds" if seeds > 1 else "one seed, so the spread between seeds is unknown"
-    missing = "".join(
-        f"; {count} {method} run{'s' if count > 1 else ''} gave no result and {'are' if count > 1 else 'is'} left out"
-        for method, count in (incomplete or {}).items()
-    )
-    return f"With {size}: {'; '.join(parts)} ({scope}, {arms[0].accuracy.items:,} items{missing})."
-
-
-def _gain(arm: Arm, best_temperature: float | None) -> str:
-    """What an arm gained over the base, and whether sharpening alone would have given as much."""
-    if arm.gain.low > 0:
-        word = "gains over the base"
-    elif arm.gain.high < 0:
-        word = "falls below the base"
-    else:
-        word = "does not clearly differ from the base"
-    text = f"{word}, {_points(arm.gain)}"
-    over = arm.gain_over_best_temperature
-    if arm.gain.low > 0 and over is not None and over.low <= 0:
-        text += f", but not clearly over the base at its best temperature {best_temperature:g}, {_points(over)}"
-    return text
+def _order(comparison: Comparison) -> tuple[Any, ...]:
+    sizes = [c.cell.trained_parameters for c in comparison.cells]
+    model, task = (str(comparison.recipe.get(name)) for name in ("model", "task.name"))
+    return model, task, min(sizes, default=0), apart_from(comparison.recipe)

@@ -1,83 +1,47 @@
-"""Accuracy against size as a table: one row an arm, over its seeds, with the interval for fresh seeds and items."""
+"""Accuracy against size as a table: one row a cell."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from capacity.runs.study import Run
-from capacity.spec.methods import Method, place
-from capacity.spec.run import RunSpec
-from capacity_analysis.compare.comparison import outcome_matrix
-from capacity_analysis.statistics.intervals import Interval, accuracy_interval
+from capacity.spec.methods import place
+from capacity_analysis.data.cell_results import CellResult, cell_results
+from capacity_analysis.data.select import UNSEEN
+from capacity_analysis.data.table import Points
+from capacity_analysis.statistics.estimate import labels
+
+HEADINGS = ("model", "method", "demonstrations", "adapter", "trained", "rate", "accuracy % (95 %)", "seeds")
 
 
-@dataclass(frozen=True)
-class SizeRow:
-    """One model, method, size and rate. `temperature`: of the evaluation, for the untrained model."""
-
-    model: str
-    method: Method
-    demonstrations: str
-    adapter: str
-    trained_parameters: int
-    learning_rate: float | None
-    temperature: float
-    accuracy: Interval
-
-    def cells(self) -> tuple[str, ...]:
-        """The row as text."""
-        interval = self.accuracy
-        base = self.method == "base"
-        return (
-            self.model,
-            f"base T={self.temperature:g}" if base else self.method,
-            "" if self.demonstrations == "none" else self.demonstrations,
-            "" if base else self.adapter,
-            f"{self.trained_parameters:,}",
-            "" if self.learning_rate is None else f"{self.learning_rate:g}",
-            f"{100 * interval.estimate:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})",
-            "" if base else str(interval.seeds),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        interval = self.accuracy
-        plain = {k: v for k, v in vars(self).items() if k != "accuracy"}
-        measured = {"accuracy": interval.estimate, "low": interval.low, "high": interval.high}
-        return {**plain, **measured, "seeds": interval.seeds, "n_items": interval.items}
+def size_cells(points: Points) -> list[CellResult]:
+    """The cells of a study on the test split, by model, size and method."""
+    return sorted((cell for cell in cell_results(points) if cell.split == "test"), key=_order)
 
 
-def size_rows(runs: Iterable[Run]) -> list[SizeRow]:
-    """The rows of a study on the test split, by model, size and method."""
-    arms: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        if run.spec.evaluation.split == "test":
-            arms.setdefault(_arm(run.spec, run.result.trained_parameters), []).append(run)
-    rows = [_row(arm) for arm in arms.values()]
-    return sorted(rows, key=_order)
-
-
-def _arm(spec: RunSpec, trained_parameters: int) -> tuple[Any, ...]:
-    """What runs that differ only in their seed have in common."""
-    seeded = ("projection_seed", "init_seed")
-    adapter = {k: v for k, v in spec.adapter.model_dump(mode="json").items() if k not in seeded}
-    fields = spec.model_dump(mode="json", exclude={"seed", "adapter"})
-    return str(adapter), str(fields), trained_parameters
-
-
-def _row(runs: Sequence[Run]) -> SizeRow:
-    spec = runs[0].spec
-    return SizeRow(
-        spec.model,
-        spec.method,
-        spec.task.style,
-        spec.adapter.kind,
-        runs[0].result.trained_parameters,
-        spec.training.learning_rate if spec.training else None,
-        spec.evaluation.temperature,
-        accuracy_interval(outcome_matrix(runs)),
+def size_texts(cell: CellResult) -> tuple[str, ...]:
+    """The row of a cell as text, under `HEADINGS`."""
+    base = cell.method == "base"
+    return (
+        cell.model or "",
+        f"base T={cell.temperature:g}" if base else cell.method,
+        "" if cell.demonstrations in (None, UNSEEN) else cell.demonstrations,
+        "" if base else cell.adapter or "",
+        f"{cell.trained_parameters:,}",
+        "" if cell.learning_rate is None else f"{cell.learning_rate:g}",
+        cell.accuracy.percent(),
+        "" if base else str(cell.accuracy.seeds),
     )
 
 
-def _order(row: SizeRow) -> tuple[Any, ...]:
-    return row.model, row.trained_parameters, place(row.method), row.demonstrations, row.temperature
+def size_json(cell: CellResult) -> dict[str, Any]:
+    """The row of a cell as plain JSON types."""
+    names = ("model", "method", "demonstrations", "adapter", "trained_parameters", "learning_rate", "temperature")
+    return {**{name: getattr(cell, name) for name in names}, **cell.accuracy.to_json("accuracy")}
+
+
+def size_note(cells: Sequence[CellResult]) -> str:
+    """What the intervals of the table are for."""
+    return f"Intervals: {labels(cell.accuracy for cell in cells)}."
+
+
+def _order(cell: CellResult) -> tuple[Any, ...]:
+    return cell.model, cell.trained_parameters, place(cell.method), cell.demonstrations, cell.temperature

@@ -28,8 +28,8 @@ from capacity_analysis.types import Array, Items
 Censoring = Literal["none", "left", "right"]
 Estimator = Literal["hill", "monotone"]
 _BASIS: dict[Basis, str] = {
-    "seeds": "seeds, pooled over sizes",
-    "counts": "binomial; one seed, so the spread between seeds is unknown",
+    "seeds": "95 %, fresh seeds on these items, variance pooled over sizes",
+    "counts": "95 %, fresh answers of one seed (binomial), the spread between seeds is unknown",
     "nothing": "none: neither counts nor a second seed",
 }
 
@@ -342,7 +342,9 @@ class _Items:
             single = all((~np.isnan(arm.accuracy)).sum() == len(arm.sizes) for arm in arms)
             if single:  # the binomial variance of one seed is the items' own
                 twice = tuple(np.full(n, np.inf) for n in sizes)
-            basis = "items and seeds" if not single else "items; one seed, so the spread between seeds is unknown"
+            basis = "95 %, fresh items, one seed, the spread between seeds is unknown"
+            if not single:
+                basis = "95 %, fresh seeds and items, variance between seeds pooled over sizes"
             return cls(np.cov(rows) / rows.shape[1], rows, twice, 0.0, starts, basis)
         if any(arm.answers is None for arm in arms) or (design.base is not None and design.base.answers is None):
             raise DataError(
@@ -357,7 +359,10 @@ class _Items:
             q, least = target.gain, float(n.min())
             parts = (1 - q) ** 2 * target.base * (1 - target.base) + q**2 * target.ceiling * (1 - target.ceiling)
             of_target = parts / least
-        basis = "seeds, and items as if drawn afresh for every run: an approximation, as there are no per-item outcomes"
+        basis = (
+            "95 %, fresh seeds, and items as if drawn afresh for every run: an approximation, as there are no per-item "
+            "outcomes"
+        )
         return cls(np.diag(p * (1 - p) / n), None, none, of_target, starts, basis)
 
 

@@ -10,6 +10,7 @@ from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.estimate import labels
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.evidence import Curve, Evidence
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
@@ -77,12 +78,12 @@ def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Sectio
     if not any(isinstance(b, Figure) for b in blocks):
         return Section(name, title, (), "; ".join(dict.fromkeys(reasons)) or "no trained runs are complete")
     intro = (
-        "Means over seeds with 95 % intervals for fresh seeds on these items; small marks are single "
-        "seeds. Lines are the "
-        "fits that thresholds are read from: a Hill curve with its pointwise 95 % band, or a monotone fit without one."
+        "Means over seeds with their intervals; small marks are single seeds. Lines are the fits that thresholds are "
+        "read from: a Hill curve with its pointwise 95 % band for fresh seeds on these items, or a monotone fit "
+        "without one."
     )
     if bits:
-        intro = "The payload of an update in its storage dtype, without the header of its file. Intervals as above."
+        intro = "The payload of an update in its storage dtype, without the header of its file."
     return Section(name, title, (Text((intro,)), *blocks))
 
 
@@ -142,7 +143,7 @@ def _figure(
     return Figure(
         slug(name, view.label, model),
         where or "All rows",
-        " ".join(_captions(drawn, marked, evidence)),
+        " ".join([f"Bars: {labels(p.estimate for p in places)}.", *_captions(drawn, marked, evidence)]),
         f"Accuracy against {size}{f' on {where}' if where else ''}: " + _words(places, drawn, scale=8 if bits else 1),
         data,
         draw,
@@ -296,7 +297,7 @@ def _captions(levels: Sequence[Level], curves: Sequence[Curve], evidence: Eviden
     if evidence is not None and evidence.target.ceiling is not None:
         texts.append(f"The ceiling is {evidence.target.ceiling_from}.")
     if curves:
-        texts.append("Open marks on the target line are thresholds, bars their 95 % intervals.")
+        texts.append(f"Open marks on the target line are thresholds; their bars: {curves[0].interval}.")
         censored = [c.method for c in curves if c.threshold.censored != "none"]
         if censored:
             texts.append(f"No mark for {joined(censored)}: censored.")

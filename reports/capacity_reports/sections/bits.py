@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.bits.savings import Saving
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import legend, log_axis, method_style, percent_axis
 from capacity_reports.sources import ordered
@@ -78,7 +79,7 @@ def frontier_section(analysis: Analysis) -> Section:
             blocks.append(_savings(found, found.saved, task))
         else:
             blocks.append(Text(("Savings at equal accuracy: there is one arm only.",)))
-        blocks.append(Text((f"Intervals: {found.found.method}.",)))
+        blocks.append(Text((f"Members and savings: {found.found.method}.",)))
     if not blocks:
         return Section("frontier", "Frontier and savings", (), "; ".join(dict.fromkeys(reasons)))
     return Section("frontier", "Frontier and savings", tuple(blocks))
@@ -121,7 +122,7 @@ def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
         name,
         f"Frontier{f', {where}' if where else ''}",
         "Filled: no update of the same method and demonstrations is at most as large and more accurate; the untrained "
-        "base is free. Member: share of replicates on the frontier.",
+        f"base is free. Intervals: {labels(p.estimate for p in places)}. Member: share of replicates on the frontier.",
         f"Frontier of accuracy over {found.unit}{f' on {where}' if where else ''}: "
         f"{words or 'no update beats the base'}.",
         Table(name, "Configurations and their place", _PLACES, tuple(_place(p) for p in places)),
@@ -242,7 +243,8 @@ def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: 
     return Figure(
         name,
         FACTORS[factor],
-        "Lines join configurations that are equal in everything else; bars are 95 % intervals for fresh seeds.",
+        "Lines join configurations that are equal in everything else. Bars: "
+        f"{labels(p.estimate for _, members in sets for p in members)}.",
         f"Accuracy by {factor.replace('_', ' ')}: {words}{' …' if len(rows) > 12 else ''}.",
         Table(name, f"Accuracy by {factor.replace('_', ' ')}", _LEVEL, rows),
         draw,
@@ -306,7 +308,8 @@ def _heat(cells: dict[tuple[int, int], FrontierPoint], name: str, title: str) ->
     return Figure(
         name,
         title,
-        "Accuracy of each tested pair; empty cells were not tested.",
+        "Accuracy of each tested pair; empty cells were not tested. "
+        f"Intervals: {labels(p.estimate for p in cells.values())}.",
         f"Accuracy over u and groups: {words}.",
         Table(name, title, columns, rows),
         draw,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capacity_analysis.bits.frontier import FrontierPoint
+from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Column, Figure, Table, slug
 from capacity_reports.figures import dashes, legend, levels, log_axis, percent_axis
 from capacity_reports.views import UNSEEN, TaskConfigurations
@@ -71,7 +72,7 @@ def _figure(arm: Sequence[str], places: Sequence[FrontierPoint]) -> Figure:
     return Figure(
         name,
         f"By demonstrations, {where}",
-        "One line a style of demonstrations, through the means; bars: 95 % intervals for fresh seeds on these items.",
+        f"One line a style of demonstrations, through the means. Bars: {labels(p.estimate for p in places)}.",
         f"Accuracy against trained parameters by style of demonstrations, {where}; at {largest:,.0f}: {words}.",
         Table(name, "Accuracy by demonstrations", _COLUMNS, rows),
         draw,

@@ -129,9 +129,8 @@ def _figure(
     known = [r for r in rows if r[0] == "measured"]
     words = "; ".join(f"{r[1]} on {r[2]}: {_words(r)}" for r in known)
     caption = (
-        f"Thresholds at {target}. Bars: 95 % intervals; arrows: open ends. Bands: 95 % prediction of a new "
-        "model, hatched beyond one "
-        "doubling, where they are extrapolations to be doubted."
+        f"Thresholds at {target}. Bars: {study.curves[0].interval}; arrows: open ends. Bands: 95 % prediction of a "
+        "new model, hatched beyond one doubling, where they are extrapolations to be doubted."
     )
     ranges = [r.method for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is None]
     if ranges:

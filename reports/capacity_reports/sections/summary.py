@@ -1,11 +1,10 @@
 """Summary: what was asked, what the data allow to say, and the checklist."""
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
 from capacity.spec.methods import METHODS
 from capacity_analysis.checklist import checklist
+from capacity_analysis.compare.verdicts import verdicts as verdicts_of
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.thresholds.answers import facts
 from capacity_reports.blocks import Block, Column, Section, Table, Text
@@ -16,11 +15,17 @@ _FEW = 6  # more verdicts than that are a table
 
 
 def verdicts(analysis: Analysis) -> tuple[str, ...]:
-    """The verdicts: one sentence a pair of methods, with interval or bound, or the stored verdict of a comparison."""
-    found = claims(str(analysis.source.comparison["verdict"])) if analysis.source.comparison else []
+    """The verdicts: a sentence a pair of methods about the sizes that they need, and one about their accuracies.
+
+    One seed allows no claim about methods.
+    """
+    found: list[str] = []
     said: set[str] = set()
     for view, study in analysis.thresholds:
+        if all(curve.seeds == 1 for curve in study.curves):
+            continue
         asked = _asked(study.question.target, study.question.gain)
+        label = f"; {study.curves[0].interval}"  # once is enough
         where = f"{view.label}: " if view.label else ""
         for ratio, sentence in zip((r for r in study.ratios if r.answer), study.sentences(), strict=True):
             # Methods without demonstrations stand in several views.
@@ -28,23 +33,15 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
                 if sentence in said:
                     continue
                 said.add(sentence)
-            found.append(f"{where}{sentence} (for {asked}).")
-    return tuple(found)
+            found.append(f"{where}{sentence} (for {asked}{label}).")
+            label = ""
+    compared = () if isinstance(analysis.comparisons, Absent) else verdicts_of(analysis.comparisons)
+    return (*found, *(line for verdict in compared for line in verdict.sentences))
 
 
 def _see_demonstrations(*methods: str) -> bool:
     """Whether demonstrations take part in the training of any of these methods."""
     return any(facts.sees_demonstrations for name, facts in METHODS.items() if name in methods)
-
-
-def claims(verdict: str) -> list[str]:
-    """The verdict of a comparison, a sentence a claim, with its scope (seeds, items) in front."""
-    parts = re.fullmatch(r"(With [^:]+): (.+) \(((?:\d+ seeds|one seed)[^()]*)\)\.", verdict)
-    if parts is None:
-        return [verdict]
-    size, claims, scope = parts.groups()
-    first, *others = claims.split("; ")
-    return [f"{size} ({scope}): {first}.", *(f"{claim}." for claim in others)]
 
 
 def _asked(target: float | None, gain: float) -> str:
@@ -68,8 +65,11 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
     else:
         blocks.append(Text(("These data allow no verdict: the reasons stand below and in the sections.",), strong=True))
     blocks.append(Text((_counts(analysis),)))
-    blocks += _comparison(source.comparison)
     limits = _unsupported(analysis)
+    if not isinstance(source.points, Absent):
+        limits += source.points.lacking
+    if isinstance(analysis.comparisons, Absent):
+        limits.append(f"methods are not compared at equal size: {analysis.comparisons.reason}")
     limits += [
         ": ".join(part for part in (v.label, v.thresholds.reason) if part)
         for v in analysis.views
@@ -125,48 +125,3 @@ def _checklist(analysis: Analysis) -> Table:
         tuple((a.number, a.question, a.answer, a.reason) for a in answers),
         f"What concerns thresholds is answered for {first}." if first else "",
     )
-
-
-def _comparison(stored: dict[str, Any] | None) -> list[Block]:
-    """The last result of `capacity compare` in this study, as it was stored."""
-    if stored is None:
-        return []
-    columns = (
-        Column("method", "method"),
-        Column("trained_parameters", "trained parameters", "count"),
-        Column("update_bytes", "payload, bytes", "count"),
-        Column("learning_rate", "rate", "number"),
-        Column("accuracy", "accuracy, %", "percent"),
-        Column("low", "95 % low", "percent"),
-        Column("high", "95 % high", "percent"),
-        Column("gain", "gain, points", "points"),
-        Column("gain_low", "gain low", "points"),
-        Column("gain_high", "gain high", "points"),
-        Column("seeds", "seeds", "count"),
-        Column("n_items", "items", "count"),
-    )
-    rows = [tuple(row.get(c.key) for c in columns) for row in stored.get("results", [])]
-    base = stored.get("base")
-    if base:
-        cells = {"method": "base", "trained_parameters": 0, "update_bytes": 0, **base}
-        rows.insert(0, tuple(cells.get(c.key) for c in columns))
-    pairs = (
-        Column("first", "method"),
-        Column("second", "against"),
-        Column("estimate", "difference, points", "points"),
-        Column("low", "95 % low", "points"),
-        Column("high", "95 % high", "points"),
-        Column("method", "interval"),
-    )
-    blocks: list[Block] = [
-        Table(
-            "comparison", "Comparison at one size", columns, tuple(rows), "Intervals for fresh seeds and fresh items."
-        )
-    ]
-    differences = stored.get("differences", [])
-    if differences:
-        rows = [tuple(d.get(c.key) for c in pairs) for d in differences]
-        blocks.append(Table("comparison-differences", "Paired differences of accuracy", pairs, tuple(rows)))
-    if stored.get("remarks"):
-        blocks.append(Text(tuple(str(r) for r in stored["remarks"]), bullets=True))
-    return blocks

@@ -116,7 +116,8 @@ def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
     ]
     if study.ratios:
         rows = tuple(_ratio(r) for r in study.ratios if r.answer)
-        blocks.append(Table(slug("ratios", view.label), f"Ratios of thresholds at the target{where}", _RATIOS, rows))
+        title = f"Ratios of thresholds at the target{where}"
+        blocks.append(Table(slug("ratios", view.label), title, _RATIOS, rows, f"Intervals: {intervals}."))
     for evidence in study.evidence:
         model = evidence.design.model or ""
         own = [r for r in study.ratios if (r.model or "") == model and r.against_target]
@@ -206,8 +207,8 @@ def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
     return Figure(
         slug("ratio-against-target", view.label, model),
         f"Ratio against target{f', {where}' if where else ''}",
-        "Ratio of threshold sizes by the Hill curves at shares .1 to .9 of the gain, with 95 % bands; "
-        "dashed lines are 1× and "
+        "Ratio of threshold sizes by the Hill curves at shares .1 to .9 of the gain. Its 95 % bands are for what the "
+        "intervals of the thresholds are for. Dashed lines are 1× and "
         f"10×. Where the curves are not parallel no single ratio exists. {unknown} ratios are censored and not drawn.",
         f"Ratio of thresholds against the target accuracy{f' on {where}' if where else ''}: "
         f"{words or 'all are censored'}.",

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from capacity_analysis.statistics.intervals import accuracy_interval, difference_interval
+from capacity_analysis.statistics.estimate import (
+    Estimate,
+    accuracy_estimate,
+    counted_estimate,
+    difference_estimate,
+    labels,
+    uncounted_estimate,
+)
 
 outcome_matrices = hnp.arrays(
     np.float64,
@@ -24,32 +31,87 @@ def answers(right: int, items: int) -> np.ndarray:
 
 
 def test_one_seed_is_wilsons_interval():
-    interval = accuracy_interval(answers(1200, 1319))
-    assert interval.estimate == 1200 / 1319
+    interval = accuracy_estimate(answers(1200, 1319))
+    assert interval.value == 1200 / 1319
     assert (interval.low, interval.high) == pytest.approx((0.893106, 0.924075), abs=5e-7)
 
 
 def test_confidence_is_that_asked_for():
     for confidence in (0.5, 0.9, 0.99):
-        ours = accuracy_interval(answers(30, 50), confidence)
+        ours = accuracy_estimate(answers(30, 50), confidence)
         theirs = stats.binomtest(30, 50).proportion_ci(confidence, method="wilson")
         assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
         assert ours.confidence == confidence
 
 
 def test_one_seed_is_labelled():
-    assert accuracy_interval(answers(3, 5)).seeds == 1
-    assert "seeds" not in accuracy_interval(answers(3, 5)).method
-    difference = difference_interval(answers(3, 5), answers(2, 5))
-    assert difference.seeds == 1
-    assert "seeds" not in difference.method
+    for found in (accuracy_estimate(answers(3, 5)), difference_estimate(answers(3, 5), answers(2, 5))):
+        assert (found.seeds, found.items, found.over) == (1, 5, "items")
+        assert found.label == "95 %, fresh items, one seed"
 
 
 def test_several_seeds_are_labelled():
     matrix = np.array([[1, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 1]], dtype=float)
-    for interval in (accuracy_interval(matrix), difference_interval(matrix, 1 - matrix)):
-        assert (interval.seeds, interval.items) == (3, 4)
-        assert "crossed seeds and items" in interval.method
+    for found in (accuracy_estimate(matrix), difference_estimate(matrix, 1 - matrix)):
+        assert (found.seeds, found.items, found.over) == (3, 4, "seeds and items")
+        assert found.label == "95 %, fresh seeds and items, 3 seeds"
+
+
+def test_a_label_names_each_kind_once_with_its_seeds():
+    several = accuracy_estimate(np.eye(3)), accuracy_estimate(np.eye(3)[:2]), accuracy_estimate(answers(3, 5), 0.9)
+    assert labels(several) == "95 %, fresh seeds and items, 2 to 3 seeds; 90 %, fresh items, one seed"
+    pooled = Estimate(0.5, 0.4, 0.6, "seeds", 3, pooled=True)
+    assert (
+        labels([pooled, Estimate.none(0.5, 1)])
+        == "95 %, fresh seeds on these items, variance pooled over sizes, 3 seeds"
+    )
+    assert labels([]) == Estimate.none(0.5, 1).label == "no intervals"
+
+
+def test_texts_and_json_say_what_is_known():
+    found, none = accuracy_estimate(answers(30, 50)), Estimate.none(0.25, 1)
+    assert found.percent() == "60.0 (46.2–72.4)"
+    assert difference_estimate(answers(30, 50), answers(30, 50)).points() == "+0.0 (-7.1 to +7.1)"
+    assert (none.percent(), none.points()) == ("25.0", "+25.0")
+    assert none.to_json("accuracy") == {
+        "accuracy": 0.25, "low": None, "high": None, "interval": "no intervals", "seeds": 1, "n_items": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ends", "sign"), [((0.1, 0.3), 1), ((-0.3, -0.1), -1), ((-0.1, 0.1), 0), ((0.0, 0.1), 0), ((None, None), 0)]
+)
+def test_a_side_is_that_of_the_whole_interval(ends, sign):
+    assert Estimate(0.1, *ends, "seeds", 3).sign == sign
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_counts_alone_allow_no_narrower_interval_than_answers(seeds):
+    rng = np.random.default_rng(seeds)
+    chance = rng.beta(5, 5, (50, 1, 200)) * rng.beta(20, 4, (50, seeds, 1))
+    for matrix in (rng.random(chance.shape) < chance).astype(float):
+        answered, counted = accuracy_estimate(matrix), counted_estimate(matrix.mean(1), 200)
+        assert counted.value == pytest.approx(answered.value, abs=1e-12)
+        assert counted.high - counted.low > answered.high - answered.low
+        assert counted.label == f"95 %, fresh seeds and items, from counts, {seeds} seeds"
+
+
+@unhurried
+@given(outcome_matrices)
+def test_counts_of_one_seed_say_as_much_as_its_answers(matrix):
+    answered, counted = accuracy_estimate(matrix[:1]), counted_estimate(matrix[:1].mean(1), matrix.shape[1])
+    assert (counted.low, counted.high) == pytest.approx((answered.low, answered.high), abs=1e-12)
+    assert counted.label == answered.label
+
+
+def test_accuracies_alone_have_students_interval_over_seeds():
+    values = np.array([0.5, 0.6, 0.7])
+    found = uncounted_estimate(values)
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert (found.value, found.low, found.high) == pytest.approx((0.6, low, high))
+    assert found.label == "95 %, fresh seeds on these items, 3 seeds"
+    for values in ([0.5], [0.5, 0.5]):
+        assert uncounted_estimate(np.array(values)).over is None
 
 
 def test_difference_of_several_seeds_has_the_crossed_variance_and_a_students_quantile():
@@ -60,10 +122,10 @@ def test_difference_of_several_seeds_has_the_crossed_variance_and_a_students_qua
     rows, columns = (first - second).tolist(), (first - second).T.tolist()
     variance = statistics.variance(map(statistics.fmean, rows)) / 3
     variance += statistics.variance(map(statistics.fmean, columns)) / 40
-    interval = difference_interval(first, second)
-    half = interval.high - interval.estimate
-    assert interval.estimate == pytest.approx((first.sum() - second.sum()) / 120, abs=1e-12)
-    assert interval.estimate - interval.low == pytest.approx(half, abs=1e-12)
+    interval = difference_estimate(first, second)
+    half = interval.high - interval.value
+    assert interval.value == pytest.approx((first.sum() - second.sum()) / 120, abs=1e-12)
+    assert interval.value - interval.low == pytest.approx(half, abs=1e-12)
     assert stats.norm.ppf(0.975) < half / math.sqrt(variance) < stats.t.ppf(0.975, 2)
 
 
@@ -71,7 +133,7 @@ def test_base_of_one_row_is_compared_with_every_seed():
     rng = np.random.default_rng(6)
     arm = (rng.random((3, 40)) < 0.7).astype(float)
     base = (rng.random((1, 40)) < 0.4).astype(float)
-    assert difference_interval(arm, base) == difference_interval(arm, np.repeat(base, 3, axis=0))
+    assert difference_estimate(arm, base) == difference_estimate(arm, np.repeat(base, 3, axis=0))
 
 
 @pytest.mark.parametrize(
@@ -86,14 +148,14 @@ def test_base_of_one_row_is_compared_with_every_seed():
 )
 def test_shapes_that_cannot_be_paired_are_refused(first, second):
     with pytest.raises(ValueError, match="shape"):
-        difference_interval(np.zeros(first), np.zeros(second))
+        difference_estimate(np.zeros(first), np.zeros(second))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 @pytest.mark.parametrize("items", [1, 2, 10, 1024])
 def test_all_right_or_all_wrong_still_has_a_width(seeds, items, value):
-    interval = accuracy_interval(np.full((seeds, items), value))
+    interval = accuracy_estimate(np.full((seeds, items), value))
     assert 0 <= interval.low < interval.high <= 1
     assert interval.high - interval.low > 0.5 / items
     assert min(abs(interval.low - value), abs(interval.high - value)) < 1e-12
@@ -102,21 +164,21 @@ def test_all_right_or_all_wrong_still_has_a_width(seeds, items, value):
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("second", [0.0, 1.0])
 def test_difference_of_unanimous_outcomes_still_has_a_width(seeds, second):
-    interval = difference_interval(np.ones((seeds, 10)), np.full((seeds, 10), second))
+    interval = difference_estimate(np.ones((seeds, 10)), np.full((seeds, 10), second))
     assert -1 <= interval.low < interval.high <= 1
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_unanimous_accuracy_lies_in_its_interval_to_the_last_bit(value):
-    intervals = [accuracy_interval(np.full((1, items), value)) for items in range(1, 1025)]
-    assert [i.items for i in intervals if not i.low <= i.estimate <= i.high] == []
+    intervals = [accuracy_estimate(np.full((1, items), value)) for items in range(1, 1025)]
+    assert [i.items for i in intervals if not i.low <= i.value <= i.high] == []
 
 
 @unhurried
 @given(outcome_matrices)
 def test_accuracy_lies_in_its_interval_within_zero_and_one(matrix):
-    interval = accuracy_interval(matrix)
-    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    interval = accuracy_estimate(matrix)
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
     assert interval.low < interval.high
 
 
@@ -126,14 +188,14 @@ def test_order_of_seeds_and_items_does_not_matter(matrix, random):
     rows, columns = list(range(matrix.shape[0])), list(range(matrix.shape[1]))
     random.shuffle(rows)
     random.shuffle(columns)
-    one, other = accuracy_interval(matrix), accuracy_interval(matrix[rows][:, columns])
+    one, other = accuracy_estimate(matrix), accuracy_estimate(matrix[rows][:, columns])
     assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-9)
 
 
 @unhurried
 @given(outcome_matrices)
 def test_accuracy_of_the_wrong_answers_mirrors_that_of_the_right_ones(matrix):
-    right, wrong = accuracy_interval(matrix), accuracy_interval(1 - matrix)
+    right, wrong = accuracy_estimate(matrix), accuracy_estimate(1 - matrix)
     assert (wrong.low, wrong.high) == pytest.approx((1 - right.high, 1 - right.low), abs=1e-9)
 
 
@@ -141,9 +203,9 @@ def test_accuracy_of_the_wrong_answers_mirrors_that_of_the_right_ones(matrix):
 @given(st.data(), outcome_matrices)
 def test_swapping_the_arms_negates_the_difference(data, first):
     second = data.draw(hnp.arrays(np.float64, first.shape, elements=st.sampled_from([0.0, 0.5, 1.0])))
-    one, other = difference_interval(first, second), difference_interval(second, first)
-    assert (other.estimate, other.low, other.high) == (-one.estimate, -one.high, -one.low)
-    assert -1 <= one.low <= one.estimate <= one.high <= 1
+    one, other = difference_estimate(first, second), difference_estimate(second, first)
+    assert (other.value, other.low, other.high) == (-one.value, -one.high, -one.low)
+    assert -1 <= one.low <= one.value <= one.high <= 1
 
 
 # The chance of a right answer is that of the item × that of the seed, so truths are products of means.
@@ -171,16 +233,16 @@ def share(covered: list[bool]) -> float:
 
 
 @cells
-def test_accuracy_interval_covers_the_accuracy_of_fresh_seeds_on_fresh_items(seeds, items, spread):
+def test_the_interval_of_an_accuracy_covers_the_accuracy_of_fresh_seeds_on_fresh_items(seeds, items, spread):
     rng = np.random.default_rng(1)
     truth = beta_mean(ITEMS[items]) * beta_mean(SEEDS[spread])
     chance = rng.beta(*ITEMS[items], (REPLICATES, 1, 200)) * rng.beta(*SEEDS[spread], (REPLICATES, seeds, 1))
-    intervals = [accuracy_interval(m) for m in (rng.random(chance.shape) < chance).astype(float)]
+    intervals = [accuracy_estimate(m) for m in (rng.random(chance.shape) < chance).astype(float)]
     assert share([i.low <= truth <= i.high for i in intervals]) >= LOWEST
 
 
 @cells
-def test_difference_interval_covers_the_difference_on_fresh_seeds_and_items(seeds, items, spread):
+def test_the_interval_of_a_difference_covers_the_difference_on_fresh_seeds_and_items(seeds, items, spread):
     rng = np.random.default_rng(2)
     a, b = SEEDS[spread]
     shared = rng.beta(*ITEMS[items], (REPLICATES, 1, 200))
@@ -189,7 +251,7 @@ def test_difference_interval_covers_the_difference_on_fresh_seeds_and_items(seed
     truth = beta_mean(ITEMS[items]) * (beta_mean((a, b)) - beta_mean((50, 5)) * beta_mean((a, 2 * b)))
     ours = (rng.random(first.shape) < first).astype(float)
     theirs = (rng.random(second.shape) < second).astype(float)
-    intervals = [difference_interval(x, y) for x, y in zip(ours, theirs, strict=True)]
+    intervals = [difference_estimate(x, y) for x, y in zip(ours, theirs, strict=True)]
     assert share([i.low <= truth <= i.high for i in intervals]) >= LOWEST
 
 
@@ -200,7 +262,7 @@ def test_the_price_of_sure_coverage_is_known_where_seeds_do_not_differ(seeds, mo
     chance = np.broadcast_to(rng.beta(5, 5, (REPLICATES, 1, 200)), (REPLICATES, seeds, 200))
     matrices = (rng.random(chance.shape) < chance).astype(float)
     needed = 2 * stats.norm.ppf(0.975) * matrices.mean((1, 2)).std()
-    widths = [i.high - i.low for i in map(accuracy_interval, matrices)]
+    widths = [i.high - i.low for i in map(accuracy_estimate, matrices)]
     assert np.median(widths) < most * needed
 
 
@@ -209,5 +271,5 @@ def test_identical_arms_are_told_apart_no_more_often_than_the_coverage_allows(se
     rng = np.random.default_rng(4)
     chance = rng.beta(0.5, 0.1, (REPLICATES, 1, 200)) * rng.beta(20, 4, (2, REPLICATES, seeds, 1))
     ours, theirs = (rng.random(chance.shape) < chance).astype(float)
-    intervals = [difference_interval(x, y) for x, y in zip(ours, theirs, strict=True)]
+    intervals = [difference_estimate(x, y) for x, y in zip(ours, theirs, strict=True)]
     assert share([i.low > 0 or i.high < 0 for i in intervals]) <= 1 - LOWEST

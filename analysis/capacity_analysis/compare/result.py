@@ -1,0 +1,78 @@
+"""The result of `capacity compare`: the one comparison of its planned runs, and its JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from capacity.errors import DataError
+from capacity.runs.study import Run
+from capacity.spec.run import RunSpec
+from capacity_analysis.compare.comparison import ComparedCell, Comparison, comparisons
+from capacity_analysis.compare.costs import Costs
+from capacity_analysis.compare.verdicts import verdict
+from capacity_analysis.data.table import study_points
+
+
+def compare_runs(folder: Path, runs: Sequence[Run], specs: Sequence[RunSpec]) -> Comparison:
+    """Compares the runs of one `capacity compare`.
+
+    Args:
+        folder: of their study.
+        runs: complete ones; those that `specs` do not name are left out.
+        specs: what was planned: cells of one size, and the untrained model.
+
+    Raises:
+        DataError: the run of the untrained model is missing, or runs answered different items.
+    """
+    planned = {spec.identity for spec in specs}
+    own = [run for run in runs if run.spec.identity in planned]
+    done = {run.spec.identity for run in own}
+    found = comparisons(study_points(folder, own), [s for s in specs if s.identity not in done]) if own else ()
+    if len(found) != 1 or found[0].base is None:
+        raise DataError("the run of the untrained base is missing: run the comparison again")
+    return found[0]
+
+
+def comparison_json(comparison: Comparison, costs: Mapping[str, Costs]) -> dict[str, Any]:
+    """The comparison with its verdict as plain JSON types.
+
+    Args:
+        comparison: with an untrained model.
+        costs: of every cell, by its identity.
+    """
+    assert comparison.base is not None
+    at = comparison.base_by_temperature
+    return {
+        "model": comparison.recipe["model"],
+        "task": comparison.task,
+        "base": comparison.base.to_json("accuracy"),
+        "base_by_temperature": {f"{t:g}": at[t].to_json("accuracy") for t in at},
+        "best_temperature": comparison.best_temperature,
+        "results": [_row(compared, costs[compared.cell.identity]) for compared in comparison.cells],
+        "differences": [{"first": d.first, "second": d.second, **d.estimate.to_json()} for d in comparison.differences],
+        "incomplete": dict(comparison.incomplete),
+        "verdict": verdict(comparison).sentence,
+    }
+
+
+def _row(compared: ComparedCell, costs: Costs) -> dict[str, Any]:
+    cell, gain, over = compared.cell, compared.gain, compared.gain_over_best_temperature
+    assert gain is not None
+    return {
+        "method": cell.method,
+        "demonstrations": cell.demonstrations,
+        "adapter": cell.adapter,
+        "trained_parameters": cell.trained_parameters,
+        "update_bytes": cell.update_bytes,
+        "total_bytes": (cell.update_bytes or 0) + costs.header_bytes,
+        "storage_dtype": cell.storage_dtype,
+        "learning_rate": cell.learning_rate,
+        **cell.accuracy.to_json("accuracy"),
+        "gain": gain.value,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "gain_over_best_temperature": None if over is None else over.to_json(),
+        "accuracy_by_seed": cell.accuracies,
+        **asdict(costs),
+    }

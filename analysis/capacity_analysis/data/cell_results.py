@@ -1,0 +1,236 @@
+"""The cells of a points table as they were measured: which seeds, which answers, how accurate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from capacity.errors import DataError
+from capacity.runs.cell import Field, without
+from capacity.spec.frozen import canonical_json
+from capacity_analysis.data.table import Points
+from capacity_analysis.statistics.estimate import (
+    Estimate,
+    accuracy_estimate,
+    counted_estimate,
+    difference_estimate,
+    uncounted_estimate,
+)
+from capacity_analysis.types import Array
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A cell with its runs. Text is None where the table does not tell.
+
+    Attributes:
+        identity: of the cell.
+        recipe: its dotted fields; what a table of the former format tells stands under the names nearest to them.
+        model, task, demonstrations, method, adapter, storage_dtype, protocol, split: columns of the table.
+        trained_parameters: of each run.
+        update_bytes: the payload; the largest of the runs, for that is what has to fit.
+        learning_rate: of the training; None for the untrained model.
+        seeds: S of them, rising; None where the table has no seeds, and then each run counts as one. Runs of one seed
+            with several projections count once, by their mean.
+        accuracies: of the seeds, (S,).
+        items: names of the I items.
+        shares: S × I, the share of right samples; None if the table has no answers.
+        accuracy: over seeds.
+    """
+
+    identity: str
+    recipe: Mapping[Field, Any]
+    model: str | None
+    task: str | None
+    demonstrations: str | None
+    method: str
+    adapter: str | None
+    storage_dtype: str | None
+    protocol: str | None
+    split: str | None
+    trained_parameters: int
+    update_bytes: int | None
+    learning_rate: float | None
+    seeds: tuple[int | None, ...]
+    accuracies: tuple[float, ...]
+    items: tuple[str, ...]
+    shares: Array | None
+    accuracy: Estimate
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the evaluation; None where the table has no recipes."""
+        found = self.recipe.get("evaluation.temperature")
+        return None if found is None else float(found)
+
+
+def cell_results(points: Points) -> tuple[CellResult, ...]:
+    """Every cell of a table, in the order of their first rows.
+
+    Raises:
+        DataError: runs of one cell answered different items.
+    """
+    if "cell results" not in points.memo:
+        groups = points.frame.groupby("cell", sort=False).indices
+        points.memo["cell results"] = tuple(_result(points, rows) for rows in groups.values())
+    found: tuple[CellResult, ...] = points.memo["cell results"]
+    return found
+
+
+def accuracy_of(points: Points, rows: Sequence[int]) -> Estimate:
+    """The accuracy of runs that differ in their seeds alone, by what the table tells of them.
+
+    Answers give the default estimate, counts a wider one for the same question, mere accuracies one for these items.
+
+    Raises:
+        DataError: the runs answered different items.
+    """
+    _, rows_of = by_seed(points, rows)
+    shares, _ = answers_of(points, rows_of)
+    if shares is not None:
+        return accuracy_estimate(shares)
+    frame = points.frame.loc[list(rows)]
+    accuracies = _accuracies(points, rows_of)
+    if frame[["n_items", "n_correct"]].notna().all(axis=None):
+        return counted_estimate(accuracies, int(frame["n_items"].min()))
+    return uncounted_estimate(accuracies)
+
+
+def by_seed(points: Points, rows: Sequence[int]) -> tuple[tuple[int | None, ...], list[list[int]]]:
+    """The seeds of some runs, rising, and the rows of each; a run without a seed counts as a seed of its own."""
+    known: dict[int, list[int]] = {}
+    unknown: list[list[int]] = []
+    for row in map(int, rows):
+        seed = points.frame.loc[row, "seed"]
+        if pd.isna(seed):
+            unknown.append([row])
+        else:
+            known.setdefault(int(seed), []).append(row)
+    seeds = sorted(known)
+    return (*seeds, *[None] * len(unknown)), [*(known[seed] for seed in seeds), *unknown]
+
+
+def answers_of(points: Points, rows_of: Sequence[Sequence[int]]) -> tuple[Array | None, tuple[str, ...]]:
+    """Seeds × items, means over the runs of each seed, and the names of the items; None if the table has no answers.
+
+    Raises:
+        DataError: the runs answered different items.
+    """
+    if points.outcomes is None:
+        return None, ()
+    rows = [row for own in rows_of for row in own]
+    asked = ~np.isnan(points.outcomes[rows])
+    odd = np.flatnonzero((asked != asked[0]).any(1))
+    if len(odd):
+        first, other = (_run(points, rows[place]) for place in (0, odd[0]))
+        raise DataError(f"{points.source}: {other} answered other items than {first}")
+    shares = np.array([points.outcomes[own].mean(0) for own in rows_of])
+    return shares[:, asked[0]], tuple(points.items[i] for i in np.flatnonzero(asked[0]))
+
+
+def _accuracies(points: Points, rows_of: Sequence[Sequence[int]]) -> Array:
+    return np.array([float(points.frame.loc[list(own), "accuracy"].mean()) for own in rows_of])
+
+
+def difference(first: CellResult, second: CellResult) -> Estimate | None:
+    """How much more accurate the first cell is, paired by item and by the seeds that both have.
+
+    The untrained model has one run, with which every seed of the first is paired. Without answers the difference has no
+    interval. None if the cells have no seed in common.
+
+    Raises:
+        DataError: the cells answered different items.
+    """
+    untrained = second.trained_parameters == 0
+    common = [seed for seed in first.seeds if seed is not None and (untrained or seed in second.seeds)]
+    if not common:
+        return None
+    one = [first.seeds.index(seed) for seed in common]
+    two = [0] if untrained else [second.seeds.index(seed) for seed in common]
+    if first.shares is None or second.shares is None:
+        value = np.mean([first.accuracies[i] for i in one]) - np.mean([second.accuracies[i] for i in two])
+        return Estimate.none(float(value), len(common))
+    if first.items != second.items:
+        raise DataError(f"{_name(second)} answered other items than {_name(first)}")
+    return difference_estimate(first.shares[one], second.shares[two])
+
+
+def told_apart(recipes: Sequence[Mapping[Field, Any]], *besides: Field) -> list[str]:
+    """What tells each of some recipes from the others, in words: "style_shift=0", "abacus-3m"; "" where nothing does.
+
+    Args:
+        recipes: their dotted fields.
+        besides: fields or whole parts that do not count.
+    """
+    left = [without(recipe, *besides) for recipe in recipes]
+    names = sorted({name for recipe in left for name in recipe})
+    differ = [name for name in names if len({canonical_json(recipe.get(name)) for recipe in left}) > 1]
+    return [", ".join(_word(name, recipe[name]) for name in differ if name in recipe) for recipe in left]
+
+
+def _result(points: Points, rows: Sequence[int]) -> CellResult:
+    seeds, rows_of = by_seed(points, rows)
+    first = points.frame.loc[rows_of[0][0]]
+    shares, items = answers_of(points, rows_of)
+    payload = points.frame.loc[list(rows), "update_bytes"]
+    return CellResult(
+        identity=str(first["cell"]),
+        recipe=points.fields[rows_of[0][0]] or _known(first),
+        model=_plain(first["model"]),
+        task=_plain(first["task"]),
+        demonstrations=_plain(first["demonstrations"]),
+        method=str(first["method"]),
+        adapter=_plain(first["adapter"]),
+        storage_dtype=_plain(first["storage_dtype"]),
+        protocol=_plain(first["protocol"]),
+        split=_plain(first["split"]),
+        trained_parameters=int(first["trained_parameters"]),
+        update_bytes=None if payload.isna().any() else int(payload.max()),
+        learning_rate=_plain(first["learning_rate"]),
+        seeds=seeds,
+        accuracies=tuple(float(accuracy) for accuracy in _accuracies(points, rows_of)),
+        items=items,
+        shares=shares,
+        accuracy=accuracy_of(points, rows),
+    )
+
+
+def _known(row: "pd.Series") -> dict[Field, Any]:
+    """What a table of the former format tells of a recipe."""
+    names = {
+        "model": "model",
+        "task.name": "task",
+        "task.demonstrations": "demonstrations",
+        "method": "method",
+        "adapter.kind": "adapter",
+        "adapter.trained_parameters": "trained_parameters",
+        "storage_dtype": "storage_dtype",
+        "training.learning_rate": "learning_rate",
+        "evaluation.protocol": "protocol",
+        "evaluation.split": "split",
+    }
+    return {field: _plain(row[column]) for field, column in names.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A cell of the frame as a plain Python value."""
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _run(points: Points, row: int) -> str:
+    name = points.frame.loc[row, "run"]
+    return f"row {row + 1}" if pd.isna(name) else f"run {name}"
+
+
+def _name(cell: CellResult) -> str:
+    return f"cell {cell.identity} ({cell.method} {cell.trained_parameters:,})"
+
+
+def _word(name: Field, value: Any) -> str:
+    """Names that stand for themselves without the field's."""
+    text = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return text if name in ("model", "method", "storage_dtype") else f"{name.rpartition('.')[2]}={text}"
