@@ -56,18 +56,26 @@ class Cell:
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def apart_from(self, *fields: Field) -> str:
-        """What is left of the recipe without some fields or whole parts, as canonical JSON.
+        """What is left of the recipe without some fields or whole parts, see `apart_from`."""
+        return apart_from(self.fields, *fields)
 
-        Cells that agree in it differ in these fields alone: the sizes of a curve, the rates of a tuning, the methods
-        of a pair.
-        """
-        return canonical_json(
-            {
-                name: value
-                for name, value in self.fields.items()
-                if not any(name == field or name.startswith(f"{field}.") for field in fields)
-            }
-        )
+
+def apart_from(recipe: Mapping[Field, Any], *fields: Field) -> str:
+    """What is left of a recipe without some fields or whole parts, as canonical JSON.
+
+    Cells that agree in it differ in these fields alone: the rates of a tuning, the methods of a pair.
+
+    Args:
+        recipe: values by dotted path.
+        fields: paths of fields ("training.steps") or of parts ("training").
+    """
+    return canonical_json(
+        {
+            name: value
+            for name, value in recipe.items()
+            if not any(name == field or name.startswith(f"{field}.") for field in fields)
+        }
+    )
 
 
 def seeds_of(spec: RunSpec) -> tuple[int, int]:

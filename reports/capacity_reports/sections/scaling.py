@@ -11,6 +11,7 @@ from capacity_analysis.data.published import CITATION, Crossing, first_crossings
 from capacity_analysis.scaling.curves import ScalingResult, scaling_report
 from capacity_analysis.scaling.fit import Prediction, ScalingFit
 from capacity_analysis.thresholds.answers import ThresholdStudy, scaling_curves
+from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
 from capacity_reports.sources import attempt
@@ -166,8 +167,13 @@ def _words(row: tuple[Cell, ...]) -> str:
 
 
 def _estimate(study: ThresholdStudy, model: str, method: str) -> float | None:
-    curve = next((c for c in study.curves if c.answer and (c.model or "") == model and c.method == method), None)
-    return None if curve is None else curve.threshold.estimate
+    found = _answer(study, model, method)
+    return None if found is None else found.threshold.estimate
+
+
+def _answer(study: ThresholdStudy, model: str, curve: str) -> CurveThreshold | None:
+    """The threshold to believe of a curve of a model."""
+    return next((t for t in study.thresholds if t.answer and (t.model or "") == model and t.curve == curve), None)
 
 
 def _measured(study: ThresholdStudy, results: Sequence[ScalingResult]) -> list[tuple[Cell, ...]]:
@@ -210,13 +216,14 @@ def _finite(value: float | None) -> float | None:
 
 def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
     colour, marker, style = method_style(result.method)
-    place = list(dict.fromkeys(c.method for c in study.curves)).index(result.method)
+    place = list(dict.fromkeys(t.curve for t in study.thresholds)).index(result.method)
     shift = 1.06 ** (place - 1)  # side by side at equal model sizes
     for t in result.thresholds:
         x = t.model_parameters * shift
         estimate = _estimate(study, t.model, result.method)
-        curve = next(c for c in study.curves if c.answer and (c.model or "") == t.model and c.method == result.method)
-        low, high = t.low or curve.sizes[0], t.high if np.isfinite(t.high) else curve.sizes[-1]
+        found = _answer(study, t.model, result.method)
+        assert found is not None
+        low, high = t.low or found.sizes[0], t.high if np.isfinite(t.high) else found.sizes[-1]
         axes.plot([x, x], [low, high], color=colour, lw=1.2)
         if t.low == 0:
             moved(axes, axes.plot([x], [low], marker="v", ms=5, color=colour, ls="", clip_on=False), up=-7)

@@ -22,9 +22,9 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
     for view, study in analysis.thresholds:
         asked = _asked(study.question.target, study.question.gain)
         where = f"{view.label}: " if view.label else ""
-        for ratio, sentence in zip((r for r in study.ratios if r.answer), study.sentences(), strict=True):
+        for ratio, sentence in zip(study.headlines, study.sentences(), strict=True):
             # Methods without demonstrations stand in several views.
-            if not _see_demonstrations(ratio.numerator, ratio.denominator):
+            if not _see_demonstrations(*(label.partition(" ")[0] for label in (ratio.numerator, ratio.denominator))):
                 if sentence in said:
                     continue
                 said.add(sentence)
