@@ -1,6 +1,7 @@
 """`capacity describe`: description lengths of a study's runs, side by side."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
-from capacity_analysis.data.recipes import differing, recipes, said, short
+from capacity.runs.cell import differing
+from capacity_analysis.data.recipes import recipes, said, short
 from capacity_analysis.data.select import ITEMS, of_one_question
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows

@@ -73,8 +73,8 @@ def frontier(
     """
     draws = None if np.isnan(found.errors).any() else found.replicates(replicates, rng, items)
     groups: dict[tuple[object, ...], list[int]] = {}
-    for place in np.flatnonzero(found.trained):
-        groups.setdefault(_group(found.shown[place]), []).append(int(place))
+    for number in np.flatnonzero(found.trained):
+        groups.setdefault(_group(found.shown[number]), []).append(int(number))
     points: list[FrontierPoint] = []
     for (model, *_), own in groups.items():
         base = [int(i) for i in np.flatnonzero(~found.trained) if found.shown[i].get("model") == model]

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capacity.errors import SpecError
-from capacity_analysis.data.recipes import Told, differing, field_of, recipes, said, short, told
+from capacity.runs.cell import differing
+from capacity_analysis.data.recipes import Told, field_of, recipes, said, short, told
 from capacity_analysis.data.table import Points
 
 # What may vary along a curve: all that makes an adapter larger, and the rates, which are tuned at each size.
@@ -24,6 +25,7 @@ ALONG = (
 )  # fmt: skip
 # Fields whose values need no name beside them.
 _PLAIN = ("method", "demonstrations", "adapter", "storage_dtype")
+_ANY = object()  # stands for the value of a field that a row cannot have
 Rows = NDArray[np.intp]
 
 
@@ -45,7 +47,7 @@ class CurveRows:
 
 
 def curves_of(points: Points, by: Sequence[str] | None = None) -> tuple[CurveRows, ...]:
-    """The curves of the trained rows, in the order of the table.
+    """The curves of the trained rows: by method, what tells them apart in rising or alphabetical order.
 
     A row that cannot have a field by which its curves are told apart belongs to each of them: an update of all
     weights continues the curves of every sharing.
@@ -57,48 +59,49 @@ def curves_of(points: Points, by: Sequence[str] | None = None) -> tuple[CurveRow
     Raises:
         SpecError: cells of one curve differ in more than `by` names and the size; says in what.
     """
-    models = points.frame["model"].fillna("")
-    trained = (points.frame["trained_parameters"] > 0).to_numpy(dtype=bool)
-    of_model = {m: np.flatnonzero(trained & (models == m).to_numpy(dtype=bool)) for m in dict.fromkeys(models[trained])}
-    if by is not None:
-        return _by(points, of_model, tuple(field_of(points, name) for name in by))
-    methods = points.frame["method"]
-    groups: dict[str, list[tuple[str, Rows]]] = {}
-    for model, rows in of_model.items():
-        for method in dict.fromkeys(methods.iloc[rows]):
-            groups.setdefault(method, []).append((model, rows[(methods.iloc[rows] == method).to_numpy(dtype=bool)]))
-    apart = {
-        method: ("method", *dict.fromkeys(name for _, rows in found for name in telling(points, rows)))
-        for method, found in groups.items()
+    trained = np.flatnonzero(points.frame["trained_parameters"] > 0)
+    known = points.frame.iloc[trained].fillna({"model": ""})
+    groups: dict[tuple[str, str], Rows] = {
+        (str(model), str(method)): trained[places]
+        for (model, method), places in known.groupby(["model", "method"], sort=False).indices.items()
     }
+    if by is not None:
+        return _by(points, groups, tuple(field_of(points, name) for name in by))
+    apart: dict[str, dict[str, None]] = {}  # of each method the fields, the same for all models
+    for (_, method), rows in groups.items():
+        apart.setdefault(method, {"method": None}).update(dict.fromkeys(_told_apart_by(points, rows)))
     made = [
-        (model, _label(points, apart[method], values), rows)
-        for method, found in groups.items()
-        for model, own in found
+        (model, _label(points, list(apart[method]), values), rows)
+        for (model, method), own in groups.items()
         for values, rows in _split(_told(points, apart[method]), own).items()
     ]
-    return _curves(points, made, list(dict.fromkeys(name for names in apart.values() for name in names)))
+    return _curves(points, made, dict.fromkeys(name for names in apart.values() for name in names))
 
 
-def _by(points: Points, of_model: Mapping[str, Rows], names: tuple[str, ...]) -> tuple[CurveRows, ...]:
-    made = []
-    shown = tuple(name for name in names if name == "method" or _varies(points, of_model.values(), name))
-    for model, own in of_model.items():
-        for values, rows in _split(_told(points, names), own).items():
-            label = _label(points, shown, [value for name, value in zip(names, values, strict=True) if name in shown])
-            further = telling(points, rows)
+def _by(points: Points, groups: Mapping[tuple[str, str], Rows], names: tuple[str, ...]) -> tuple[CurveRows, ...]:
+    """The curves told apart by fields that were named. Those that vary within a method show in the labels."""
+    fields, made = _told(points, names), []
+    shown = [
+        place
+        for place, (name, field) in enumerate(zip(names, fields, strict=True))
+        if name == "method" or any(_several(field, rows) for rows in groups.values())
+    ]
+    for model in dict.fromkeys(model for model, _ in groups):
+        own = np.sort(np.concatenate([rows for (of, _), rows in groups.items() if of == model]))
+        for values, rows in _split(fields, own).items():
+            label = _label(points, [names[i] for i in shown], [values[i] for i in shown])
+            further = _told_apart_by(points, rows)
             if further:
-                one = short(points, further[0])
                 value = said(recipes(points)[rows[0]].get(further[0]))
                 raise SpecError(
                     f"{points.source}: cells of {label or 'one curve'} differ in {', '.join(further)}, not in their "
-                    f"size alone: name that in --by, or choose with --where {one}={value}"
+                    f"size alone: name that in --by, or choose with --where {short(points, further[0])}={value}"
                 )
             made.append((model, label, rows))
-    return _curves(points, made, list(names))
+    return _curves(points, made, names)
 
 
-def telling(points: Points, rows: Rows) -> tuple[str, ...]:
+def _told_apart_by(points: Points, rows: Rows) -> tuple[str, ...]:
     """The fields by which curves among some rows must be told apart; none if they are one curve.
 
     Where cells are of one size, the fewest fields that tell them apart are taken, and of those the ones that leave
@@ -106,7 +109,7 @@ def telling(points: Points, rows: Rows) -> tuple[str, ...]:
     """
     known = recipes(points)
     names = [name for name in differing(known[row] for row in rows) if name not in ("model", "split")]
-    values = dict(zip(names, _told(points, names), strict=True))
+    values = {name: told(points, name) for name in names}
     ways = [name for name in names if name not in ALONG and _several(values[name], rows)]
     twins = [alike for own in _split([values[n] for n in ways], rows).values() for alike in _twins(points, own)]
     if not twins:
@@ -128,16 +131,6 @@ def _several(field: Told, rows: Rows) -> bool:
     return len({field.values[row] for row in rows if field.applies[row]}) > 1
 
 
-def _varies(points: Points, groups: Iterable[Rows], name: str) -> bool:
-    """Whether a field tells rows of one method and model apart."""
-    field, methods = told(points, name), points.frame["method"]
-    return any(
-        _several(field, rows[(methods.iloc[rows] == method).to_numpy(dtype=bool)])
-        for rows in groups
-        for method in set(methods.iloc[rows])
-    )
-
-
 def _twins(points: Points, rows: Rows) -> list[Rows]:
     """Rows of equal size in several cells, for each such size."""
     some = points.frame.iloc[rows]
@@ -153,13 +146,6 @@ def _split(fields: Sequence[Told], rows: Rows) -> dict[tuple[Any, ...], Rows]:
     return {one: np.array([row for row in rows if _agrees(values[row], one)], dtype=np.intp) for one in whole}
 
 
-class _Any:
-    """Stands for the value of a field that a row cannot have."""
-
-
-_ANY = _Any()
-
-
 def _agrees(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return all(a is _ANY or a == b for a, b in zip(one, other, strict=True))
 
@@ -172,9 +158,9 @@ def _label(points: Points, names: Sequence[str], values: Sequence[Any]) -> str:
     )
 
 
-def _curves(points: Points, made: Sequence[tuple[str, str, Rows]], names: Sequence[str]) -> tuple[CurveRows, ...]:
+def _curves(points: Points, made: Sequence[tuple[str, str, Rows]], names: Iterable[str]) -> tuple[CurveRows, ...]:
     """The curves with what tells them apart, by method, numbers by size and words by the alphabet."""
-    fields = dict(zip(names, _told(points, names), strict=True))
+    fields = {name: told(points, name) for name in names}
     found = []
     for model, label, rows in made:
         values = {n: {f.values[row] for row in rows if f.applies[row]} for n, f in fields.items()}

@@ -4,7 +4,7 @@ Columns tell most of a recipe (`KNOWN`). A table of this version tells the rest 
 column tells, by their dotted paths. So "cells that differ in the learning rate only" can be said of every table.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,6 @@ def _further(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(column: "pd.Series[Any]") -> list[Any]:
     """Values as Python has them, None for NA."""
     return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
-
-
-def differing(some: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The fields in which recipes do not all agree, in the order in which they are known."""
-    several = list(some)
-    names = dict.fromkeys(name for recipe in several for name in recipe)
-    return [name for name in names if any(recipe.get(name) != several[0].get(name) for recipe in several)]
 
 
 def keys(points: Points, *apart: str) -> "pd.Series[str]":

@@ -14,7 +14,8 @@ from scipy.special import ndtr
 
 from capacity.errors import DataError, SpecError
 from capacity.runs import files
-from capacity_analysis.data.recipes import differing, keys, recipes, said, short
+from capacity.runs.cell import differing
+from capacity_analysis.data.recipes import keys, recipes, said, short
 from capacity_analysis.data.table import Points
 
 # Cells that differ in these fields only are one tuning: trials on validation, and the results at the rate they chose.
