@@ -41,7 +41,7 @@ def threshold_command(
     from capacity_analysis.data.where import where
     from capacity_analysis.scaling.curves import scaling_report
     from capacity_analysis.scaling.curves import to_json as scaling_json
-    from capacity_analysis.thresholds.answers import facts, scaling_curves, study_thresholds
+    from capacity_analysis.thresholds.answers import facts, study_thresholds, thresholds_on_models
     from capacity_cli.published import is_published, show_published
     from capacity_cli.scaling import scaling_view
 
@@ -56,7 +56,7 @@ def threshold_command(
     study = study_thresholds(points, selection, question, seed=seed, null=null)
     folder = Study(Path(source)) if Path(source).is_dir() else None
     answers = checklist(points, folder, facts(study))
-    scaled = scaling_report(scaling_curves(study)) if scaling else ()
+    scaled = scaling_report(thresholds_on_models(study)) if scaling else ()
     if as_json:
         result = study.to_json() | {"checklist": [asdict(a) for a in answers]}
         if scaling:

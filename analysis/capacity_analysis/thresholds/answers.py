@@ -11,7 +11,7 @@ from capacity.errors import CapacityError, DataError
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.select import Design, Selection, designs
 from capacity_analysis.data.table import Points
-from capacity_analysis.scaling.curves import ScalingCurve
+from capacity_analysis.scaling.curves import ThresholdOnModel
 from capacity_analysis.thresholds.evidence import Evidence, gather
 from capacity_analysis.thresholds.null_calibration import NullCalibration, null_calibration
 from capacity_analysis.thresholds.question import Question
@@ -149,7 +149,7 @@ def headline_ratios(points: Points, items: Items = "these") -> ThresholdStudy | 
         return Absent(str(error).removeprefix(f"{points.source}: "))
 
 
-def scaling_curves(study: ThresholdStudy) -> tuple[ScalingCurve, ...]:
+def thresholds_on_models(study: ThresholdStudy) -> tuple[ThresholdOnModel, ...]:
     """The thresholds to believe, as `scaling_report` takes them; without intervals, the tested sizes around each.
 
     Raises:
@@ -170,7 +170,7 @@ def scaling_curves(study: ThresholdStudy) -> tuple[ScalingCurve, ...]:
                 below = [s for s in own.sizes if high is None or s < high]
                 low = below[-1] if below else None
             found.append(
-                ScalingCurve(
+                ThresholdOnModel(
                     design.model or "", own.curve, design.model_parameters, low or 0.0,
                     math.inf if high is None else high, design.family or "", named,
                 )

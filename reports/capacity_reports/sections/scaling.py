@@ -10,7 +10,7 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.published import CITATION, Crossing, first_crossings, read_raw, reference_points
 from capacity_analysis.scaling.curves import ScalingResult, scaling_report
 from capacity_analysis.scaling.fit import Prediction, ScalingFit
-from capacity_analysis.thresholds.answers import ThresholdStudy, scaling_curves
+from capacity_analysis.thresholds.answers import ThresholdStudy, thresholds_on_models
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PUBLISHED_TASK = "gsm8k"
 _COLUMNS = (
     Column("kind", "what"),
-    Column("method", "method"),
+    Column("method", "curve"),
     Column("model", "model"),
     Column("model_parameters", "model parameters", "count"),
     Column("estimate", "estimate", "count"),
@@ -47,7 +47,7 @@ def scaling_section(analysis: Analysis, *, published: bool) -> Section:
             reasons.append("it needs thresholds on at least two models")
             continue
         blocks.append(_figure(view, study, drawn, _published(study) if published else ()))
-        lines = [f"{r.method}: {_slope(r)}" for r in drawn]
+        lines = [f"{r.curve}: {_slope(r)}" for r in drawn]
         lines += list(dict.fromkeys(remark for r in drawn for remark in r.remarks))
         blocks.append(Text(tuple(lines), bullets=True))
     title = "Threshold against model size"
@@ -63,7 +63,7 @@ def scaling_section(analysis: Analysis, *, published: bool) -> Section:
 
 
 def _results(study: ThresholdStudy) -> tuple[ScalingResult, ...]:
-    return scaling_report(scaling_curves(study))
+    return scaling_report(thresholds_on_models(study))
 
 
 def _slope(result: ScalingResult) -> str:
@@ -126,7 +126,7 @@ def _figure(
         log_axis(axes, "y", f"threshold, {study.unit}")
         legend(axes, 2)
 
-    df = [f"{r.method} {r.fit.df}" for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is not None]
+    df = [f"{r.curve} {r.fit.df}" for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is not None]
     known = [r for r in rows if r[0] == "measured"]
     words = "; ".join(f"{r[1]} on {r[2]}: {_words(r)}" for r in known)
     caption = (
@@ -134,7 +134,7 @@ def _figure(
         "model, hatched beyond one "
         "doubling, where they are extrapolations to be doubted."
     )
-    ranges = [r.method for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is None]
+    ranges = [r.curve for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is None]
     if ranges:
         caption += (
             f" For {joined(ranges)} the band is the range of all lines through the intervals, without a probability."
@@ -166,8 +166,8 @@ def _words(row: tuple[Cell, ...]) -> str:
     return " and ".join(e for e in ends if e) or "unknown"
 
 
-def _estimate(study: ThresholdStudy, model: str, method: str) -> float | None:
-    found = _answer(study, model, method)
+def _estimate(study: ThresholdStudy, model: str, curve: str) -> float | None:
+    found = _answer(study, model, curve)
     return None if found is None else found.threshold.estimate
 
 
@@ -180,10 +180,10 @@ def _measured(study: ThresholdStudy, results: Sequence[ScalingResult]) -> list[t
     return [
         (
             "measured",
-            r.method,
+            r.curve,
             t.model,
             t.model_parameters,
-            _estimate(study, t.model, r.method),
+            _estimate(study, t.model, r.curve),
             t.low or None,
             t.high if np.isfinite(t.high) else None,
             "",
@@ -197,7 +197,7 @@ def _predicted(results: Sequence[ScalingResult]) -> list[tuple[Cell, ...]]:
     return [
         (
             "predicted",
-            r.method,
+            r.curve,
             family or None,
             p.model_parameters,
             _finite(p.estimate),
@@ -215,13 +215,13 @@ def _finite(value: float | None) -> float | None:
 
 
 def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
-    colour, marker, style = method_style(result.method)
-    place = list(dict.fromkeys(t.curve for t in study.thresholds)).index(result.method)
+    colour, marker, style = method_style(result.curve)
+    place = list(dict.fromkeys(t.curve for t in study.thresholds)).index(result.curve)
     shift = 1.06 ** (place - 1)  # side by side at equal model sizes
     for t in result.thresholds:
         x = t.model_parameters * shift
-        estimate = _estimate(study, t.model, result.method)
-        found = _answer(study, t.model, result.method)
+        estimate = _estimate(study, t.model, result.curve)
+        found = _answer(study, t.model, result.curve)
         assert found is not None
         low, high = t.low or found.sizes[0], t.high if np.isfinite(t.high) else found.sizes[-1]
         axes.plot([x, x], [low, high], color=colour, lw=1.2)
@@ -231,7 +231,7 @@ def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
             moved(axes, axes.plot([x], [high], marker="^", ms=5, color=colour, ls="", clip_on=False), up=7)
         middle = estimate or (low * high) ** 0.5
         axes.plot(
-            [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.method
+            [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.curve
         )
     fit = result.fit
     if not isinstance(fit, ScalingFit):
