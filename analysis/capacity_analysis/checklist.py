@@ -259,7 +259,7 @@ def _bracketed(facts: ThresholdFacts) -> tuple[State, str]:
     if facts.censoring is None:
         return "not measured", "no threshold was asked for"
     words = {"left": "already reached at the smallest size", "right": "not reached at the largest"}
-    open_ended = [f"{arm}: {words[state]}" for arm, state in facts.censoring if state != "none"]
+    open_ended = [f"{curve}: {words[state]}" for curve, state in facts.censoring if state != "none"]
     return ("no", "; ".join(open_ended)) if open_ended else ("yes", "each target lies between two tested sizes")
 
 

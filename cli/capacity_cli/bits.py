@@ -1,4 +1,4 @@
-"""`capacity bits`: which updates are the smallest at their accuracy, and how much one arm saves over another."""
+"""`capacity bits`: which updates are the smallest at their accuracy, and how much one curve saves over another."""
 
 import json
 from collections.abc import Sequence

@@ -138,37 +138,37 @@ def _names(points: Points, rows: Sequence[int]) -> list[str]:
 def tuning_trials(folder: Path) -> tuple[RateTrials, ...]:
     """The rates that `capacity sweep` tried in a study, as its `tuning.json` tells; empty if it tuned nothing.
 
-    An arm that failed at every rate is left out.
+    A tuning that failed at every rate is left out.
 
     Raises:
         DataError: the file cannot be read.
     """
     if not (folder / "tuning.json").exists():
         return ()
-    arms, study = files.read_json(folder / "tuning.json"), files.read_json(folder / "study.json")
+    tunings, study = files.read_json(folder / "tuning.json"), files.read_json(folder / "study.json")
     try:
         if study["tuning"] is None:  # its file has changed since
             return ()
         seeds = len(study["tuning"]["seeds"])
-        return tuple(_tuned(arm, seeds) for arm in arms if arm["learning_rate"] is not None)
+        return tuple(_tuned(tuning, seeds) for tuning in tunings if tuning["learning_rate"] is not None)
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder / 'tuning.json'}: not as `capacity sweep` writes it ({error}): remove it") from None
 
 
-def _tuned(arm: dict[str, Any], seeds: int) -> RateTrials:
-    known = [(float(t["rate"]), float(t["accuracy"])) for t in arm["trials"] if t["accuracy"] is not None]
+def _tuned(tuning: dict[str, Any], seeds: int) -> RateTrials:
+    known = [(float(t["rate"]), float(t["accuracy"])) for t in tuning["trials"] if t["accuracy"] is not None]
     return RateTrials(
-        name=f"{arm['model']} {arm['method']} {arm['adapter']} {arm['trained_parameters']}",
-        trained_parameters=int(arm["trained_parameters"]),
-        method=str(arm["method"]),
+        name=f"{tuning['model']} {tuning['method']} {tuning['adapter']} {tuning['trained_parameters']}",
+        trained_parameters=int(tuning["trained_parameters"]),
+        method=str(tuning["method"]),
         rates=tuple(rate for rate, _ in known),
         accuracies=tuple(accuracy for _, accuracy in known),
         runs=(seeds,) * len(known),
-        best=float(arm["learning_rate"]),
-        at_edge=bool(arm["at_edge"]),
+        best=float(tuning["learning_rate"]),
+        at_edge=bool(tuning["at_edge"]),
         flattery=None,
-        model=str(arm["model"]),
-        failed=tuple(float(t["rate"]) for t in arm["trials"] if t["accuracy"] is None),
+        model=str(tuning["model"]),
+        failed=tuple(float(t["rate"]) for t in tuning["trials"] if t["accuracy"] is None),
     )
 
 

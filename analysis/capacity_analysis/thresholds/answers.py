@@ -81,8 +81,8 @@ class ThresholdFacts:
     """What an analysis of thresholds knows about itself. None: it was not done.
 
     Attributes:
-        target: accuracy asked of every arm.
-        censoring: "none", "left" or "right", by arm.
+        target: accuracy asked of every curve.
+        censoring: "none", "left" or "right", by curve.
         null_calibrated: whether the design's own null calibration was computed.
         fit_tested: whether goodness of fit was tested.
         parallel_tested: whether parallelism of the two curves was tested.

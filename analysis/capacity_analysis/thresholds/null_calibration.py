@@ -92,15 +92,15 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
         against_target(log_sizes, s.mean, s.variance, s.df, goal, variance, s.deviations, w)
         for s, w in zip(spreads, (np.zeros_like(with_target), with_target), strict=True)
     ]
-    arms = [estimate_curve(r, limits) for r in relatives]
-    both = monotone_ratio(*arms)
+    estimates = [estimate_curve(r, limits) for r in relatives]
+    both = monotone_ratio(*estimates)
     low, high = both.low, both.high
-    if arms[0].hill is not None and arms[1].hill is not None:
+    if estimates[0].hill is not None and estimates[1].hill is not None:
         none = np.zeros((simulations, len(truth), len(truth)))
         cross = cross_covariance(np.zeros_like(with_target), with_target, variance)
-        curve = hill_ratio(relatives[0], relatives[1], arms[0].hill, arms[1].hill, cross, none)
-        use = believes_hill(*arms)
-        low, high = np.where(use, curve.low, low), np.where(use, curve.high, high)
+        by_hill = hill_ratio(relatives[0], relatives[1], estimates[0].hill, estimates[1].hill, cross, none)
+        use = believes_hill(*estimates)
+        low, high = np.where(use, by_hill.low, low), np.where(use, by_hill.high, high)
     naive = [_naive(r.log_sizes, r.z) for r in relatives]
     with np.errstate(invalid="ignore"):
         apart = np.nan_to_num(np.abs(naive[0] - naive[1]), nan=0.0, posinf=np.inf)
@@ -119,9 +119,9 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
 
 
 def _truth(evidence: Evidence, place: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    arm, spread = evidence.curves[place], evidence.spreads[place]
+    curve, spread = evidence.curves[place], evidence.spreads[place]
     if bool(believes_hill(evidence.estimates[place])[0]):
-        return np.clip(evidence.fit(place).curve.accuracy(arm.sizes), 0.0, 1.0)
+        return np.clip(evidence.fit(place).curve.accuracy(curve.sizes), 0.0, 1.0)
     return isotonic(spread.mean[0], 1.0 / spread.variance[0])
 
 
