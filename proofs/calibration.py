@@ -24,12 +24,12 @@ from scipy import stats
 from capacity_analysis.statistics.hill_profile import limits_around
 from capacity_analysis.statistics.spread import Spread, residual_variance, seed_correlation, spread_of_seeds
 from capacity_analysis.thresholds.estimators import (
-    ArmEstimates,
+    CurveEstimates,
     Relative,
     against_target,
     believes_hill,
     cross_covariance,
-    estimate_arm,
+    estimate_curve,
     hill_ratio,
     monotone_ratio,
 )
@@ -207,7 +207,7 @@ def coverage_of(case: Case, n: int, rng: np.random.Generator) -> dict[str, Any]:
     sft, grpo, cross, paired = case.simulate(rng, n)
     data = {"sft": sft, "grpo": grpo}
     target = np.full(n, case.target)
-    arms: dict[str, ArmEstimates] = {a: estimate_arm(data[a], limits_around(target, None, None)) for a in ARMS}
+    arms: dict[str, CurveEstimates] = {a: estimate_curve(data[a], limits_around(target, None, None)) for a in ARMS}
     believed = {a: believes_hill(arms[a]) for a in ARMS}
     both = believes_hill(*arms.values())
     n_hill, d_hill = arms["sft"].hill, arms["grpo"].hill

@@ -8,8 +8,9 @@ import pytest
 from fakes import add, spec, study_in
 
 from capacity.errors import DataError
-from capacity_analysis.checklist import QUESTIONS, ThresholdFacts, checklist
+from capacity_analysis.checklist import QUESTIONS, checklist
 from capacity_analysis.data.table import Points, from_frame, read_points
+from capacity_analysis.thresholds.answers import ThresholdFacts
 
 
 def table(methods=("sft", "grpo"), seeds=5, sizes=(1, 13), validation=True, **columns) -> Points:

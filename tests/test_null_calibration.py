@@ -4,8 +4,9 @@ from test_thresholds import ITEMS, frame
 
 from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import from_frame
-from capacity_analysis.thresholds.evidence import Question, gather
+from capacity_analysis.thresholds.evidence import gather
 from capacity_analysis.thresholds.null_calibration import null_calibration
+from capacity_analysis.thresholds.question import Question
 
 
 def curve(size):

@@ -8,7 +8,8 @@ from test_thresholds import frame, hill, study
 
 from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import from_frame
-from capacity_analysis.thresholds.evidence import Question, gather
+from capacity_analysis.thresholds.evidence import gather
+from capacity_analysis.thresholds.question import Question
 from capacity_analysis.thresholds.ratios import parallel_test, times
 
 

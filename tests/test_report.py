@@ -12,7 +12,7 @@ from report_studies import MODELS, STEPS, add, empty, full_study, spec
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.study import Study
-from capacity_analysis.bits.configurations import configurations
+from capacity_analysis.bits.cells import measured_cells
 from capacity_analysis.bits.frontier import frontier
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.published import reference_points
@@ -53,11 +53,9 @@ def report(folder) -> Report:
 
 
 def test_accuracy_figures_hold_the_configurations_of_the_analysis(report, folder):
-    found = configurations(read_points(str(folder)), unit="parameters")
+    found = measured_cells(read_points(str(folder)), unit="parameters")
     places = frontier(found, QUICK.replicates, np.random.default_rng(0))
-    wanted = {
-        (p.configuration["method"], p.configuration["trained_parameters"]): (p.accuracy, p.low, p.high) for p in places
-    }
+    wanted = {(p.known["method"], p.known["trained_parameters"]): (p.accuracy, p.low, p.high) for p in places}
     rows = report.table("accuracy-abacus-0-9m").records()
     shown = {(r["method"], r["trained_parameters"]): (r["accuracy"], r["low"], r["high"]) for r in rows}
     assert shown == wanted
@@ -125,7 +123,7 @@ def test_description_lengths_and_rates_are_those_of_the_analysis(report, folder)
     trials = rate_trials(read_points(str(folder)))
     tried = [r for m in ("sft", "grpo") for r in report.table(f"rates-abacus-0-9m-{m}").records()]
     assert len(tried) == sum(len(t.rates) for t in trials) == 3 * 2 * len(SMALL)
-    assert {(r["arm"], r["rate"]) for r in tried if r["best"]} == {(t.arm, t.best) for t in trials}
+    assert {(r["tuning"], r["rate"]) for r in tried if r["best"]} == {(t.name, t.best) for t in trials}
 
 
 def test_cells_that_differ_in_more_than_their_size_have_lines_of_their_own(tmp_path):
@@ -296,10 +294,14 @@ def test_styles_stand_in_one_figure_and_what_they_share_is_said_once(tmp_path):
     study = full_study(tmp_path / "s", sizes=SMALL, items=60, tuned=False, shifts=(0.0, 2.4, 4.8))
     report = build_report([study.folder], options=QUICK)
     figure = report.figure("accuracy-by-demonstrations-abacus-0-9m-sft-bf16")
-    found = configurations(read_points(str(study.folder)), unit="parameters").frame
-    wanted = found[found["method"] == "sft"].set_index(["demonstrations", "trained_parameters"])["accuracy"]
+    found = measured_cells(read_points(str(study.folder)), unit="parameters")
+    wanted = {
+        (known["demonstrations"], known["trained_parameters"]): accuracy
+        for known, accuracy in zip(found.shown, found.accuracies, strict=True)
+        if known["method"] == "sft"
+    }
     shown = {(r["demonstrations"], r["trained_parameters"]): r["accuracy"] for r in figure.data.records()}
-    assert shown == wanted.to_dict()
+    assert shown == wanted
     assert [row["verdict"] for row in report.table("verdicts").records()] == list(report.verdicts)
     said = [line for line in report.verdicts if " needs " in line or "nothing can be said" in line]
     assert len(said) == 7  # 3 pairs of methods, the one without sft once

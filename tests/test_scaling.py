@@ -10,7 +10,7 @@ from scipy import stats
 
 from capacity.errors import DataError
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.scaling.curves import ScalingCurve, scaling_report, to_json
+from capacity_analysis.scaling.curves import ThresholdOnModel, scaling_report, to_json
 from capacity_analysis.scaling.fit import ModelThreshold, ScalingFit, fit_scaling, interval_regression
 
 INF = math.inf
@@ -90,7 +90,9 @@ def test_three_sizes_have_one_degree_of_freedom():
     fit = fitted(exact((1e6, 100), (1e7, 30), (1e8, 20)))
     assert fit.df == 1
     assert fit.t == pytest.approx(12.706, abs=5e-4)
-    (result,) = scaling_report([ScalingCurve(f"m{n}", "grpo", n, t, t) for n, t in ((1e6, 100), (1e7, 30), (1e8, 20))])
+    (result,) = scaling_report(
+        [ThresholdOnModel(f"m{n}", "grpo", n, t, t) for n, t in ((1e6, 100), (1e7, 30), (1e8, 20))]
+    )
     assert any("1 degree of freedom" in remark and "12.7" in remark for remark in result.remarks)
 
 
@@ -183,16 +185,16 @@ def test_coverage_of_the_slope():
 
 def test_report_keeps_methods_and_targets_apart_and_has_no_nan():
     curves = [
-        ScalingCurve("a", "grpo", 1e6, 50, 100, "f", "accuracy 90 %"),
-        ScalingCurve("b", "grpo", 1e7, 0, 4, "f", "accuracy 90 %"),
-        ScalingCurve("c", "grpo", 1e8, 2, INF, "f", "accuracy 90 %"),
-        ScalingCurve("a", "sft", 1e6, 50, 50, "f", "accuracy 90 %"),
-        ScalingCurve("b", "sft", 1e7, 40, 40, "f", "accuracy 90 %"),
-        ScalingCurve("c", "sft", 1e8, 10, 10, "f", "accuracy 90 %"),
-        ScalingCurve("a", "sft", 1e6, 0, INF, "f", "80 % of the gain"),
+        ThresholdOnModel("a", "grpo", 1e6, 50, 100, "f", "accuracy 90 %"),
+        ThresholdOnModel("b", "grpo", 1e7, 0, 4, "f", "accuracy 90 %"),
+        ThresholdOnModel("c", "grpo", 1e8, 2, INF, "f", "accuracy 90 %"),
+        ThresholdOnModel("a", "sft", 1e6, 50, 50, "f", "accuracy 90 %"),
+        ThresholdOnModel("b", "sft", 1e7, 40, 40, "f", "accuracy 90 %"),
+        ThresholdOnModel("c", "sft", 1e8, 10, 10, "f", "accuracy 90 %"),
+        ThresholdOnModel("a", "sft", 1e6, 0, INF, "f", "80 % of the gain"),
     ]
     results = scaling_report(curves)
-    assert [(r.method, r.target) for r in results] == [
+    assert [(r.curve, r.target) for r in results] == [
         ("grpo", "accuracy 90 %"), ("sft", "accuracy 90 %"), ("sft", "80 % of the gain"),
     ]  # fmt: skip
     assert isinstance(results[0].fit, Absent)

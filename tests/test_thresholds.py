@@ -13,11 +13,14 @@ import pytest
 from capacity.errors import CapacityError, DataError, SpecError
 from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import Points, from_frame
+from capacity_analysis.data.where import where
 from capacity_analysis.statistics.estimate import accuracy_estimate
 from capacity_analysis.statistics.resampling import item_shifts, not_reached, seed_shifts
 from capacity_analysis.statistics.spread import residual_variance, seed_correlation, spread_of_seeds
 from capacity_analysis.thresholds.answers import study_thresholds
-from capacity_analysis.thresholds.evidence import Question, curves, gather
+from capacity_analysis.thresholds.evidence import gather
+from capacity_analysis.thresholds.question import Question
+from capacity_analysis.thresholds.result import thresholds
 
 SIZES = [1, 10, 100, 1000, 10000, 100000]
 ITEMS = 1000
@@ -47,7 +50,7 @@ def study(table, selection=None, null=0, **question):
 
 
 def answer(result, method="sft"):
-    return next(c for c in result.curves if c.method == method and c.answer)
+    return next(c for c in result.thresholds if c.method == method and c.answer)
 
 
 def test_the_threshold_is_where_the_curve_passes_the_target():
@@ -125,7 +128,7 @@ def test_a_curve_that_is_not_a_hill_curve_is_answered_without_one():
 
 
 def test_ends_of_the_monotone_interval_are_tested_sizes():
-    found = next(c for c in study(frame({"sft": hill}, noise=4), target=0.8).curves if c.estimator == "monotone")
+    found = next(c for c in study(frame({"sft": hill}, noise=4), target=0.8).thresholds if c.estimator == "monotone")
     assert (found.threshold.low, found.threshold.high) == (100, 1000)
     assert (found.first_crossing, found.stays_above) == (1000, 1000)
 
@@ -134,7 +137,7 @@ def test_scale_equivariance():
     table = frame({"sft": hill}, noise=4)
     larger = table.assign(trained_parameters=table["trained_parameters"] * 7)
     one, seven = (study(t, target=0.8) for t in (table, larger))
-    for a, b in zip(one.curves, seven.curves, strict=True):
+    for a, b in zip(one.thresholds, seven.thresholds, strict=True):
         for name in ("estimate", "low", "high"):
             assert getattr(b.threshold, name) == pytest.approx(7 * getattr(a.threshold, name), rel=0.01)
 
@@ -142,7 +145,7 @@ def test_scale_equivariance():
 def test_relabelling_seeds_and_reordering_rows_change_nothing():
     table = frame({"sft": hill, "grpo": hill}, noise=6)
     other = table.sample(frac=1.0, random_state=1).assign(seed=lambda t: 100 - t["seed"])
-    for a, b in zip(study(table).curves, study(other).curves, strict=True):
+    for a, b in zip(study(table).thresholds, study(other).thresholds, strict=True):
         assert a.threshold.estimate == pytest.approx(b.threshold.estimate, rel=1e-6)
         assert a.threshold.low == pytest.approx(b.threshold.low, rel=0.02)
 
@@ -157,26 +160,44 @@ def test_more_seeds_narrow_the_interval():
     assert width(12) < 0.75 * width(3)
 
 
+def doubled(name, values, arms=("sft",)):
+    """A table twice, with another value of a column each time."""
+    table = frame(dict.fromkeys(arms, hill), noise=3)
+    return from_frame(pd.concat([table.assign(**{name: value}) for value in values], ignore_index=True), "table")
+
+
 @pytest.mark.parametrize(
-    ("columns", "word"),
+    ("name", "values", "condition"),
     [
-        ({"task": ["a", "b"]}, "--task"),
-        ({"protocol": ["T0", "T1"]}, "--protocol"),
-        ({"split": ["test", "train"]}, "--split"),
-        ({"storage_dtype": ["bf16", "int4"]}, "--storage-dtype"),
-        ({"demonstrations": ["own", "worked"]}, "--demonstrations"),
-        ({"adapter": ["lora", "tinylora"]}, "--adapter"),
-        ({"learning_rate": [0.1, 0.2]}, "--rate"),
+        ("task", ["a", "b"], "task=a"),
+        ("protocol", ["T0", "T1"], "protocol=T0"),
+        ("split", ["test", "train"], "split=test"),
+        ("learning_rate", [0.1, 0.2], "learning_rate=0.1"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_option_that_chooses(columns, word):
-    (name, values), table = next(iter(columns.items())), frame({"sft": hill})
-    both = pd.concat([table.assign(**{name: v}) for v in values], ignore_index=True)
-    points = from_frame(both, "table")
-    with pytest.raises(SpecError, match=word):
+def test_what_cannot_be_compared_is_refused_with_the_condition_that_chooses(name, values, condition):
+    points = doubled(name, values)
+    with pytest.raises(SpecError, match=f"--where {condition}"):
         designs(points, Selection())
-    chosen = {"learning_rate": {"rates": {"": 0.1}}}.get(name, {name: values[0]})
-    assert len(designs(points, Selection(**chosen))[0].arms) == 1
+    assert len(designs(where(points, [condition]), Selection())[0].curves) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("storage_dtype", ["bf16", "int4"]), ("demonstrations", ["own", "worked"]), ("adapter", ["lora", "tinylora"])],
+)
+def test_what_tells_curves_apart_is_in_their_labels_and_one_can_be_chosen(name, values):
+    points = doubled(name, values)
+    assert [curve.label for curve in designs(points, Selection())[0].curves] == [f"sft {value}" for value in values]
+    (one,) = designs(where(points, [f"{name}={values[1]}"]), Selection())
+    assert [curve.label for curve in one.curves] == ["sft"]
+
+
+def test_rates_of_one_method_can_be_wanted():
+    points = doubled("learning_rate", [0.1, 0.2])
+    assert len(designs(points, Selection(rates={"sft": 0.1}))[0].curves) == 1
+    with pytest.raises(SpecError, match=r"no runs at rate 0\.3; it has 0\.1, 0\.2"):
+        designs(points, Selection(rates={"": 0.3}))
 
 
 def test_the_base_at_another_temperature_is_not_the_base():
@@ -221,7 +242,7 @@ def test_what_cannot_be_estimated_says_why():
 
 def test_equal_accuracies_are_censored_not_fitted():
     result = study(frame({"sft": lambda _: 0.5}), target=0.7)
-    assert [c.estimator for c in result.curves] == ["monotone"]
+    assert [c.estimator for c in result.thresholds] == ["monotone"]
     assert answer(result).threshold.censored == "right"
 
 
@@ -357,6 +378,6 @@ def test_curves_carry_what_they_were_made_from():
     evidence = gather(
         designs(from_frame(frame({"sft": hill}, noise=2), "t"), Selection())[0], Question(), np.random.default_rng(0)
     )
-    found = curves(evidence)[0]
+    found = thresholds(evidence)[0]
     assert found.sizes == tuple(map(float, SIZES))
     assert found.seeds == 3

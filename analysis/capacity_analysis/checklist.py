@@ -6,14 +6,17 @@ brackets, fits, null calibration) is handed in as `ThresholdFacts`; without it t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import pandas as pd
 
 from capacity.runs.study import Run, Study
 from capacity.spec.methods import METHODS
+from capacity_analysis.data.recipes import keys
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import RateTrials, rate_trials, tuning_trials
+from capacity_analysis.thresholds.answers import ThresholdFacts
 
 State = Literal["yes", "no", "not measured"]
 
@@ -34,7 +37,10 @@ QUESTIONS = (
 )
 ENOUGH_SEEDS = 5
 _EXTREME = 10.0
-_Arm = tuple[str, str, int]  # model, method, trained parameters
+# What a tuning is known by where `tuning.json` tells of it: model, method, trained parameters.
+_Tuned = tuple[str, str, int]
+# Cells that differ in these only are a pair: the method, what it learns from, its parts, and the rate tuned for it.
+_PAIRED = ("method", "demonstrations", "learning_rate", "grpo", "rft", "warm_start")
 
 
 @dataclass(frozen=True)
@@ -45,27 +51,6 @@ class Answer:
     question: str
     answer: State
     reason: str
-
-
-@dataclass(frozen=True)
-class ThresholdFacts:
-    """What an analysis of thresholds knows about itself. None: it was not done.
-
-    Attributes:
-        target: accuracy asked of every arm.
-        censoring: "none", "left" or "right", by arm.
-        null_calibrated: whether the design's own null calibration was computed.
-        fit_tested: whether goodness of fit was tested.
-        parallel_tested: whether parallelism of the two curves was tested.
-        ratio: lower and upper end of the ratio's interval; infinite or 0 where it is open.
-    """
-
-    target: float | None = None
-    censoring: tuple[tuple[str, str], ...] | None = None
-    null_calibrated: bool = False
-    fit_tested: bool = False
-    parallel_tested: bool = False
-    ratio: tuple[float, float] | None = None
 
 
 def checklist(
@@ -81,7 +66,10 @@ def checklist(
         thresholds: what the analysis of thresholds found.
     """
     trials = _trials(points, study)
-    runs = [run for run in study.runs() if run.spec.training is not None] if study is not None else []
+    named = set(points.frame["run"].dropna())
+    runs = (
+        [] if study is None else [r for r in study.runs() if r.spec.training is not None and r.spec.short_id in named]
+    )
     failures = len(study.failures()) if study is not None else None
     facts = thresholds or ThresholdFacts()
     found: tuple[tuple[State, str], ...] = (
@@ -90,7 +78,7 @@ def checklist(
         _selection(points, trials),
         _seeds(points, failures),
         _paired(points),
-        _matched(runs),
+        _matched(points, runs),
         _method(points, "rft", "rft separates the objective from off-policy demonstrations"),
         _controls(points),
         _same_recipe(points, runs),
@@ -120,13 +108,13 @@ def _target(facts: ThresholdFacts) -> tuple[State, str]:
 
 
 def _trials(points: Points, study: Study | None) -> tuple[RateTrials, ...]:
-    """What the study's tuning recorded, and the validation rows of arms that it does not name."""
+    """What the study's tuning recorded, and the validation rows of what it does not name."""
     recorded = () if study is None else tuning_trials(study.folder)
-    named = {_arm(t) for t in recorded}
-    return (*recorded, *(t for t in rate_trials(points) if _arm(t) not in named))
+    named = {_tuning(t) for t in recorded}
+    return (*recorded, *(t for t in rate_trials(points) if _tuning(t) not in named))
 
 
-def _arm(trials: RateTrials) -> _Arm:
+def _tuning(trials: RateTrials) -> _Tuned:
     return (trials.model or "", trials.method, trials.trained_parameters)
 
 
@@ -134,20 +122,20 @@ def _tuned(points: Points, trials: Sequence[RateTrials]) -> tuple[State, str]:
     """Trials are equal if the methods that are compared with one another, those of one size, had as many."""
     if not trials:
         return "not measured", "neither tuning.json nor validation rows show which learning rates were tried"
-    tuned, rows = {_arm(t) for t in trials}, _trained(points)
+    tuned, rows = {_tuning(t) for t in trials}, _trained(points)
     places = zip(rows["model"].fillna(""), rows["method"], rows["trained_parameters"], strict=True)
     needed = {(str(model), part, int(size)) for model, method, size in places for part in _rates_of(str(method))}
     missing = sorted(needed - tuned)
     if missing:
         return "no", f"no trials for {_some(f'{model} {m} {s:,}'.strip() for model, m, s in missing)}"
-    used = [t for t in trials if _arm(t) in needed]
+    used = [t for t in trials if _tuning(t) in needed]
     unequal = [t for t in used if not t.equal_trials]
     for model, size in dict.fromkeys((t.model, t.trained_parameters) for t in used):
         compared = [t for t in used if (t.model, t.trained_parameters) == (model, size)]
         unequal += compared if len({t.tried for t in compared}) > 1 else []
     if unequal:
-        return "no", f"not as many trials for every method: {_some(t.arm for t in unequal)}"
-    edge = [t.arm for t in used if t.at_edge]
+        return "no", f"not as many trials for every method: {_some(t.name for t in unequal)}"
+    edge = [t.name for t in used if t.at_edge]
     if edge:
         return "no", f"optimum at the edge of the rates tried: {_some(edge)}"
     fewest, most = (f(t.tried for t in used) for f in (min, max))
@@ -179,8 +167,7 @@ def _seeds(points: Points, failures: int | None) -> tuple[State, str]:
     rows = _trained(points)
     if rows.empty:
         return "not measured", "no trained runs"
-    keys = ["model", "method", "adapter", "trained_parameters", "storage_dtype"]
-    least = int(rows.groupby(keys, dropna=False).size().min())
+    least = int(rows.groupby("cell").size().min())
     if least < ENOUGH_SEEDS:
         return "no", f"{least} seed{'s' if least > 1 else ''} in the smallest arm"
     if failures is None:
@@ -200,27 +187,34 @@ def _all_asked(points: Points) -> bool:
     return not bool(pd.isna(points.outcomes[rows]).any())
 
 
-def _matched(runs: Sequence[Run]) -> tuple[State, str]:
+def _matched(points: Points, runs: Sequence[Run]) -> tuple[State, str]:
     if not runs:
         return "not measured", "a table does not show what training used"
-    used = {(r.spec.model, r.result.prompts, r.result.sequences) for r in runs}
-    by_model: dict[str, set[tuple[int | None, int | None]]] = {}
-    for model, prompts, sequences in used:
-        by_model.setdefault(model, set()).add((prompts, sequences))
-    uneven = [model for model, pairs in by_model.items() if len(pairs) > 1]
+    pairs = dict(zip(points.frame["run"], keys(points, *_PAIRED), strict=True))
+    used: dict[str, set[tuple[int | None, int | None]]] = {}
+    for run in runs:
+        used.setdefault(pairs[run.spec.short_id], set()).add((run.result.prompts, run.result.sequences))
+    uneven = dict.fromkeys(run.spec.model for run in runs if len(used[pairs[run.spec.short_id]]) > 1)
     if uneven:
         return "no", f"prompts or sequences differ between runs of {_some(uneven)}"
-    prompts, sequences = next(iter(by_model.values())).copy().pop()
-    return "yes", f"{prompts:,} prompts and {sequences:,} sequences in every run; the rest is in its result.json"
+    prompts, sequences = ({getattr(run.result, name) for run in runs} for name in ("prompts", "sequences"))
+    if len(prompts) > 1 or len(sequences) > 1:
+        return "yes", "as many prompts and sequences for every method of a pair; the rest is in each result.json"
+    return (
+        "yes",
+        f"{prompts.pop():,} prompts and {sequences.pop():,} sequences in every run; the rest is in its result.json",
+    )
 
 
 def _method(points: Points, method: str, why: str) -> tuple[State, str]:
+    """Whether a method stands beside every cell of sft and grpo."""
     rows = _trained(points)
-    sizes = set(rows.loc[rows["method"] == method, "trained_parameters"])
-    if not sizes:
+    pairs = keys(points, *_PAIRED)[rows.index]
+    own = set(pairs[rows["method"] == method])
+    if not own:
         return "no", f"no runs of {method}: {why}"
-    others = set(rows.loc[rows["method"].isin(["sft", "grpo"]), "trained_parameters"])
-    missing = sorted(int(size) for size in others - sizes)
+    others = rows[rows["method"].isin(["sft", "grpo"]) & ~pairs.isin(own)]
+    missing = sorted({int(size) for size in others["trained_parameters"]})
     if missing:
         return "no", f"{method} is missing at {_some(f'{size:,}' for size in missing)} trained parameters"
     return "yes", f"{method} at every size of sft and grpo"
@@ -241,16 +235,23 @@ def _controls(points: Points) -> tuple[State, str]:
 
 
 def _same_recipe(points: Points, runs: Sequence[Run]) -> tuple[State, str]:
-    if not runs:
-        dtypes = _trained(points)["storage_dtype"].dropna().unique()
-        return "not measured", f"projections and sharing are in run folders only; {len(dtypes)} storage dtypes"
-    recipes: dict[tuple[str, str, int, int], set[str]] = {}
-    for run in runs:
-        key = (run.spec.model, run.spec.adapter.kind, int(run.result.trained_parameters), run.spec.seed)
-        recipes.setdefault(key, set()).add(f"{run.spec.adapter.model_dump_json()} {run.spec.storage_dtype}")
-    apart = [f"{kind} {size:,} seed {seed}" for (_, kind, size, seed), found in recipes.items() if len(found) > 1]
+    """Whether every two methods have a recipe in common at each size that both were trained at."""
+    recipes: dict[tuple[str, str], dict[str, set[str]]] = {}  # of every model and place, by method
+    if runs:
+        for run in runs:
+            place = f"{run.spec.adapter.kind} {run.result.trained_parameters:,} seed {run.spec.seed}"
+            own = recipes.setdefault((run.spec.model, place), {}).setdefault(run.spec.method, set())
+            own.add(f"{run.spec.adapter.model_dump_json()} {run.spec.storage_dtype}")
+    else:
+        rows = _trained(points)
+        pairs = keys(points, *_PAIRED)
+        for row, model, method, size in rows[["model", "method", "trained_parameters"]].itertuples(name=None):
+            recipes.setdefault((str(model), f"{size:,}"), {}).setdefault(method, set()).add(pairs[row])
+    apart = [p for (_, p), own in recipes.items() if any(not a & b for a, b in combinations(own.values(), 2))]
     if apart:
         return "no", f"adapter or dtype differ at {_some(apart)}"
+    if not runs:
+        return "not measured", "seeds of the projections are in run folders only"
     return "yes", "adapter, seed of the projections and dtype are equal at every size and seed"
 
 
@@ -258,7 +259,7 @@ def _bracketed(facts: ThresholdFacts) -> tuple[State, str]:
     if facts.censoring is None:
         return "not measured", "no threshold was asked for"
     words = {"left": "already reached at the smallest size", "right": "not reached at the largest"}
-    open_ended = [f"{arm}: {words[state]}" for arm, state in facts.censoring if state != "none"]
+    open_ended = [f"{curve}: {words[state]}" for curve, state in facts.censoring if state != "none"]
     return ("no", "; ".join(open_ended)) if open_ended else ("yes", "each target lies between two tested sizes")
 
 

@@ -89,6 +89,16 @@ def without(recipe: Mapping[Field, Any], *fields: Field) -> dict[Field, Any]:
     }
 
 
+def differing(recipes: Iterable[Mapping[Field, Any]]) -> list[Field]:
+    """Returns the fields in which at least two recipes differ, in the order in which they come.
+
+    A recipe may lack a field.
+    """
+    several = list(recipes)
+    names = dict.fromkeys(name for recipe in several for name in recipe)
+    return [name for name in names if any(recipe.get(name) != several[0].get(name) for recipe in several)]
+
+
 def seeds_of(spec: RunSpec) -> tuple[int, int]:
     """Returns the seeds that tell the runs of a cell apart: that of the run and that of its adapter's random parts.
 
@@ -118,8 +128,7 @@ def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell
 
 def telling(cells: Iterable[Cell]) -> tuple[Field, ...]:
     """Returns the fields in which at least two of the cells differ, sorted by name."""
-    some = list(cells)
-    return tuple(sorted({field for other in some for field in some[0].differs(other)}))
+    return tuple(sorted(differing(cell.fields for cell in cells)))
 
 
 def labels(shown: Mapping[Cell, Hashable]) -> dict[Cell, str]:

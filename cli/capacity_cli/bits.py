@@ -1,4 +1,4 @@
-"""`capacity bits`: which updates are the smallest at their accuracy, and how much one arm saves over another."""
+"""`capacity bits`: which updates are the smallest at their accuracy, and how much one curve saves over another."""
 
 import json
 from collections.abc import Sequence
@@ -16,17 +16,19 @@ from capacity_cli.progress import ModuleProgress
 from capacity_reports.tables import rows_table
 
 if TYPE_CHECKING:
-    from capacity_analysis.bits.configurations import Configurations
+    from capacity_analysis.bits.cells import MeasuredCells
     from capacity_analysis.bits.frontier import FrontierPoint
     from capacity_analysis.bits.savings import AtSize, Saving
+    from capacity_analysis.data.absent import Absent
+    from capacity_analysis.thresholds.answers import ThresholdStudy
 
 
 def bits_command(
     source: str | None,
     requantise: Path | None,
-    by: str,
+    by: str | None,
     unit: str | None,
-    task: str | None,
+    conditions: Sequence[str],
     items: str,
     replicates: int,
     seed: int,
@@ -46,18 +48,24 @@ def bits_command(
     if requantise is not None:
         source, rates, remarks = _requantised(requantise, allow_mixed=allow_mixed)
     assert source is not None
-    from capacity_analysis.bits.configurations import configurations
+    from capacity_analysis.bits.cells import measured_cells
     from capacity_analysis.bits.frontier import frontier
-    from capacity_analysis.bits.savings import at_equal_size, curves, savings
+    from capacity_analysis.bits.savings import at_equal_size, mean_curves, savings
+    from capacity_analysis.data.absent import Absent
     from capacity_analysis.data.table import read_points
+    from capacity_analysis.data.where import where
+    from capacity_analysis.thresholds.answers import headline_ratios
 
-    points = read_points(source, allow_mixed=allow_mixed)
-    found = configurations(points, unit=unit, task=task)  # type: ignore[arg-type]
+    points = where(read_points(source, allow_mixed=allow_mixed), conditions)
+    found = measured_cells(points, unit)  # type: ignore[arg-type]
     rng = np.random.default_rng(seed)
     places = frontier(found, replicates, rng, items)  # type: ignore[arg-type]
-    arms = curves(found, tuple(name.strip() for name in by.split(",") if name.strip()))
-    saved = savings(found, arms, replicates, rng, items)  # type: ignore[arg-type]
-    equal = at_equal_size(found, arms, replicates, rng, items)  # type: ignore[arg-type]
+    named = None if by is None else tuple(name.strip() for name in by.split(",") if name.strip())
+    curves = mean_curves(found, named)
+    saved = savings(found, curves, replicates, rng, items)  # type: ignore[arg-type]
+    equal = at_equal_size(found, curves, replicates, rng, items)  # type: ignore[arg-type]
+    ratios = headline_ratios(points, items)  # type: ignore[arg-type]
+    remarks += points.lacking
     if as_json:
         result = {
             "source": source,
@@ -67,7 +75,8 @@ def bits_command(
             "items": items,
             "replicates": replicates,
             "seed": seed,
-            "savings": [asdict(s) for s in saved],
+            "ratios": [] if isinstance(ratios, Absent) else ratios.to_json()["ratios"],
+            "savings": [asdict(s) for one in saved for s in (one, one.inverse)],
             "frontier": [_place_json(p, found.unit) for p in places],
             "equal_size": [_equal_json(a) for a in equal],
             "rate_distortion": rates,
@@ -76,7 +85,8 @@ def bits_command(
         print(json.dumps(result, indent=1, allow_nan=False))
         return
     console = terminal()
-    console.print(_view(found, places, saved, equal, rates), highlight=False, soft_wrap=not console.is_terminal)
+    shown = _view(found, places, ratios, saved, equal, rates)
+    console.print(shown, highlight=False, soft_wrap=not console.is_terminal)
     for remark in remarks:
         console.print(remark, highlight=False, soft_wrap=True)
 
@@ -122,17 +132,18 @@ def _rate_distortion(row: dict[str, Any]) -> dict[str, Any]:
 
 def _place_json(place: "FrontierPoint", unit: str) -> dict[str, Any]:
     rest = {"size": place.size, "on_frontier": place.on_frontier, "membership": place.membership, "unit": unit}
-    return {**place.configuration, **place.estimate.to_json("accuracy"), **rest}
+    return {**place.known, "cell": place.cell, **place.estimate.to_json("accuracy"), **rest}
 
 
 def _equal_json(found: "AtSize") -> dict[str, Any]:
-    where = {"model": found.model, "arm": found.arm, "size": found.size, "tested": found.tested}
+    where = {"model": found.model, "curve": found.curve, "size": found.size, "tested": found.tested}
     return {**where, **found.estimate.to_json("accuracy")}
 
 
 def _view(
-    found: "Configurations",
+    found: "MeasuredCells",
     places: "Sequence[FrontierPoint]",
+    ratios: "ThresholdStudy | Absent",
     saved: "Sequence[Saving]",
     equal: "Sequence[AtSize]",
     rates: Sequence[dict[str, Any]],
@@ -149,9 +160,10 @@ def _view(
         )
     ]
     parts += [_frontier_table(places, found.unit), Text("")]
+    parts += [Text("Ratios of thresholds", style="bold"), *map(Text, ratio_lines(ratios)), Text("")]
     parts += [Text("Size at equal accuracy", style="bold"), *map(Text, _saving_lines(saved))]
     if not saved:
-        parts.append(Text("One arm only: nothing to compare."))
+        parts.append(Text("One curve only: nothing to compare."))
     if equal:
         parts += [Text(""), Text(f"Accuracy at equal {found.unit}, %", style="bold"), _equal_table(equal, found.unit)]
     parts += [Text(""), Text(f"Intervals of the frontier's accuracies: {labels(p.estimate for p in places)}.")]
@@ -159,54 +171,57 @@ def _view(
     return Group(*parts)
 
 
+def ratio_lines(ratios: "ThresholdStudy | Absent") -> list[str]:
+    """The headline of each pair, as `capacity threshold` gives it, or why there is none."""
+    from capacity_analysis.data.absent import Absent
+
+    if isinstance(ratios, Absent):
+        return [f"not available: {ratios.reason}"]
+    asked = f"{100 * ratios.question.gain:g} % of the gain"
+    return [f"{line} (for {asked})." for line in ratios.sentences()] or ["One curve only: nothing to compare."]
+
+
 def _saving_lines(saved: "Sequence[Saving]") -> list[str]:
     """A line for each ratio; pairs that have none for one and the same reason share a line."""
-    shown = _one_way(saved)
-    lines = [saving_words(s) for s in shown if s.size_ratio is not None]
-    without = [s for s in shown if s.size_ratio is None]
+    lines = [saving_words(s) for s in saved if s.size_ratio is not None]
+    without = [s for s in saved if s.size_ratio is None]
     for model, remark in dict.fromkeys((s.model, s.remark) for s in without):
-        pairs = [f"{s.test} against {s.anchor}" for s in without if (s.model, s.remark) == (model, remark)]
+        pairs = [f"{s.test} : {s.anchor}" for s in without if (s.model, s.remark) == (model, remark)]
         more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
         head = f"{model}: " if model else ""
         lines.append(f"{head}no number for {', '.join(pairs[:3])}{more}: {remark}")
     return lines
 
 
-def _one_way(saved: "Sequence[Saving]") -> "list[Saving]":
-    """Of every two arms the one that needs less over the other; the other way round is the inverse."""
-    shown = []
-    for index, s in enumerate(saved):
-        inverse = next(i for i, o in enumerate(saved) if (o.model, o.test, o.anchor) == (s.model, s.anchor, s.test))
-        ratio = 1.0 if s.size_ratio is None else s.size_ratio
-        if ratio < 1 or (ratio == 1 and index < inverse):
-            shown.append(s)
-    return shown
-
-
 def saving_words(s: "Saving") -> str:
-    """ "m: grpo needs 0.08 × the size of sft (0.05 to 0.14), averaged over accuracies 60.1–84.0 %"."""
+    """ "m: sft needs 12.5 × the size of grpo (7.1 to 20), Bjøntegaard's average over accuracies 60.1–84.0 %"."""
     model = f"{s.model}: " if s.model else ""
     assert s.size_ratio is not None
     ends = f" ({s.low:.3g} to {s.high:.3g})" if s.low is not None and s.high is not None else f" ({s.remark})"
     assert s.accuracy_low is not None
     assert s.accuracy_high is not None
     return (
-        f"{model}{s.test} needs {s.size_ratio:.3g} × the size of {s.anchor}{ends}, averaged over accuracies "
-        f"{100 * s.accuracy_low:.1f}–{100 * s.accuracy_high:.1f} %"
+        f"{model}{s.test} needs {s.size_ratio:.3g} × the size of {s.anchor}{ends}, Bjøntegaard's average over "
+        f"accuracies {100 * s.accuracy_low:.1f}–{100 * s.accuracy_high:.1f} %"
     )
 
 
-def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableType:
-    from capacity_analysis.data.select import UNSEEN
+_BESIDE = ("trained_parameters", "learning_rate")  # in a column of its own, and tuned at each size
 
-    shown = ("model", "method", "demonstrations", "adapter", "storage_dtype", "sharing", "u", "groups")
-    used = [name for name in shown if any(name in p.configuration for p in places)]
-    if len({p.configuration.get("demonstrations") for p in places} - {UNSEEN}) <= 1:
+
+def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableType:
+    from capacity_analysis.data.recipes import UNSEEN
+
+    usual = ("model", "method", "demonstrations", "adapter", "storage_dtype", "sharing", "u", "groups")
+    further = dict.fromkeys(name for p in places for name in p.known if name not in (*usual, *_BESIDE))
+    used = [name for name in (*usual, *further) if any(name in p.known for p in places)]
+    used = [name for name in used if name not in further or len({p.known.get(name) for p in places}) > 1]
+    if len({p.known.get("demonstrations") for p in places} - {UNSEEN}) <= 1:
         used = [name for name in used if name != "demonstrations"]
     rows = [
         (
-            *(str(p.configuration.get(name, "")) for name in used),
-            f"{p.configuration['trained_parameters']:,}",
+            *(str(p.known.get(name, "")) for name in used),
+            f"{p.known['trained_parameters']:,}",
             f"{p.size:,.0f}",
             p.estimate.percent(),
             "on" if p.on_frontier else "",
@@ -221,14 +236,14 @@ def _frontier_table(places: "Sequence[FrontierPoint]", unit: str) -> RenderableT
 def _equal_table(equal: "Sequence[AtSize]", unit: str) -> RenderableType:
     from capacity_analysis.statistics.estimate import labels
 
-    arms = list(dict.fromkeys(a.arm for a in equal))
-    cells = {(a.model, a.size, a.arm): a.estimate.percent() + ("" if a.tested else " *") for a in equal}
+    curves = list(dict.fromkeys(a.curve for a in equal))
+    cells = {(a.model, a.size, a.curve): a.estimate.percent() + ("" if a.tested else " *") for a in equal}
     rows = [
-        (model, f"{size:,.0f}", *(cells.get((model, size, arm), "") for arm in arms))
+        (model, f"{size:,.0f}", *(cells.get((model, size, curve), "") for curve in curves))
         for model, size in dict.fromkeys((a.model, a.size) for a in equal)
     ]
     return Group(
-        rows_table(("model", unit, *arms), rows),
+        rows_table(("model", unit, *curves), rows),
         Text(
             "* between tested sizes, straight in the logarithm of the size. All on monotone curves; "
             f"intervals: {labels(a.estimate for a in equal)}."

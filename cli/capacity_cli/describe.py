@@ -1,6 +1,7 @@
 """`capacity describe`: description lengths of a study's runs, side by side."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,22 @@ if TYPE_CHECKING:
 
 
 def describe_command(
-    folder: Path, epsilon: float | None, configurations: int | None, *, allow_mixed: bool, as_json: bool
+    folder: Path,
+    epsilon: float | None,
+    configurations: int | None,
+    where: Sequence[str],
+    *,
+    allow_mixed: bool,
+    as_json: bool,
 ) -> None:
     """Everything between the options and the printed result."""
     if epsilon is not None and not 0 <= epsilon < float("inf"):
         raise SpecError(f"--epsilon {epsilon}: give bits a token, 0 or above")
+    from capacity_analysis.data.where import runs_where
     from capacity_analysis.lengths import looked_up
     from capacity_analysis.lengths.descriptions import describe
 
-    runs = Study(folder).runs()
+    runs = runs_where(folder, Study(folder).runs(), where)
     one_fingerprint(runs, folder, allow_mixed=allow_mixed)
 
     def tried(spec: RunSpec, trained_parameters: int) -> int | Absent:

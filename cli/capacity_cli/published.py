@@ -14,7 +14,7 @@ from capacity_reports.tables import rows_table
 if TYPE_CHECKING:
     from capacity_analysis.data.published import Crossing
     from capacity_analysis.data.table import Points
-    from capacity_analysis.thresholds.evidence import Question
+    from capacity_analysis.thresholds.question import Question
 
 
 def is_published(source: str) -> bool:
@@ -84,6 +84,7 @@ def _stated(points: "Points") -> list[tuple[str, ...]]:
 def _curves(points: "Points", question: "Question") -> tuple[list[dict[str, Any]], list[str]]:
     """Thresholds task by task and protocol by protocol as `--task` gives them, and why some have none."""
     from capacity_analysis.data.select import Selection
+    from capacity_analysis.data.where import conditions, where
     from capacity_analysis.thresholds.answers import study_thresholds
 
     curves: list[dict[str, Any]] = []
@@ -91,7 +92,8 @@ def _curves(points: "Points", question: "Question") -> tuple[list[dict[str, Any]
     frame = points.frame
     for task, protocol in dict.fromkeys(zip(frame["task"], frame["protocol"], strict=True)):
         try:
-            study = study_thresholds(points, Selection(task=task, protocol=protocol), question, null=0)
+            some = where(points, conditions(task=task, protocol=protocol))
+            study = study_thresholds(some, Selection(), question, null=0)
         except CapacityError as error:
             failed.append(str(error))
             continue

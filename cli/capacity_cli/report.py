@@ -20,6 +20,7 @@ def report_command(
     formats: str | None,
     reference: str | None,
     options: Options,
+    where: Sequence[str],
     *,
     allow_mixed: bool,
     as_json: bool,
@@ -27,7 +28,9 @@ def report_command(
     """Everything between the options and the printed result."""
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()]
     path, kinds = destination(sources, out, chosen)
-    report = build_report(sources, reference=reference, options=options, lookups=lookups(), allow_mixed=allow_mixed)
+    report = build_report(
+        sources, where=where, reference=reference, options=options, lookups=lookups(), allow_mixed=allow_mixed
+    )
     written = write_files(report, path, kinds)
     if as_json:
         result = {

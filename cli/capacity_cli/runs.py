@@ -1,6 +1,7 @@
 """`capacity runs`: what a study folder holds."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,13 +15,18 @@ from capacity.runs.study import Study, one_fingerprint
 from capacity_reports.tables import rows_table, seconds
 
 
-def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_json: bool) -> None:
+def runs_command(folder: Path, points: Path | None, where: Sequence[str], *, allow_mixed: bool, as_json: bool) -> None:
     """Lists runs and failures; writes the points table if asked."""
     study = Study(folder)
-    runs = study.runs()
+    found = study.runs()
     failures = study.failures()
+    runs = found
+    if where:
+        from capacity_analysis.data.where import runs_where
+
+        runs = runs_where(folder, found, where)
     rows = points_rows(folder.resolve().name, runs)
-    done = {run.spec.identity for run in runs}
+    done = {run.spec.identity for run in found}
     missing = [spec.label for spec in study.plan() if spec.identity not in done]
     if points is not None:
         one_fingerprint(runs, folder, allow_mixed=allow_mixed)
@@ -33,7 +39,7 @@ def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_jso
     ]
     if as_json:
         listed = [
-            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row, "result": run.result}
+            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row, "result": run.result.model_dump()}
             for run, state, row in zip(runs, states, rows, strict=True)
         ]
         print(

@@ -13,10 +13,10 @@ from capacity_reports.tables import rows_table
 
 
 def scaling_view(results: Sequence[ScalingResult], unit: str = "parameters") -> RenderableType:
-    """Slope and predictions of every method and target. `unit`: of the thresholds."""
+    """Slope and predictions of every curve and target. `unit`: of the thresholds."""
     parts: list[RenderableType] = []
     for result in results:
-        head = f"Threshold against model size: {result.method}" + (f", {result.target}" if result.target else "")
+        head = f"Threshold against model size: {result.curve}" + (f", {result.target}" if result.target else "")
         parts.append(Text(head, style="bold"))
         if isinstance(result.fit, Absent):
             parts += [Text(f"cannot be estimated: {result.fit.reason}"), Text("")]

@@ -15,20 +15,17 @@ from capacity_reports.tables import rows_table
 if TYPE_CHECKING:
     from capacity_analysis.checklist import Answer
     from capacity_analysis.thresholds.answers import ThresholdStudy
-    from capacity_analysis.thresholds.evidence import Curve, Question
+    from capacity_analysis.thresholds.question import Question
+    from capacity_analysis.thresholds.result import CurveThreshold
 
 
 def threshold_command(
     source: str,
     question: "Question",
+    conditions: Sequence[str],
     *,
     unit: str,
-    task: str | None,
-    demonstrations: str | None,
     split: str | None,
-    protocol: str | None,
-    adapter: str | None,
-    storage_dtype: str | None,
     rate: str | None,
     seed: int,
     null: int,
@@ -41,26 +38,25 @@ def threshold_command(
     from capacity_analysis.checklist import checklist
     from capacity_analysis.data.select import Selection
     from capacity_analysis.data.table import read_points
+    from capacity_analysis.data.where import where
     from capacity_analysis.scaling.curves import scaling_report
     from capacity_analysis.scaling.curves import to_json as scaling_json
-    from capacity_analysis.thresholds.answers import facts, scaling_curves, study_thresholds
+    from capacity_analysis.thresholds.answers import facts, study_thresholds, thresholds_on_models
     from capacity_cli.published import is_published, show_published
     from capacity_cli.scaling import scaling_view
 
     if unit not in ("parameters", "bytes"):
         raise SpecError(f"--unit {unit!r}: choose parameters or bytes")
     points = read_points(source, allow_mixed=allow_mixed)
-    if is_published(source) and question.target is None and task is None and protocol is None:
+    if is_published(source) and question.target is None and not conditions:
         show_published(points, source.removeprefix("reference:"), question, as_json=as_json)
         return
-    selection = Selection(
-        task, demonstrations, split, protocol, adapter, storage_dtype, rates_of(rate),
-        "bytes" if unit == "bytes" else "parameters",
-    )  # fmt: skip
+    points = where(points, conditions)
+    selection = Selection(split, rates_of(rate), "bytes" if unit == "bytes" else "parameters")
     study = study_thresholds(points, selection, question, seed=seed, null=null)
     folder = Study(Path(source)) if Path(source).is_dir() else None
     answers = checklist(points, folder, facts(study))
-    scaled = scaling_report(scaling_curves(study)) if scaling else ()
+    scaled = scaling_report(thresholds_on_models(study)) if scaling else ()
     if as_json:
         result = study.to_json() | {"checklist": [asdict(a) for a in answers]}
         if scaling:
@@ -91,7 +87,7 @@ def question_of(
     Raises:
         SpecError: both a target and a gain, or a word that is not a choice.
     """
-    from capacity_analysis.thresholds.evidence import Question
+    from capacity_analysis.thresholds.question import Question
 
     if target is not None and (gain is not None or ceiling is not None):
         raise SpecError("give --target, or --gain (with --ceiling), not both")
@@ -137,12 +133,12 @@ def _view(study: "ThresholdStudy") -> RenderableType:
             else ""
         )
         parts.append(Text(f"{head}target accuracy {100 * target.accuracy:.1f} %{made}"))
-    headings = ("model", "method", "estimator", "answer", f"threshold, {study.unit} (95 %)", "censored",
+    headings = ("model", "curve", "estimator", "answer", f"threshold, {study.unit} (95 %)", "censored",
                 "first crossing",
                 "stays above", "fit p", "not reached")  # fmt: skip
-    parts += [rows_table(headings, [_row(curve) for curve in study.curves]), Text("")]
+    parts += [rows_table(headings, [_row(found) for found in study.thresholds]), Text("")]
     parts += [Text(line, style="bold") for line in study.sentences()]
-    parts += [Text(f"Intervals: {line}.") for line in dict.fromkeys(c.interval for c in study.curves)]
+    parts += [Text(f"Intervals: {line}.") for line in dict.fromkeys(t.interval for t in study.thresholds)]
     for null in study.null:
         where = f"{null.model}, " if null.model else ""
         parts.append(
@@ -159,34 +155,34 @@ def _view(study: "ThresholdStudy") -> RenderableType:
     return Group(*parts, Text(""))
 
 
-def _row(curve: "Curve") -> tuple[str, ...]:
-    t = curve.threshold
+def _row(found: "CurveThreshold") -> tuple[str, ...]:
+    t = found.threshold
     return (
-        curve.model or "",
-        curve.method,
-        curve.estimator,
-        "yes" if curve.answer else "",
-        _sizes(curve),
+        found.model or "",
+        found.curve,
+        found.estimator,
+        "yes" if found.answer else "",
+        _sizes(found),
         t.censored,
-        "never" if curve.first_crossing is None else f"{curve.first_crossing:,.0f}",
-        "never" if curve.stays_above is None else f"{curve.stays_above:,.0f}",
-        "" if curve.fit_p is None else f"{curve.fit_p:.2g}",
+        "never" if found.first_crossing is None else f"{found.first_crossing:,.0f}",
+        "never" if found.stays_above is None else f"{found.stays_above:,.0f}",
+        "" if found.fit_p is None else f"{found.fit_p:.2g}",
         "" if t.fraction_not_reached is None else f"{100 * t.fraction_not_reached:.1f} %",
     )
 
 
-def _sizes(curve: "Curve") -> str:
+def _sizes(found: "CurveThreshold") -> str:
     """ "120 (90–160)", "> 1,000,000 (≥ 5,000)", "< 1 (≤ 10)"."""
-    t = curve.threshold
+    t = found.threshold
     if t.censored == "right":
-        return f"> {_size(curve.sizes[-1])}" + (f" (≥ {_size(t.low)})" if t.low is not None else "")
+        return f"> {_size(found.sizes[-1])}" + (f" (≥ {_size(t.low)})" if t.low is not None else "")
     if t.censored == "left":
-        return f"< {_size(curve.sizes[0])}" + (f" (≤ {_size(t.high)})" if t.high is not None else "")
+        return f"< {_size(found.sizes[0])}" + (f" (≤ {_size(t.high)})" if t.high is not None else "")
     assert t.estimate is not None
     if t.low is None and t.high is None:
         return _size(t.estimate)
-    low = f"< {_size(curve.sizes[0])}" if t.low is None else _size(t.low)
-    high = f"> {_size(curve.sizes[-1])}" if t.high is None else _size(t.high)
+    low = f"< {_size(found.sizes[0])}" if t.low is None else _size(t.low)
+    high = f"> {_size(found.sizes[-1])}" if t.high is None else _size(t.high)
     return f"{_size(t.estimate)} ({low}–{high})"
 
 

@@ -9,7 +9,7 @@ from capacity_reports.render.page import section_markdown
 
 if TYPE_CHECKING:  # scipy takes half a second
     from capacity_analysis.check.result import Check, CurveCheck
-    from capacity_analysis.thresholds.evidence import Threshold
+    from capacity_analysis.thresholds.result import Threshold
 
 _COLUMNS = (
     Column("size", "size"),

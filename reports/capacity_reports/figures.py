@@ -46,8 +46,12 @@ _OTHERS = (("#56b4e9", "P"), ("#9a4b00", "*"), ("#4b6b00", "h"), ("#5b4bb0", "<"
 _DASHES = ("-", "--", ":", "-.")
 
 
-def method_style(method: str) -> tuple[str, str, str]:
-    """The colour, the marker and the dashes of a method, which are the same in every figure."""
+def method_style(label: str) -> tuple[str, str, str]:
+    """The colour, the marker and the dashes of a method, or of a curve, whose label begins with its method.
+
+    They are the same in every figure.
+    """
+    method = label.partition(" ")[0]
     if method in METHODS:
         return METHODS[method]
     colour, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]

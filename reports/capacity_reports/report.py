@@ -18,7 +18,7 @@ from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.files import write_atomically
 from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
-from capacity_reports.sources import Lookups, read_source
+from capacity_reports.sources import Lookups, chosen, read_source
 from capacity_reports.views import Analysis, Options, analyse
 
 FORMATS = ("html", "md", "pdf", "png", "svg", "csv", "json")
@@ -29,6 +29,7 @@ REFERENCES = ("tinylora",)
 def build_report(
     sources: Sequence[str | Path],
     *,
+    where: Sequence[str] = (),
     reference: str | None = None,
     options: Options | None = None,
     lookups: Lookups | None = None,
@@ -38,6 +39,7 @@ def build_report(
 
     Args:
         sources: study folders, points tables (CSV, Parquet) or `reference:NAME`; each is compared with the first.
+        where: conditions `field=value` that all runs meet, see `capacity_analysis.data.where`.
         reference: "tinylora" shows the published figures beside ours.
         options: what is asked, and how much is computed.
         lookups: what studies do not hold: prompts, sizes of train splits; `capacity_cli.report.lookups()` has them.
@@ -51,7 +53,8 @@ def build_report(
         raise SpecError("nothing to report on: name a study folder or a points table")
     if reference is not None and reference not in REFERENCES:
         raise unknown("reference", reference, REFERENCES)
-    analyses = [analyse(read_source(str(source), allow_mixed=allow_mixed), options or Options()) for source in sources]
+    read = [chosen(read_source(str(source), allow_mixed=allow_mixed), where) for source in sources]
+    analyses = [analyse(source, options or Options()) for source in read]
     names = [a.source.name for a in analyses]
     if len(set(names)) < len(names):  # two folders of one study file: told apart by where they are
         analyses = [replace(a, source=replace(a.source, name=a.source.path)) for a in analyses]

@@ -1,7 +1,7 @@
 """What a report reads: a study folder, a points table or published figures, each read once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from capacity.spec.methods import in_order
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.table import Points, read_points, study_points
+from capacity_analysis.data.where import where
 
 _Made = TypeVar("_Made")
 
@@ -114,6 +115,19 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
         failures=tuple(failures),
         lost=lost,
     )
+
+
+def chosen(source: Source, conditions: Sequence[str]) -> Source:
+    """The source with the runs that meet all conditions `field=value`.
+
+    Raises:
+        SpecError: an unknown field or value.
+    """
+    if not conditions or isinstance(source.points, Absent):
+        return source
+    points = where(source.points, conditions)
+    kept = set(points.frame["run"])
+    return replace(source, points=points, runs=tuple(run for run in source.runs if run.spec.short_id in kept))
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -10,18 +10,18 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from capacity_analysis.bits.configurations import Configurations, configurations
+from capacity_analysis.bits.cells import MeasuredCells, measured_cells
 from capacity_analysis.bits.frontier import FrontierPoint, frontier
-from capacity_analysis.bits.savings import Saving, curves, savings
+from capacity_analysis.bits.savings import Saving, mean_curves, savings
 from capacity_analysis.compare.comparison import Comparison, comparisons
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.data.select import Selection
 from capacity_analysis.data.table import Points
+from capacity_analysis.data.where import conditions, where
 from capacity_analysis.thresholds.answers import ThresholdStudy, study_thresholds
-from capacity_analysis.thresholds.evidence import Question
+from capacity_analysis.thresholds.question import Question
 from capacity_reports.sources import Source, attempt
-
-UNSEEN = "none"
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class View:
 
 
 @dataclass(frozen=True)
-class TaskConfigurations:
+class TaskCells:
     """All configurations of one task with their accuracy and place on the frontier; sizes are in `unit`."""
 
     task: str | None
     unit: str
-    found: Configurations
+    found: MeasuredCells
     places: tuple[FrontierPoint, ...]
     saved: tuple[Saving, ...] | Absent
 
@@ -81,8 +81,8 @@ class Analysis:
     source: Source
     options: Options
     views: tuple[View, ...]
-    parameters: tuple[TaskConfigurations | Absent, ...]
-    update_bytes: tuple[TaskConfigurations | Absent, ...]
+    parameters: tuple[TaskCells | Absent, ...]
+    update_bytes: tuple[TaskCells | Absent, ...]
     comparisons: tuple[Comparison, ...] | Absent
 
     @property
@@ -105,7 +105,7 @@ def analyse(source: Source, options: Options) -> Analysis:
     )
     tasks = list(dict.fromkeys(place[0] for place in places)) or [None]
     both = [
-        tuple(attempt(partial(_configurations, points, task, unit, options), points.source) for task in tasks)
+        tuple(attempt(partial(_cells, points, task, unit, options), points.source) for task in tasks)
         for unit in ("parameters", "bytes")
     ]
     compared = attempt(lambda: comparisons(points, source.lost), points.source)
@@ -144,24 +144,27 @@ def _label(places: Sequence[tuple[str | None, ...]], place: tuple[str | None, ..
 def _thresholds(
     points: Points, place: tuple[str | None, str | None, str | None], options: Options
 ) -> ThresholdStudy | Absent:
-    selection = Selection(task=place[0], demonstrations=place[1], storage_dtype=place[2])
+    task, demonstrations, dtype = place
+    chosen = conditions(task=task, demonstrations=demonstrations, storage_dtype=dtype)
     return attempt(
-        lambda: study_thresholds(points, selection, options.question, seed=options.seed, null=options.null),
+        lambda: study_thresholds(
+            where(points, chosen), Selection(), options.question, seed=options.seed, null=options.null
+        ),
         points.source,
     )
 
 
-def _configurations(points: Points, task: str | None, unit: str, options: Options) -> TaskConfigurations:
+def _cells(points: Points, task: str | None, unit: str, options: Options) -> TaskCells:
     """The configurations of each task in `unit`; savings take most of the time and are computed in one unit only."""
     frame = points.frame
     with_bytes = bool(frame.loc[frame["trained_parameters"] > 0, "update_bytes"].notna().all())
-    found = configurations(points, unit=unit, task=task)  # type: ignore[arg-type]
+    found = measured_cells(where(points, conditions(task=task)), unit)  # type: ignore[arg-type]
     places = frontier(found, options.replicates, np.random.default_rng(options.seed))
     saved = (
         Absent("savings are computed in bytes")
         if unit == "parameters" and with_bytes
         else attempt(
-            lambda: savings(found, curves(found), options.replicates, np.random.default_rng([options.seed, 1]))
+            lambda: savings(found, mean_curves(found), options.replicates, np.random.default_rng([options.seed, 1]))
         )
     )
-    return TaskConfigurations(task, unit, found, places, saved)
+    return TaskCells(task, unit, found, places, saved)

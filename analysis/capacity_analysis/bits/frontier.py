@@ -1,23 +1,23 @@
-"""The Pareto frontier of accuracy over update size, and how sure each place on it is."""
+"""The Pareto frontier of accuracy over update size, and how sure the place of each cell on it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from capacity_analysis.bits.configurations import COUNTS, Configurations
+from capacity_analysis.bits.cells import MeasuredCells
 from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.types import Array, Items
 
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One configuration and its place.
+    """One cell and its place.
 
     Attributes:
-        configuration: its row: model, method, adapter, storage dtype, sharing, u, groups, rank, trained parameters,
-            learning rate, those that are known.
+        cell: its name.
+        known: its fields, see `MeasuredCells.shown`.
         size: in the unit of the table.
         estimate: its accuracy, by its own runs.
         on_frontier: whether no update of the same model, method and demonstrations, and not the base, is at most as
@@ -25,7 +25,8 @@ class FrontierPoint:
         membership: share of replicates in which it is; None if there are none.
     """
 
-    configuration: dict[str, str | int | float]
+    cell: str
+    known: dict[str, str | int | float]
     size: float
     estimate: Estimate
     on_frontier: bool
@@ -75,53 +76,39 @@ def pareto(sizes: Array, accuracies: Array) -> NDArray[np.bool_]:
 
 
 def frontier(
-    found: Configurations, replicates: int, rng: np.random.Generator, items: Items = "these"
+    found: MeasuredCells, replicates: int, rng: np.random.Generator, items: Items = "these"
 ) -> tuple[FrontierPoint, ...]:
-    """Every trained configuration with its place on the frontier of its model, method and demonstrations, the base
-    being free.
+    """Every trained cell with its place on the frontier of its model, method and demonstrations, the base being free.
 
     Args:
-        found: the configurations.
+        found: the cells.
         replicates: how many; without any error known there are none, and then no membership.
         rng: of the replicates.
         items: target of inference.
     """
-    frame = found.frame
-    unknown = bool(np.isnan(found.errors).any())
-    draws = None if unknown else found.replicates(replicates, rng, items)
-    base = (frame["method"] == "base").to_numpy()
+    draws = None if np.isnan(found.errors).any() else found.replicates(replicates, rng, items)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number in np.flatnonzero(found.trained):
+        groups.setdefault(_group(found.shown[number]), []).append(int(number))
     points: list[FrontierPoint] = []
-    for (model, *_), rows in frame[~base].groupby(["model", "method", "demonstrations"], dropna=False, sort=False):
-        same = frame["model"].isna() if pd.isna(model) else (frame["model"] == model).fillna(False)
-        index = np.concatenate([np.flatnonzero(base & same.to_numpy(dtype=bool)), rows.index.to_numpy()])
-        sizes = frame["size"].to_numpy(dtype=float)[index]
-        kept = pareto(sizes, frame["accuracy"].to_numpy(dtype=float)[index])
-        members = None if draws is None else pareto(sizes, draws[:, index]).mean(0)
-        for place, row in enumerate(index):
-            if base[row]:
-                continue
+    for (model, *_), own in groups.items():
+        base = [int(i) for i in np.flatnonzero(~found.trained) if found.shown[i].get("model") == model]
+        index = np.array([*base, *own])
+        kept = pareto(found.sizes[index], found.accuracies[index])
+        members = None if draws is None else pareto(found.sizes[index], draws[:, index]).mean(0)
+        for place, cell in enumerate(own, start=len(base)):
             points.append(
                 FrontierPoint(
-                    configuration=known(frame.loc[row]),
-                    size=float(sizes[place]),
-                    estimate=found.estimates[row],
+                    cell=found.names[cell],
+                    known=found.shown[cell],
+                    size=float(found.sizes[cell]),
+                    estimate=found.estimates[cell],
                     on_frontier=bool(kept[place]),
                     membership=None if members is None else float(members[place]),
                 )
             )
-    return tuple(sorted(points, key=_order))
+    return tuple(sorted(points, key=lambda p: (*(str(name or "") for name in _group(p.known)), p.size)))
 
 
-def _order(point: FrontierPoint) -> tuple[str, str, str, float]:
-    names = ("model", "method", "demonstrations")
-    model, method, demonstrations = (str(point.configuration.get(name, "")) for name in names)
-    return model, method, demonstrations, point.size
-
-
-def known(row: "pd.Series") -> dict[str, str | int | float]:
-    """What is known of a configuration, as plain Python values."""
-    names = [name for name in row.index if name not in ("size", "accuracy", "seeds")]
-    values = {name: row[name] for name in names if not pd.isna(row[name])}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    # A column in which some rows have none holds its counts as floats.
-    return {name: int(value) if name in COUNTS else value for name, value in plain.items()}
+def _group(known: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(known.get(name) for name in ("model", "method", "demonstrations"))

@@ -5,7 +5,7 @@ from typing import Any
 
 from capacity.spec.methods import place
 from capacity_analysis.data.cell_results import CellResult, cell_results
-from capacity_analysis.data.select import UNSEEN
+from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.data.table import Points
 from capacity_analysis.statistics.estimate import labels
 

@@ -1,64 +1,73 @@
-"""From a points table to the arms of one comparable design: one task, split, protocol and dtype, one rate a size.
+"""From a points table to the curves of one comparable design: one task, split and protocol, one rate in each tuning.
 
-What cannot be compared is refused, with what differs and the option that chooses. Nothing is pooled silently.
+What cannot be compared is refused, with what differs and the condition that chooses. Nothing is pooled silently.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
-from capacity_analysis.data.table import Points, refuse_duplicates
+from capacity_analysis.data.curves import CurveRows, curves_of
+from capacity_analysis.data.recipes import keys, said, short, told
+from capacity_analysis.data.table import Points
+from capacity_analysis.data.tuning import TUNED, at_chosen_rates
 from capacity_analysis.types import Array, Unit
 
-UNSEEN = "none"  # what the column demonstrations says of methods that see none
+# What must be the same wherever accuracies are compared.
+_QUESTION = ("task", "protocol")
+ITEMS = ("evaluation.items",)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows are meant. None: all must agree. `rates`: by method, or under "" for all."""
+    """Which rows answer. None: all must agree. `rates`: by method, or under "" for all."""
 
-    task: str | None = None
-    demonstrations: str | None = None
     split: str | None = None
-    protocol: str | None = None
-    adapter: str | None = None
-    storage_dtype: str | None = None
     rates: Mapping[str, float] | None = None
     unit: Unit = "parameters"
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One method on one model at K sizes and up to S seeds.
+class Curve:
+    """Cells that differ in the size of their update only: K sizes under up to S seeds.
 
     Attributes:
-        method: of training; "base" has the single size 0.
+        label: what it is called among the curves of its model: "sft", "grpo sharing=tiled"; "base" for the untrained
+            model, whose single size is 0.
         sizes: K, ascending, in the unit of the selection.
         accuracy: K × S, NaN where a size lacks the seed of that column.
         seeds: names of the columns; None if the table has no seeds, and then nothing can be paired.
         answers: K, how many answers each accuracy is a share of; None if not recorded.
-        outcomes: K × S × I, shares of right samples by item; None if not recorded.
+        outcomes: K × S × I, shares of correct samples by item; None if not recorded.
+        told: its method and the values of all fields that tell curves of its model apart, those that it has.
     """
 
-    method: str
+    label: str
     sizes: Array
     accuracy: Array
     seeds: tuple[int, ...] | None
     answers: Array | None
     outcomes: Array | None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The method that trained its cells; its label where curves were not told apart."""
+        return str(self.told.get("method", self.label))
 
 
 @dataclass(frozen=True)
 class Design:
-    """The arms of one model, and where the common ceiling is taken from.
+    """The curves of one model, and where the common ceiling is taken from.
 
     Attributes:
         base: the untrained model under the same protocol; None if the table has no such row.
-        ceiling: method and size (in the unit) whose mean accuracy is the ceiling; `ceiling_reason` says why that one.
+        ceiling: label of a curve and a size (in the unit), whose mean accuracy is the ceiling; `ceiling_reason` says
+            why that one.
     """
 
     model: str | None
@@ -67,8 +76,8 @@ class Design:
     task: str | None
     split: str | None
     unit: Unit
-    base: Arm | None
-    arms: tuple[Arm, ...]
+    base: Curve | None
+    curves: tuple[Curve, ...]
     ceiling: tuple[str, float]
     ceiling_reason: str
 
@@ -80,151 +89,75 @@ def designs(points: Points, selection: Selection) -> tuple[Design, ...]:
         SpecError: rows that cannot be compared with one another, or a selection that leaves none.
         DataError: no trained runs.
     """
-    refuse_duplicates(points)
-    if not (points.frame["trained_parameters"] > 0).any():
+    if not _trained(points).any():
         raise DataError(f"{points.source}: no trained runs, so there is no size to look for")
-    points = _of_demonstrations(_of_task(points, selection.task), selection.demonstrations)
-    for column, option in (("adapter", selection.adapter), ("storage_dtype", selection.storage_dtype)):
-        if option is not None:
-            untrained = points.frame["trained_parameters"] == 0
-            points = _keep(points, untrained | (points.frame[column] == option).fillna(False), column, option)
-    points = _of_protocol(points, selection.protocol)
-    _one_value(points, "storage_dtype", "--storage-dtype")
-    points, validation = _of_split(points, selection.split)
-    points = _of_rate(points, validation, selection.rates)
-    models = points.frame["model"].fillna("")
+    points = of_one_question(points)
+    split = points.frame["split"].fillna("")
+    wanted = _split(points, selection.split)
+    keep = at_chosen_rates(points, split == wanted, selection.rates)
+    answers = of_one_question(points.where(keep), ITEMS)
+    validation = points.where((split == "validation") & (wanted != "validation"))
+    curves = curves_of(answers)
     return tuple(
-        _design(points.where(models == name), validation.where(validation.frame["model"].fillna("") == name), selection)
-        for name in dict.fromkeys(models[points.frame["trained_parameters"] > 0])
+        _design(answers, validation, model, [curve for curve in curves if curve.model == model], selection.unit)
+        for model in dict.fromkeys(curve.model for curve in curves)
     )
 
 
-def _trained(frame: pd.DataFrame) -> pd.Series:
-    return frame["trained_parameters"] > 0
+def of_one_question(points: Points, names: Sequence[str] = _QUESTION) -> Points:
+    """The rows of the one task and protocol that the trained rows have: the base at other temperatures is left out.
 
-
-def _keep(points: Points, keep: pd.Series, column: str, wanted: str) -> Points:
-    if not (keep & _trained(points.frame)).any():
-        there = ", ".join(_values(points.frame[_trained(points.frame)], column))
-        raise SpecError(f"{points.source}: no trained runs with {column} {wanted!r}; there is {there}")
-    return points.where(keep)
-
-
-def _values(frame: pd.DataFrame, column: str) -> list[str]:
-    return [str(v) for v in dict.fromkeys(frame[column].fillna("(not recorded)"))]
-
-
-def _one_value(points: Points, column: str, option: str) -> None:
-    found = _values(points.frame[_trained(points.frame)], column)
-    if len(found) > 1:
-        raise SpecError(f"{points.source}: runs of different {column} ({', '.join(found)}): choose with {option}")
-
-
-def _of_task(points: Points, wanted: str | None) -> Points:
-    """Rows of one task."""
-    if wanted is not None:
-        return _keep(points, (points.frame["task"] == wanted).fillna(False), "task", wanted)
-    _one_value(points, "task", "--task")
+    Raises:
+        SpecError: the trained rows have several.
+    """
+    for name in names:
+        values, trained = told(points, name).values, _trained(points)
+        found = list(dict.fromkeys(value for value, here in zip(values, trained, strict=True) if here))
+        if len(found) > 1:
+            listed = ", ".join("(not recorded)" if value is None else said(value) for value in found)
+            one = said(next(value for value in found if value is not None))
+            raise SpecError(
+                f"{points.source}: runs that differ in {name} ({listed}) cannot be compared: choose with "
+                f"--where {short(points, name)}={one}"
+            )
+        points = points.where([value is None or [value] == found for value in values])
     return points
 
 
-def _of_demonstrations(points: Points, wanted: str | None) -> Points:
-    """Rows of one kind of demonstrations; methods that see none belong to every kind."""
-    shown = points.frame["demonstrations"].fillna(UNSEEN)
-    seen = list(dict.fromkeys(shown[_trained(points.frame) & (shown != UNSEEN)]))
-    if wanted is not None:
-        return _keep(points, (shown == wanted) | (shown == UNSEEN), "demonstrations", wanted)
-    if len(seen) > 1:
-        raise SpecError(
-            f"{points.source}: runs on different demonstrations ({', '.join(seen)}): choose with --demonstrations"
-        )
-    return points
+def _trained(points: Points) -> "pd.Series[bool]":
+    return points.frame["trained_parameters"] > 0
 
 
-def _of_protocol(points: Points, wanted: str | None) -> Points:
-    """Rows of one protocol, that of the trained runs: the base at other temperatures is not taken for the base."""
-    if wanted is not None:
-        return _keep(points, (points.frame["protocol"] == wanted).fillna(False), "protocol", wanted)
-    _one_value(points, "protocol", "--protocol")
-    protocol = points.frame["protocol"].fillna("")
-    return points.where(protocol == protocol[_trained(points.frame)].iloc[0])
-
-
-def _of_split(points: Points, wanted: str | None) -> tuple[Points, Points]:
-    """Rows to answer from, and the validation rows to select with."""
+def _split(points: Points, wanted: str | None) -> str:
+    """The split that answers: test, unless another is wanted or the only one."""
     split = points.frame["split"].fillna("")
-    found = list(dict.fromkeys(split[_trained(points.frame)]))
+    found = list(dict.fromkeys(split[_trained(points)]))
+    named = ", ".join(one or "(not recorded)" for one in found)
     if wanted is None:
         if len(found) > 1 and set(found) != {"test", "validation"}:
-            named = ", ".join(s or "(not recorded)" for s in found)
-            raise SpecError(f"{points.source}: runs of different splits ({named}): choose with --split")
-        wanted = "test" if len(found) > 1 else found[0]
-    answers = _keep(points, split == wanted, "split", wanted)
-    return answers, points.where((split == "validation") & (wanted != "validation"))
+            raise SpecError(
+                f"{points.source}: runs of different splits ({named}): choose with --where split={found[0]}"
+            )
+        return "test" if len(found) > 1 else found[0]
+    if wanted not in found:
+        raise SpecError(f"{points.source}: no trained runs with split {wanted!r}; there is {named}")
+    return wanted
 
 
-def _of_rate(points: Points, validation: Points, wanted: Mapping[str, float] | None) -> Points:
-    """One learning rate for each arm and size: the wanted one, or the best on validation; never the best on test."""
-    frame, keep = points.frame, ~_trained(points.frame)
-    place = ["model", "method", "adapter", "trained_parameters"]
-    for key, rows in frame[_trained(frame)].groupby(place, dropna=False, sort=False):
-        rates = list(dict.fromkeys(rows["learning_rate"].dropna()))
-        method, size = str(key[1]), key[3]
-        asked = None if wanted is None else wanted.get(method, wanted.get(""))
-        if asked is not None:
-            chosen = rows.index[(rows["learning_rate"].sub(asked).abs() <= 1e-9 * asked).fillna(False)]
-            if not len(chosen) and rates:
-                tried = ", ".join(f"{r:g}" for r in rates)
-                raise SpecError(
-                    f"{points.source}: {method} at {size} parameters has no runs at rate {asked:g}; it has {tried}"
-                )
-            keep[chosen if rates else rows.index] = True
-        elif len(rates) <= 1:
-            keep[rows.index] = True
-        else:
-            keep[rows.index[(rows["learning_rate"] == _best_rate(points, validation, key, rates)).fillna(False)]] = True
-    return points.where(keep)
-
-
-def _best_rate(points: Points, validation: Points, key: Any, rates: list[float]) -> float:
-    place = ["model", "method", "adapter", "trained_parameters"]
-    tried = validation.frame
-    for column, value in zip(place, key, strict=True):
-        tried = tried[tried[column].isna() if pd.isna(value) else (tried[column] == value).fillna(False)]
-    means = tried.groupby("learning_rate")["accuracy"].mean()
-    if means.empty or means.idxmax() not in rates:
-        listed = ", ".join(f"{r:g}" for r in rates)
-        why = (
-            "no validation rows to choose by"
-            if means.empty
-            else f"the best on validation, {means.idxmax():g}, is not there"
-        )
-        raise SpecError(
-            f"{points.source}: {key[1]} at {key[3]} parameters has runs at rates {listed}, and {why}: "
-            "choose with --rate; the best on test would be biased upwards"
-        )
-    return float(means.idxmax())
-
-
-def _design(points: Points, validation: Points, selection: Selection) -> Design:
-    frame = points.frame
-    trained = frame[_trained(frame)]
-    arms = tuple(
-        _arm(points, trained[trained["method"] == m], m, selection.unit) for m in dict.fromkeys(trained["method"])
-    )
-    base_rows = frame[(frame["method"] == "base")]
-    base = _arm(points, base_rows, "base", "parameters") if len(base_rows) else None
-    first = trained.iloc[0]
-    ceiling, why = _ceiling(arms, validation.frame, selection.unit)
+def _design(points: Points, validation: Points, model: str, rows: Sequence[CurveRows], unit: Unit) -> Design:
+    curves = [_curve(points, r.rows, r.label, unit, r.told) for r in rows]
+    base = np.flatnonzero((points.frame["method"] == "base") & (points.frame["model"].fillna("") == model))
+    first = points.frame.iloc[rows[0].rows[0]]
+    ceiling, why = _ceiling(points, curves, rows, validation, unit)
     return Design(
-        model=_text(first["model"]),
+        model=model or None,
         model_parameters=None if pd.isna(first["model_parameters"]) else float(first["model_parameters"]),
         family=_text(first["family"]),
         task=_text(first["task"]),
         split=_text(first["split"]),
-        unit=selection.unit,
-        base=base,
-        arms=tuple(sorted(arms, key=lambda arm: arm.method)),
+        unit=unit,
+        base=_curve(points, base, "base", "parameters") if len(base) else None,
+        curves=tuple(curves),
         ceiling=ceiling,
         ceiling_reason=why,
     )
@@ -234,71 +167,78 @@ def _text(value: Any) -> str | None:
     return None if pd.isna(value) else str(value)
 
 
-def _arm(points: Points, rows: pd.DataFrame, method: str, unit: Unit) -> Arm:
-    """The rows of one method as arrays."""
-    by_size = dict(iter(rows.groupby("trained_parameters", sort=True)))
-    for size, group in by_size.items():
-        kinds = _values(group, "adapter")
-        if len(kinds) > 1 and method != "base":
-            raise SpecError(
-                f"{points.source}: {method} has different adapters at {size} parameters ({', '.join(kinds)}): "
-                "choose with --adapter"
-            )
-    named = rows["seed"].notna().all()
-    seeds = tuple(sorted({int(s) for s in rows["seed"]})) if named else None
+def _curve(points: Points, rows: Any, label: str, unit: Unit, told: Mapping[str, Any] | None = None) -> Curve:
+    """The rows of one curve as arrays."""
+    frame = points.frame.iloc[rows]
+    by_size = dict(iter(frame.groupby("trained_parameters", sort=True)))
+    paired = frame["seed"].notna().all() and not frame.duplicated(["trained_parameters", "seed"]).any()
+    seeds = tuple(sorted({int(s) for s in frame["seed"]})) if paired else None
     columns = len(seeds) if seeds is not None else max(len(g) for g in by_size.values())
     accuracy = np.full((len(by_size), columns), np.nan)
-    asked = None if points.outcomes is None else points.outcomes[rows.index]
+    asked = None if points.outcomes is None else points.outcomes[rows]
     complete = asked is not None and not np.isnan(asked).any()
     outcomes = np.full((len(by_size), columns, len(points.items)), np.nan) if complete else None
     answers = np.full(len(by_size), np.nan)
     for k, group in enumerate(by_size.values()):
-        for place, (label, row) in enumerate(group.iterrows()):
-            column = seeds.index(int(row["seed"])) if seeds is not None else place
-            accuracy[k, column] = row["accuracy"]
+        for place, (row, run) in enumerate(group.iterrows()):
+            column = seeds.index(int(run["seed"])) if seeds is not None else place
+            accuracy[k, column] = run["accuracy"]
             if outcomes is not None and points.outcomes is not None:
-                outcomes[k, column] = points.outcomes[label]
+                outcomes[k, column] = points.outcomes[row]
         counts = (group["n_items"] * group["samples_per_item"]).where(group["n_correct"].notna())
         answers[k] = np.nan if counts.isna().any() else float(counts.min())
-    sizes = np.array([_size(points, method, size, group, unit) for size, group in by_size.items()])
+    sizes = np.array([_size(points, label, size, group, unit) for size, group in by_size.items()])
     order = np.argsort(sizes, kind="stable")
     if len(np.unique(sizes)) < len(sizes):
-        raise SpecError(f"{points.source}: {method} has different numbers of parameters in equally many bytes")
-    return Arm(
-        method,
+        raise SpecError(f"{points.source}: {label} has different numbers of parameters in equally many bytes")
+    return Curve(
+        label,
         sizes[order],
         accuracy[order],
         seeds,
         None if np.isnan(answers).any() else answers[order],
         None if outcomes is None else outcomes[order],
+        told or {},
     )
 
 
-def _size(points: Points, method: str, parameters: Any, rows: pd.DataFrame, unit: Unit) -> float:
+def _size(points: Points, label: str, parameters: Any, rows: pd.DataFrame, unit: Unit) -> float:
     if unit == "parameters":
         return float(parameters)
     if rows["update_bytes"].isna().any():
         raise SpecError(
-            f"{points.source}: {method} at {parameters} parameters has no update_bytes: use --unit parameters"
+            f"{points.source}: {label} at {parameters} parameters has no update_bytes: use --unit parameters"
         )
     # Entropy-coded updates differ in size from seed to seed: the largest is what has to fit.
     return float(rows["update_bytes"].max())
 
 
-def _ceiling(arms: tuple[Arm, ...], validation: pd.DataFrame, unit: Unit) -> tuple[tuple[str, float], str]:
-    """Method and size whose accuracy is the common ceiling; chosen on validation, or by a rule blind to results.
+def _ceiling(
+    points: Points, curves: Sequence[Curve], rows: Sequence[CurveRows], validation: Points, unit: Unit
+) -> tuple[tuple[str, float], str]:
+    """The curve and size whose accuracy is the common ceiling; chosen on validation, or by a rule blind to results.
 
     Validation of some sizes only cannot tell which of all is best.
     """
-    here = {(arm.method, float(size)) for arm in arms for size in arm.sizes}
-    column = "trained_parameters" if unit == "parameters" else "update_bytes"
-    tried = (
-        validation[_trained(validation)].groupby(["method", column, "learning_rate"], dropna=False)["accuracy"].mean()
-    )
-    best = [(method, float(size)) for method, size, _ in tried.sort_values(ascending=False).index if not pd.isna(size)]
+    here = {(curve.label, float(size)) for curve in curves for size in curve.sizes}
+    best = _best_on_validation(points, rows, validation, unit)
     if here <= set(best):
-        return next(place for place in best if place in here), "the best on validation"
+        return best[0], "the best on validation"
     largest = max(size for _, size in here)
-    methods = [arm.method for arm in arms if arm.sizes[-1] == largest]
-    method = next((m for m in ("grpo", "sft") if m in methods), min(methods))
-    return (method, largest), "the largest update"
+    labels = [curve for curve in curves if curve.sizes[-1] == largest]
+    first = next((c for method in ("grpo", "sft") for c in labels if c.method == method), labels[0])
+    return (first.label, largest), "the largest update"
+
+
+def _best_on_validation(
+    points: Points, rows: Sequence[CurveRows], validation: Points, unit: Unit
+) -> list[tuple[str, float]]:
+    """The curves and sizes that were tried on validation, the most accurate first."""
+    tuning, places = keys(points, *TUNED), dict[str, list[tuple[str, float]]]()
+    for curve in rows:
+        for parameters, group in points.frame.iloc[curve.rows].groupby("trained_parameters"):
+            place = curve.label, _size(points, curve.label, parameters, group, unit)
+            places.setdefault(tuning[group.index[0]], []).append(place)
+    tried = validation.frame.groupby([keys(validation, *TUNED), "learning_rate"], dropna=False)["accuracy"].mean()
+    found = [(float(accuracy), place) for (key, _), accuracy in tried.items() for place in places.get(str(key), ())]
+    return [place for _, place in sorted(found, key=lambda one: (-one[0], one[1]))]

@@ -123,6 +123,7 @@ def from_frame(raw: pd.DataFrame, source: str) -> Points:
         lacking.append(
             f"{source} has no column cell: runs that differ in anything but {', '.join(KNOWN)} cannot be told apart"
         )
+    _refuse_torn_cells(frame, source)
     fields = _fields(frame, source)
     outcomes, items = _outcomes(frame, source)
     if outcomes is None and frame["n_items"].notna().all():
@@ -152,6 +153,20 @@ def refuse_duplicates(points: Points) -> None:
     raise SpecError(
         f"{points.source}: rows {first + 1} and {second + 1} are the same run ({what}, {seed}): remove one, or tell "
         f"them apart in one of seed, {', '.join(KNOWN)}"
+    )
+
+
+def _refuse_torn_cells(frame: pd.DataFrame, source: str) -> None:
+    """Refuses rows that are of one cell by its name and differ in what a recipe decides."""
+    kinds = frame.groupby("cell")[list(KNOWN)].nunique(dropna=False)
+    torn = kinds[(kinds > 1).any(axis=1)]
+    if torn.empty:
+        return
+    cell, name = str(torn.index[0]), str((torn.iloc[0] > 1).idxmax())
+    first, *_, last = frame.index[frame["cell"] == cell]
+    raise SpecError(
+        f"{source}: rows {first + 1} to {last + 1} are of cell {cell} and differ in {name}: its column cell is not of "
+        "these rows; remove that column"
     )
 
 

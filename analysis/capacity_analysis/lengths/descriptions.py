@@ -14,7 +14,7 @@ from capacity.runs.study import Run
 from capacity.spec.methods import place
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.data.select import UNSEEN
+from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.lengths import demonstrations, looked_up, rewards, update
 from capacity_analysis.lengths.quantities import Facts, Found, Measured, Value, over_seeds
 

@@ -1,4 +1,4 @@
-"""Scaling of thresholds with model size, method by method: fits, predictions, and what they cannot say."""
+"""Scaling of thresholds with model size, curve by curve: fits, predictions, and what they cannot say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from capacity_analysis.scaling.fit import ModelThreshold, Prediction, ScalingFit
 
 
 @dataclass(frozen=True)
-class ScalingCurve:
-    """The threshold of one method on one model.
+class ThresholdOnModel:
+    """The threshold of one curve on one model.
 
     Attributes:
         model: name.
-        method: of training.
+        curve: its label.
         model_parameters: N.
         low: lower end of the threshold; 0 if left-censored.
         high: upper end; infinite if right-censored.
@@ -25,7 +25,7 @@ class ScalingCurve:
     """
 
     model: str
-    method: str
+    curve: str
     model_parameters: float
     low: float
     high: float
@@ -35,9 +35,9 @@ class ScalingCurve:
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """One method at one kind of target: its thresholds, the fit or why there is none, predictions, remarks."""
+    """One curve at one kind of target: its thresholds, the fit or why there is none, predictions, remarks."""
 
-    method: str
+    curve: str
     target: str
     thresholds: tuple[ModelThreshold, ...]
     fit: ScalingFit | Absent
@@ -45,22 +45,24 @@ class ScalingResult:
     remarks: tuple[str, ...]
 
 
-def scaling_report(curves: Sequence[ScalingCurve], ahead: Sequence[float] = (2.0, 10.0)) -> tuple[ScalingResult, ...]:
-    """Fits every method and kind of target.
+def scaling_report(
+    found: Sequence[ThresholdOnModel], ahead: Sequence[float] = (2.0, 10.0)
+) -> tuple[ScalingResult, ...]:
+    """Fits every curve and kind of target.
 
     Args:
-        curves: thresholds; those with no finite end at all say nothing and are left out.
+        found: thresholds; those with no finite end at all say nothing and are left out.
         ahead: predictions beyond the largest model, as multiples of it; every measured size is predicted too.
 
     Raises:
         DataError: a threshold that is no interval.
     """
     results = []
-    for method, target in dict.fromkeys((c.method, c.target) for c in curves):
+    for curve, target in dict.fromkeys((t.curve, t.target) for t in found):
         thresholds = tuple(
-            ModelThreshold(c.model, c.model_parameters, c.low, c.high, c.family)
-            for c in curves
-            if (c.method, c.target) == (method, target) and (c.low > 0 or isfinite(c.high))
+            ModelThreshold(t.model, t.model_parameters, t.low, t.high, t.family)
+            for t in found
+            if (t.curve, t.target) == (curve, target) and (t.low > 0 or isfinite(t.high))
         )
         fit = fit_scaling(thresholds)
         predictions: list[tuple[str, Prediction]] = []
@@ -68,7 +70,7 @@ def scaling_report(curves: Sequence[ScalingCurve], ahead: Sequence[float] = (2.0
             sizes = sorted({t.model_parameters for t in thresholds})
             for size in [*sizes, *(factor * sizes[-1] for factor in ahead)]:
                 predictions.extend((family, fit.predict(size, family)) for family in fit.families)
-        results.append(ScalingResult(method, target, thresholds, fit, tuple(predictions), _remarks(fit)))
+        results.append(ScalingResult(curve, target, thresholds, fit, tuple(predictions), _remarks(fit)))
     return tuple(results)
 
 
@@ -99,7 +101,7 @@ def to_json(results: Sequence[ScalingResult]) -> list[dict[str, Any]]:
 
 def _result_json(result: ScalingResult) -> dict[str, Any]:
     head: dict[str, Any] = {
-        "method": result.method,
+        "method": result.curve,
         "target": result.target,
         "thresholds": [
             {

@@ -1,1 +1,1 @@
-"""The smallest update that reaches a target, with an interval, and ratios between arms."""
+"""The smallest update that reaches a target, with an interval, and ratios between curves."""

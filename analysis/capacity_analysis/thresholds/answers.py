@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from capacity.errors import CapacityError, DataError
-from capacity_analysis.checklist import ThresholdFacts
+from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.select import Design, Selection, designs
 from capacity_analysis.data.table import Points
-from capacity_analysis.scaling.curves import ScalingCurve
-from capacity_analysis.thresholds.evidence import Curve, Evidence, Question, curves, gather, why_not_hill
+from capacity_analysis.scaling.curves import ThresholdOnModel
+from capacity_analysis.thresholds.evidence import Evidence, gather
 from capacity_analysis.thresholds.null_calibration import NullCalibration, null_calibration
+from capacity_analysis.thresholds.question import Question
 from capacity_analysis.thresholds.ratios import Ratio, pairs, ratios, sentence
+from capacity_analysis.thresholds.result import CurveThreshold, thresholds, why_not_hill
+from capacity_analysis.types import Items
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ThresholdStudy:
     seed: int
     unit: str
     evidence: tuple[Evidence, ...]
-    curves: tuple[Curve, ...]
+    thresholds: tuple[CurveThreshold, ...]
     ratios: tuple[Ratio, ...]
     null: tuple[NullCalibration, ...]
     unsupported: tuple[str, ...]
@@ -36,10 +39,21 @@ class ThresholdStudy:
         return next(e.design for e in self.evidence if e.design.model == ratio.model)
 
     def sentences(self) -> tuple[str, ...]:
-        """One a pair, by the estimator to believe."""
+        """One a pair, by the estimator to believe, with the other beside it."""
         return tuple(
-            (f"{r.model}: " if r.model else "") + sentence(r, self.design_of(r)) for r in self.ratios if r.answer
+            (f"{r.model}: " if r.model else "") + sentence(r, self.other(r), self.design_of(r)) for r in self.headlines
         )
+
+    @property
+    def headlines(self) -> tuple[Ratio, ...]:
+        """The ratio of each pair, by the estimator to believe."""
+        return tuple(ratio for ratio in self.ratios if ratio.answer)
+
+    def other(self, ratio: Ratio) -> Ratio | None:
+        """The ratio of the same pair by the other estimator."""
+        pair = (ratio.model, ratio.numerator, ratio.denominator)
+        alike = (r for r in self.ratios if (r.model, r.numerator, r.denominator) == pair)
+        return next((r for r in alike if r.estimator != ratio.estimator), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; null is unbounded, or an estimate that is censored."""
@@ -50,7 +64,7 @@ class ThresholdStudy:
             "replicates": self.question.replicates,
             "seed": self.seed,
             "targets": [{"model": e.design.model, **asdict(e.target)} for e in self.evidence],
-            "curves": [_curve_json(curve) for curve in self.curves],
+            "curves": [_threshold_json(found) for found in self.thresholds],
             "ratios": [
                 asdict(ratio) | {"against_target": [asdict(a) for a in ratio.against_target]} for ratio in self.ratios
             ],
@@ -62,10 +76,31 @@ class ThresholdStudy:
         }
 
 
+@dataclass(frozen=True)
+class ThresholdFacts:
+    """What an analysis of thresholds knows about itself. None: it was not done.
+
+    Attributes:
+        target: accuracy asked of every curve.
+        censoring: "none", "left" or "right", by curve.
+        null_calibrated: whether the design's own null calibration was computed.
+        fit_tested: whether goodness of fit was tested.
+        parallel_tested: whether parallelism of the two curves was tested.
+        ratio: lower and upper end of the ratio's interval; infinite or 0 where it is open.
+    """
+
+    target: float | None = None
+    censoring: tuple[tuple[str, str], ...] | None = None
+    null_calibrated: bool = False
+    fit_tested: bool = False
+    parallel_tested: bool = False
+    ratio: tuple[float, float] | None = None
+
+
 def study_thresholds(
     points: Points, selection: Selection, question: Question, *, seed: int = 0, null: int = 400
 ) -> ThresholdStudy:
-    """Thresholds of every model and method, ratios of every pair.
+    """Thresholds of every curve, ratios of every pair that differs in one thing.
 
     Args:
         points: as read.
@@ -85,7 +120,7 @@ def study_thresholds(
             failed.append(error)
     if not gathered:
         raise CapacityError(f"{points.source}: " + "; ".join(str(error) for error in failed))
-    found_curves = tuple(c for e in gathered for c in curves(e))
+    found = tuple(t for e in gathered for t in thresholds(e))
     found_ratios = tuple(r for e in gathered for r in ratios(e))
     calibrated = tuple(
         null_calibration(e, n, d, null, np.random.default_rng([seed, 1, place]))
@@ -99,14 +134,22 @@ def study_thresholds(
         seed,
         selection.unit,
         tuple(gathered),
-        found_curves,
+        found,
         found_ratios,
         calibrated,
-        tuple(str(error) for error in failed) + _unsupported(gathered, found_curves, found_ratios),
+        tuple(str(error) for error in failed) + points.lacking + _unsupported(gathered, found, found_ratios),
     )
 
 
-def scaling_curves(study: ThresholdStudy) -> tuple[ScalingCurve, ...]:
+def headline_ratios(points: Points, items: Items = "these") -> ThresholdStudy | Absent:
+    """The thresholds and ratios that `capacity threshold` gives of a table unless told otherwise, or why none."""
+    try:
+        return study_thresholds(points, Selection(), Question(items=items), null=0)
+    except CapacityError as error:
+        return Absent(str(error).removeprefix(f"{points.source}: "))
+
+
+def thresholds_on_models(study: ThresholdStudy) -> tuple[ThresholdOnModel, ...]:
     """The thresholds to believe, as `scaling_report` takes them; without intervals, the tested sizes around each.
 
     Raises:
@@ -118,17 +161,17 @@ def scaling_curves(study: ThresholdStudy) -> tuple[ScalingCurve, ...]:
         if design.model_parameters is None:
             raise DataError(f"{study.source}: scaling needs the column model_parameters, missing for {design.model}")
         named = f"{100 * target.gain:g} % of the gain" if target.gain else f"accuracy {100 * target.accuracy:g} %"
-        for curve in study.curves:
-            if curve.model != design.model or not curve.answer:
+        for own in study.thresholds:
+            if own.model != design.model or not own.answer:
                 continue
-            low, high = curve.threshold.low, curve.threshold.high
+            low, high = own.threshold.low, own.threshold.high
             if not evidence.known:
-                high = curve.first_crossing
-                below = [s for s in curve.sizes if high is None or s < high]
+                high = own.first_crossing
+                below = [s for s in own.sizes if high is None or s < high]
                 low = below[-1] if below else None
             found.append(
-                ScalingCurve(
-                    design.model or "", curve.method, design.model_parameters, low or 0.0,
+                ThresholdOnModel(
+                    design.model or "", own.curve, design.model_parameters, low or 0.0,
                     math.inf if high is None else high, design.family or "", named,
                 )
             )  # fmt: skip
@@ -137,16 +180,16 @@ def scaling_curves(study: ThresholdStudy) -> tuple[ScalingCurve, ...]:
 
 def facts(study: ThresholdStudy) -> ThresholdFacts:
     """What the checklist asks about this analysis; the ratio is the first pair's."""
-    answer = next((r for r in study.ratios if r.answer), None)
+    answer = next(iter(study.headlines), None)
     return ThresholdFacts(
         target=study.evidence[0].target.accuracy,
         censoring=tuple(
-            (f"{c.method} on {c.model}" if c.model else c.method, c.threshold.censored)
-            for c in study.curves
-            if c.answer
+            (f"{t.curve} on {t.model}" if t.model else t.curve, t.threshold.censored)
+            for t in study.thresholds
+            if t.answer
         ),
         null_calibrated=bool(study.null),
-        fit_tested=any(c.fit_p is not None for c in study.curves),
+        fit_tested=any(t.fit_p is not None for t in study.thresholds),
         parallel_tested=any(r.parallel_p is not None for r in study.ratios),
         ratio=None
         if answer is None or (answer.low is None and answer.high is None)
@@ -154,25 +197,12 @@ def facts(study: ThresholdStudy) -> ThresholdFacts:
     )
 
 
-def _curve_json(curve: Curve) -> dict[str, Any]:
-    return {
-        "model": curve.model,
-        "method": curve.method,
-        "estimator": curve.estimator,
-        "threshold": asdict(curve.threshold),
-        "answer": curve.answer,
-        "interval": curve.interval,
-        "fit_p": curve.fit_p,
-        "first_crossing": curve.first_crossing,
-        "stays_above": curve.stays_above,
-        "sizes": list(curve.sizes),
-        "accuracies": list(curve.accuracies),
-        "seeds": curve.seeds,
-    }
+def _threshold_json(found: CurveThreshold) -> dict[str, Any]:
+    return {**asdict(found), "sizes": list(found.sizes), "accuracies": list(found.accuracies)}
 
 
 def _unsupported(
-    gathered: Sequence[Evidence], found: Sequence[Curve], pairs_of_arms: Sequence[Ratio]
+    gathered: Sequence[Evidence], found: Sequence[CurveThreshold], of_pairs: Sequence[Ratio]
 ) -> tuple[str, ...]:
     """What a reader might take from the table and must not."""
     said: list[str] = []
@@ -183,24 +213,24 @@ def _unsupported(
             said.append(f"no intervals{where}: the table has neither counts nor several seeds, and none are invented")
         elif any(np.isinf(s.df).any() for s in evidence.spreads):
             said.append(f"one seed{where}: intervals leave out the spread between seeds, which is unknown")
-        for curve in found:
-            if curve.model != evidence.design.model or not curve.answer:
+        for own in found:
+            if own.model != evidence.design.model or not own.answer:
                 continue
-            who = f"{curve.method}{where}"
-            why = why_not_hill(curve, evidence.limits.free) if evidence.known else None
+            who = f"{own.curve}{where}"
+            why = why_not_hill(own, evidence.limits.free) if evidence.known else None
             if why is not None:
                 said.append(f"{who}: {why}, so the monotone estimator answers, whose ends are tested sizes")
-            if curve.threshold.censored == "right":
+            if own.threshold.censored == "right":
                 said.append(
                     f"{who}: the target is not reached at the sizes tested, so there is no threshold, only a bound"
                 )
-            if curve.threshold.censored == "left":
+            if own.threshold.censored == "left":
                 said.append(
                     f"{who}: the target is reached at the smallest size tested, so there is only an upper bound"
                 )
-            if curve.first_crossing != curve.stays_above:
+            if own.first_crossing != own.stays_above:
                 said.append(f"{who}: the means are not monotone at the target; first crossing and staying above differ")
-    for ratio in pairs_of_arms:
+    for ratio in of_pairs:
         name = f"{ratio.numerator} : {ratio.denominator}" + (f" on {ratio.model}" if ratio.model else "")
         if ratio.answer and ratio.low is not None and ratio.low < 10 and (ratio.high is None or ratio.high > 10):
             said.append(f"{name}: a ratio of 10 is neither shown nor excluded")

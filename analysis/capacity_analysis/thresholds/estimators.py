@@ -1,8 +1,8 @@
-"""Thresholds of arms and ratios between them, for many data sets at once.
+"""Thresholds of curves and ratios between them, for many data sets at once.
 
 `capacity threshold`, its null calibration and its calibration share this.
 
-Everything is log10 of a size. A data set is an arm's mean accuracies relative to the target with their covariance.
+Everything is log10 of a size. A data set is a curve's mean accuracies relative to the target with their covariance.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ FIT_LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Relative:
-    """An arm's means minus the target: `z` N × K with covariance N × K × K, `df` N."""
+    """A curve's means minus the target: `z` N × K with covariance N × K × K, `df` N."""
 
     log_sizes: Array
     z: Array
@@ -37,8 +37,8 @@ class Relative:
 
 
 @dataclass(frozen=True)
-class ArmEstimates:
-    """Both estimators of one arm, and the p-value of the test of fit (NaN: no degrees of freedom to test it with).
+class CurveEstimates:
+    """Both estimators of one curve, and the p-value of the test of fit (NaN: no degrees of freedom to test it with).
 
     `wide` is the distribution-free interval at the confidence that ratios need of each of their two parts.
     """
@@ -76,9 +76,9 @@ def f_tail(value: Array, numerator: float, denominator: Array) -> Array:
     )
 
 
-def estimate_arm(
+def estimate_curve(
     relative: Relative, limits: Limits, *, confidence: float = CONFIDENCE, hill: bool = True
-) -> ArmEstimates:
+) -> CurveEstimates:
     """Both estimators. The Hill curve needs as many sizes as free parameters, and one more for its test of fit."""
     n, k = relative.z.shape
     t = t_quantile(confidence, relative.df)
@@ -86,16 +86,16 @@ def estimate_arm(
     monotone = brackets(relative.log_sizes, relative.z, deviations, t)
     wide = brackets(relative.log_sizes, relative.z, deviations, t_quantile((1 + confidence) / 2, relative.df))
     if not hill or k < limits.free:
-        return ArmEstimates(None, monotone, wide, np.full(n, np.nan))
+        return CurveEstimates(None, monotone, wide, np.full(n, np.nan))
     fits = fit_curves(relative.log_sizes, relative.z, relative.covariance, limits)
     curve = crossings(fits, _critical(relative, fits, confidence))
     spare = k - limits.free
     p = f_tail(curve.sum_of_squares / spare, spare, relative.df) if spare else np.full(n, np.nan)
-    return ArmEstimates(curve, monotone, wide, p)
+    return CurveEstimates(curve, monotone, wide, p)
 
 
 def _critical(relative: Relative, fits: Fits, confidence: float) -> Array:
-    """Critical value of the profile of one arm, N."""
+    """Critical value of the profile of one curve, N."""
     influence = np.nan_to_num(fits.influence)
     modelled = np.einsum("nk,nkl,nl->n", influence, relative.covariance, influence)
     implied = ((influence**2) * relative.variance).sum(1)
@@ -148,13 +148,13 @@ def hill_ratio(
     squares adding up to no more than the critical value: √(a² + b²) for two parabolas (MOVER: Zou & Donner,
     Statistics in Medicine 2008), a + b for two steps, whose profiles are flat between two sizes. Each profile is a
     power law between its ends at three levels. Correlation ρ of the two thresholds, which share the target, items and
-    seeds, enters as in the former case: √(a² + b² − 2ρab). An arm that does not pass the target in the tested sizes
+    seeds, enters as in the former case: √(a² + b² − 2ρab). A curve that does not pass the target in the tested sizes
     takes part with the outermost of them: then at most one end is finite, and there is no estimate.
 
     Args:
         numerator, denominator: the data, their seeds in the same order if they have the same.
         n, d: their thresholds.
-        cross: N × K × L, covariance of the two arms' `z`.
+        cross: N × K × L, covariance of the two curves' `z`.
         paired: N × K × L, the part of `cross` that comes from common seeds.
         confidence: two-sided.
     """
@@ -252,7 +252,7 @@ def _together(
     return rho, _scattered(modelled, seeds, first - second, numerator.df + denominator.df, confidence)
 
 
-def monotone_ratio(numerator: ArmEstimates, denominator: ArmEstimates) -> Ratios:
+def monotone_ratio(numerator: CurveEstimates, denominator: CurveEstimates) -> Ratios:
     """The ratio of two distribution-free thresholds: each end from two bounds at half the error (Bonferroni)."""
     n, d = numerator.wide, denominator.wide
     with np.errstate(invalid="ignore"):
@@ -262,11 +262,11 @@ def monotone_ratio(numerator: ArmEstimates, denominator: ArmEstimates) -> Ratios
     return Ratios(np.where(finite, estimate, np.nan), low, high)
 
 
-def believes_hill(*arms: ArmEstimates) -> NDArray[np.bool_]:
-    """Whether the Hill curve is the answer: fitted for all arms, its fit tested and not rejected."""
-    if any(arm.hill is None for arm in arms):
-        return np.zeros(len(arms[0].fit_p), dtype=bool)
-    return np.asarray(np.logical_and.reduce([arm.fit_p >= FIT_LEVEL for arm in arms]))
+def believes_hill(*curves: CurveEstimates) -> NDArray[np.bool_]:
+    """Whether the Hill curve is the answer: fitted for all curves, its fit tested and not rejected."""
+    if any(curve.hill is None for curve in curves):
+        return np.zeros(len(curves[0].fit_p), dtype=bool)
+    return np.asarray(np.logical_and.reduce([curve.fit_p >= FIT_LEVEL for curve in curves]))
 
 
 def against_target(
@@ -280,7 +280,7 @@ def against_target(
     with_target: Array | None = None,
     items: Array | None = None,
 ) -> Relative:
-    """An arm's means minus an estimated target, with the covariance that follows.
+    """A curve's means minus an estimated target, with the covariance that follows.
 
     Args:
         log_sizes: K.
@@ -289,7 +289,7 @@ def against_target(
         target, target_variance: N, the target and its variance over seeds.
         seeds: N × K × S, deviations of single runs from `mean`.
         with_target: N × K, covariance over seeds of each mean with the target: not 0 where the ceiling is one of the
-            arm's own sizes.
+            curve's own sizes.
         items: N × K × K, covariance over items of the differences; None if the items are fixed.
     """
     k = len(log_sizes)
@@ -316,12 +316,12 @@ def cross_covariance(
     seeds: Array | None = None,
     items: Array | None = None,
 ) -> Array:
-    """Covariance of two arms' differences from the target, N × K × L.
+    """Covariance of two curves' differences from the target, N × K × L.
 
     Args:
-        first, second: N × K and N × L, covariance of each arm's means with the target over seeds.
+        first, second: N × K and N × L, covariance of each curve's means with the target over seeds.
         target_variance: N, of the target over seeds.
-        seeds: N × K × L, covariance of the two arms' means through common seeds.
+        seeds: N × K × L, covariance of the two curves' means through common seeds.
         items: N × K × L, covariance of the differences over items.
     """
     out = target_variance[:, None, None] - first[:, :, None] - second[:, None, :]

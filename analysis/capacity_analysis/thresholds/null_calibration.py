@@ -1,6 +1,6 @@
 """What the very design at hand would say if two methods were the same: its sizes, items, seeds and spread.
 
-Two identical arms are simulated, both with the accuracies of one arm of the study (its Hill curve where that is
+Two identical curves are simulated, both with the accuracies of one curve of the study (its Hill curve where that is
 believed, its isotonic fit otherwise) and each with the spread of its own seeds. On every simulated pair the naive way
 (divide the sizes at which the mean accuracies first pass the target) and our own interval are applied.
 """
@@ -17,7 +17,7 @@ from capacity_analysis.thresholds.estimators import (
     against_target,
     believes_hill,
     cross_covariance,
-    estimate_arm,
+    estimate_curve,
     hill_ratio,
     monotone_ratio,
 )
@@ -28,7 +28,7 @@ _TEN, _HUNDRED = 1.0, 2.0
 
 @dataclass(frozen=True)
 class NullCalibration:
-    """Shares of simulated studies of two identical arms.
+    """Shares of simulated studies of two identical curves.
 
     Attributes:
         model, numerator, denominator: whose design it is.
@@ -57,7 +57,7 @@ class NullCalibration:
 
 
 def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: np.random.Generator) -> NullCalibration:
-    """Simulates the design of one pair of arms with both equal to the denominator.
+    """Simulates the design of one pair of curves with both equal to the denominator.
 
     Args:
         evidence: of the study.
@@ -70,12 +70,12 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
     truth = _truth(evidence, d)
     spreads = []
     for i in (n, d):
-        seeds = int((~np.isnan(evidence.arms[i].accuracy)).sum(1).max())
+        seeds = int((~np.isnan(evidence.curves[i].accuracy)).sum(1).max())
         deviation = np.sqrt(
             np.interp(log_sizes, evidence.relatives[i].log_sizes, evidence.relatives[i].variance[0]) * seeds
         )
         draws = truth[:, None] + deviation[:, None] * rng.normal(size=(simulations, len(truth), seeds))
-        answers = evidence.arms[d].answers
+        answers = evidence.curves[d].answers
         found = spread_of_seeds(np.clip(draws, 0.0, 1.0), answers)
         spreads.append(found)
     q = target.gain or 0.0
@@ -92,22 +92,22 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
         against_target(log_sizes, s.mean, s.variance, s.df, goal, variance, s.deviations, w)
         for s, w in zip(spreads, (np.zeros_like(with_target), with_target), strict=True)
     ]
-    arms = [estimate_arm(r, limits) for r in relatives]
-    both = monotone_ratio(*arms)
+    estimates = [estimate_curve(r, limits) for r in relatives]
+    both = monotone_ratio(*estimates)
     low, high = both.low, both.high
-    if arms[0].hill is not None and arms[1].hill is not None:
+    if estimates[0].hill is not None and estimates[1].hill is not None:
         none = np.zeros((simulations, len(truth), len(truth)))
         cross = cross_covariance(np.zeros_like(with_target), with_target, variance)
-        curve = hill_ratio(relatives[0], relatives[1], arms[0].hill, arms[1].hill, cross, none)
-        use = believes_hill(*arms)
-        low, high = np.where(use, curve.low, low), np.where(use, curve.high, high)
+        by_hill = hill_ratio(relatives[0], relatives[1], estimates[0].hill, estimates[1].hill, cross, none)
+        use = believes_hill(*estimates)
+        low, high = np.where(use, by_hill.low, low), np.where(use, by_hill.high, high)
     naive = [_naive(r.log_sizes, r.z) for r in relatives]
     with np.errstate(invalid="ignore"):
         apart = np.nan_to_num(np.abs(naive[0] - naive[1]), nan=0.0, posinf=np.inf)
     return NullCalibration(
         model=evidence.design.model,
-        numerator=evidence.arms[n].method,
-        denominator=evidence.arms[d].method,
+        numerator=evidence.curves[n].label,
+        denominator=evidence.curves[d].label,
         simulations=simulations,
         standard_error=float(np.sqrt(0.05 * 0.95 / simulations)),
         naive_above_10=float(np.mean(apart > _TEN + 1e-9)),
@@ -119,9 +119,9 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
 
 
 def _truth(evidence: Evidence, place: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    arm, spread = evidence.arms[place], evidence.spreads[place]
+    curve, spread = evidence.curves[place], evidence.spreads[place]
     if bool(believes_hill(evidence.estimates[place])[0]):
-        return np.clip(evidence.fit(place).curve.accuracy(arm.sizes), 0.0, 1.0)
+        return np.clip(evidence.fit(place).curve.accuracy(curve.sizes), 0.0, 1.0)
     return isotonic(spread.mean[0], 1.0 / spread.variance[0])
 
 

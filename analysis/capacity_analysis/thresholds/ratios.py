@@ -1,7 +1,8 @@
-"""Ratios of threshold sizes between methods at the same target, with intervals, and whether one number describes them.
+"""Ratios of threshold sizes between curves at the same target, with intervals, and whether one number describes them.
 
-A single ratio exists only for parallel curves (equal limits and slope), so parallelism is tested and the ratio is
-also given against the target. `sft` is the numerator wherever it takes part.
+The headline of a pair is the ratio by the estimator to believe (`Ratio.answer`); the other estimator stands beside it
+under its name. A single ratio exists only for parallel curves (equal limits and slope), so parallelism is tested and
+the ratio is also given against the target. `sft` is the numerator wherever it takes part: sft : grpo.
 """
 
 import math
@@ -9,24 +10,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from capacity_analysis.data.curves import differ_in_one, pairs_of
 from capacity_analysis.data.select import Design
 from capacity_analysis.statistics.hill import fit_parallel
 from capacity_analysis.statistics.hill_profile import limits_around
 from capacity_analysis.thresholds.estimators import (
-    ArmEstimates,
+    CurveEstimates,
     Ratios,
     Relative,
     believes_hill,
-    estimate_arm,
+    estimate_curve,
     f_tail,
     hill_ratio,
     monotone_ratio,
 )
-from capacity_analysis.thresholds.evidence import Estimator, Evidence, plain
+from capacity_analysis.thresholds.evidence import Evidence
+from capacity_analysis.thresholds.result import Estimator, plain
 
 # Shares of the gain at which the ratio is drawn.
 TARGETS = tuple(round(0.1 * i, 1) for i in range(1, 10))
-_FIRST = "sft"
+WORDS: dict[Estimator, str] = {"hill": "Hill curves", "monotone": "the monotone estimator"}
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class RatioAt:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Threshold of `numerator` over that of `denominator` on one model.
+    """Threshold of one curve over that of another on one model.
 
     Attributes:
+        numerator, denominator: their labels.
         estimate: None if one of the two is censored.
         low, high: ends of the interval; None is unbounded.
         censored: right, the ratio is at least `low`; left, at most `high`; both, nothing is known.
@@ -66,16 +70,15 @@ class Ratio:
 
 
 def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
-    """Every pair of arms by both estimators, the one to believe first."""
+    """Every pair of curves that differ in one thing, by both estimators, the one to believe first."""
     found = []
-    at_targets: dict[int, tuple[Relative, ArmEstimates]] = {}
+    at_targets: dict[int, tuple[Relative, CurveEstimates]] = {}
     for n, d in pairs(evidence):
-        arms = evidence.estimates[n], evidence.estimates[d]
-        believed = bool(believes_hill(*arms)[0]) and evidence.known
-        options: list[tuple[Estimator, Ratios, bool]] = [("monotone", monotone_ratio(*arms), not believed)]
-        if arms[0].hill is not None and arms[1].hill is not None:
-            options.append(("hill", _hill(evidence, n, d, arms, evidence.relatives), believed))
-        sizes = tuple(evidence.arms[i].sizes for i in (n, d))
+        both = evidence.estimates[n], evidence.estimates[d]
+        believed = bool(believes_hill(*both)[0]) and evidence.known
+        options: list[tuple[Estimator, Ratios, bool]] = [("monotone", monotone_ratio(*both), not believed)]
+        if both[0].hill is not None and both[1].hill is not None:
+            options.append(("hill", _hill(evidence, n, d), believed))
         for name, result, answer in sorted(options, key=lambda option: not option[2]):
             low, high = (plain(float(x[0])) if evidence.known else None for x in (result.low, result.high))
             censored = _censoring(*(evidence.estimates[i].hill if name == "hill" else evidence.estimates[i].monotone
@@ -83,15 +86,15 @@ def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
             found.append(
                 Ratio(
                     model=evidence.design.model,
-                    numerator=evidence.arms[n].method,
-                    denominator=evidence.arms[d].method,
+                    numerator=evidence.curves[n].label,
+                    denominator=evidence.curves[d].label,
                     estimator=name,
                     estimate=plain(float(result.estimate[0])) if censored == "none" else None,
                     low=low,
                     high=high,
                     censored=censored,
                     answer=answer,
-                    parallel_p=parallel_test(evidence, n, d) if name == "hill" and len(sizes) == 2 else None,
+                    parallel_p=parallel_test(evidence, n, d) if name == "hill" else None,
                     against_target=_against_target(evidence, n, d, at_targets) if name == "hill" else (),
                 )
             )
@@ -99,19 +102,16 @@ def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
 
 
 def pairs(evidence: Evidence) -> list[tuple[int, int]]:
-    """Positions of numerator and denominator: sft first, then by name."""
-    order = sorted(
-        range(len(evidence.arms)), key=lambda i: (evidence.arms[i].method != _FIRST, evidence.arms[i].method)
-    )
-    return [(order[i], order[j]) for i in range(len(order)) for j in range(i + 1, len(order))]
+    """Positions of numerator and denominator of the curves that differ in one thing."""
+    told = [curve.told for curve in evidence.curves]
+    return [(n, d) for n, d in pairs_of(told) if differ_in_one(told[n], told[d])]
 
 
-def _hill(
-    evidence: Evidence, n: int, d: int, arms: tuple[ArmEstimates, ArmEstimates], relatives: tuple[Relative, ...]
-) -> Ratios:
-    first, second = arms[0].hill, arms[1].hill
+def _hill(evidence: Evidence, n: int, d: int) -> Ratios:
+    first, second = evidence.estimates[n].hill, evidence.estimates[d].hill
     assert first is not None
     assert second is not None
+    relatives = evidence.relatives
     empty = np.zeros((1, relatives[n].z.shape[1], relatives[d].z.shape[1]))
     cross, paired = evidence.cross.get((n, d), empty), evidence.paired.get((n, d), empty)
     return hill_ratio(relatives[n], relatives[d], first, second, cross, paired)
@@ -133,7 +133,7 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
     q, data = evidence.question, []
     for i in (n, d):
         spread = evidence.spreads[i]
-        data.append((evidence.arms[i].sizes, spread.mean[0], spread.variance[0]))
+        data.append((evidence.curves[i].sizes, spread.mean[0], spread.variance[0]))
     shared = sum(limit is None for limit in (q.lower, q.upper)) + 1
     if any(len(sizes) < shared + 1 or np.ptp(mean) == 0 for sizes, mean, _ in data):
         return None
@@ -145,11 +145,11 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
 
 
 def _against_target(
-    evidence: Evidence, n: int, d: int, known: dict[int, tuple[Relative, ArmEstimates]]
+    evidence: Evidence, n: int, d: int, known: dict[int, tuple[Relative, CurveEstimates]]
 ) -> tuple[RatioAt, ...]:
     """The Hill ratio at shares of the gain, each with the uncertainty that the main target has.
 
-    `known`: arms that an earlier pair has estimated; more are added.
+    `known`: curves that an earlier pair has estimated; more are added.
     """
     target = evidence.target
     if target.base is None or target.ceiling is None or not evidence.known:
@@ -164,7 +164,7 @@ def _against_target(
         z = own.z + target.accuracy - goals[:, None]
         repeated = (np.repeat(x, count, axis=0) for x in (own.covariance, own.df, own.variance, own.seeds))
         relative = Relative(own.log_sizes, z, *repeated)
-        known[i] = relative, estimate_arm(relative, limits)
+        known[i] = relative, estimate_curve(relative, limits)
     first, second = known[n][1].hill, known[d][1].hill
     assert first is not None
     assert second is not None
@@ -176,21 +176,36 @@ def _against_target(
     )
 
 
-def sentence(ratio: Ratio, design: Design) -> str:
-    """ "sft needs 12× (3–50) the parameters of grpo", "≥ 30×" if only a bound is known."""
-    unit = design.unit
-    what = f"the {unit} that {ratio.denominator} needs"
+def sentence(ratio: Ratio, other: Ratio | None, design: Design) -> str:
+    """ "sft needs 12× (3–50) the parameters that grpo needs, by Hill curves; by the monotone estimator 9× (2–60)".
+
+    Args:
+        ratio: the headline of a pair.
+        other: the same pair by the other estimator, if it has one.
+        design: of the pair.
+    """
+    words = in_words(ratio)
+    beside = f"; by {WORDS[other.estimator]} {in_words(other) or 'no bound'}" if other is not None else ""
+    if words is None:
+        pair = f"{ratio.numerator} against {ratio.denominator}"
+        return (
+            f"nothing can be said about {pair}: no bound of their ratio is finite, by {WORDS[ratio.estimator]}{beside}"
+        )
+    what = f"the {design.unit} that {ratio.denominator} needs"
+    return f"{ratio.numerator} needs {words} {what}, by {WORDS[ratio.estimator]}{beside}"
+
+
+def in_words(ratio: Ratio) -> str | None:
+    """ "12× (3–50)", "12× without an interval", "≥ 30×"; None if no bound is finite."""
     if ratio.estimate is not None:
         if ratio.low is None and ratio.high is None:
-            return f"{ratio.numerator} needs {times(ratio.estimate)} {what}, without an interval"
+            return f"{times(ratio.estimate)} without an interval"
         low = times(ratio.low)[:-1] if ratio.low is not None else "0"
         high = times(ratio.high)[:-1] if ratio.high is not None else "∞"
-        return f"{ratio.numerator} needs {times(ratio.estimate)} ({low}–{high}) {what}"
+        return f"{times(ratio.estimate)} ({low}–{high})"
     if ratio.low is not None:
-        return f"{ratio.numerator} needs ≥ {times(ratio.low)} {what}"
-    if ratio.high is not None:
-        return f"{ratio.numerator} needs ≤ {times(ratio.high)} {what}"
-    return f"nothing can be said about {ratio.numerator} against {ratio.denominator}: no bound of their ratio is finite"
+        return f"≥ {times(ratio.low)}"
+    return None if ratio.high is None else f"≤ {times(ratio.high)}"
 
 
 def times(value: float) -> str:

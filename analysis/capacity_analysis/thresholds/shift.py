@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capacity.errors import CapacityError
-from capacity_analysis.thresholds.evidence import Threshold
+from capacity_analysis.thresholds.result import Threshold
 from capacity_analysis.types import Array
 
 SHARE = 0.5
@@ -15,7 +15,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class ThresholdShift:
-    """Trained parameters at which the target is reached, see `capacity_analysis.thresholds.evidence`.
+    """Trained parameters at which the target is reached, see `capacity_analysis.thresholds.result`.
 
     `target`: the accuracy halfway from the untrained model to the best size, both as the baseline has them.
     """
@@ -47,21 +47,25 @@ def threshold_shift(
         generator: of the resampling behind `fraction_not_reached`.
     """
     # They import pandas.
-    from capacity_analysis.data.select import Arm, Design
-    from capacity_analysis.thresholds.evidence import Question, curves, gather
+    from capacity_analysis.data.select import Curve, Design
+    from capacity_analysis.thresholds.evidence import gather
+    from capacity_analysis.thresholds.question import Question
+    from capacity_analysis.thresholds.result import thresholds
 
     best = float(old.mean(0).max())
     if len(set(sizes)) < max(2, len(sizes)) or base is None or best <= base:
         return None
     target = base + SHARE * (best - base)
-    arms = tuple(
-        Arm(name, np.array(sizes, dtype=float), matrix.T.copy(), tuple(range(len(matrix))), answers.astype(float), None)
+    curves = tuple(
+        Curve(
+            name, np.array(sizes, dtype=float), matrix.T.copy(), tuple(range(len(matrix))), answers.astype(float), None
+        )
         for name, matrix in (("before", old), ("after", new))
     )
-    design = Design(None, None, None, None, None, "parameters", None, arms, ("before", float(sizes[-1])), "given")
+    design = Design(None, None, None, None, None, "parameters", None, curves, ("before", float(sizes[-1])), "given")
     try:
-        found = curves(gather(design, Question(target=target, replicates=200), generator))
+        found = thresholds(gather(design, Question(target=target, replicates=200), generator))
     except CapacityError:
         return None
-    by_arm = {curve.method: curve.threshold for curve in found if curve.answer}
-    return ThresholdShift(target, by_arm["before"], by_arm["after"]) if len(by_arm) == 2 else None
+    by_name = {own.curve: own.threshold for own in found if own.answer}
+    return ThresholdShift(target, by_name["before"], by_name["after"]) if len(by_name) == 2 else None

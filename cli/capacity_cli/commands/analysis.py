@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from capacity_cli.commands.options import AllowMixed, Gain, Json, OfItems, OfTask, Points, Target
+from capacity_cli.commands.options import AllowMixed, Gain, Json, OfItems, OfTask, Points, Target, Where
 
 
 def threshold(
@@ -23,14 +23,17 @@ def threshold(
     seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
     null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 400,
     scaling: Annotated[bool, typer.Option("--scaling", help="Thresholds against model size too.")] = False,
+    where: Where = None,
     task: OfTask = None,
     demonstrations: Annotated[
-        str | None, typer.Option(help="Rows on these demonstrations.", show_default="the only ones")
+        str | None, typer.Option(help="Rows on these demonstrations.", show_default="all, each its own curve")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Rows of this split.", show_default="test")] = None,
     protocol: Annotated[str | None, typer.Option(help="Rows of this protocol.", show_default="the only one")] = None,
     adapter: Annotated[str | None, typer.Option(help="Rows of this adapter.", show_default="all")] = None,
-    storage_dtype: Annotated[str | None, typer.Option(help="Rows of this dtype.", show_default="the only one")] = None,
+    storage_dtype: Annotated[
+        str | None, typer.Option(help="Rows of this dtype.", show_default="all, each its own curve")
+    ] = None,
     rate: Annotated[
         str | None,
         typer.Option(help="Learning rate: 0.001, or sft=0.001,grpo=0.003.", show_default="the best on validation"),
@@ -39,12 +42,16 @@ def threshold(
     json: Json = False,
 ) -> None:
     """The smallest update that reaches a target, for each model and method, and the ratios between methods."""
+    from capacity_analysis.data.where import conditions
     from capacity_cli.threshold import question_of, threshold_command
 
+    chosen = conditions(
+        where, task=task, demonstrations=demonstrations, protocol=protocol, adapter=adapter,
+        storage_dtype=storage_dtype,
+    )  # fmt: skip
     threshold_command(
-        points, question_of(target, gain, ceiling, lower, upper, items, replicates),
-        unit=unit, task=task, demonstrations=demonstrations, split=split, protocol=protocol, adapter=adapter,
-        storage_dtype=storage_dtype, rate=rate, seed=seed, null=null, scaling=scaling, allow_mixed=allow_mixed,
+        points, question_of(target, gain, ceiling, lower, upper, items, replicates), chosen,
+        unit=unit, split=split, rate=rate, seed=seed, null=null, scaling=scaling, allow_mixed=allow_mixed,
         as_json=json,
     )  # fmt: skip
 
@@ -59,11 +66,16 @@ def bits(
         typer.Option(help="Study whose updates to store anew in every dtype and evaluate.", show_default="none"),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="What tells arms apart, by comma: method, storage_dtype, sharing, u, adapter, …")
-    ] = "method,demonstrations,storage_dtype",
+        str | None,
+        typer.Option(
+            help="Fields that tell curves apart, by comma: method, storage_dtype, sharing, …",
+            show_default="the method, and whatever differs beside the size",
+        ),
+    ] = None,
     unit: Annotated[
         str | None, typer.Option(help="bytes or parameters.", show_default="bytes, where they are known")
     ] = None,
+    where: Where = None,
     task: OfTask = None,
     items: OfItems = "these",
     replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
@@ -71,11 +83,13 @@ def bits(
     allow_mixed: AllowMixed = False,
     json: Json = False,
 ) -> None:
-    """Which updates are smallest at their accuracy, and what one arm saves over another at equal accuracy."""
+    """Which updates are smallest at their accuracy, and what one curve saves over another at equal accuracy."""
+    from capacity_analysis.data.where import conditions
     from capacity_cli.bits import bits_command
 
     bits_command(
-        source, requantise, by, unit, task, items, replicates, seed, allow_mixed=allow_mixed, as_json=json
+        source, requantise, by, unit, conditions(where, task=task), items, replicates, seed, allow_mixed=allow_mixed,
+        as_json=json,
     )  # fmt: skip
 
 
@@ -89,13 +103,14 @@ def describe(
         int | None,
         typer.Option(min=1, help="Among how many each run was chosen.", show_default="trials of the shipped rate"),
     ] = None,
+    where: Where = None,
     allow_mixed: AllowMixed = False,
     json: Json = False,
 ) -> None:
     """Description lengths of a study in bits: demonstrations, rewards and updates, method by method."""
     from capacity_cli.describe import describe_command
 
-    describe_command(study, epsilon, configurations, allow_mixed=allow_mixed, as_json=json)
+    describe_command(study, epsilon, configurations, where or (), allow_mixed=allow_mixed, as_json=json)
 
 
 def report(
@@ -121,6 +136,7 @@ def report(
     ),
     null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
+    where: Where = None,
     allow_mixed: AllowMixed = False,
     json: Json = False,
 ) -> None:
@@ -130,4 +146,4 @@ def report(
     from capacity_reports.views import Options
 
     options = Options(question_of(target, gain, None, None, None, items, 1000), seed, null)
-    report_command(studies, out, formats, reference, options, allow_mixed=allow_mixed, as_json=json)
+    report_command(studies, out, formats, reference, options, where or (), allow_mixed=allow_mixed, as_json=json)

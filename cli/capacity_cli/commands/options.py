@@ -57,3 +57,9 @@ def _size_options() -> list[inspect.Parameter]:
         typed: Any = Annotated[int | None if number else str | None, typer.Option(help=field.description)]
         found.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=typed))
     return found
+
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Only runs with field=value: a column, or a field of the recipe such as rank. Repeatable."),
+]

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from capacity.plan.sizes import SizeChoice
-from capacity_cli.commands.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Workers, sized
+from capacity_cli.commands.options import (
+    DryRun,
+    Json,
+    NoReport,
+    ReuseMixed,
+    Rollouts,
+    StorageDtype,
+    Where,
+    Workers,
+    sized,
+)
 
 
 @sized
@@ -73,9 +83,10 @@ def runs(
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Points of runs that different environments made.")
     ] = False,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """What is in a study: complete, stale and failed runs, and their points table."""
     from capacity_cli.runs import runs_command
 
-    runs_command(study, points, allow_mixed=allow_mixed, as_json=json)
+    runs_command(study, points, where or (), allow_mixed=allow_mixed, as_json=json)

@@ -8,17 +8,19 @@ import pandas as pd
 
 from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.estimate import labels
 from capacity_analysis.thresholds.answers import ThresholdStudy
-from capacity_analysis.thresholds.evidence import Curve, Evidence
-from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import FAINT, INK, joined, legend, log_axis, method_style, moved, percent_axis
+from capacity_analysis.thresholds.evidence import Evidence
+from capacity_analysis.thresholds.result import CurveThreshold
+from capacity_reports.blocks import Block, Column, Figure, Section, Table, Text, slug
+from capacity_reports.figures import FAINT, INK, dashes, joined, legend, log_axis, method_style, moved, percent_axis
 from capacity_reports.sections.demonstrations import demonstrations_figures
 from capacity_reports.sections.lines import Line, line
 from capacity_reports.sources import attempt, ordered
-from capacity_reports.views import UNSEEN, Analysis, TaskConfigurations, View
+from capacity_reports.views import Analysis, TaskCells, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +71,7 @@ def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Sectio
         if not bits:
             blocks += demonstrations_figures(found, str(found.task) if len(analysis.parameters) > 1 else "")
         for view in [v for v in analysis.views if v.task == found.task]:
-            for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
+            for model in dict.fromkeys(str(p.known.get("model", "")) for p in found.places):
                 figure = _figure(name, points, found, view, model, bits=bits)
                 if figure is not None:
                     blocks.append(figure)
@@ -87,33 +89,31 @@ def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Sectio
     return Section(name, title, (Text((intro,)), *blocks))
 
 
-def places_of(found: TaskConfigurations, view: View, model: str) -> list[FrontierPoint]:
+def places_of(found: TaskCells, view: View, model: str) -> list[FrontierPoint]:
     """The configurations of one view and model, in the order of their methods and sizes."""
     wanted = [
         p
         for p in found.places
-        if str(p.configuration.get("model", "")) == model
-        and p.configuration.get("demonstrations", UNSEEN) in (UNSEEN, view.demonstrations)
-        and (view.storage_dtype is None or p.configuration.get("storage_dtype") == view.storage_dtype)
+        if str(p.known.get("model", "")) == model
+        and p.known.get("demonstrations", UNSEEN) in (UNSEEN, view.demonstrations)
+        and (view.storage_dtype is None or p.known.get("storage_dtype") == view.storage_dtype)
     ]
-    rank = {m: i for i, m in enumerate(ordered([str(p.configuration["method"]) for p in wanted]))}
-    return sorted(wanted, key=lambda p: (rank[str(p.configuration["method"])], p.size))
+    rank = {m: i for i, m in enumerate(ordered([str(p.known["method"]) for p in wanted]))}
+    return sorted(wanted, key=lambda p: (rank[str(p.known["method"])], p.size))
 
 
-def _figure(
-    name: str, points: Points, found: TaskConfigurations, view: View, model: str, *, bits: bool
-) -> Figure | None:
+def _figure(name: str, points: Points, found: TaskCells, view: View, model: str, *, bits: bool) -> Figure | None:
     places = places_of(found, view, model)
     if not places:
         return None
-    dots = _seeds(points, view, model)
+    dots = _seeds(points)
     data = _table(slug(name, view.label, model), places, dots, bits=bits)
     lines, marked, evidence = ([], [], None) if bits else _fits(view, model)
     drawn = [*levels_of(points, view, model), *_asked(evidence)]
     size = "payload, bits" if bits else "trained parameters"
     where = ", ".join(part for part in (model, view.label) if part)
 
-    methods = list(dict.fromkeys(str(p.configuration["method"]) for p in places))
+    methods = list(dict.fromkeys(str(p.known["method"]) for p in places))
     single = len({p.size for p in places}) == 1  # methods side by side: at one size they would hide one another
 
     def draw(axes: "Axes") -> None:
@@ -121,12 +121,12 @@ def _figure(
         if not single:
             log_axis(axes, "x", size)
         for number, method in enumerate(methods):
-            own = [p for p in places if p.configuration["method"] == method]
+            own = [p for p in places if p.known["method"] == method]
             at = [float(number) if single else scale * p.size for p in own]
             beside = 0.0 if single else _APART * (number - (len(methods) - 1) / 2)
-            _draw_arm(axes, method, own, [dots.get(_key(p), ()) for p in own], at, beside)
-        for fitted in lines:
-            _draw_line(axes, *fitted)
+            _draw_arm(axes, method, own, [dots.get(p.cell, ()) for p in own], at, beside)
+        for place, (label, fitted) in enumerate(lines):
+            _draw_line(axes, label, fitted, dashes(place) if " " in label else None)
         for curve in marked:
             _draw_threshold(axes, curve, evidence)
         for level in drawn:
@@ -150,13 +150,11 @@ def _figure(
     )
 
 
-def _table(
-    name: str, places: Sequence[FrontierPoint], dots: dict[tuple[Cell, ...], tuple[float, ...]], *, bits: bool
-) -> Table:
+def _table(name: str, places: Sequence[FrontierPoint], dots: dict[str, tuple[float, ...]], *, bits: bool) -> Table:
     rows = []
     for p in places:
-        c = p.configuration
-        seeds = ", ".join(f"{100 * a:.1f}" for a in dots.get(_key(p), ()))
+        c = p.known
+        seeds = ", ".join(f"{100 * a:.1f}" for a in dots.get(p.cell, ()))
         rows.append(
             (
                 c["method"],
@@ -181,30 +179,13 @@ def _table(
     )
 
 
-def _key(place: FrontierPoint) -> tuple[Cell, ...]:
-    c = place.configuration
-    rate = c.get("learning_rate")
-    return (c["method"], c.get("adapter"), int(c["trained_parameters"]), None if rate is None else float(rate))
-
-
-def _seeds(points: Points, view: View, model: str) -> dict[tuple[Cell, ...], tuple[float, ...]]:
-    """The accuracies of all seeds, by method, adapter, size and rate."""
+def _seeds(points: Points) -> dict[str, tuple[float, ...]]:
+    """The accuracies of all seeds, by cell."""
     keep = attempt(lambda: reported_rows(points))
     if isinstance(keep, Absent):
         return {}
-    frame = points.frame[keep]
-    frame = frame[(frame["model"].fillna("") == model) & (frame["trained_parameters"] > 0)]
-    for column, value in (("task", view.task), ("storage_dtype", view.storage_dtype)):
-        frame = frame if value is None else frame[(frame[column] == value).fillna(False)]
-    shown = frame["demonstrations"].fillna(UNSEEN)
-    frame = frame[(shown == UNSEEN) | (shown == (view.demonstrations or UNSEEN))]
-    found: dict[tuple[Cell, ...], list[float]] = {}
-    named = ("method", "adapter", "trained_parameters", "learning_rate")
-    for *key, accuracy in zip(*(frame[n] for n in named), frame["accuracy"], strict=True):
-        method, adapter, size, rate = (None if pd.isna(k) else k for k in key)
-        place = (str(method), adapter, int(size or 0), None if rate is None else float(rate))
-        found.setdefault(place, []).append(float(accuracy))
-    return {key: tuple(values) for key, values in found.items()}
+    found = points.frame[keep].groupby("cell")["accuracy"]
+    return {str(cell): tuple(float(a) for a in accuracies) for cell, accuracies in found}
 
 
 def levels_of(points: Points, view: View, model: str) -> list[Level]:
@@ -232,14 +213,14 @@ def levels_of(points: Points, view: View, model: str) -> list[Level]:
     return levels
 
 
-def _fits(view: View, model: str) -> tuple[list[tuple[str, Line]], list[Curve], Evidence | None]:
+def _fits(view: View, model: str) -> tuple[list[tuple[str, Line]], list[CurveThreshold], Evidence | None]:
     if not isinstance(view.thresholds, ThresholdStudy):
         return [], [], None
     evidence = next((e for e in view.thresholds.evidence if (e.design.model or "") == model), None)
     if evidence is None:
         return [], [], None
-    curves = [c for c in view.thresholds.curves if (c.model or "") == model and c.answer]
-    return [(c.method, line(evidence, c)) for c in curves], curves, evidence
+    answers = [t for t in view.thresholds.thresholds if (t.model or "") == model and t.answer]
+    return [(t.curve, line(evidence, t)) for t in answers], answers, evidence
 
 
 def _asked(evidence: Evidence | None) -> list[Level]:
@@ -272,14 +253,16 @@ def _draw_arm(
     moved(axes, drawn, right=beside)
 
 
-def _draw_line(axes: "Axes", method: str, fitted: Line) -> None:
-    colour, _, style = method_style(method)
-    axes.plot(fitted.sizes, fitted.accuracies, color=colour, ls=style, lw=1.3)
+def _draw_line(axes: "Axes", label: str, fitted: Line, told_by: str | None) -> None:
+    """Draws the line of a curve; `told_by` are the dashes that tell it from others of its method."""
+    colour, _, style = method_style(label)
+    name = None if told_by is None else label
+    axes.plot(fitted.sizes, fitted.accuracies, color=colour, ls=told_by or style, lw=1.3, label=name)
     if fitted.low is not None and fitted.high is not None:
         axes.fill_between(fitted.sizes, fitted.low, fitted.high, color=colour, alpha=0.15, lw=0)
 
 
-def _draw_threshold(axes: "Axes", curve: Curve, evidence: Evidence | None) -> None:
+def _draw_threshold(axes: "Axes", curve: CurveThreshold, evidence: Evidence | None) -> None:
     """Draws the threshold with its interval on the line of the target."""
     if evidence is None or curve.threshold.estimate is None:
         return
@@ -290,7 +273,7 @@ def _draw_threshold(axes: "Axes", curve: Curve, evidence: Evidence | None) -> No
     axes.plot([curve.threshold.estimate], [y], marker=marker, ms=8, mfc="none", mec=colour, mew=1.4, ls="")
 
 
-def _captions(levels: Sequence[Level], curves: Sequence[Curve], evidence: Evidence | None) -> list[str]:
+def _captions(levels: Sequence[Level], curves: Sequence[CurveThreshold], evidence: Evidence | None) -> list[str]:
     texts = []
     if levels:
         texts.append("Lines across: " + joined([f"{x.name} {100 * x.accuracy:.1f} %" for x in levels]) + ".")
@@ -298,10 +281,10 @@ def _captions(levels: Sequence[Level], curves: Sequence[Curve], evidence: Eviden
         texts.append(f"The ceiling is {evidence.target.ceiling_from}.")
     if curves:
         texts.append(f"Open marks on the target line are thresholds; their bars: {curves[0].interval}.")
-        censored = [c.method for c in curves if c.threshold.censored != "none"]
+        censored = [c.curve for c in curves if c.threshold.censored != "none"]
         if censored:
             texts.append(f"No mark for {joined(censored)}: censored.")
-        flat = [c.method for c in curves if c.estimator != "hill"]
+        flat = [c.curve for c in curves if c.estimator != "hill"]
         if flat:
             texts.append(f"Monotone fits: {joined(flat)}.")
     return texts
@@ -309,8 +292,8 @@ def _captions(levels: Sequence[Level], curves: Sequence[Curve], evidence: Eviden
 
 def _words(places: Sequence[FrontierPoint], levels: Sequence[Level], scale: float) -> str:
     parts = []
-    for method in dict.fromkeys(str(p.configuration["method"]) for p in places):
-        own = [p for p in places if p.configuration["method"] == method]
+    for method in dict.fromkeys(str(p.known["method"]) for p in places):
+        own = [p for p in places if p.known["method"] == method]
         first, last = own[0], own[-1]
         text = f"{method} {100 * first.accuracy:.1f} % at {scale * first.size:,.0f}"
         if len(own) > 1:

@@ -10,7 +10,7 @@ from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import legend, log_axis, method_style, percent_axis
 from capacity_reports.sources import ordered
-from capacity_reports.views import Analysis, TaskConfigurations
+from capacity_reports.views import Analysis, TaskCells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +36,9 @@ _PLACES = (
 )
 _SAVINGS = (
     Column("model", "model"),
-    Column("test", "method"),
-    Column("anchor", "against"),
-    Column("size_ratio", "size at equal accuracy", "ratio"),
+    Column("test", "curve"),
+    Column("anchor", "over"),
+    Column("size_ratio", "Bjøntegaard's ratio", "ratio"),
     Column("low", "95 % low", "ratio"),
     Column("high", "95 % high", "ratio"),
     Column("accuracy_low", "from accuracy, %", "percent"),
@@ -68,7 +68,7 @@ def frontier_section(analysis: Analysis) -> Section:
             reasons.append(found.reason)
             continue
         task = str(found.task) if len(analysis.parameters) > 1 else ""
-        for model in dict.fromkeys(str(p.configuration.get("model", "")) for p in found.places):
+        for model in dict.fromkeys(str(p.known.get("model", "")) for p in found.places):
             if len({p.size for p in _on(found, model)}) > 1:
                 blocks.append(_frontier(found, model, task))
             else:
@@ -78,24 +78,24 @@ def frontier_section(analysis: Analysis) -> Section:
         elif found.saved:
             blocks.append(_savings(found, found.saved, task))
         else:
-            blocks.append(Text(("Savings at equal accuracy: there is one arm only.",)))
+            blocks.append(Text(("Savings at equal accuracy: there is one curve only.",)))
         blocks.append(Text((f"Members and savings: {found.found.method}.",)))
     if not blocks:
         return Section("frontier", "Frontier and savings", (), "; ".join(dict.fromkeys(reasons)))
     return Section("frontier", "Frontier and savings", tuple(blocks))
 
 
-def _on(found: TaskConfigurations, model: str) -> list[FrontierPoint]:
-    return [p for p in found.places if str(p.configuration.get("model", "")) == model]
+def _on(found: TaskCells, model: str) -> list[FrontierPoint]:
+    return [p for p in found.places if str(p.known.get("model", "")) == model]
 
 
-def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
+def _frontier(found: TaskCells, model: str, task: str) -> Figure:
     places = _on(found, model)
 
     def draw(axes: "Axes") -> None:
-        for method in ordered([str(p.configuration["method"]) for p in places]):
+        for method in ordered([str(p.known["method"]) for p in places]):
             colour, marker, _ = method_style(method)
-            own = [p for p in places if p.configuration["method"] == method]
+            own = [p for p in places if p.known["method"] == method]
             for on in sorted({p.on_frontier for p in own}, reverse=True):
                 some = [p for p in own if p.on_frontier == on]
                 axes.plot(
@@ -107,15 +107,15 @@ def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
                     mfc=colour if on else "none",
                     label=method if on else f"{method}, dominated",
                 )
-            for shown in dict.fromkeys(p.configuration.get("demonstrations") for p in own):
-                best = [p for p in own if p.on_frontier and p.configuration.get("demonstrations") == shown]
+            for shown in dict.fromkeys(p.known.get("demonstrations") for p in own):
+                best = [p for p in own if p.on_frontier and p.known.get("demonstrations") == shown]
                 axes.step([p.size for p in best], [p.accuracy for p in best], where="post", color=colour, lw=1)
         log_axis(axes, "x", f"update, {found.unit}")
         percent_axis(axes)
         legend(axes, 2)
 
     on = [p for p in places if p.on_frontier]
-    words = "; ".join(f"{p.configuration['method']} {p.size:,.0f} {found.unit} {100 * p.accuracy:.1f} %" for p in on)
+    words = "; ".join(f"{p.known['method']} {p.size:,.0f} {found.unit} {100 * p.accuracy:.1f} %" for p in on)
     where = ", ".join(x for x in (model, task) if x)
     name = slug("frontier", task, model)
     return Figure(
@@ -125,12 +125,22 @@ def _frontier(found: TaskConfigurations, model: str, task: str) -> Figure:
         f"base is free. Intervals: {labels(p.estimate for p in places)}. Member: share of replicates on the frontier.",
         f"Frontier of accuracy over {found.unit}{f' on {where}' if where else ''}: "
         f"{words or 'no update beats the base'}.",
-        Table(name, "Configurations and their place", _PLACES, tuple(_place(p) for p in places)),
+        _places(name, places),
         draw,
     )
 
 
-def _place(p: FrontierPoint) -> tuple[Cell, ...]:
+def _places(name: str, places: Sequence[FrontierPoint]) -> Table:
+    """The table of all cells with their place, and a column for each further field in which they differ."""
+    usual = {column.key for column in _PLACES}
+    further = dict.fromkeys(field for p in places for field in p.known if field not in usual)
+    varying = [field for field in further if len({p.known.get(field) for p in places}) > 1]
+    first = next(i for i, column in enumerate(_PLACES) if column.key == "trained_parameters")
+    columns = (*_PLACES[:first], *(Column(field, field) for field in varying), *_PLACES[first:])
+    return Table(name, "Configurations and their place", columns, tuple(_place(p, columns) for p in places))
+
+
+def _place(p: FrontierPoint, columns: Sequence[Column]) -> tuple[Cell, ...]:
     measured: dict[str, Cell] = {
         "size": p.size,
         "accuracy": p.accuracy,
@@ -140,25 +150,22 @@ def _place(p: FrontierPoint) -> tuple[Cell, ...]:
         "membership": p.membership,
         "seeds": p.seeds,
     }
-    return tuple(measured[c.key] if c.key in measured else p.configuration.get(c.key) for c in _PLACES)
+    return tuple(measured[c.key] if c.key in measured else p.known.get(c.key) for c in columns)
 
 
-def _savings(found: TaskConfigurations, saved: Sequence[Saving], task: str) -> Table:
-    """The table of savings: of every two arms the one that needs less, over the other."""
-    seen: set[tuple[str, str, str]] = set()
-    rows = []
-    for s in sorted(saved, key=lambda s: (s.model, s.size_ratio is None, s.size_ratio or 0.0)):
-        if (s.model, s.anchor, s.test) in seen:
-            continue
-        seen.add((s.model, s.test, s.anchor))
-        rows.append((s.model, s.test, s.anchor, s.size_ratio, s.low, s.high, s.accuracy_low, s.accuracy_high, s.remark))
+def _savings(found: TaskCells, saved: Sequence[Saving], task: str) -> Table:
+    """The table of savings, sft : grpo."""
+    rows = tuple(
+        (s.model, s.test, s.anchor, s.size_ratio, s.low, s.high, s.accuracy_low, s.accuracy_high, s.remark)
+        for s in saved
+    )
     return Table(
         slug("savings", task),
         f"Size at equal accuracy, {found.unit}{f', {task}' if task else ''}",
         _SAVINGS,
-        tuple(rows),
-        "Bjøntegaard's delta on monotone curves, averaged over the accuracies that both reach; below 1× "
-        "the first needs less.",
+        rows,
+        "Bjøntegaard's delta on monotone curves: the ratio of sizes averaged over the accuracies that both reach. It "
+        "is another quantity than the ratio of thresholds, which is at one target. Below 1× the first needs less.",
     )
 
 
@@ -185,12 +192,12 @@ def _alike(places: Sequence[FrontierPoint], factor: str) -> list[tuple[str, list
     free = {factor, "learning_rate", *(("trained_parameters",) if factor == "rank" else ())}
     groups: dict[tuple[tuple[str, str | int | float], ...], list[FrontierPoint]] = {}
     for p in places:
-        key = tuple(sorted((k, v) for k, v in p.configuration.items() if k not in free))
-        if factor in p.configuration:
+        key = tuple(sorted((k, v) for k, v in p.known.items() if k not in free))
+        if factor in p.known:
             groups.setdefault(key, []).append(p)
     found = []
     for key, members in groups.items():
-        if len({p.configuration[factor] for p in members}) > 1:
+        if len({p.known[factor] for p in members}) > 1:
             shown = [
                 f"{k.replace('_', ' ')} {v}" for k, v in key if k not in ("model", "method", "demonstrations", "task")
             ]
@@ -199,15 +206,15 @@ def _alike(places: Sequence[FrontierPoint], factor: str) -> list[tuple[str, list
 
 
 def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: str) -> Figure:
-    levels = list(dict.fromkeys(str(p.configuration[factor]) for _, members in sets for p in members))
+    levels = list(dict.fromkeys(str(p.known[factor]) for _, members in sets for p in members))
     if factor == "rank":
         levels.sort(key=int)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            p.configuration.get("model"),
-            p.configuration["method"],
+            p.known.get("model"),
+            p.known["method"],
             same,
-            str(p.configuration[factor]),
+            str(p.known[factor]),
             p.accuracy,
             p.low,
             p.high,
@@ -219,9 +226,9 @@ def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: 
 
     def draw(axes: "Axes") -> None:
         for _, members in sets:
-            own = sorted(members, key=lambda p: levels.index(str(p.configuration[factor])))
-            colour, marker, style = method_style(str(own[0].configuration["method"]))
-            x = [levels.index(str(p.configuration[factor])) for p in own]
+            own = sorted(members, key=lambda p: levels.index(str(p.known[factor])))
+            colour, marker, style = method_style(str(own[0].known["method"]))
+            x = [levels.index(str(p.known[factor])) for p in own]
             axes.plot(
                 x,
                 [p.accuracy for p in own],
@@ -229,7 +236,7 @@ def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: 
                 marker=marker,
                 ls=style,
                 lw=1,
-                label=str(own[0].configuration["method"]),
+                label=str(own[0].known["method"]),
             )
             for place, p in zip(x, own, strict=True):
                 if p.low is not None and p.high is not None:
@@ -254,12 +261,10 @@ def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: 
 def _grids(places: Sequence[FrontierPoint], task: str) -> list[Block]:
     """The heat maps of accuracy over u × groups, one a model and method, where both vary."""
     found: list[Block] = []
-    tiny = [p for p in places if {"u", "groups"} <= set(p.configuration)]
-    for model, method in dict.fromkeys(
-        (str(p.configuration.get("model", "")), str(p.configuration["method"])) for p in tiny
-    ):
-        own = [p for p in tiny if (str(p.configuration.get("model", "")), p.configuration["method"]) == (model, method)]
-        cells = {(int(p.configuration["u"]), int(p.configuration["groups"])): p for p in own}
+    tiny = [p for p in places if {"u", "groups"} <= set(p.known)]
+    for model, method in dict.fromkeys((str(p.known.get("model", "")), str(p.known["method"])) for p in tiny):
+        own = [p for p in tiny if (str(p.known.get("model", "")), p.known["method"]) == (model, method)]
+        cells = {(int(p.known["u"]), int(p.known["groups"])): p for p in own}
         us, groups = {u for u, _ in cells}, {g for _, g in cells}
         if len(cells) < len(own) or min(len(us), len(groups)) < 2 or len(cells) <= max(len(us), len(groups)):
             continue  # cells that share hardly a row or a column are no grid
@@ -292,7 +297,7 @@ def _heat(cells: dict[tuple[int, int], FrontierPoint], name: str, title: str) ->
         axes.set_ylabel("u")
 
     rows = tuple(
-        (u, g, int(p.configuration["trained_parameters"]), p.accuracy, p.low, p.high, p.seeds)
+        (u, g, int(p.known["trained_parameters"]), p.accuracy, p.low, p.high, p.seeds)
         for (u, g), p in sorted(cells.items())
     )
     columns = (

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capacity_analysis.bits.frontier import FrontierPoint
+from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Column, Figure, Table, slug
 from capacity_reports.figures import dashes, legend, levels, log_axis, percent_axis
-from capacity_reports.views import UNSEEN, TaskConfigurations
+from capacity_reports.views import TaskCells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,19 +24,19 @@ _COLUMNS = (
 )
 
 
-def demonstrations_figures(found: TaskConfigurations, task: str) -> list[Figure]:
+def demonstrations_figures(found: TaskCells, task: str) -> list[Figure]:
     """A figure for each model, method and dtype that was trained on several styles; `task` is named if it tells."""
     arms: dict[tuple[str, ...], list[FrontierPoint]] = {}
     for place in found.places:
         if _style(place) != UNSEEN:
             names = ("model", "method", "storage_dtype")
-            arms.setdefault((task, *(str(place.configuration.get(name, "")) for name in names)), []).append(place)
+            arms.setdefault((task, *(str(place.known.get(name, "")) for name in names)), []).append(place)
     several = [(arm, places) for arm, places in arms.items() if len(set(map(_style, places))) > 1]
     return [_figure(arm, sorted(places, key=lambda p: (_style(p), p.size))) for arm, places in several]
 
 
 def _style(place: FrontierPoint) -> str:
-    return str(place.configuration.get("demonstrations", UNSEEN))
+    return str(place.known.get("demonstrations", UNSEEN))
 
 
 def _figure(arm: Sequence[str], places: Sequence[FrontierPoint]) -> Figure:
@@ -60,8 +61,8 @@ def _figure(arm: Sequence[str], places: Sequence[FrontierPoint]) -> Figure:
     rows = tuple(
         (
             _style(p),
-            p.configuration["trained_parameters"],
-            p.configuration.get("learning_rate"),
+            p.known["trained_parameters"],
+            p.known.get("learning_rate"),
             p.accuracy,
             p.low,
             p.high,

@@ -1,4 +1,4 @@
-"""What is drawn through the accuracies of an arm: the curve that answers for it, as `capacity threshold` fits it."""
+"""What is drawn through the accuracies of a curve: the fit that answers for it, as `capacity threshold` has it."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from capacity_analysis.statistics.monotone import isotonic
-from capacity_analysis.thresholds.evidence import Curve, Evidence
+from capacity_analysis.thresholds.evidence import Evidence
+from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_analysis.types import Array
 
 
@@ -21,21 +22,21 @@ class Line:
     high: Array | None
 
 
-def line(evidence: Evidence, curve: Curve, points: int = 60) -> Line:
-    """The line of one arm: its Hill curve where that answers, else its isotonic fit.
+def line(evidence: Evidence, found: CurveThreshold, points: int = 60) -> Line:
+    """The line of one curve: its Hill curve where that answers, else its isotonic fit.
 
     Args:
         evidence: the evidence for the curve's model.
-        curve: the estimate that answers for the arm.
+        found: the threshold that answers for the curve.
         points: the number of points of a smooth line.
     """
-    place = next(i for i, arm in enumerate(evidence.arms) if arm.method == curve.method)
-    arm, spread = evidence.arms[place], evidence.spreads[place]
-    if curve.estimator != "hill":
+    place = next(i for i, curve in enumerate(evidence.curves) if curve.label == found.curve)
+    tested, spread = evidence.curves[place].sizes, evidence.spreads[place]
+    if found.estimator != "hill":
         weights = 1 / spread.variance[0] if spread.known else None
-        return Line("monotone", arm.sizes, isotonic(spread.mean[0], weights), None, None)
+        return Line("monotone", tested, isotonic(spread.mean[0], weights), None, None)
     fit = evidence.fit(place)
-    sizes = np.geomspace(arm.sizes[0], arm.sizes[-1], points)
+    sizes = np.geomspace(tested[0], tested[-1], points)
     middle = fit.curve.accuracy(sizes)
     quantile = float(stdtrit(spread.df[0], 0.975) if np.isfinite(spread.df[0]) else ndtri(0.975))
     half = quantile * fit.standard_errors(sizes)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = (
-    Column("arm", "arm"),
+    Column("tuning", "tuning"),
     Column("method", "method"),
     Column("trained_parameters", "trained parameters", "count"),
     Column("rate", "rate", "number"),
@@ -35,7 +35,7 @@ def rates_section(analysis: Analysis) -> Section:
     remarks = edge_remarks(trials)
     flattery = [t.flattery for t in trials if t.flattery is not None]
     lines = [
-        f"{len(trials)} arms were tuned on validation items; results are of other seeds on test items.",
+        f"{len(trials)} tunings were made on validation items; results are of other seeds on test items.",
         f"At the edge of the rates tried: {len(remarks)}."
         if remarks
         else "Every best rate lies inside the rates tried.",
@@ -49,20 +49,15 @@ def rates_section(analysis: Analysis) -> Section:
     blocks: list[Block] = [Text(tuple(lines))]
     if remarks:
         blocks.append(Text(tuple(remarks), bullets=True))
-    for model, method in dict.fromkeys((_model(t), t.method) for t in trials):
-        own = [t for t in trials if (_model(t), t.method) == (model, method)]
+    for model, method in dict.fromkeys((t.model or "", t.method) for t in trials):
+        own = [t for t in trials if (t.model or "", t.method) == (model, method)]
         blocks.append(_figure(model, method, sorted(own, key=lambda t: t.trained_parameters)))
     return Section("rates", title, tuple(blocks))
 
 
-def _model(trial: RateTrials) -> str:
-    """The model of an arm: the words of the arm's name before its method."""
-    return trial.arm.split(f" {trial.method} ")[0] if f" {trial.method} " in trial.arm else ""
-
-
 def _figure(model: str, method: str, trials: Sequence[RateTrials]) -> Figure:
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (t.arm, t.method, t.trained_parameters, rate, accuracy, runs, _mark(t, rate))
+        (t.name, t.method, t.trained_parameters, rate, accuracy, runs, _mark(t, rate))
         for t in trials
         for rate, accuracy, runs in zip(t.rates, t.accuracies, t.runs, strict=True)
     )

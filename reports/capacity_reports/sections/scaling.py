@@ -10,7 +10,8 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.published import CITATION, Crossing, first_crossings, read_raw, reference_points
 from capacity_analysis.scaling.curves import ScalingResult, scaling_report
 from capacity_analysis.scaling.fit import Prediction, ScalingFit
-from capacity_analysis.thresholds.answers import ThresholdStudy, scaling_curves
+from capacity_analysis.thresholds.answers import ThresholdStudy, thresholds_on_models
+from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
 from capacity_reports.sources import attempt
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PUBLISHED_TASK = "gsm8k"
 _COLUMNS = (
     Column("kind", "what"),
-    Column("method", "method"),
+    Column("method", "curve"),
     Column("model", "model"),
     Column("model_parameters", "model parameters", "count"),
     Column("estimate", "estimate", "count"),
@@ -46,7 +47,7 @@ def scaling_section(analysis: Analysis, *, published: bool) -> Section:
             reasons.append("it needs thresholds on at least two models")
             continue
         blocks.append(_figure(view, study, drawn, _published(study) if published else ()))
-        lines = [f"{r.method}: {_slope(r)}" for r in drawn]
+        lines = [f"{r.curve}: {_slope(r)}" for r in drawn]
         lines += list(dict.fromkeys(remark for r in drawn for remark in r.remarks))
         blocks.append(Text(tuple(lines), bullets=True))
     title = "Threshold against model size"
@@ -62,7 +63,7 @@ def scaling_section(analysis: Analysis, *, published: bool) -> Section:
 
 
 def _results(study: ThresholdStudy) -> tuple[ScalingResult, ...]:
-    return scaling_report(scaling_curves(study))
+    return scaling_report(thresholds_on_models(study))
 
 
 def _slope(result: ScalingResult) -> str:
@@ -125,14 +126,14 @@ def _figure(
         log_axis(axes, "y", f"threshold, {study.unit}")
         legend(axes, 2)
 
-    df = [f"{r.method} {r.fit.df}" for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is not None]
+    df = [f"{r.curve} {r.fit.df}" for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is not None]
     known = [r for r in rows if r[0] == "measured"]
     words = "; ".join(f"{r[1]} on {r[2]}: {_words(r)}" for r in known)
     caption = (
-        f"Thresholds at {target}. Bars: {study.curves[0].interval}; arrows: open ends. Bands: 95 % prediction of a "
+        f"Thresholds at {target}. Bars: {study.thresholds[0].interval}; arrows: open ends. Bands: 95 % prediction of a "
         "new model, hatched beyond one doubling, where they are extrapolations to be doubted."
     )
-    ranges = [r.method for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is None]
+    ranges = [r.curve for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is None]
     if ranges:
         caption += (
             f" For {joined(ranges)} the band is the range of all lines through the intervals, without a probability."
@@ -164,19 +165,24 @@ def _words(row: tuple[Cell, ...]) -> str:
     return " and ".join(e for e in ends if e) or "unknown"
 
 
-def _estimate(study: ThresholdStudy, model: str, method: str) -> float | None:
-    curve = next((c for c in study.curves if c.answer and (c.model or "") == model and c.method == method), None)
-    return None if curve is None else curve.threshold.estimate
+def _estimate(study: ThresholdStudy, model: str, curve: str) -> float | None:
+    found = _answer(study, model, curve)
+    return None if found is None else found.threshold.estimate
+
+
+def _answer(study: ThresholdStudy, model: str, curve: str) -> CurveThreshold | None:
+    """The threshold to believe of a curve of a model."""
+    return next((t for t in study.thresholds if t.answer and (t.model or "") == model and t.curve == curve), None)
 
 
 def _measured(study: ThresholdStudy, results: Sequence[ScalingResult]) -> list[tuple[Cell, ...]]:
     return [
         (
             "measured",
-            r.method,
+            r.curve,
             t.model,
             t.model_parameters,
-            _estimate(study, t.model, r.method),
+            _estimate(study, t.model, r.curve),
             t.low or None,
             t.high if np.isfinite(t.high) else None,
             "",
@@ -190,7 +196,7 @@ def _predicted(results: Sequence[ScalingResult]) -> list[tuple[Cell, ...]]:
     return [
         (
             "predicted",
-            r.method,
+            r.curve,
             family or None,
             p.model_parameters,
             _finite(p.estimate),
@@ -208,14 +214,15 @@ def _finite(value: float | None) -> float | None:
 
 
 def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
-    colour, marker, style = method_style(result.method)
-    place = list(dict.fromkeys(c.method for c in study.curves)).index(result.method)
+    colour, marker, style = method_style(result.curve)
+    place = list(dict.fromkeys(t.curve for t in study.thresholds)).index(result.curve)
     shift = 1.06 ** (place - 1)  # side by side at equal model sizes
     for t in result.thresholds:
         x = t.model_parameters * shift
-        estimate = _estimate(study, t.model, result.method)
-        curve = next(c for c in study.curves if c.answer and (c.model or "") == t.model and c.method == result.method)
-        low, high = t.low or curve.sizes[0], t.high if np.isfinite(t.high) else curve.sizes[-1]
+        estimate = _estimate(study, t.model, result.curve)
+        found = _answer(study, t.model, result.curve)
+        assert found is not None
+        low, high = t.low or found.sizes[0], t.high if np.isfinite(t.high) else found.sizes[-1]
         axes.plot([x, x], [low, high], color=colour, lw=1.2)
         if t.low == 0:
             moved(axes, axes.plot([x], [low], marker="v", ms=5, color=colour, ls="", clip_on=False), up=-7)
@@ -223,7 +230,7 @@ def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
             moved(axes, axes.plot([x], [high], marker="^", ms=5, color=colour, ls="", clip_on=False), up=7)
         middle = estimate or (low * high) ** 0.5
         axes.plot(
-            [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.method
+            [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.curve
         )
     fit = result.fit
     if not isinstance(fit, ScalingFit):

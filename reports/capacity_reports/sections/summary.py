@@ -22,14 +22,14 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
     found: list[str] = []
     said: set[str] = set()
     for view, study in analysis.thresholds:
-        if all(curve.seeds == 1 for curve in study.curves):
+        if all(found.seeds == 1 for found in study.thresholds):
             continue
         asked = _asked(study.question.target, study.question.gain)
-        label = f"; {study.curves[0].interval}"  # once is enough
+        label = f"; {study.thresholds[0].interval}"  # once is enough
         where = f"{view.label}: " if view.label else ""
-        for ratio, sentence in zip((r for r in study.ratios if r.answer), study.sentences(), strict=True):
+        for ratio, sentence in zip(study.headlines, study.sentences(), strict=True):
             # Methods without demonstrations stand in several views.
-            if not _see_demonstrations(ratio.numerator, ratio.denominator):
+            if not _see_demonstrations(*(label.partition(" ")[0] for label in (ratio.numerator, ratio.denominator))):
                 if sentence in said:
                     continue
                 said.add(sentence)

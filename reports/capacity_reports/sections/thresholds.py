@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.thresholds.answers import ThresholdStudy
-from capacity_analysis.thresholds.evidence import Curve
 from capacity_analysis.thresholds.null_calibration import NullCalibration
-from capacity_analysis.thresholds.ratios import Ratio
+from capacity_analysis.thresholds.ratios import WORDS, Ratio, in_words
+from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, dashes, joined, legend, log_axis, method_style, numbers
 from capacity_reports.views import Analysis, View
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CURVES = (
     Column("model", "model"),
+    Column("curve", "curve"),
     Column("method", "method"),
     Column("estimator", "estimator"),
     Column("estimate", "threshold", "count"),
@@ -32,7 +33,7 @@ _CURVES = (
 )
 _RATIOS = (
     Column("model", "model"),
-    Column("numerator", "method"),
+    Column("numerator", "curve"),
     Column("denominator", "over"),
     Column("estimator", "estimator"),
     Column("estimate", "ratio", "ratio"),
@@ -40,9 +41,13 @@ _RATIOS = (
     Column("high", "95 % high", "ratio", "∞"),
     Column("censored", "censored"),
     Column("parallel_p", "parallel, p", "p", "not tested"),
+    Column("other_estimator", "other estimator", "text", "none"),
+    Column("other_estimate", "its ratio", "ratio"),
+    Column("other_low", "its 95 % low", "ratio", "0"),
+    Column("other_high", "its 95 % high", "ratio", "∞"),
 )
 _AGAINST = (
-    Column("numerator", "method"),
+    Column("numerator", "curve"),
     Column("denominator", "over"),
     Column("target", "target, %", "percent"),
     Column("estimate", "ratio", "ratio"),
@@ -51,7 +56,7 @@ _AGAINST = (
 )
 _NULL = (
     Column("model", "model"),
-    Column("numerator", "method"),
+    Column("numerator", "curve"),
     Column("denominator", "over"),
     Column("naive_above_10", "naive ratio beyond 10×, %", "percent"),
     Column("naive_above_100", "beyond 100×, %", "percent"),
@@ -92,9 +97,9 @@ def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
                 f"{100 * e.target.ceiling:.1f} % ({e.target.ceiling_from})"
             )
         targets.append(text + ".")
-    answers = [c for c in study.curves if c.answer]
-    others = [c for c in study.curves if not c.answer]
-    intervals = joined(list(dict.fromkeys(c.interval for c in study.curves)))
+    answers = [t for t in study.thresholds if t.answer]
+    others = [t for t in study.thresholds if not t.answer]
+    intervals = joined(list(dict.fromkeys(t.interval for t in study.thresholds)))
     head = (f"{view.label}.",) if view.label else ()
     where = f", {view.label}" if view.label else ""
     blocks: list[Block] = [
@@ -103,61 +108,70 @@ def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
             slug("thresholds", view.label),
             f"Smallest update that reaches the target, {study.unit}{where}",
             _CURVES,
-            tuple(_curve(c) for c in answers),
+            tuple(_threshold(t) for t in answers),
             f"Intervals: {intervals}.",
         ),
         Table(
             slug("thresholds-other", view.label),
             "The other estimator",
             _CURVES,
-            tuple(_curve(c) for c in others),
+            tuple(_threshold(t) for t in others),
             exported_only=True,
         ),
     ]
     if study.ratios:
-        rows = tuple(_ratio(r) for r in study.ratios if r.answer)
-        title = f"Ratios of thresholds at the target{where}"
-        blocks.append(Table(slug("ratios", view.label), title, _RATIOS, rows, f"Intervals: {intervals}."))
+        rows = tuple(_ratio(r, study.other(r)) for r in study.headlines)
+        note = (
+            "The ratio is the headline, by the estimator to believe; the other estimator stands beside it. "
+            f"Intervals: {intervals}."
+        )
+        blocks.append(
+            Table(slug("ratios", view.label), f"Ratios of thresholds at the target{where}", _RATIOS, rows, note)
+        )
     for evidence in study.evidence:
         model = evidence.design.model or ""
         own = [r for r in study.ratios if (r.model or "") == model and r.against_target]
         if own:
-            blocks.append(_against(view, model, own))
+            headlines = [r for r in study.headlines if (r.model or "") == model]
+            blocks.append(_against(view, model, own, headlines, evidence.target.accuracy))
     return blocks
 
 
-def _curve(curve: Curve) -> tuple[Cell, ...]:
-    t = curve.threshold
+def _threshold(found: CurveThreshold) -> tuple[Cell, ...]:
+    t = found.threshold
     return (
-        curve.model,
-        curve.method,
-        curve.estimator,
+        found.model,
+        found.curve,
+        found.method,
+        found.estimator,
         t.estimate,
         t.low,
         t.high,
         t.censored,
-        bound(curve),
-        curve.first_crossing,
-        curve.stays_above,
-        curve.fit_p,
+        bound(found),
+        found.first_crossing,
+        found.stays_above,
+        found.fit_p,
         t.fraction_not_reached,
-        curve.seeds,
+        found.seeds,
     )
 
 
-def bound(curve: Curve) -> str:
+def bound(found: CurveThreshold) -> str:
     """What is known of a threshold, in words."""
-    t = curve.threshold
+    t = found.threshold
     if t.censored == "right":
-        return f"above {curve.sizes[-1]:,.0f}, not reached in the tested range"
+        return f"above {found.sizes[-1]:,.0f}, not reached in the tested range"
     if t.censored == "left":
-        return f"at most {curve.sizes[0]:,.0f}, reached at the smallest size"
+        return f"at most {found.sizes[0]:,.0f}, reached at the smallest size"
     if t.low is None and t.high is None:
         return "no interval"
     return "between tested sizes"
 
 
-def _ratio(ratio: Ratio) -> tuple[Cell, ...]:
+def _ratio(ratio: Ratio, other: Ratio | None) -> tuple[Cell, ...]:
+    parallel = next((r.parallel_p for r in (ratio, other) if r is not None and r.parallel_p is not None), None)
+    beside = (None,) * 4 if other is None else (other.estimator, other.estimate, other.low, other.high)
     return (
         ratio.model,
         ratio.numerator,
@@ -167,22 +181,22 @@ def _ratio(ratio: Ratio) -> tuple[Cell, ...]:
         ratio.low,
         ratio.high,
         ratio.censored,
-        ratio.parallel_p,
+        parallel,
+        *beside,
     )
 
 
-def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
-    """The figure of the ratio at each target, one line a pair."""
+def _against(view: View, model: str, ratios: Sequence[Ratio], headlines: Sequence[Ratio], target: float) -> Figure:
+    """The figure of the ratio at each target by the Hill curves, one line a pair, with the headlines as marks."""
     rows = tuple(
         (r.numerator, r.denominator, a.target, a.estimate, a.low, a.high) for r in ratios for a in r.against_target
     )
     known = [r for r in rows if r[3] is not None]
+    marked = [r for r in headlines if r.estimate is not None]
 
     def draw(axes: "Axes") -> None:
-        floor, roof = 0.1, 1000.0
-        if known:
-            floor = min(floor, 0.5 * min(float(r[3] or 1) for r in known))
-            roof = max(roof, 2 * max(float(r[3] or 1) for r in known))
+        shown = [float(r[3] or 1) for r in known] + [r.estimate or 1 for r in marked]
+        floor, roof = min([0.1, *(0.5 * x for x in shown)]), max([1000.0, *(2 * x for x in shown)])
         for place, r in enumerate(ratios):
             colour, marker, _ = method_style(r.denominator)
             drawn = [a for a in r.against_target if a.estimate is not None]
@@ -192,6 +206,11 @@ def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
             low = [max(a.low or floor, floor) for a in drawn]
             high = [min(a.high or roof, roof) for a in drawn]
             axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+        for r in marked:
+            colour, _, _ = method_style(r.denominator)
+            ends = [max(r.low or floor, floor), min(r.high or roof, roof)]
+            axes.plot([100 * target] * 2, ends, color=colour, lw=1.2)
+            axes.plot([100 * target], [r.estimate or 1], ls="", marker="D", ms=7, mfc="none", mec=colour, mew=1.4)
         for value in (1, 10):
             axes.axhline(value, color=FAINT, ls="--", lw=1)
         axes.set_ylim(floor, roof)
@@ -204,15 +223,18 @@ def _against(view: View, model: str, ratios: Sequence[Ratio]) -> Figure:
     words = "; ".join(
         f"{n} : {d} {e:.3g} at {100 * t:.1f} %" for n, d, t, e, _, _ in known if e is not None and t is not None
     )
+    said = "; ".join(f"{r.numerator} : {r.denominator} {in_words(r)} by {WORDS[r.estimator]}" for r in marked)
+    headline = f"Diamonds: the headline at {100 * target:.1f} %, {said}. " if said else ""
     return Figure(
         slug("ratio-against-target", view.label, model),
-        f"Ratio against target{f', {where}' if where else ''}",
-        "Ratio of threshold sizes by the Hill curves at shares .1 to .9 of the gain. Its 95 % bands are for what the "
-        "intervals of the thresholds are for. Dashed lines are 1× and "
-        f"10×. Where the curves are not parallel no single ratio exists. {unknown} ratios are censored and not drawn.",
-        f"Ratio of thresholds against the target accuracy{f' on {where}' if where else ''}: "
+        f"Ratio against target by Hill curves{f', {where}' if where else ''}",
+        f"{headline}Lines: the ratio of threshold sizes by Hill curves at shares .1 to .9 of the gain. Their 95 % "
+        "bands are for what the intervals of the thresholds are for; dashed lines are 1× and 10×. Where the monotone "
+        "estimator is the headline, a Hill curve does not fit, and its line may lie elsewhere. Where the curves are "
+        f"not parallel no single ratio exists. {unknown} ratios are censored and not drawn.",
+        f"Ratio of thresholds against the target accuracy by Hill curves{f' on {where}' if where else ''}: "
         f"{words or 'all are censored'}.",
-        Table(slug("ratio-against-target", view.label, model), "Ratio at each target", _AGAINST, rows),
+        Table(slug("ratio-against-target", view.label, model), "Ratio at each target by Hill curves", _AGAINST, rows),
         draw,
     )
 

@@ -1,0 +1,196 @@
+"""The cells of a points table with their accuracies: what is stored, how large it is, how accurate it is.
+
+Replicates of all accuracies at once carry the uncertainty to whatever is computed from them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from capacity.errors import DataError, SpecError
+from capacity.runs.cell import differing
+from capacity_analysis.data.cell_results import accuracy_of
+from capacity_analysis.data.recipes import recipes, said, short
+from capacity_analysis.data.select import ITEMS, of_one_question
+from capacity_analysis.data.table import Points
+from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.estimate import Estimate, Over
+from capacity_analysis.types import Array, Items, Unit
+
+# What is shown of every cell; a field is shown too where cells differ in it.
+SHOWN = (
+    "model", "method", "demonstrations", "adapter", "storage_dtype", "sharing", "u", "groups", "rank",
+    "trained_parameters", "learning_rate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeasuredCells:
+    """The cells of one task and protocol, N of them, the base of each model first.
+
+    Attributes:
+        points: the reported rows, of which they are the cells.
+        names: of each cell in `points.frame["cell"]`.
+        shown: what is known of each: the fields of `SHOWN`, and those in which cells differ, by their short names.
+        sizes: N, in `unit`, mean over seeds; 0 for the base.
+        accuracies: N, mean over seeds.
+        estimates: N, the accuracy of each by its own runs; replicates pool the spread of all of them.
+        seeds: N, runs behind each.
+        errors: N, standard error of each accuracy for fresh seeds; NaN where nothing is known of it.
+        item_outcomes: N × items, mean over seeds, or None.
+        dispersion: variance between seeds over the binomial variance, pooled over all cells; None if no cell has two
+            seeds, or all seeds agree exactly: then the binomial variance stands for it.
+        df: degrees of freedom behind it.
+        unit: of `sizes`.
+    """
+
+    points: Points
+    names: tuple[str, ...]
+    shown: tuple[dict[str, str | int | float], ...]
+    sizes: Array
+    accuracies: Array
+    estimates: tuple[Estimate, ...]
+    seeds: Array
+    errors: Array
+    item_outcomes: Array | None
+    dispersion: float | None
+    df: int
+    unit: Unit
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Which cells are of trained updates, N."""
+        return np.array([shown["method"] != "base" for shown in self.shown])
+
+    @property
+    def method(self) -> str:
+        """How replicates are made, in words."""
+        if np.isnan(self.errors).all():
+            return "no counts and no spread between seeds: no interval"
+        if self.dispersion is None and self.df:
+            return "binomial over items (all seeds agree exactly, so their spread cannot be estimated)"
+        if self.dispersion is None:
+            return "binomial over items (one seed: the spread between seeds is unknown)"
+        return f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
+
+    def over(self, items: Items) -> Over:
+        """What is drawn anew in the replicates."""
+        if self.dispersion is None and not self.df:
+            return "items"
+        return "seeds" if items == "these" else "seeds and items"
+
+    def replicates(self, count: int, rng: np.random.Generator, items: Items = "these") -> Array:
+        """Accuracies as other seeds could have given them, (count, N).
+
+        Normal with the pooled variance, which is itself uncertain: each replicate divides it by χ²/df, as Student's t
+        does. With `items` "population" one draw of item weights for all cells is added to it (Rubin 1981).
+
+        Raises:
+            DataError: nothing is known of the errors, or items are asked for that the source does not have.
+        """
+        if np.isnan(self.errors).any():
+            raise DataError(f"{self.points.source}: neither counts nor a second seed, so there are no intervals")
+        noise = rng.standard_normal((count, len(self.errors))) * self.errors
+        if self.dispersion is not None:
+            noise *= np.sqrt(self.df / rng.chisquare(self.df, (count, 1)))
+        if items == "these":
+            return np.asarray(self.accuracies + noise)
+        if self.item_outcomes is None:
+            raise DataError(
+                f"{self.points.source}: has no per-item outcomes, so nothing can be said of other items: use "
+                "--items these"
+            )
+        weights = rng.standard_exponential((count, self.item_outcomes.shape[1]))
+        weights /= weights.sum(1, keepdims=True)
+        return np.asarray(weights @ self.item_outcomes.T + noise)
+
+
+def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
+    """The cells of a points table.
+
+    Args:
+        points: rows of one task and protocol. Validation rows only choose among the learning rates of a tuning; the
+            base at other temperatures is left out.
+        unit: of sizes: bytes of the payload, or trained parameters. None: bytes if every trained row has them.
+
+    Raises:
+        SpecError: several tasks or protocols, sizes that are not known, no trained rows.
+    """
+    points = of_one_question(points)
+    points = of_one_question(points.where(reported_rows(points)), ITEMS)
+    frame = points.frame
+    if not (frame["trained_parameters"] > 0).any():
+        raise SpecError(f"{points.source}: no rows of a trained update, so there is no size to compare")
+    unit = _unit(frame, points.source, unit)
+    sizes = frame["update_bytes" if unit == "bytes" else "trained_parameters"].astype("Float64")
+    sizes = sizes.where(frame["method"] != "base", 0.0)
+    groups = list(frame.groupby("cell", sort=False).groups.items())
+    groups.sort(key=lambda group: frame.loc[group[1][0], "method"] != "base")
+    rows = [frame.loc[index] for _, index in groups]
+    estimates = tuple(accuracy_of(points, index) for _, index in groups)
+    errors, dispersion, df = _errors(rows)
+    outcomes = None
+    if points.outcomes is not None:
+        columns = ~np.isnan(points.outcomes).any(0)
+        if columns.any():
+            outcomes = np.array([points.outcomes[index][:, columns].mean(0) for _, index in groups])
+    return MeasuredCells(
+        points=points,
+        names=tuple(str(name) for name, _ in groups),
+        shown=_shown(points, [int(index[0]) for _, index in groups]),
+        sizes=np.array([float(sizes[index].mean()) for _, index in groups]),
+        accuracies=np.array([estimate.value for estimate in estimates]),
+        estimates=estimates,
+        seeds=np.array([float(len(found)) for found in rows]),
+        errors=errors,
+        item_outcomes=outcomes,
+        dispersion=dispersion,
+        df=df,
+        unit=unit,
+    )
+
+
+def _shown(points: Points, rows: list[int]) -> tuple[dict[str, str | int | float], ...]:
+    """What is known of the cells of some rows."""
+    known = [{short(points, name): value for name, value in recipes(points)[row].items()} for row in rows]
+    varying = differing([fields for fields in known if fields["method"] != "base"])
+    names = dict.fromkeys([*SHOWN, *(name for name in varying if name not in ("task", "protocol", "split"))])
+    return tuple({name: _value(fields[name]) for name in names if fields.get(name) is not None} for fields in known)
+
+
+def _value(value: object) -> str | int | float:
+    return value if isinstance(value, str | int | float) else said(value)
+
+
+def _unit(frame: pd.DataFrame, source: str, unit: Unit | None) -> Unit:
+    missing = frame.loc[frame["method"] != "base", "update_bytes"].isna()
+    if unit is None:
+        return "parameters" if missing.any() else "bytes"
+    if unit == "bytes" and missing.any():
+        raise SpecError(
+            f"{source}: column update_bytes is missing in row {int(missing.idxmax()) + 1}: use --unit parameters"
+        )
+    return unit
+
+
+def _errors(rows: list[pd.DataFrame]) -> tuple[Array, float | None, int]:
+    """Standard errors of the cells' accuracies, dispersion, degrees of freedom."""
+    counted = all(found["n_items"].notna().all() for found in rows)
+    seeds = np.array([len(found) for found in rows], dtype=float)
+    answers = np.array(
+        [float((found["n_items"] * found["samples_per_item"].fillna(1)).mean()) if counted else 1.0 for found in rows]
+    )
+    means = np.array([float(found["accuracy"].mean()) for found in rows])
+    # Half an answer is added either way, so that an accuracy of 0 or 1 has a variance too.
+    total = answers * seeds if counted else np.full(len(rows), 1000.0)
+    shrunk = (means * total + 0.5) / (total + 1)
+    unit_variance = shrunk * (1 - shrunk) / answers
+    df = int((seeds - 1).sum())
+    squares = np.array([float(((found["accuracy"] - found["accuracy"].mean()) ** 2).sum()) for found in rows])
+    if df == 0 or squares.sum() == 0:  # one seed, or seeds that agree everywhere: no spread to estimate
+        errors = np.sqrt(unit_variance / seeds) if counted else np.full(len(rows), np.nan)
+        return errors, None, df
+    dispersion = float(squares.sum() / ((seeds - 1) * unit_variance).sum())
+    return np.sqrt(dispersion * unit_variance / seeds), dispersion, df
