@@ -5,9 +5,8 @@ import sys
 
 import typer
 
-from capacity.errors import CapacityError, SpecError
+from capacity.errors import CapacityError, Interrupted, SpecError
 from capacity_cli.commands import analysis, guard, training, updates
-from capacity_cli.interrupted import Interrupted
 
 app = typer.Typer(
     help="How small an update teaches a language model a task, and does GRPO need a smaller one than SFT?",

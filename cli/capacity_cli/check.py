@@ -13,13 +13,14 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from capacity.errors import CapacityError, DataError, RunsFailedError, SpecError
+from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError
 from capacity.runs.files import write_atomically
 from capacity.runs.study import Study
+from capacity.studies.sweep import make_fresh, planned_specs
 from capacity_analysis.check.baseline import Baseline, read_baseline
 from capacity_analysis.check.guard import check_options, guard
 from capacity_analysis.check.matching import check_plan
-from capacity_cli.interrupted import Interrupted
+from capacity_cli.progress import RunProgress
 from capacity_reports.check_report import check_blocks, check_junit, check_markdown
 from capacity_reports.render.terminal import show
 
@@ -117,14 +118,12 @@ def fresh_study(run: Path, baseline: Baseline, out: Path | None = None, workers:
         DataError: it cannot match the baseline, or `out` has runs already.
         RunsFailedError: runs failed.
     """
-    from capacity_cli.sweep import planned_specs, run_sweep
-
     planned = planned_specs(run)
     if planned is not None:
         check_plan(planned, baseline)
     folder = out or _new_folder(run.stem)
     try:
-        return run_sweep(run, folder, workers, fresh=True)
+        return make_fresh(run, folder, workers=workers, observe=RunProgress)
     except Interrupted:  # what a sweep says, that the same command continues, is not so here
         raise Interrupted(f"interrupted: a check starts anew each time; {folder} has the runs that were made") from None
 

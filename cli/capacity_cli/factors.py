@@ -7,11 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capacity.errors import DataError
+from capacity.errors import DataError, Interrupted
 from capacity.plan.sizes import parse_targets
 from capacity.runs.resources import peak_memory
 from capacity.studies.device import check_libraries
-from capacity_cli.interrupted import Interrupted
 from capacity_cli.progress import ModuleProgress
 from capacity_reports.tables import seconds
 

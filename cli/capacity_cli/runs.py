@@ -33,7 +33,13 @@ def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_jso
     ]
     if as_json:
         listed = [
-            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row, "result": run.result}
+            {
+                "id": run.spec.short_id,
+                "label": run.spec.label,
+                "state": state,
+                **row,
+                "result": run.result.model_dump(mode="json"),
+            }
             for run, state, row in zip(runs, states, rows, strict=True)
         ]
         print(
