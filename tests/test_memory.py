@@ -19,6 +19,7 @@ from capacity.plan.memory import (
     check_memory,
     gigabytes,
     memory_plan,
+    parse_memory,
     row_bytes,
     rows_at_once,
     rows_that_fit,
@@ -27,7 +28,6 @@ from capacity.plan.memory import (
 from capacity.plan.models import ALIASES
 from capacity.spec.run import RunSpec
 from capacity_cli import app
-from capacity_cli.plan_memory import parse_memory
 
 SHAPE = ALIASES["qwen2.5-3b"].shape
 TOKENS: dict[str, Any] = {"prompt_tokens": 256, "new_tokens": 512}

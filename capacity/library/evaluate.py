@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from capacity.training.measure.heldout import DemonstrationLength
 
 Grade = Literal["correct", "strict", "lenient"]
-Split = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ class Asked:
         }
 
 
-def ask(
-    task: str, split: str, items: int | None, samples: int, temperature: float | None, seed: int
-) -> Asked:
+def ask(task: str, split: str, items: int | None, samples: int, temperature: float | None, seed: int) -> Asked:
     """The task and the protocol of an evaluation.
 
     Args:
@@ -169,7 +166,9 @@ class Evaluated(Shown):
             **self.asked.to_json(),
             **self.measured.to_json(),
             "kl_to_base_bits": self.kl_to_base_bits,
-            "control": None if self.control is None else {**self.control.to_json(), **_gain(self.measured, self.control)},
+            "control": None
+            if self.control is None
+            else {**self.control.to_json(), **_gain(self.measured, self.control)},
             "demonstrations": None
             if coded is None
             else {"n": coded.demonstrations, "tokens": coded.tokens, "code_length_bits": coded.bits},
@@ -219,7 +218,7 @@ def evaluate(
     adapter: str | Path | None = None,
     *,
     task: str = "abacus",
-    split: Split = "test",
+    split: str = "test",
     items: int | None = None,
     samples: int = 1,
     temperature: float | None = None,
@@ -329,7 +328,9 @@ class EvaluatedAdapters(Shown):
     @property
     def rows(self) -> list[tuple[str, Measured, Interval | None]]:
         """What each adapter answered and gained over the base, and the base last."""
-        adapters = [(name, m, None if self.base is None else m.gain_over(self.base)) for name, m in self.adapters.items()]
+        adapters = [
+            (name, m, None if self.base is None else m.gain_over(self.base)) for name, m in self.adapters.items()
+        ]
         return adapters if self.base is None else [*adapters, ("base", self.base, None)]
 
     @property
@@ -354,7 +355,7 @@ def evaluate_adapters(
     adapters: Sequence[str | Path],
     *,
     task: str = "abacus",
-    split: Split = "test",
+    split: str = "test",
     items: int | None = None,
     samples: int = 1,
     temperature: float | None = None,
@@ -388,7 +389,6 @@ def evaluate_adapters(
     with tempfile.TemporaryDirectory() as scratch:
         opened = peft_folders(model, [Path(name) for name in names], Path(scratch), device())
         engine = open_local(
-            opened.model,
             opened.base,
             device(),
             opened.dtype,

@@ -70,7 +70,8 @@ class Study(Shown, study.Study):
 
         columns = (
             Column("model", "model"), Column("cell", "cell"), Column("rate", "rate", "number"),
-            Column("split", "split"), Column("seeds", "seeds", "count"), Column("accuracy", "mean accuracy, %", "percent"),
+            Column("split", "split"), Column("seeds", "seeds", "count"),
+            Column("accuracy", "mean accuracy, %", "percent"),
         )  # fmt: skip
         rows = tuple(
             (

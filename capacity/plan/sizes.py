@@ -123,6 +123,15 @@ class SizeChoice(Frozen):
         return Budget.parse(DEFAULT_BUDGET) if open_size else None
 
 
+def as_choice(size: SizeChoice | int | str | None) -> SizeChoice:
+    """A choice from a budget: 13 parameters, "26B"; choices stay as they are, and None is the default one.
+
+    Raises:
+        BudgetError: a budget that cannot be read.
+    """
+    return size if isinstance(size, SizeChoice) else SizeChoice(budget=size)
+
+
 def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
     """What `choice` comes to on a model.
 

@@ -18,7 +18,7 @@ app = typer.Typer(
 
 def version() -> None:
     """Print the version."""
-    from capacity import __version__
+    from capacity.version import __version__
 
     typer.echo(__version__)
 

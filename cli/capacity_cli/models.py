@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from rich.console import Console
 
 from capacity.errors import SpecError
+from capacity.library.run_memory import RunMemory
 from capacity.plan.defaults import default_run, default_weights
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES, SYNONYMS, check_trainable, model_shape
 from capacity.plan.sizes import DEFAULT_BUDGET, SizeChoice, size_of
-from capacity_cli.plan_memory import memory_of, memory_text
 from capacity_reports.tables import rows_table
 
 
@@ -22,11 +22,12 @@ def models_command(name: str | None, *, as_json: bool) -> None:
     model = default_weights(name)
     check_trainable(model)
     named, (found, shape) = parse_model(model), model_shape(model)
+    memory, refusal = None, None
     try:
         run = default_run(model, size_of(model, SizeChoice(), "bf16"))
-        memory, refusal = memory_of(run), None
+        memory = RunMemory(run)
     except SpecError as error:  # experts: such a model has no default update
-        memory, refusal = None, str(error)
+        refusal = str(error)
     details = {
         "name": str(named),
         "source": ALIASES[found].source if found in ALIASES else found,
@@ -39,12 +40,12 @@ def models_command(name: str | None, *, as_json: bool) -> None:
         "linear_modules": len(shape.linears),
         "dtype": named.dtype,
         "quantised": named.quantised,
-        "training_memory": memory,
+        "training_memory": None if memory is None else memory.to_json(),
     }
     if as_json:
         print(json.dumps(details, indent=1))
         return
-    shown = {**details, "training_memory": None if memory is None else memory_text(memory)}
+    shown = {**details, "training_memory": None if memory is None else memory.text}
     rows = [
         (k.replace("_", " "), f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items() if v is not None
     ]

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from capacity import __version__
 from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.files import write_atomically
+from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
 from capacity_reports.sources import Lookups, read_source

@@ -67,18 +67,10 @@ def evaluate(
 ) -> None:
     """Accuracy of a model on a task, with any form of adapter on it."""
     from capacity_cli.evaluate import evaluate_command
-    from capacity_cli.evaluate_several import evaluate_several_command, through_engine
 
-    adapters = adapter or []
-    if through_engine(rollouts, adapters, code_length=code_length):
-        evaluate_several_command(
-            model, adapters, task, split, items, samples, temperature, seed, control=control, out=out, as_json=json
-        )
-        return
-    one = adapters[0] if adapters else None
     evaluate_command(
-        model, one, task, split, items, samples, temperature, seed,
-        control=control, code_length=code_length, out=out, as_json=json,
+        model, adapter or [], task, split, items, samples, temperature, seed,
+        rollouts=rollouts, control=control, code_length=code_length, out=out, as_json=json,
     )  # fmt: skip
 
 
