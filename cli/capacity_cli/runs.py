@@ -1,16 +1,15 @@
 """`capacity runs`: what a study folder holds."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
+from capacity.library.study import Study
 from capacity.runs.files import write_atomically
-from capacity.runs.fingerprint import current
 from capacity.runs.points import points as points_rows
 from capacity.runs.points import to_csv
-from capacity.runs.study import Study, one_fingerprint
+from capacity.runs.study import one_fingerprint
 from capacity_reports.tables import rows_table, seconds
 
 
@@ -25,12 +24,7 @@ def runs_command(folder: Path, points: Path | None, *, allow_mixed: bool, as_jso
     if points is not None:
         one_fingerprint(runs, folder, allow_mixed=allow_mixed)
         write_atomically(points, to_csv(rows))
-    # Without torch runs cannot be made here, so none of them is stale: they come from elsewhere.
-    trains = find_spec("torch") is not None
-    states = [
-        "stale" if trains and run.fingerprint != current(run.fingerprint.device, run.fingerprint.dtype) else "complete"
-        for run in runs
-    ]
+    states = [study.state_of(run) for run in runs]
     if as_json:
         listed = [
             {
