@@ -40,7 +40,7 @@ def build_report(
         sources: study folders, points tables (CSV, Parquet) or `reference:NAME`; each is compared with the first.
         reference: "tinylora" shows the published figures beside ours.
         options: what is asked, and how much is computed.
-        lookups: what studies do not hold: prompts, sizes of train splits; `capacity_cli.report.lookups()` has them.
+        lookups: where to ask for what studies do not hold: prompts, sizes of train splits, numbers of rates tried.
         allow_mixed: runs that different environments made are taken together.
 
     Raises:
