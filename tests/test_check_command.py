@@ -293,8 +293,8 @@ def sweep(monkeypatch):
             calls.append((path, out, workers))
             return make(out)
 
-        monkeypatch.setattr("capacity_cli.check.make_fresh", make_fresh)
-        monkeypatch.setattr("capacity_cli.check.planned_specs", lambda _: planned)
+        monkeypatch.setattr("capacity.library.check.make_fresh", make_fresh)
+        monkeypatch.setattr("capacity.library.check.planned_specs", lambda _: planned)
         return calls
 
     return install
@@ -400,7 +400,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(old, study, tmp_path):
 
 
 def test_a_broken_library_is_not_worse(old, capacity, monkeypatch):
-    monkeypatch.delitem(sys.modules, "capacity_cli.check")
+    monkeypatch.delitem(sys.modules, "capacity.library.check", raising=False)
     monkeypatch.setitem(sys.modules, "capacity_analysis.check.guard", None)
     assert_one_line(capacity("check", old), "a library cannot be imported: ")
 

@@ -12,7 +12,7 @@ from capacity.plan.study_file import StudyFile, parse_study, read_study_file
 from capacity.studies.make import MadeStudy, Observer, unobserved
 from capacity.studies.sweep import POINTS, default_folder, make_sweep
 from capacity_analysis.compare.sizes_table import SizeRow, size_rows
-from capacity_reports.blocks import Block, Column, Table, Text
+from capacity_reports.blocks import Block, Text
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,23 +5,18 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
+import capacity
 from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError
 from capacity.runs.files import write_atomically
-from capacity.runs.study import Study
-from capacity.studies.sweep import make_fresh, planned_specs
-from capacity_analysis.check.baseline import Baseline, read_baseline
-from capacity_analysis.check.guard import check_options, guard
-from capacity_analysis.check.matching import check_plan
 from capacity_cli.progress import RunProgress
-from capacity_reports.check_report import check_blocks, check_junit, check_markdown
+from capacity_reports.check_report import check_junit, check_markdown
 from capacity_reports.render.terminal import show
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
@@ -63,21 +58,11 @@ def check_command(
         if options.inconclusive not in INCONCLUSIVE:
             raise SpecError(f"--inconclusive {options.inconclusive}: choose fail or warn")
         _check_outputs(baseline, options.history, run, out, markdown, junit)
-        check_options(options.margin, options.alpha, options.history, options.alarms_per_100)
-        old = read_baseline(baseline)
-        if run is not None:
-            made = fresh_study(run, old, out, workers)
-        else:
-            assert study is not None
-            made = Study(study)
-        check = guard(
-            made,
-            old,
-            margin=options.margin,
-            alpha=options.alpha,
-            history=options.history,
-            alarms_per_100=options.alarms_per_100,
-        )
+        checked = capacity.check(
+            study, baseline, run=run, margin=options.margin, alpha=options.alpha, history=options.history,
+            alarms_per_100=options.alarms_per_100, out=out, workers=workers, observe=RunProgress,
+        )  # fmt: skip
+        check = checked.found
         if markdown is not None:
             write_atomically(markdown, check_markdown(check))
         if junit is not None:
@@ -85,12 +70,12 @@ def check_command(
         warned = check.outcome == "inconclusive" and options.inconclusive == "warn"
         code = 0 if warned else EXIT_CODES[check.outcome]
         if as_json:
-            result = {**check.to_json(), "exit_code": code, "study": str(made.folder)}
+            result = {**check.to_json(), "exit_code": code, "study": str(checked.study)}
             _say(json.dumps(result, indent=1, allow_nan=False) + "\n")
         else:
             console = Console()
             with console.capture() as capture:
-                show(check_blocks(check), console)
+                show(checked.blocks, console)
             _say(capture.get())
     raise typer.Exit(code)
 
@@ -103,40 +88,6 @@ def _say(text: str) -> None:
         print(text, end="", flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at its end
-
-
-def fresh_study(run: Path, baseline: Baseline, out: Path | None = None, workers: int | None = None) -> Study:
-    """Makes the study of a file from nothing, after a look at whether it can match the baseline.
-
-    Args:
-        run: the study file.
-        baseline: what the study is meant to be compared with.
-        out: the folder of the study; a new one under capacity-studies/ if None.
-        workers: processes that make the runs.
-
-    Raises:
-        DataError: it cannot match the baseline, or `out` has runs already.
-        RunsFailedError: runs failed.
-    """
-    planned = planned_specs(run)
-    if planned is not None:
-        check_plan(planned, baseline)
-    folder = out or _new_folder(run.stem)
-    try:
-        return make_fresh(run, folder, workers=workers, observe=RunProgress)
-    except Interrupted:  # what a sweep says, that the same command continues, is not so here
-        raise Interrupted(f"interrupted: a check starts anew each time; {folder} has the runs that were made") from None
-
-
-def _new_folder(name: str) -> Path:
-    """Makes the first of check-NAME, check-NAME-2, … that is not there: a check always starts an empty study."""
-    studies = Path("capacity-studies")
-    studies.mkdir(exist_ok=True)
-    for folder in chain([f"check-{name}"], (f"check-{name}-{number}" for number in count(2))):
-        with suppress(FileExistsError):
-            (studies / folder).mkdir()
-            break
-    return studies / folder
 
 
 def _check_outputs(
@@ -173,6 +124,8 @@ def _as_usage() -> Iterator[None]:
         yield
     except (SpecError, RunsFailedError, Interrupted):
         raise
+    except ImportError as error:  # a dependency that is broken says nothing of the curves
+        raise SpecError(f"a library cannot be imported: {error}") from None
     except CapacityError as error:
         raise SpecError(str(error)) from None
     except OSError as error:

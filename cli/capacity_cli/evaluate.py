@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+import capacity
 from capacity.errors import DataError, SpecError
-from capacity.library.evaluate import Evaluated, EvaluatedAdapters, Measured, evaluate, evaluate_adapters
+from capacity.library.evaluate import Evaluated, EvaluatedAdapters, Measured
 from capacity.plan.sampling import parse_choice
 from capacity.runs import files
 from capacity_analysis.statistics.intervals import Interval
@@ -37,12 +38,12 @@ def evaluate_command(
         raise DataError(f"--out {out}: no folder {out.parent}")
     found: Evaluated | EvaluatedAdapters
     if several:
-        found = evaluate_adapters(
+        found = capacity.evaluate_adapters(
             model, adapters, task=task, split=split, items=items, samples=samples, temperature=temperature, seed=seed,
             control=control,
         )  # fmt: skip
     else:
-        found = evaluate(
+        found = capacity.evaluate(
             model, adapters[0] if adapters else None, task=task, split=split, items=items, samples=samples,
             temperature=temperature, seed=seed, control=control, code_length=code_length, progress=ModuleProgress,
         )  # fmt: skip

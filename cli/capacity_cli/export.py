@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from capacity.library.export import export
+import capacity
 from capacity_cli.progress import ModuleProgress
 
 
 def export_command(update: Path, form: str, out: Path | None, dtype: str, model: str | None, *, as_json: bool) -> None:
     """Everything between the options and the printed result."""
-    done = export(update, form, out=out, dtype=dtype, model=model, progress=ModuleProgress)
+    done = capacity.export(update, form, out=out, dtype=dtype, model=model, progress=ModuleProgress)
     print(json.dumps(done.to_json(), indent=1) if as_json else "\n".join(done.lines))

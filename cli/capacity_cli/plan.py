@@ -4,7 +4,7 @@ import json
 
 from rich.console import Console
 
-from capacity.library.plan_update import plan_update
+import capacity
 from capacity.plan.sampling import parse_choice
 from capacity.plan.sizes import SizeChoice
 from capacity_cli.choices import storage_dtype_choice
@@ -34,7 +34,7 @@ def plan_command(
         memory: memory of the GPU that training is to fit, "24GB".
         new_tokens: length of the longest completion; that of the model's default task if None.
     """
-    plan = plan_update(
+    plan = capacity.plan_update(
         model, choice, storage_dtype=storage_dtype_choice(storage_dtype), memory=memory, new_tokens=new_tokens,
         rollouts=parse_choice(rollouts),
     )  # fmt: skip
