@@ -1,77 +1,72 @@
 """`capacity check`: a study against its baseline, for CI."""
 
-import json
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import capacity
 from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError
-from capacity.runs.files import write_atomically
-from capacity_cli.progress import RunProgress
-from capacity_reports.check_report import check_junit, check_markdown
-from capacity_reports.render.terminal import show
+from capacity_cli.options import Json
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
-INCONCLUSIVE = ("fail", "warn")
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """What the command line asks of a check. `alarms_per_100` counts only with a history."""
-
-    margin: float
-    alpha: float
-    inconclusive: str
-    history: Path | None
-    alarms_per_100: float
-
-
-def check_command(
-    study: Path | None,
-    run: Path | None,
-    baseline: Path,
-    options: CheckOptions,
-    out: Path | None,
-    workers: int | None,
-    markdown: Path | None,
-    junit: Path | None,
-    *,
-    as_json: bool,
+def check(
+    study: Annotated[Path | None, typer.Argument(help="Study folder.", show_default="--run makes one")] = None,
+    run: Annotated[Path | None, typer.Option(help="Make this study first, from nothing.", show_default="none")] = None,
+    baseline: Annotated[Path, typer.Option(help="File of `capacity baseline`.")] = Path("baseline.json"),
+    margin: Annotated[float, typer.Option(help="Largest tolerated drop of the mean over sizes: 0.02 is 2 points.")] = (
+        0.02
+    ),
+    alpha: Annotated[float, typer.Option(help="Error of each claim, one-sided.")] = 0.05,
+    inconclusive: Annotated[str, typer.Option(help="fail (exit code 3) or warn (0).")] = "fail",
+    history: Annotated[
+        Path | None, typer.Option(help="File that remembers checks and limits false alarms.", show_default="none")
+    ] = None,
+    alarms_per_100: Annotated[
+        float, typer.Option(help="With --history: false alarms in 100 checks, on average at most.")
+    ] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="With --run: study folder.", show_default="capacity-studies/check-…")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --run: worker processes.", show_default="cores, at most 4")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the result as Markdown.", show_default="none")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", show_default="none")] = None,
+    json: Json = False,
 ) -> None:
-    """Judges a study, made first if `run` says so, and ends with the exit code of the outcome.
+    """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
+    with _as_usage():  # exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2
+        from rich.console import Console
 
-    Exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2.
-    """
-    if (study is None) == (run is None):
-        raise SpecError("give either a study folder, or --run with a study file")
-    if run is None and (out is not None or workers is not None):
-        raise SpecError("--out and --workers belong to --run")
-    with _as_usage():
-        if options.inconclusive not in INCONCLUSIVE:
-            raise SpecError(f"--inconclusive {options.inconclusive}: choose fail or warn")
-        _check_outputs(baseline, options.history, run, out, markdown, junit)
+        from capacity.runs.files import write_atomically
+        from capacity_cli.progress import RunProgress
+        from capacity_reports.check_report import check_junit, check_markdown
+        from capacity_reports.render.terminal import show
+
+        if inconclusive not in ("fail", "warn"):
+            raise SpecError(f"--inconclusive {inconclusive}: choose fail or warn")
+        _check_outputs(baseline, history, run, out, markdown, junit)
         checked = capacity.check(
-            study, baseline, run=run, margin=options.margin, alpha=options.alpha, history=options.history,
-            alarms_per_100=options.alarms_per_100, out=out, workers=workers, observe=RunProgress,
+            study, baseline, run=run, margin=margin, alpha=alpha, history=history, alarms_per_100=alarms_per_100,
+            out=out, workers=workers, observe=RunProgress,
         )  # fmt: skip
-        check = checked.found
+        found = checked.found
         if markdown is not None:
-            write_atomically(markdown, check_markdown(check))
+            write_atomically(markdown, check_markdown(found))
         if junit is not None:
-            write_atomically(junit, check_junit(check, inconclusive_fails=options.inconclusive == "fail"))
-        warned = check.outcome == "inconclusive" and options.inconclusive == "warn"
-        code = 0 if warned else EXIT_CODES[check.outcome]
-        if as_json:
-            result = {**check.to_json(), "exit_code": code, "study": str(checked.study)}
-            _say(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            write_atomically(junit, check_junit(found, inconclusive_fails=inconclusive == "fail"))
+        code = 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
+        if json:
+            result = {**found.to_json(), "exit_code": code, "study": str(checked.study)}
+            _say(dumps(result, indent=1, allow_nan=False) + "\n")
         else:
             console = Console()
             with console.capture() as capture:
@@ -131,5 +126,7 @@ def _as_usage() -> Iterator[None]:
     except OSError as error:
         raise SpecError(f"{error.filename or 'output'}: {error.strerror}") from None
     except Exception as error:
-        traceback.print_exc()
+        from traceback import print_exc
+
+        print_exc()
         raise SpecError(f"the check itself failed, which says nothing of the study: {error!r}") from None

@@ -1,38 +1,56 @@
 """`capacity evaluate`: the accuracy of a model on a task, with whatever form of adapter on it."""
 
-import json
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+import typer
 
 import capacity
 from capacity.errors import DataError, SpecError
-from capacity.library.evaluate import Evaluated, EvaluatedAdapters, Measured
-from capacity.plan.sampling import parse_choice
-from capacity.runs import files
-from capacity_analysis.statistics.intervals import Interval
-from capacity_cli.progress import ModuleProgress
-from capacity_reports.tables import rows_table
+from capacity_cli.options import Json
+
+if TYPE_CHECKING:
+    from capacity.library.evaluate import EvaluatedAdapters, Measured
+    from capacity_analysis.statistics.intervals import Interval
 
 
-def evaluate_command(
-    model: str | None,
-    adapters: Sequence[Path],
-    task: str,
-    split: str,
-    items: int | None,
-    samples: int,
-    temperature: float | None,
-    seed: int,
-    *,
-    as_json: bool,
-    rollouts: str = "transformers",
-    control: bool = False,
-    code_length: bool = False,
-    out: Path | None = None,
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(help="Alias, or a folder such as merged weights. [default: the adapter's base]")
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="Native artifact, run folder, or PEFT folder to put on the model; several with vllm."),
+    ] = None,
+    task: Annotated[str, typer.Option(help="Task.")] = "abacus",
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    items: Annotated[int | None, typer.Option(min=1, help="Items. [default: the task's protocol]")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Completions of each item.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sampling temperature, 0 is greedy. [default: the task's protocol]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    control: Annotated[bool, typer.Option("--control", help="Also with the adapter switched off.")] = False,
+    code_length: Annotated[
+        bool, typer.Option("--code-length", help="Also what a demonstration of each item costs to code, in bits.")
+    ] = False,
+    rollouts: Annotated[str, typer.Option(help="What samples: transformers, or vllm for all adapters at once.")] = (
+        "transformers"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Write the result with per-item outcomes.", show_default="none")
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Everything between the options and the printed result."""
+    """Accuracy of a model on a task, with any form of adapter on it."""
+    from capacity.library.evaluate import Evaluated
+    from capacity.runs.files import write_atomically
+    from capacity_cli.output import print_json, print_rows
+    from capacity_cli.progress import ModuleProgress
+
+    adapters = adapter or []
     several = through_engine(rollouts, adapters, code_length=code_length)
     if out is not None and not out.parent.is_dir():
         raise DataError(f"--out {out}: no folder {out.parent}")
@@ -47,16 +65,15 @@ def evaluate_command(
             model, adapters[0] if adapters else None, task=task, split=split, items=items, samples=samples,
             temperature=temperature, seed=seed, control=control, code_length=code_length, progress=ModuleProgress,
         )  # fmt: skip
-    text = json.dumps(found.to_json(), indent=1)
     if out is not None:
-        files.write_atomically(out, text + "\n")
-    if as_json:
-        print(text)
+        write_atomically(out, dumps(found.to_json(), indent=1) + "\n")
+    if json:
+        print_json(found.to_json())
     elif isinstance(found, Evaluated):
         print("\n".join(found.lines))
     else:
         rows = [(name, *_cells(measured, gain)) for name, measured, gain in found.rows]
-        Console().print(rows_table(("adapter", "accuracy %", "95 %", "gain"), rows), soft_wrap=True, highlight=False)
+        print_rows(("adapter", "accuracy %", "95 %", "gain"), rows)
         print(found.line)
 
 
@@ -66,6 +83,8 @@ def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool
     Raises:
         SpecError: several adapters, but not through vLLM; code lengths through it.
     """
+    from capacity.plan.sampling import parse_choice
+
     choice = parse_choice(rollouts)
     if choice == "vllm" and code_length:
         raise SpecError("--code-length is measured by transformers: leave --rollouts vllm out")
@@ -74,7 +93,7 @@ def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool
     return choice == "vllm"
 
 
-def _cells(measured: Measured, gain: Interval | None) -> tuple[str, str, str]:
+def _cells(measured: "Measured", gain: "Interval | None") -> tuple[str, str, str]:
     found = measured.accuracy
     interval, accuracy = f"{100 * found.low:.1f}–{100 * found.high:.1f}", f"{100 * found.estimate:.1f}"
     if gain is None:

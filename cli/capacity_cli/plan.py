@@ -1,52 +1,54 @@
 """`capacity plan`: sizes and groups of an update on a model, from shapes alone."""
 
-import json
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
 import capacity
-from capacity.plan.sampling import parse_choice
 from capacity.plan.sizes import SizeChoice
-from capacity_cli.choices import storage_dtype_choice
-from capacity_reports.tables import rows_table
+from capacity_cli.options import Json, StorageDtype, sized
 
 
-def plan_command(
-    model: str,
-    choice: SizeChoice,
-    storage_dtype: str,
+@sized
+def plan(
+    model: Annotated[str, typer.Option(help="Model alias, or a folder with the config.json of a model.")] = "abacus",
     *,
-    list_modules: bool,
-    as_json: bool,
-    rollouts: str = "transformers",
-    memory: str | None = None,
-    new_tokens: int | None = None,
+    choice: SizeChoice,
+    storage_dtype: StorageDtype = "bf16",
+    rollouts: Annotated[
+        str, typer.Option(help="With vllm: the memory of a device that trainer and engine share.")
+    ] = "transformers",
+    modules: Annotated[bool, typer.Option("--modules", help="List the adapted modules with their groups.")] = False,
+    memory: Annotated[
+        str | None, typer.Option(help="24GB: does training fit such a GPU, and if not, what to change?")
+    ] = None,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest completion, for the memory.", show_default="the default task's"),
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Prints the plan as a table or as JSON.
+    """What an update of a given budget or choice is on a model. Offline, without torch."""
+    from rich.console import Console
 
-    Args:
-        model: its name.
-        choice: how large the update is to be.
-        storage_dtype: what a budget in bytes or bits is counted in.
-        list_modules: whether the adapted modules are listed.
-        as_json: whether JSON is printed.
-        rollouts: what samples; "vllm" adds the memory that trainer and engine share.
-        memory: memory of the GPU that training is to fit, "24GB".
-        new_tokens: length of the longest completion; that of the model's default task if None.
-    """
-    plan = capacity.plan_update(
+    from capacity.plan.sampling import parse_choice
+    from capacity_cli.choices import storage_dtype_choice
+    from capacity_cli.output import print_json
+    from capacity_reports.tables import rows_table
+
+    planned = capacity.plan_update(
         model, choice, storage_dtype=storage_dtype_choice(storage_dtype), memory=memory, new_tokens=new_tokens,
         rollouts=parse_choice(rollouts),
     )  # fmt: skip
-    if as_json:
-        print(json.dumps(plan.to_json() | ({"modules": plan.modules} if list_modules else {}), indent=1))
+    if json:
+        print_json(planned.to_json() | ({"modules": planned.modules} if modules else {}))
         return
     console = Console()
-    console.print(rows_table(("", ""), plan.rows))
-    if plan.memory.fit is not None:
-        print(plan.memory.fit)
-    if list_modules:
+    console.print(rows_table(("", ""), planned.rows))
+    if planned.memory.fit is not None:
+        print(planned.memory.fit)
+    if modules:
         listed = [
-            (m["name"], f"{m['d']}×{m['k']}", "" if m["group"] is None else str(m["group"])) for m in plan.modules
+            (m["name"], f"{m['d']}×{m['k']}", "" if m["group"] is None else str(m["group"])) for m in planned.modules
         ]
         console.print(rows_table(("module", "shape", "group"), listed))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from capacity.plan.sizes import SizeChoice
-from capacity_cli.commands.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Workers, sized
+from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Workers, sized
 
 
 @sized
