@@ -15,9 +15,12 @@ from capacity.plan.specs import named_methods
 from capacity.spec.parts import Match
 from capacity.studies.comparison import ComparisonPlan, plan_comparison
 from capacity.studies.make import MadeStudy, Observer, make_study, unobserved
-from capacity_analysis.compare.comparison import Comparison, compare_runs
+from capacity_analysis.compare.comparison import Comparison
+from capacity_analysis.compare.costs import Costs, costs_of
+from capacity_analysis.compare.result import compare_runs, comparison_json
+from capacity_analysis.compare.verdicts import verdict
 from capacity_reports.blocks import Block, Text
-from capacity_reports.sections.summary import comparison_blocks
+from capacity_reports.sections.comparison import comparison_blocks
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,12 +29,14 @@ class Compared(Shown):
 
     Attributes:
         made: the study with its complete and failed runs.
-        comparison: accuracies, gains and paired differences with their intervals, and the verdict.
+        comparison: accuracies, gains and paired differences with their intervals.
+        costs: what a run of each cell used, by the identity of the cell.
         page: the report of the study, if one was wanted.
     """
 
     made: MadeStudy
     comparison: Comparison
+    costs: Mapping[str, Costs]
     page: Page
 
     @property
@@ -39,10 +44,15 @@ class Compared(Shown):
         """The study folder."""
         return Study(self.made.study.folder)
 
+    @property
+    def verdict(self) -> str:
+        """The one sentence that the runs allow."""
+        return verdict(self.comparison).sentence
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
-            **self.comparison.to_json(),
+            **comparison_json(self.comparison, self.costs),
             "remarks": list(self.made.remarks),
             "study": str(self.made.study.folder),
             "wall_seconds": round(self.made.wall_seconds, 1),
@@ -53,12 +63,13 @@ class Compared(Shown):
     @property
     def line(self) -> str:
         """The verdict."""
-        return self.comparison.verdict
+        return self.verdict
 
     @property
     def blocks(self) -> Sequence[Block]:
         """Tables of accuracies and differences, what to know of the rates, and the verdict."""
-        return [*comparison_blocks(self.to_json()), Text((self.comparison.verdict,), strong=True)]
+        remarks = [Text(self.made.remarks, bullets=True)] if self.made.remarks else []
+        return [*comparison_blocks([self.comparison]), *remarks, Text((self.verdict,), strong=True)]
 
 
 def compare(
@@ -140,5 +151,5 @@ def compare_planned(
     made = make_study(folder, plan.produce, workers=workers, observe=observe, allow_mixed=allow_mixed)
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()
-    comparison = compare_runs(made.runs, made.specs)
-    return Compared(made, comparison, page_of(folder, allow_mixed=allow_mixed) if page else Page())
+    comparison, costs = compare_runs(folder, made.runs, made.specs), costs_of(made.runs)
+    return Compared(made, comparison, costs, page_of(folder, allow_mixed=allow_mixed) if page else Page())

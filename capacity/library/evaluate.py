@@ -20,7 +20,7 @@ from capacity.spec.parts import EvaluationSpec, TaskSpec
 from capacity.studies.device import check_libraries, device
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.task import Task
-from capacity_analysis.statistics.intervals import Interval, accuracy_interval, difference_interval
+from capacity_analysis.statistics.estimate import Estimate, accuracy_estimate, difference_estimate
 from capacity_reports.blocks import Block, Column, Table, Text
 
 if TYPE_CHECKING:
@@ -90,25 +90,25 @@ class Measured:
     evaluation: "Evaluation"
 
     @cached_property
-    def accuracy(self) -> Interval:
+    def accuracy(self) -> Estimate:
         """The share of right samples."""
-        return accuracy_interval(self.shares("correct"))
+        return accuracy_estimate(self.shares("correct"))
 
     def shares(self, grade: Grade) -> np.ndarray[Any, np.dtype[np.float64]]:
         """One row: the share of right samples of each item."""
         return np.array([[float(np.mean(getattr(outcome, grade))) for outcome in self.evaluation.outcomes]])
 
-    def gain_over(self, other: "Measured") -> Interval:
+    def gain_over(self, other: "Measured") -> Estimate:
         """The difference of accuracy to another evaluation of the same items, paired by item."""
-        return difference_interval(self.shares("correct"), other.shares("correct"))
+        return difference_estimate(self.shares("correct"), other.shares("correct"))
 
     def graded(self, grade: Grade) -> dict[str, Any] | None:
         """Accuracy by one way of grading, with its interval; None for tasks that are graded in one way."""
         right = {"strict": self.evaluation.n_strict, "lenient": self.evaluation.n_lenient}[grade]
         if right is None:
             return None
-        found = accuracy_interval(self.shares(grade))
-        return {"n_correct": right, "accuracy": found.estimate, "low": found.low, "high": found.high}
+        found = accuracy_estimate(self.shares(grade))
+        return {"n_correct": right, "accuracy": found.value, "low": found.low, "high": found.high}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, with the outcomes of every item."""
@@ -120,7 +120,7 @@ class Measured:
             "accuracy": found.accuracy,
             "low": accuracy.low,
             "high": accuracy.high,
-            "confidence": accuracy.confidence,
+            "interval": accuracy.label,
             "strict": self.graded("strict"),
             "lenient": self.graded("lenient"),
             "pass_at_k": found.pass_at_k,
@@ -205,6 +205,7 @@ class Evaluated(Shown):
             lines.append(f"KL to the base: {self.kl_to_base_bits:.4g} bits a token")
         if found["control"] is not None:
             lines.append(f"adapter off: {_percent(found['control'])}; gain {_gain_words(found['control'])}")
+        lines.append(f"Intervals: {found['interval']}.")
         return tuple(lines)
 
     @property
@@ -326,7 +327,12 @@ class EvaluatedAdapters(Shown):
         )
 
     @property
-    def rows(self) -> list[tuple[str, Measured, Interval | None]]:
+    def note(self) -> str:
+        """What the intervals are for."""
+        return f"Intervals: {self.rows[0][1].accuracy.label}."
+
+    @property
+    def rows(self) -> list[tuple[str, Measured, Estimate | None]]:
         """What each adapter answered and gained over the base, and the base last."""
         adapters = [
             (name, m, None if self.base is None else m.gain_over(self.base)) for name, m in self.adapters.items()
@@ -343,11 +349,11 @@ class EvaluatedAdapters(Shown):
             Column("gain_high", "gain high", "points"),
         )  # fmt: skip
         rows = tuple(
-            (name, m.accuracy.estimate, m.accuracy.low, m.accuracy.high)
-            + ((None, None, None) if gain is None else (gain.estimate, gain.low, gain.high))
+            (name, m.accuracy.value, m.accuracy.low, m.accuracy.high)
+            + ((None, None, None) if gain is None else (gain.value, gain.low, gain.high))
             for name, m, gain in self.rows
         )
-        return (Table("adapters", self.line, columns, rows),)
+        return (Table("adapters", self.line, columns, rows, self.note),)
 
 
 def evaluate_adapters(
@@ -442,13 +448,13 @@ def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | 
     return None
 
 
-def _gain(measured: Measured, base: Measured) -> dict[str, float]:
+def _gain(measured: Measured, base: Measured) -> dict[str, float | None]:
     gain = measured.gain_over(base)
-    return {"gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
+    return {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
 
 
 def _percent(values: Mapping[str, Any]) -> str:
-    return f"{100 * values['accuracy']:.1f} % (95 % interval {100 * values['low']:.1f}–{100 * values['high']:.1f})"
+    return f"{100 * values['accuracy']:.1f} % ({100 * values['low']:.1f}–{100 * values['high']:.1f})"
 
 
 def _gain_words(values: Mapping[str, Any]) -> str:

@@ -11,8 +11,10 @@ from capacity.library.study import Study
 from capacity.plan.study_file import StudyFile, parse_study, read_study_file
 from capacity.studies.make import MadeStudy, Observer, unobserved
 from capacity.studies.sweep import POINTS, default_folder, make_sweep
-from capacity_analysis.compare.sizes_table import SizeRow, size_rows
-from capacity_reports.blocks import Block, Text
+from capacity_analysis.compare.sizes_table import HEADINGS, size_cells, size_json, size_note, size_texts
+from capacity_analysis.data.cell_results import CellResult
+from capacity_analysis.data.table import study_points
+from capacity_reports.blocks import Block, Column, Table, Text
 
 
 @dataclass(frozen=True, repr=False)
@@ -21,12 +23,12 @@ class Swept(Shown):
 
     Attributes:
         made: the study with its complete and failed runs.
-        sizes: a row a model, method and size.
+        sizes: the accuracy of every cell on the test split.
         page: the report of the study, if one was wanted.
     """
 
     made: MadeStudy
-    sizes: tuple[SizeRow, ...]
+    sizes: tuple[CellResult, ...]
     page: Page
 
     @property
@@ -46,7 +48,7 @@ class Swept(Shown):
             "points": str(self.points),
             "runs": len(self.made.runs),
             "failed": [{"label": f.label, "message": f.message} for f in self.made.failures],
-            "sizes": [row.to_json() for row in self.sizes],
+            "sizes": [size_json(cell) for cell in self.sizes],
             "remarks": list(self.made.remarks),
             "wall_seconds": round(self.made.wall_seconds, 1),
             **self.page.to_json(),
@@ -60,8 +62,10 @@ class Swept(Shown):
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """The rows, and what to know of the rates."""
-        return [size_table(self.sizes), *([Text(self.made.remarks, bullets=True)] if self.made.remarks else [])]
+        """Accuracy against size, and what to know of the rates."""
+        columns, rows = tuple(Column(name, name) for name in HEADINGS), tuple(map(size_texts, self.sizes))
+        table = Table("sizes", "Accuracy against size", columns, rows, size_note(self.sizes))
+        return [table, *([Text(self.made.remarks, bullets=True)] if self.made.remarks else [])]
 
 
 def sweep(
@@ -93,8 +97,8 @@ def sweep(
     file = study if isinstance(study, StudyFile) else _read(study)
     folder = default_folder(file) if out is None else Path(out)
     made = make_sweep(file, folder, workers=workers, observe=observe, allow_mixed=allow_mixed)
-    rows = tuple(size_rows(made.runs))
-    return Swept(made, rows, page_of(folder, allow_mixed=allow_mixed) if page else Page())
+    sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
+    return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())
 
 
 def _read(study: str | Path | Mapping[str, Any]) -> StudyFile:

@@ -9,11 +9,13 @@ from capacity.errors import CapacityError, Interrupted, SpecError
 from capacity_cli.baseline import baseline
 from capacity_cli.check import check
 from capacity_cli.commands import analysis, training
+from capacity_cli.compare import compare
 from capacity_cli.evaluate import evaluate
 from capacity_cli.export import export
 from capacity_cli.factors import factors
 from capacity_cli.models import models
 from capacity_cli.plan import plan
+from capacity_cli.sweep import sweep
 from capacity_cli.tasks import tasks
 
 app = typer.Typer(
@@ -32,8 +34,8 @@ def version() -> None:
 
 
 for command in (
-    training.compare,
-    training.sweep,
+    compare,
+    sweep,
     plan,
     training.runs,
     evaluate,

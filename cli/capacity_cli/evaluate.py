@@ -13,7 +13,7 @@ from capacity_cli.options import Json
 
 if TYPE_CHECKING:
     from capacity.library.evaluate import EvaluatedAdapters, Measured
-    from capacity_analysis.statistics.intervals import Interval
+    from capacity_analysis.statistics.estimate import Estimate
 
 
 def evaluate(
@@ -75,6 +75,7 @@ def evaluate(
         rows = [(name, *_cells(measured, gain)) for name, measured, gain in found.rows]
         print_rows(("adapter", "accuracy %", "95 %", "gain"), rows)
         print(found.line)
+        print(found.note)
 
 
 def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool = False) -> bool:
@@ -93,10 +94,15 @@ def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool
     return choice == "vllm"
 
 
-def _cells(measured: "Measured", gain: "Interval | None") -> tuple[str, str, str]:
-    found = measured.accuracy
-    interval, accuracy = f"{100 * found.low:.1f}–{100 * found.high:.1f}", f"{100 * found.estimate:.1f}"
+def _cells(measured: "Measured", gain: "Estimate | None") -> tuple[str, str, str]:
+    accuracy, interval = f"{100 * measured.accuracy.value:.1f}", "{:.1f}–{:.1f}".format(*_ends(measured.accuracy))
     if gain is None:
         return accuracy, interval, ""
-    low, high = 100 * gain.low, 100 * gain.high
-    return accuracy, interval, f"{100 * gain.estimate:+.1f} ({low:+.1f} to {high:+.1f})"
+    return accuracy, interval, "{:+.1f} ({:+.1f} to {:+.1f})".format(100 * gain.value, *_ends(gain))
+
+
+def _ends(estimate: "Estimate") -> tuple[float, float]:
+    """The ends of an interval in percent: answers to items always have one."""
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return 100 * estimate.low, 100 * estimate.high

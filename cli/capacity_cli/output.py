@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from capacity.library.compare import Compared
+    from capacity.library.sweep import Swept
 
 
 def print_json(value: Any) -> None:
@@ -28,3 +32,26 @@ def wide() -> "Console":
 
     console = Console()
     return console if console.is_terminal else Console(width=160)
+
+
+def finish(result: "Compared | Swept", *, report: bool, allow_mixed: bool, as_json: bool) -> None:
+    """What making a study ends with: its page, its JSON, and an error if runs failed.
+
+    Args:
+        result: of the study; its text is printed already.
+        report: write the page.
+        allow_mixed: the page may be of runs that different environments made.
+        as_json: print JSON and nothing else.
+
+    Raises:
+        RunsFailedError: runs failed.
+    """
+    from capacity.library.report import page_of
+
+    if report:
+        result = replace(result, page=page_of(result.made.study.folder, allow_mixed=allow_mixed))
+    if as_json:
+        print_json(result.to_json())
+    elif result.page.line is not None:
+        print(result.page.line)
+    result.made.check()

@@ -1,75 +1,64 @@
 """`capacity sweep`: make the runs of a study file, and print accuracy against size."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
+import typer
 
-from capacity.plan.cost import GPU_BYTES, file_estimate
-from capacity.plan.grid import planned_runs, shipped_remarks
-from capacity.plan.memory import gigabytes
-from capacity.plan.models import ALIASES
-from capacity.plan.study_file import StudyFile, read_study_file
-from capacity.runs.study import Study
-from capacity.studies.sweep import POINTS, default_folder, make_sweep
-from capacity_cli.progress import RunProgress
-from capacity_reports.tables import rows_table, seconds
+import capacity
+from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Workers
+
+if TYPE_CHECKING:
+    from capacity.plan.study_file import StudyFile
 
 
-def sweep_command(
-    path: Path,
-    out: Path | None,
-    workers: int | None,
-    *,
-    dry_run: bool,
-    allow_mixed: bool,
-    report: bool,
-    as_json: bool,
+def sweep(
+    study: Annotated[Path, typer.Argument(help="Study file (TOML).")],
+    out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/NAME")] = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    allow_mixed: ReuseMixed = False,
+    no_report: NoReport = False,
+    json: Json = False,
 ) -> None:
-    """Everything between the options and the printed result."""
-    file = read_study_file(path)
+    """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
+    from rich.console import Console
+
+    from capacity.plan.study_file import read_study_file
+    from capacity.studies.sweep import default_folder
+    from capacity_analysis.compare.sizes_table import HEADINGS, size_note, size_texts
+    from capacity_cli.output import finish, print_rows
+    from capacity_cli.progress import RunProgress
+    from capacity_reports.tables import seconds
+
+    file = read_study_file(study)
     folder = out or default_folder(file)
     if dry_run:
-        _show_plan(file, Study(folder), as_json=as_json)
+        _show_plan(file, folder, as_json=json)
         return
-    made = make_sweep(file, folder, workers=workers, observe=RunProgress, allow_mixed=allow_mixed)
-    table = folder / POINTS
-    from capacity_analysis.compare.sizes_table import HEADINGS, size_cells, size_json, size_note, size_texts
-    from capacity_analysis.data.table import study_points
-
-    sizes = size_cells(study_points(folder, made.runs)) if made.runs else []
-    if not as_json:
-        console = Console()
-        console.print(rows_table(HEADINGS, [size_texts(cell) for cell in sizes]), soft_wrap=True, highlight=False)
-        print(size_note(sizes))
+    result = capacity.sweep(file, workers=workers, out=folder, allow_mixed=allow_mixed, observe=RunProgress)
+    if not json:
+        console, made = Console(), result.made
+        print_rows(HEADINGS, map(size_texts, result.sizes))
+        print(size_note(result.sizes))
         for remark in made.remarks:
             console.print(remark, highlight=False, soft_wrap=True)
-        print(f"{len(made.runs)} runs in {folder}, points in {table}; {seconds(made.wall_seconds)}")
+        print(f"{len(made.runs)} runs in {folder}, points in {result.points}; {seconds(made.wall_seconds)}")
         for failure in made.failures:
             console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
-    from capacity_cli.report import report_json, report_line, study_report
-
-    written = study_report(folder, allow_mixed=allow_mixed) if report else None
-    if as_json:
-        result = {
-            "study": str(folder),
-            "points": str(table),
-            "runs": len(made.runs),
-            "failed": [{"label": f.label, "message": f.message} for f in made.failures],
-            "sizes": [size_json(cell) for cell in sizes],
-            "remarks": list(made.remarks),
-            "wall_seconds": round(made.wall_seconds, 1),
-            **report_json(written),
-        }
-        print(json.dumps(result, indent=1))
-    elif written is not None:
-        print(report_line(written))
-    made.check()
+    finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
-def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
+def _show_plan(file: "StudyFile", folder: Path, *, as_json: bool) -> None:
     """The runs that a sweep makes. Tuned rates are not known before the tuning is done, so those runs are counted."""
+    from capacity.plan.cost import GPU_BYTES, file_estimate
+    from capacity.plan.grid import planned_runs, shipped_remarks
+    from capacity.plan.memory import gigabytes
+    from capacity.plan.models import ALIASES
+    from capacity.runs.study import Study
+    from capacity_cli.output import print_json, print_rows
+
+    study = Study(folder)
     plan, cost, remarks = planned_runs(file), file_estimate(file), shipped_remarks(file)
     trials, planned = plan.trials, plan.results
     if as_json:
@@ -87,10 +76,10 @@ def _show_plan(file: StudyFile, study: Study, *, as_json: bool) -> None:
             "peak_memory_bytes": cost.peak_bytes,
             "advice": cost.advice,
         }
-        print(json.dumps(result, indent=1))
+        print_json(result)
         return
     rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
-    Console().print(rows_table(("model", "what", "rate"), rows), soft_wrap=True, highlight=False)
+    print_rows(("model", "what", "rate"), rows)
     done = [sum(study.path_of(s).is_dir() for s in specs) for specs in (trials, planned)]
     print(f"{file.name} in {study.folder}: {file.question}".rstrip(": "))
     if trials:
