@@ -36,6 +36,10 @@ class RunsFailedError(CapacityError):
     """Runs of a study gave no result. The study holds the diagnosis of each."""
 
 
+class Interrupted(CapacityError):
+    """Ctrl-C has ended the work; what was complete is kept."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
     """Returns the error for an unknown `name`. It offers the nearest known names, or lists all of them."""
     names = sorted(known)

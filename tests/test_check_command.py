@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import types
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,12 +16,11 @@ import guarded
 import pytest
 import yaml
 
-from capacity.errors import CapacityError, DataError, RunsFailedError, StudyLockedError
+from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, StudyLockedError
 from capacity.runs.study import Study
 from capacity_analysis.check.baseline import read_baseline
 from capacity_analysis.check.snapshot import snapshot
 from capacity_cli.app import main
-from capacity_cli.interrupted import Interrupted
 
 ROOT = Path(__file__).parent.parent
 
@@ -287,18 +285,16 @@ def test_a_corrupt_run_ends_with_two(old, capacity):
 
 @pytest.fixture
 def sweep(monkeypatch):
-    """A `capacity_cli.sweep` that makes what the test says, and how it was called."""
+    """A sweep that makes what the test says, and how it was called."""
     calls: list[tuple[object, ...]] = []
-    module = types.ModuleType("capacity_cli.sweep")
 
     def install(make, planned=None):
-        def run_sweep(path, out, workers, *, fresh):
-            calls.append((path, out, workers, fresh))
+        def make_fresh(path, out, *, workers, observe):
+            calls.append((path, out, workers))
             return make(out)
 
-        module.run_sweep = run_sweep
-        module.planned_specs = lambda _: planned
-        monkeypatch.setitem(sys.modules, "capacity_cli.sweep", module)
+        monkeypatch.setattr("capacity.library.check.make_fresh", make_fresh)
+        monkeypatch.setattr("capacity.library.check.planned_specs", lambda _: planned)
         return calls
 
     return install
@@ -309,12 +305,12 @@ def test_run_makes_an_empty_study_first(old, study, capacity, sweep, tmp_path):
     done = capacity("check", "--run", "studies/ci-abacus.toml", "--workers", "2")
     assert done.code == 1
     default = Path("capacity-studies") / "check-ci-abacus"
-    assert calls == [(Path("studies/ci-abacus.toml"), default, 2, True)]
+    assert calls == [(Path("studies/ci-abacus.toml"), default, 2)]
     assert (tmp_path / default / "runs").is_dir()
     assert capacity("check", "--run", "studies/ci-abacus.toml").code == 1
     assert calls[1][1] == Path("capacity-studies") / "check-ci-abacus-2"
     assert capacity("check", "--run", "s.toml", "--out", "mine").code == 1
-    assert calls[2] == (Path("s.toml"), Path("mine"), None, True)
+    assert calls[2] == (Path("s.toml"), Path("mine"), None)
 
 
 def test_run_looks_at_the_baseline_before_it_trains(capacity, sweep):
@@ -404,7 +400,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(old, study, tmp_path):
 
 
 def test_a_broken_library_is_not_worse(old, capacity, monkeypatch):
-    monkeypatch.delitem(sys.modules, "capacity_cli.check")
+    monkeypatch.delitem(sys.modules, "capacity.library.check", raising=False)
     monkeypatch.setitem(sys.modules, "capacity_analysis.check.guard", None)
     assert_one_line(capacity("check", old), "a library cannot be imported: ")
 

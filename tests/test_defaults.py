@@ -7,9 +7,8 @@ import pytest
 
 from capacity.plan.defaults import default_task, default_weights
 from capacity.plan.rates import tuned_rate
-from capacity.plan.sizes import SizeChoice
 from capacity.spec.parts import TaskSpec
-from capacity_cli.compare import compare_command
+from capacity_cli.app import app
 
 
 @pytest.mark.parametrize(
@@ -37,19 +36,15 @@ def test_other_models_get_an_untuned_rate(adapter: str, rate: float) -> None:
         assert 1e-7 <= found.learning_rate <= 2e-4  # the range that the paper tried
 
 
-def dry_run(capsys: pytest.CaptureFixture[str], **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "model": "qwen2.5-3b", "task": None, "choice": SizeChoice(budget="100"), "methods": "sft,grpo",
-        "seeds": 1, "learning_rates": None, "storage_dtype": "bf16", "match": "prompts", "tokens_per_step": None,
-        "workers": None, "out": None, "dry_run": True, "allow_mixed": False, "report": False, "as_json": True,
-    }  # fmt: skip
-    compare_command(**{**options, **changes})
+def dry_run(capsys: pytest.CaptureFixture[str], model: str, *options: str) -> dict[str, Any]:
+    asked = ["compare", "--model", model, "--methods", "sft,grpo", "--seeds", "1", *options, "--dry-run", "--json"]
+    app(asked, standalone_mode=False)
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
 def test_the_result_says_what_nobody_tuned(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = dry_run(capsys)
+    plan = dry_run(capsys, "qwen2.5-3b")
     trained = [run["spec"] for run in plan["runs"] if run["spec"]["training"]]
     assert {s["model"] for s in trained} == {"qwen2.5-3b?dtype=bf16"}
     assert {s["task"]["name"] for s in trained} == {"gsm8k"}
@@ -57,5 +52,5 @@ def test_the_result_says_what_nobody_tuned(capsys: pytest.CaptureFixture[str]) -
     assert {s["training"]["learning_rate"] for s in trained} == {1e-4}
     assert any(r.startswith("The rates sft 0.0001, grpo 0.0001 are untuned defaults") for r in plan["remarks"])
     assert any(r.startswith("Weights in bf16") for r in plan["remarks"])
-    given = dry_run(capsys, model="qwen2.5-3b?dtype=bf16", learning_rates="2e-5")
+    given = dry_run(capsys, "qwen2.5-3b?dtype=bf16", "--learning-rates", "2e-5")
     assert given["remarks"] == []

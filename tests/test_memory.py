@@ -19,6 +19,7 @@ from capacity.plan.memory import (
     check_memory,
     gigabytes,
     memory_plan,
+    parse_memory,
     row_bytes,
     rows_at_once,
     rows_that_fit,
@@ -27,7 +28,6 @@ from capacity.plan.memory import (
 from capacity.plan.models import ALIASES
 from capacity.spec.run import RunSpec
 from capacity_cli import app
-from capacity_cli.plan_memory import parse_memory
 
 SHAPE = ALIASES["qwen2.5-3b"].shape
 TOKENS: dict[str, Any] = {"prompt_tokens": 256, "new_tokens": 512}
@@ -135,16 +135,9 @@ def test_memory_of_a_gpu_is_read() -> None:
     [("80GB", "Training fits 80.0 GB, with"), ("20GB", "for one sequence at a time: lower the task's")],
 )
 def test_plan_says_whether_training_fits(capsys: pytest.CaptureFixture[str], memory: str, said: str) -> None:
-    from capacity.plan.sizes import SizeChoice
-    from capacity_cli.plan import plan_command
-
-    choice = SizeChoice(budget="13")
-    for as_json in (False, True):
-        plan_command("qwen2.5-7b?dtype=bf16", choice, "bf16", list_modules=False, as_json=as_json, memory=memory)
-        out = capsys.readouterr().out
-        if as_json:
-            found = json.loads(out)["training_memory"]
-            assert (found["advice"] is None) == (memory == "80GB")
-            assert found["weights"] == 2 * ALIASES["qwen2.5-7b"].shape.parameters
-        else:
-            assert said in out
+    asked = ("plan", "--model", "qwen2.5-7b?dtype=bf16", "--budget", "13", "--memory", memory)
+    found = told(capsys, *asked)["training_memory"]
+    assert (found["advice"] is None) == (memory == "80GB")
+    assert found["weights"] == 2 * ALIASES["qwen2.5-7b"].shape.parameters
+    app.app(list(asked), standalone_mode=False)
+    assert said in capsys.readouterr().out

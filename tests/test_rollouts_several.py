@@ -28,7 +28,7 @@ from capacity.spec.adapters import TinyLora
 from capacity.spec.parts import EvaluationSpec, RolloutSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity_cli.app import app
-from capacity_cli.evaluate_several import through_engine
+from capacity_cli.evaluate import through_engine
 
 ADAPTER = TinyLora(u=1, groups=3, rank=4, projection_seed=0)
 SPEC = EvaluationSpec(split="test", items=6, temperature=0.0, max_new_tokens=16)

@@ -14,6 +14,7 @@ from sizes import chosen, within
 from small import SMALLEST, TASK, small_spec
 from torch import nn
 
+import capacity
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
 from capacity.adapters.files.merge import MergeTally, merge, merged_weights
@@ -34,6 +35,7 @@ from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import RolloutSpec
 from capacity.spec.run import RunSpec
 from capacity.training.run import execute
+from capacity_cli.app import app
 
 EVERY_BLOCK = Steering()
 MODEL = "abacus-0.9m"  # four blocks, 128 wide
@@ -129,15 +131,13 @@ def test_a_spec_has_its_blocks_in_one_order() -> None:
 
 
 def test_study_files_and_the_command_line_name_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from capacity_cli.plan import plan_command
-
     path = tmp_path / "study.toml"
     path.write_text(
         'name = "steering"\n[[grids]]\nmodels = ["abacus"]\nmethods = ["grpo"]\nrates = 0.01\n'
         'sizes = [{ adapter = "steering" }, { adapter = "steering", blocks = [0, 3] }]\n'
     )
     assert [cell.size.adapter(0) for cell in cells(read_study_file(path))] == [Steering(), Steering(blocks=(0, 3))]
-    plan_command(MODEL, SizeChoice(adapter="steering", blocks="0,3"), "bf16", list_modules=False, as_json=True)
+    app(["plan", "--model", MODEL, "--adapter", "steering", "--blocks", "0,3", "--json"], standalone_mode=False)
     plan = json.loads(capsys.readouterr().out)
     assert (plan["adapter"], plan["blocks"], plan["trained_parameters"]) == ("steering", "0, 3", 256)
     assert plan["update_bytes"]["bf16"] == 512
@@ -299,14 +299,12 @@ def test_a_run_trains_stores_and_evaluates_them_and_is_reproducible(method: Meth
 
 @pytest.mark.parametrize("form", ["peft", "merged"])
 def test_export_says_in_one_line_that_there_is_no_such_form(form: str, tmp_path: Path) -> None:
-    from capacity_cli.export import export_command
-
     record = execute(run_spec("sft"), "cpu")
     assert record.artifact is not None
     (tmp_path / "update.safetensors").write_bytes(record.artifact)
     out = tmp_path / "out"
     with pytest.raises(SpecError) as refused:
-        export_command(tmp_path / "update.safetensors", form, out, "fp32", None, as_json=False)
+        capacity.export(tmp_path / "update.safetensors", form, out=out)
     assert "can be neither exported as a LoRA adapter nor merged" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not out.exists()

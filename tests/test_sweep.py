@@ -145,15 +145,18 @@ def test_rates_are_chosen_on_validation_with_equal_trials_and_used_with_fresh_se
     study, file = Study(tmp_path / "out"), read_study_file(written(tmp_path, TUNED))
     with study.locked():
         make = Maker(study, {"sft": 0.1, "grpo": 0.01})
-        specs = sweep(file, study, make)
+        wanted = sweep(file, study, make)
     # sft's best lay beyond the grid: both methods got one rate more there, and grpo's lies inside now.
     assert tuned_rates(study) == {"sft": (0.1, True, 4), "grpo": (0.01, False, 4)}
-    used = {s.method: (s.training.learning_rate, s.seed) for s in specs if s.training}
+    (remark,) = wanted.remarks
+    assert remark.startswith("The tuned rate of sft (abacus-0.9m, tinylora of 13, worked")
+    assert remark.endswith(") lies at the edge of the rates tried: a better one may exist.")
+    used = {s.method: (s.training.learning_rate, s.seed) for s in wanted.specs if s.training}
     assert used == {"sft": (0.1, 7), "grpo": (0.01, 7), "random-reward": (0.01, 7), "sft+grpo": (0.01, 7)}
-    (both,) = [s for s in specs if s.method == "sft+grpo"]
+    (both,) = [s for s in wanted.specs if s.method == "sft+grpo"]
     assert both.warm_start is not None
     assert both.warm_start.learning_rate == 0.1
-    assert all(s.evaluation.split == "test" for s in specs if s.training)
+    assert all(s.evaluation.split == "test" for s in wanted.specs if s.training)
 
 
 def test_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
@@ -168,8 +171,9 @@ def test_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
 def test_arm_that_fails_at_every_rate_is_left_out_and_a_rate_that_fails_never_wins(tmp_path: Path) -> None:
     study, file = Study(tmp_path / "out"), read_study_file(written(tmp_path, TUNED))
     with study.locked():
-        specs = sweep(file, study, Maker(study, {"sft": 0.01, "grpo": 0.01}, failing=[0.001, 0.01, 0.1, 0.0001]))
-        assert [s for s in specs if s.method != "base"] == []
+        wanted = sweep(file, study, Maker(study, {"sft": 0.01, "grpo": 0.01}, failing=[0.001, 0.01, 0.1, 0.0001]))
+        assert [s for s in wanted.specs if s.method != "base"] == []
+        assert wanted.remarks[1] == "grpo (abacus-0.9m, tinylora of 13) failed at every rate and has no results."
         assert {rate for rate, _, _ in tuned_rates(study).values()} == {None}
     other = Study(tmp_path / "other")
     with other.locked():

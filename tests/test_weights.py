@@ -380,7 +380,7 @@ def test_command(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch, kind: str) -
 
     from capacity.adapters.attach import attach
     from capacity.spec.adapters import TinyLora
-    from capacity_cli.factors import factors_command
+    from capacity_cli.factors import factors
 
     monkeypatch.setenv("CAPACITY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("capacity_cli.progress._LINE_SECONDS", -1.0)
@@ -395,25 +395,25 @@ def test_command(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch, kind: str) -
     count = {"llama": 14, "gpt2": 8}[kind]
     # An adapter on the loaded model and the command share their cache entries.
     attach(model, TinyLora(u=1, groups=count, rank=2, projection_seed=0), tmp_path / "cache" / "factors")
-    factors_command(tmp_path / "m", 2, None, as_json=True)
+    factors(tmp_path / "m", json=True)
     printed = json.loads(capsys.readouterr().out)
     assert (printed["modules"], printed["computed"], printed["cached"]) == (count, 0, count)
-    factors_command(tmp_path / "m", 3, None, as_json=False)
+    factors(tmp_path / "m", 3)
     out, err = capsys.readouterr()
     assert f"{count} modules at rank 3: {count} computed, 0 cached" in out
     assert f"factors: {count} of {count}" in err
 
 
 def test_command_on_wrong_input(tmp_path) -> None:
-    from capacity_cli.factors import factors_command
+    from capacity_cli.factors import factors
 
     with pytest.raises(DataError, match="no such folder"):
-        factors_command(tmp_path / "gone", 2, None, as_json=True)
+        factors(tmp_path / "gone")
     with pytest.raises(DataError, match=r"no config\.json"):
-        factors_command(tmp_path, 2, None, as_json=True)
+        factors(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(DataError, match=r"config\.json: not the config of a causal language model"):
-        factors_command(tmp_path, 2, None, as_json=True)
+        factors(tmp_path)
 
 
 def other_fine_tune(folder: Path, seed: int) -> Any:

@@ -1,7 +1,7 @@
 """Opens a model with an adapter on it, whatever form the adapter has: native artifact, run folder, PEFT folder."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ class Opened:
         artifact: its artifact.
     """
 
-    model: nn.Module
-    tokenizer: Any
+    model: nn.Module = field(repr=False)
+    tokenizer: Any = field(repr=False)
     base: str
     form: str
-    adapted: AdaptedModel | None = None
-    artifact: Artifact | None = None
+    adapted: AdaptedModel | None = field(default=None, repr=False)
+    artifact: Artifact | None = field(default=None, repr=False)
 
 
 def open_native(

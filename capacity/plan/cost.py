@@ -8,6 +8,7 @@ through transformers a twentieth, and 80 GB unless told otherwise.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from capacity.plan.grid import cells
 from capacity.plan.memory import (
     PROMPT_TOKENS,
     MemoryPlan,
@@ -18,6 +19,7 @@ from capacity.plan.memory import (
     step_rows,
 )
 from capacity.plan.models import model_shape
+from capacity.plan.study_file import StudyFile
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 
@@ -123,3 +125,18 @@ def study_estimate(estimates: Iterable[RunEstimate]) -> StudyEstimate:
         peak_bytes=max((e.memory.peak for e in found), default=0),
         advice=None if largest is None else advice(largest.least, GPU_BYTES),
     )
+
+
+def file_estimate(study: StudyFile) -> StudyEstimate:
+    """The cost of the trained runs that a study file reports; learning rates make no difference to it.
+
+    Raises:
+        SpecError: a size that a model does not have.
+    """
+    rates = dict.fromkeys(METHODS, 1e-3)
+    estimates = []
+    for cell in cells(study):
+        for method in cell.grid.methods:
+            spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
+            estimates += [run_estimate(spec)] * len(cell.grid.seeds)
+    return study_estimate(estimates)

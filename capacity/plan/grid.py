@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from capacity.errors import CapacityError, SpecError
 from capacity.plan.kinds.kind import Size
+from capacity.plan.rates import TunedRate, rate_remarks
 from capacity.plan.sampling import with_rollouts
 from capacity.plan.sizes import size_of
-from capacity.plan.specs import base_specs, rate_of, trained_spec
+from capacity.plan.specs import base_specs, shipped_rate, shipped_rates, trained_spec
 from capacity.plan.study_file import Grid, StudyFile, Tuning
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import Match, RolloutSpec, TaskSpec
@@ -108,7 +109,7 @@ def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict
     """Returns the learning rates for a method of a grid cell: one set for each of its runs of one seed."""
     rates, parts = cell.grid.rates, METHODS[method].phases
     if rates == "shipped":
-        return [{p: rate_of(cell.model, cell.task, p, cell.size, {}) for p in parts}]
+        return [{p: shipped_rate(cell.model, cell.task, p, cell.size).learning_rate for p in parts}]
     if rates == "tuned":
         keys = {p: key(cell, METHODS[p].rate_from) for p in parts}
         return [{p: chosen[k] for p, k in keys.items()}] if all(k in chosen for k in keys.values()) else []
@@ -130,6 +131,53 @@ def key(cell: Cell, method: Method) -> Key:
     task = cell.task if method == "sft" else cell.task.unseen()
     changes = cell.grid.protocol.model_dump_json()
     return cell.model, task.label, cell.size, cell.grid.match, cell.grid.tokens_per_step, changes, method
+
+
+def arm_name(cell: Cell, method: Method) -> str:
+    """One method of a cell in words: "grpo (abacus-3m, tinylora of 112)"; where it sees demonstrations, which."""
+    size = cell.size
+    shown = f", {cell.task.style}" if METHODS[method].sees_demonstrations else ""
+    return f"{method} ({cell.model}, {size.kind} of {size.trained_parameters:,}{shown})"
+
+
+def shipped_remarks(study: StudyFile) -> tuple[str, ...]:
+    """What to know of the shipped rates that a study takes, a sentence each."""
+    rates: dict[str, TunedRate] = {}
+    for cell in cells(study, tuned=False):
+        if cell.grid.rates == "shipped":
+            found = shipped_rates(cell.model, cell.task, cell.grid.methods, cell.size, {})
+            rates |= {arm_name(cell, method): rate for method, rate in found.items()}
+    return rate_remarks(rates)
+
+
+@dataclass(frozen=True)
+class PlannedRuns:
+    """What a sweep will run, as far as it is known before anything is tuned.
+
+    Attributes:
+        trials: the runs of the tuning at the rates that are tried first.
+        results: the reported runs whose rates are known.
+        at_tuned_rates: how many reported runs there are besides, at most.
+    """
+
+    trials: tuple[RunSpec, ...]
+    results: tuple[RunSpec, ...]
+    at_tuned_rates: int
+
+
+def planned_runs(study: StudyFile) -> PlannedRuns:
+    """The runs of a study before it is tuned.
+
+    Raises:
+        SpecError: a size that a model does not have, or a method without a rate.
+    """
+    tuned, tuning = list(cells(study, tuned=True)), study.tuning
+    trials: list[RunSpec] = []
+    if tuning is not None:
+        every = ((c, m, r) for c in tuned for m in c.tuned_methods for r in first_rates(c, tuning))
+        trials = unique(s for c, m, r in every for s in trial_specs(c, m, r, tuning))
+    later = sum(len(c.grid.methods) * len(c.grid.seeds) for c in tuned)
+    return PlannedRuns(tuple(trials), tuple(result_specs(study, {})), later)
 
 
 def unique(specs: Iterable[RunSpec]) -> list[RunSpec]:

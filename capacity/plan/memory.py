@@ -8,10 +8,11 @@ logits of its rows. Allocator overhead and the libraries come on top: `HEADROOM`
 holds it against the device before a run is loaded.
 """
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from capacity.errors import TrainingError
+from capacity.errors import SpecError, TrainingError
 from capacity.plan.kinds.table import trained_parameters
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
@@ -75,6 +76,18 @@ class MemoryPlan:
     def to_json(self) -> dict[str, Any]:
         """The parts and the peak as plain JSON types."""
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "peak": self.peak}
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of `24GB`, `80GB` or `40GiB`.
+
+    Raises:
+        SpecError: not of this form.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(GB|GiB)\s*", text)
+    if found is None or not float(found[1]):
+        raise SpecError(f"--memory {text!r} cannot be read: write 24GB or 40GiB")
+    return int(float(found[1]) * (10**9 if found[2] == "GB" else 2**30))
 
 
 def run_memory(spec: RunSpec, *, sampled: int = 1, rows: int = 1, prompt_tokens: int = PROMPT_TOKENS) -> MemoryPlan:

@@ -5,6 +5,7 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -105,7 +106,28 @@ def _distance(one: int, other: int) -> float:
     return abs(math.log(one) - math.log(other))
 
 
-def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, float]:
+def rate_remarks(rates: Mapping[Method, TunedRate] | Mapping[str, TunedRate]) -> tuple[str, ...]:
+    """What to know of shipped rates before methods are compared, a sentence each; nothing of those well inside.
+
+    Args:
+        rates: by what trains with them, in words.
+    """
+    remarks = [edge_remark(arm) for arm, rate in rates.items() if rate.at_edge]
+    untuned = [f"{arm} {rate.learning_rate:g}" for arm, rate in rates.items() if rate.tuned_at is None]
+    if untuned:
+        remarks.append(
+            f"The rates {', '.join(untuned)} are untuned defaults from the range that the paper tried: tune them with "
+            "capacity sweep before comparing methods."
+        )
+    return tuple(remarks)
+
+
+def edge_remark(arm: str) -> str:
+    """What to know of a tuned rate that is the smallest or the largest of those tried."""
+    return f"The tuned rate of {arm} lies at the edge of the rates tried: a better one may exist."
+
+
+def parse_rates(text: str | None, methods: Sequence[Method]) -> dict[Method, float]:
     """Reads `0.01` (all methods) or `sft=0.003,grpo=0.01`.
 
     Raises:
@@ -113,20 +135,37 @@ def parse_rates(text: str | None, methods: tuple[Method, ...]) -> dict[Method, f
     """
     if text is None:
         return {}
+    parts = [part.strip().rpartition("=") for part in text.split(",")]
+    return _rates([(name if equals else None, value) for name, equals, value in parts], methods, repr(text))
+
+
+def named_rates(given: float | Mapping[str, float] | None, methods: Sequence[Method]) -> dict[Method, float]:
+    """Learning rates by method, from one for all of them or one for each.
+
+    Raises:
+        SpecError: a rate that is not positive, or a method that does not run.
+    """
+    if given is None:
+        return {}
+    pairs = given.items() if isinstance(given, Mapping) else [(None, given)]
+    return _rates([(name, str(rate)) for name, rate in pairs], methods, str(given))
+
+
+def _rates(pairs: Sequence[tuple[str | None, str]], methods: Sequence[Method], given: str) -> dict[Method, float]:
+    """The rates of all that `methods` train; a pair without a name is for each of them."""
     rates: dict[Method, float] = {}
     wanted = tuple(dict.fromkeys(phase for m in methods for phase in METHODS[m].phases))
-    for part in text.split(","):
-        name, equals, value = part.strip().rpartition("=")
+    for name, value in pairs:
         try:
             rate = float(value)
         except ValueError:
             rate = 0.0
         if not 0 < rate < float("inf"):
-            raise SpecError(f"--learning-rates {text!r}: {value!r} is not a positive number")
-        named = wanted if not equals else tuple(m for m in wanted if m == name)
+            raise SpecError(f"--learning-rates {given}: {value!r} is not a positive number")
+        named = wanted if name is None else tuple(m for m in wanted if m == name)
         if not named:
-            raise SpecError(f"--learning-rates {text!r}: {name!r} is not among the methods {', '.join(wanted)}")
+            raise SpecError(f"--learning-rates {given}: {name!r} is not among the methods {', '.join(wanted)}")
         if any(m in rates for m in named):
-            raise SpecError(f"--learning-rates {text!r} gives more than one rate for {name or named[0]}")
+            raise SpecError(f"--learning-rates {given} gives more than one rate for {name or named[0]}")
         rates.update(dict.fromkeys(named, rate))
     return rates

@@ -9,6 +9,7 @@ from capacity.errors import BudgetError, SpecError, unknown
 from capacity.plan.budget import Budget
 from capacity.plan.kinds.kind import AdapterKind, Site, Size, Told
 from capacity.plan.kinds.table import FULL, KINDS, LORA, LORA_XS, TINYLORA
+from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import model_shape
 from capacity.spec.adapters import Allocation, Scaling, Sharing
 from capacity.spec.frozen import Frozen
@@ -123,6 +124,15 @@ class SizeChoice(Frozen):
         return Budget.parse(DEFAULT_BUDGET) if open_size else None
 
 
+def as_choice(size: SizeChoice | int | str | None) -> SizeChoice:
+    """A choice from a budget: 13 parameters, "26B"; choices stay as they are, and None is the default one.
+
+    Raises:
+        BudgetError: a budget that cannot be read.
+    """
+    return size if isinstance(size, SizeChoice) else SizeChoice(budget=size)
+
+
 def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
     """What `choice` comes to on a model.
 
@@ -135,6 +145,15 @@ def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
         SpecError: options that exclude each other, are out of range or belong to another adapter; a budget below
             the smallest or above the largest update.
     """
+    return size_on(*model_shape(model), choice, storage_dtype)
+
+
+def size_on(name: str, shape: ModelShape, choice: SizeChoice, storage_dtype: str) -> Size:
+    """What `choice` comes to on a model of this shape, which is called `name` in errors.
+
+    Raises:
+        SpecError: as `size_of`.
+    """
     told, budget = choice.told, choice.limit
     kind = None if choice.adapter is None else KINDS[choice.adapter]
     if kind is None and budget is None:
@@ -143,7 +162,6 @@ def size_of(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
         _refuse_foreign(told, kind)
     if budget is not None:
         _refuse_decided(told, _PARTS if kind is None else set(kind.decided))
-    name, shape = model_shape(model)
     site = Site(name, shape, choice.targets)
     if budget is None:
         assert kind is not None

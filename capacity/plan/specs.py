@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from capacity.errors import SpecError, unknown
 from capacity.plan.kinds.kind import Size
 from capacity.plan.protocols import GRPO, PROTOCOLS, RFT, Protocol
-from capacity.plan.rates import tuned_rate
+from capacity.plan.rates import TunedRate, tuned_rate
 from capacity.spec.adapters import NoAdapter
 from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.parts import Match, TaskSpec, TrainingSpec
@@ -19,25 +19,53 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     Raises:
         SpecError: if a method is unknown or named twice, or none is named. The message offers the nearest names.
     """
+    return named_methods([name for part in text.split(",") if (name := part.strip())])
+
+
+def named_methods(names: Sequence[str]) -> tuple[Method, ...]:
+    """The methods to train; `base` always runs and need not be named.
+
+    Raises:
+        SpecError: as `parse_methods`.
+    """
     methods: list[Method] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        method = next((m for m in METHODS if m == part), None)
+    for name in names:
+        method = next((m for m in METHODS if m == name), None)
         if method is None:
-            raise unknown("method", part, METHODS)
+            raise unknown("method", name, METHODS)
         if method in methods:
-            raise SpecError(f"--methods {text!r} names {method} twice")
+            raise SpecError(f"--methods {','.join(names)!r} names {method} twice")
         if method != "base":
             methods.append(method)
     if not methods:
-        raise SpecError(f"--methods {text!r} names no method to train: choose from {', '.join(TRAINED)}")
+        raise SpecError(f"--methods {','.join(names)!r} names no method to train: choose from {', '.join(TRAINED)}")
     return tuple(methods)
 
 
 def rate_of(model: str, task: TaskSpec, method: Method, size: Size, rates: Mapping[Method, float]) -> float:
     """Returns the learning rate of a method: the given one, or else the shipped one for this size."""
-    if method in rates:
-        return rates[method]
-    return tuned_rate(model, task, method, size.tuned_as, size.trained_parameters).learning_rate
+    return rates[method] if method in rates else shipped_rate(model, task, method, size).learning_rate
+
+
+def shipped_rate(model: str, task: TaskSpec, method: Method, size: Size) -> TunedRate:
+    """The rate that is shipped for a method at this size.
+
+    Raises:
+        SpecError: an embedded model, for which none was tuned near this size.
+    """
+    return tuned_rate(model, task, method, size.tuned_as, size.trained_parameters)
+
+
+def shipped_rates(
+    model: str, task: TaskSpec, methods: Sequence[Method], size: Size, rates: Mapping[Method, float]
+) -> dict[Method, TunedRate]:
+    """The shipped rates that runs of these methods take where `rates` gives none, in the order of the methods' table.
+
+    Raises:
+        SpecError: as `shipped_rate`.
+    """
+    phases = {phase for m in methods for phase in METHODS[m].phases}
+    return {m: shipped_rate(model, task, m, size) for m in METHODS if m in phases and m not in rates}
 
 
 def matched(training: TrainingSpec, match: Match, tokens_per_step: int | None) -> TrainingSpec:

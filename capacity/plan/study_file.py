@@ -17,6 +17,7 @@ This is an example of a study file:
 """
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -174,6 +175,15 @@ def read_study_file(path: Path) -> StudyFile:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: not TOML: {error}") from None
+    return parse_study(raw, str(path))
+
+
+def parse_study(raw: Mapping[str, Any], where: str) -> StudyFile:
+    """A study from what its file says, checked. `where`: what errors call it.
+
+    Raises:
+        SpecError: a field is unknown, missing or out of range; it is named.
+    """
     try:
         study = StudyFile.model_validate(raw)
         for number, grid in enumerate(study.grids, start=1):
@@ -181,9 +191,9 @@ def read_study_file(path: Path) -> StudyFile:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise SpecError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise SpecError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
     except CapacityError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise SpecError(f"{where}: {error}") from None
     return study
 
 

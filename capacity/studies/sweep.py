@@ -1,28 +1,54 @@
 """Makes the runs of a study file: tuning first, then what is reported. Continues where it stopped. No torch here."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from capacity.plan.grid import Cell, Key, cells, extended, first_rates, key, result_specs, trial_specs, unique
-from capacity.plan.study_file import StudyFile, Tuning
+from capacity.errors import DataError, RunsFailedError
+from capacity.plan.grid import (
+    Cell,
+    Key,
+    arm_name,
+    cells,
+    extended,
+    first_rates,
+    key,
+    result_specs,
+    shipped_remarks,
+    trial_specs,
+    unique,
+)
+from capacity.plan.rates import edge_remark
+from capacity.plan.study_file import StudyFile, Tuning, read_study_file
 from capacity.runs import files
+from capacity.runs.points import points, to_csv
 from capacity.runs.study import Study
 from capacity.spec.methods import Method
 from capacity.spec.run import RunSpec
+from capacity.studies.make import MadeStudy, Make, Observer, Wanted, make_study, unobserved
 
-# Makes those of the given runs that are missing; runs that fail stay missing.
-Make = Callable[[Sequence[RunSpec], str], None]
+POINTS = "points.csv"  # the points table of a study that a sweep has made
 
 
 @dataclass(frozen=True)
 class TunedArm:
-    """How the rate of one method of one cell was found. `trials`: rate and validation accuracy, None if it failed."""
+    """How the rate of one method of one cell was found.
+
+    Attributes:
+        key: what the rate belongs to.
+        name: the same in words.
+        learning_rate: the best on validation; None if every trial failed.
+        at_edge: it is the smallest or the largest of those tried.
+        trials: rate and mean validation accuracy of each, None if it failed.
+    """
 
     key: Key
+    name: str
     learning_rate: float | None
     at_edge: bool
     trials: tuple[tuple[float, float | None], ...]
@@ -76,16 +102,16 @@ def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
     return found
 
 
-def sweep(file: StudyFile, study: Study, make: Make) -> list[RunSpec]:
+def sweep(file: StudyFile, study: Study, make: Make) -> Wanted:
     """Makes all runs of a study; the caller holds its lock.
 
     Args:
         file: what to run.
         study: where to.
-        make: makes the runs that are missing and returns when all are made or have failed.
+        make: makes the runs that are missing.
 
     Returns:
-        The specs of the reported runs; arms whose tuning failed at every rate are not among them.
+        The reported runs; arms whose tuning failed at every rate are not among them.
     """
     text = file.model_dump_json(indent=1)
     files.write_atomically(study.folder / "study.json", text + "\n")
@@ -93,7 +119,59 @@ def sweep(file: StudyFile, study: Study, make: Make) -> list[RunSpec]:
     rates = {arm.key: arm.learning_rate for arm in tuned if arm.learning_rate is not None}
     specs = result_specs(file, rates)
     make(specs, "results")
-    return specs
+    edges = [edge_remark(arm.name) for arm in tuned if arm.learning_rate is not None and arm.at_edge]
+    without = [f"{arm.name} failed at every rate and has no results." for arm in tuned if arm.learning_rate is None]
+    return Wanted(tuple(specs), (*shipped_remarks(file), *edges, *without))
+
+
+def planned_specs(path: Path) -> list[RunSpec] | None:
+    """The runs that a study file reports; None if that depends on a tuning."""
+    file = read_study_file(path)
+    return None if any(cells(file, tuned=True)) else result_specs(file, {})
+
+
+def default_folder(file: StudyFile) -> Path:
+    """Where the study of a file goes unless another folder is named."""
+    return Path("capacity-studies") / file.name
+
+
+def make_sweep(
+    file: StudyFile,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    observe: Observer = unobserved,
+    allow_mixed: bool = False,
+) -> MadeStudy:
+    """Makes what is missing of a study file's study in `folder`, and writes its points table, `points.csv`.
+
+    Raises:
+        CapacityError: as `capacity.studies.make.make_study`; runs that fail are in what is returned.
+    """
+    made = make_study(folder, partial(sweep, file), workers=workers, observe=observe, allow_mixed=allow_mixed)
+    files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))
+    return made
+
+
+def make_fresh(path: Path, folder: Path, *, workers: int | None = None, observe: Observer = unobserved) -> Study:
+    """Makes all runs of a study file in a study that has none: what a check judges.
+
+    Raises:
+        DataError: there are runs already.
+        RunsFailedError: runs failed, or an arm failed at every rate of its tuning.
+    """
+    file = read_study_file(path)
+    if (folder / "runs").is_dir() and any((folder / "runs").iterdir()):
+        raise DataError(f"{folder}: has runs already, and a check starts an empty study: choose another folder")
+    made = make_sweep(file, folder, workers=workers, observe=observe)
+    arms = files.read_json(folder / "tuning.json") if any(cells(file, tuned=True)) else []
+    untuned = sum(arm["learning_rate"] is None for arm in arms)
+    if untuned:
+        raise RunsFailedError(
+            f"{untuned} of {len(arms)} arms failed at every rate; the diagnoses: capacity runs {folder}"
+        )
+    made.check()
+    return made.study
 
 
 def _trials(cell: Cell, rates: Sequence[float], tuning: Tuning) -> list[RunSpec]:
@@ -122,4 +200,10 @@ def _tuned(study: Study, cell: Cell, method: Method, rates: Sequence[float], tun
     accuracies = _accuracies(study, cell, method, rates, tuning)
     best = _best(accuracies)
     rate = None if best is None else rates[best]
-    return TunedArm(key(cell, method), rate, best in (0, len(rates) - 1), tuple(zip(rates, accuracies, strict=True)))
+    return TunedArm(
+        key(cell, method),
+        arm_name(cell, method),
+        rate,
+        best in (0, len(rates) - 1),
+        tuple(zip(rates, accuracies, strict=True)),
+    )

@@ -11,8 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capacity.errors import CapacityError, SpecError
 from capacity.plan.grid import cells, result_specs
@@ -21,6 +22,11 @@ from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.device import own_device
+from capacity.studies.make import missing_runs
+from capacity.studies.sweep import default_folder
+
+if TYPE_CHECKING:
+    from capacity.training.processes import Processes
 
 
 def specs_of(path: Path) -> list[RunSpec]:
@@ -36,33 +42,44 @@ def specs_of(path: Path) -> list[RunSpec]:
 
 
 def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> int:
-    """Makes what is missing of `specs`, in a process group; the first process writes. Returns how many failed."""
+    """Makes what is missing of `specs` in a process group, whose first process writes. Returns how many failed.
+
+    Raises:
+        CapacityError: in every process alike: another process works on the study, or it has stale runs.
+    """
     from capacity.training.processes import Processes
-    from capacity.training.run import execute
 
     processes = Processes.current()
-    first = processes.rank == 0
-    failed = 0
-    with study.locked() if first else nullcontext():
-        if first:
-            study.write_plan(specs)
-        # The first process knows what is missing, and all must agree.
-        found = [s for s in specs if study.find(s, fingerprint)[0] == "missing"] if first else []
-        missing = processes.gathered(found)[0]
-        for spec in missing:
+    with ExitStack() as held:
+        missing: list[RunSpec] | CapacityError = []
+        if processes.rank == 0:
             try:
-                record = execute(spec, fingerprint.device)
-            except CapacityError as error:  # of the run itself, so every process has it
-                failed += 1
-                if first:
-                    study.add_failure(spec, str(error), traceback.format_exc())
-                    print(f"failed: {spec.label}: {error}", file=sys.stderr)
-                continue
-            if first:
-                result = record.result.model_copy(update={"processes": processes.count})
-                study.add(spec, fingerprint, result, record.steps, record.outcomes, record.artifact)
-                print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
-    return failed
+                held.enter_context(study.locked())
+                missing = missing_runs(study, specs, fingerprint)
+            except CapacityError as error:
+                missing = error
+        missing = processes.gathered(missing)[0]  # the first process knows what is missing, and all must agree
+        if isinstance(missing, CapacityError):
+            raise missing
+        return sum(not _made(spec, study, fingerprint, processes) for spec in missing)
+
+
+def _made(spec: RunSpec, study: Study, fingerprint: Fingerprint, processes: "Processes") -> bool:
+    """Makes one run; False if it fails, which all processes see alike."""
+    from capacity.training.run import execute
+
+    try:
+        record = execute(spec, fingerprint.device)
+    except CapacityError as error:
+        if processes.rank == 0:
+            study.add_failure(spec, str(error), traceback.format_exc())
+            print(f"failed: {spec.label}: {error}", file=sys.stderr)
+        return False
+    if processes.rank == 0:
+        result = record.result.model_copy(update={"processes": processes.count})
+        study.add(spec, fingerprint, result, record.steps, record.outcomes, record.artifact)
+        print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,11 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         specs = specs_of(given.study)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-        study = Study(given.out or Path("capacity-studies") / given.study.stem)
+        study = Study(given.out or default_folder(read_study_file(given.study)))
         return 1 if make(specs, study, current(device, "fp32")) else 0
     except CapacityError as error:
-        print(f"capacity: {error}", file=sys.stderr)
-        return 2
+        if os.environ.get("RANK", "0") == "0":
+            print(f"capacity: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SpecError) else 1
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -5,9 +5,18 @@ import sys
 
 import typer
 
-from capacity.errors import CapacityError, SpecError
-from capacity_cli.commands import analysis, guard, training, updates
-from capacity_cli.interrupted import Interrupted
+from capacity.errors import CapacityError, Interrupted, SpecError
+from capacity_cli.baseline import baseline
+from capacity_cli.check import check
+from capacity_cli.commands import analysis, training
+from capacity_cli.compare import compare
+from capacity_cli.evaluate import evaluate
+from capacity_cli.export import export
+from capacity_cli.factors import factors
+from capacity_cli.models import models
+from capacity_cli.plan import plan
+from capacity_cli.sweep import sweep
+from capacity_cli.tasks import tasks
 
 app = typer.Typer(
     help="How small an update teaches a language model a task, and does GRPO need a smaller one than SFT?",
@@ -19,23 +28,23 @@ app = typer.Typer(
 
 def version() -> None:
     """Print the version."""
-    from capacity import __version__
+    from capacity.version import __version__
 
     typer.echo(__version__)
 
 
 for command in (
-    training.compare,
-    training.sweep,
-    updates.plan,
+    compare,
+    sweep,
+    plan,
     training.runs,
-    updates.evaluate,
-    updates.tasks,
-    updates.models,
-    updates.export,
-    updates.factors,
-    guard.baseline,
-    guard.check,
+    evaluate,
+    tasks,
+    models,
+    export,
+    factors,
+    baseline,
+    check,
     analysis.threshold,
     analysis.bits,
     analysis.describe,

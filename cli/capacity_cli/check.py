@@ -1,95 +1,76 @@
 """`capacity check`: a study against its baseline, for CI."""
 
-import json
 import os
 import sys
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import chain, count
+from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from capacity.errors import CapacityError, DataError, RunsFailedError, SpecError
-from capacity.runs.files import write_atomically
-from capacity.runs.study import Study
-from capacity_analysis.check.baseline import Baseline, read_baseline
-from capacity_analysis.check.guard import check_options, guard
-from capacity_analysis.check.matching import check_plan
-from capacity_cli.interrupted import Interrupted
-from capacity_reports.check_report import check_blocks, check_junit, check_markdown
-from capacity_reports.render.terminal import show
+import capacity
+from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError
+from capacity_cli.options import Json
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
-INCONCLUSIVE = ("fail", "warn")
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """What the command line asks of a check. `alarms_per_100` counts only with a history."""
-
-    margin: float
-    alpha: float
-    inconclusive: str
-    history: Path | None
-    alarms_per_100: float
-
-
-def check_command(
-    study: Path | None,
-    run: Path | None,
-    baseline: Path,
-    options: CheckOptions,
-    out: Path | None,
-    workers: int | None,
-    markdown: Path | None,
-    junit: Path | None,
-    *,
-    as_json: bool,
+def check(
+    study: Annotated[Path | None, typer.Argument(help="Study folder.", show_default="--run makes one")] = None,
+    run: Annotated[Path | None, typer.Option(help="Make this study first, from nothing.", show_default="none")] = None,
+    baseline: Annotated[Path, typer.Option(help="File of `capacity baseline`.")] = Path("baseline.json"),
+    margin: Annotated[float, typer.Option(help="Largest tolerated drop of the mean over sizes: 0.02 is 2 points.")] = (
+        0.02
+    ),
+    alpha: Annotated[float, typer.Option(help="Error of each claim, one-sided.")] = 0.05,
+    inconclusive: Annotated[str, typer.Option(help="fail (exit code 3) or warn (0).")] = "fail",
+    history: Annotated[
+        Path | None, typer.Option(help="File that remembers checks and limits false alarms.", show_default="none")
+    ] = None,
+    alarms_per_100: Annotated[
+        float, typer.Option(help="With --history: false alarms in 100 checks, on average at most.")
+    ] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="With --run: study folder.", show_default="capacity-studies/check-…")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --run: worker processes.", show_default="cores, at most 4")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the result as Markdown.", show_default="none")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", show_default="none")] = None,
+    json: Json = False,
 ) -> None:
-    """Judges a study, made first if `run` says so, and ends with the exit code of the outcome.
+    """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
+    with _as_usage():  # exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2
+        from rich.console import Console
 
-    Exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2.
-    """
-    if (study is None) == (run is None):
-        raise SpecError("give either a study folder, or --run with a study file")
-    if run is None and (out is not None or workers is not None):
-        raise SpecError("--out and --workers belong to --run")
-    with _as_usage():
-        if options.inconclusive not in INCONCLUSIVE:
-            raise SpecError(f"--inconclusive {options.inconclusive}: choose fail or warn")
-        _check_outputs(baseline, options.history, run, out, markdown, junit)
-        check_options(options.margin, options.alpha, options.history, options.alarms_per_100)
-        old = read_baseline(baseline)
-        if run is not None:
-            made = fresh_study(run, old, out, workers)
-        else:
-            assert study is not None
-            made = Study(study)
-        check = guard(
-            made,
-            old,
-            margin=options.margin,
-            alpha=options.alpha,
-            history=options.history,
-            alarms_per_100=options.alarms_per_100,
-        )
+        from capacity.runs.files import write_atomically
+        from capacity_cli.progress import RunProgress
+        from capacity_reports.check_report import check_junit, check_markdown
+        from capacity_reports.render.terminal import show
+
+        if inconclusive not in ("fail", "warn"):
+            raise SpecError(f"--inconclusive {inconclusive}: choose fail or warn")
+        _check_outputs(baseline, history, run, out, markdown, junit)
+        checked = capacity.check(
+            study, baseline, run=run, margin=margin, alpha=alpha, history=history, alarms_per_100=alarms_per_100,
+            out=out, workers=workers, observe=RunProgress,
+        )  # fmt: skip
+        found = checked.found
         if markdown is not None:
-            write_atomically(markdown, check_markdown(check))
+            write_atomically(markdown, check_markdown(found))
         if junit is not None:
-            write_atomically(junit, check_junit(check, inconclusive_fails=options.inconclusive == "fail"))
-        warned = check.outcome == "inconclusive" and options.inconclusive == "warn"
-        code = 0 if warned else EXIT_CODES[check.outcome]
-        if as_json:
-            result = {**check.to_json(), "exit_code": code, "study": str(made.folder)}
-            _say(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            write_atomically(junit, check_junit(found, inconclusive_fails=inconclusive == "fail"))
+        code = 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
+        if json:
+            result = {**found.to_json(), "exit_code": code, "study": str(checked.study)}
+            _say(dumps(result, indent=1, allow_nan=False) + "\n")
         else:
             console = Console()
             with console.capture() as capture:
-                show(check_blocks(check), console)
+                show(checked.blocks, console)
             _say(capture.get())
     raise typer.Exit(code)
 
@@ -102,42 +83,6 @@ def _say(text: str) -> None:
         print(text, end="", flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at its end
-
-
-def fresh_study(run: Path, baseline: Baseline, out: Path | None = None, workers: int | None = None) -> Study:
-    """Makes the study of a file from nothing, after a look at whether it can match the baseline.
-
-    Args:
-        run: the study file.
-        baseline: what the study is meant to be compared with.
-        out: the folder of the study; a new one under capacity-studies/ if None.
-        workers: processes that make the runs.
-
-    Raises:
-        DataError: it cannot match the baseline, or `out` has runs already.
-        RunsFailedError: runs failed.
-    """
-    from capacity_cli.sweep import planned_specs, run_sweep
-
-    planned = planned_specs(run)
-    if planned is not None:
-        check_plan(planned, baseline)
-    folder = out or _new_folder(run.stem)
-    try:
-        return run_sweep(run, folder, workers, fresh=True)
-    except Interrupted:  # what a sweep says, that the same command continues, is not so here
-        raise Interrupted(f"interrupted: a check starts anew each time; {folder} has the runs that were made") from None
-
-
-def _new_folder(name: str) -> Path:
-    """Makes the first of check-NAME, check-NAME-2, … that is not there: a check always starts an empty study."""
-    studies = Path("capacity-studies")
-    studies.mkdir(exist_ok=True)
-    for folder in chain([f"check-{name}"], (f"check-{name}-{number}" for number in count(2))):
-        with suppress(FileExistsError):
-            (studies / folder).mkdir()
-            break
-    return studies / folder
 
 
 def _check_outputs(
@@ -174,10 +119,14 @@ def _as_usage() -> Iterator[None]:
         yield
     except (SpecError, RunsFailedError, Interrupted):
         raise
+    except ImportError as error:  # a dependency that is broken says nothing of the curves
+        raise SpecError(f"a library cannot be imported: {error}") from None
     except CapacityError as error:
         raise SpecError(str(error)) from None
     except OSError as error:
         raise SpecError(f"{error.filename or 'output'}: {error.strerror}") from None
     except Exception as error:
-        traceback.print_exc()
+        from traceback import print_exc
+
+        print_exc()
         raise SpecError(f"the check itself failed, which says nothing of the study: {error!r}") from None

@@ -1,222 +1,108 @@
 """`capacity evaluate`: the accuracy of a model on a task, with whatever form of adapter on it."""
 
-import json
-import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
+import typer
 
+import capacity
 from capacity.errors import DataError, SpecError
-from capacity.plan.protocols import PROTOCOLS
-from capacity.runs import files
-from capacity.spec.parts import EvaluationSpec, TaskSpec
-from capacity.spec.result import Outcome
-from capacity.studies.device import check_libraries, device
-from capacity.tasks.catalog import open_task, parse_task
-from capacity.tasks.task import Task
-from capacity_analysis.statistics.estimate import accuracy_estimate, difference_estimate
-from capacity_cli.progress import ModuleProgress
+from capacity_cli.options import Json
 
 if TYPE_CHECKING:
-    from capacity.adapters.open import Opened
-    from capacity.sampling.evaluate import Evaluation
+    from capacity.library.evaluate import EvaluatedAdapters, Measured
+    from capacity_analysis.statistics.estimate import Estimate
 
 
-def evaluate_command(
-    model: str | None,
-    adapter: Path | None,
-    task: str,
-    split: str,
-    items: int | None,
-    samples: int,
-    temperature: float | None,
-    seed: int,
-    *,
-    as_json: bool,
-    control: bool = False,
-    code_length: bool = False,
-    out: Path | None = None,
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(help="Alias, or a folder such as merged weights. [default: the adapter's base]")
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="Native artifact, run folder, or PEFT folder to put on the model; several with vllm."),
+    ] = None,
+    task: Annotated[str, typer.Option(help="Task.")] = "abacus",
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    items: Annotated[int | None, typer.Option(min=1, help="Items. [default: the task's protocol]")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Completions of each item.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sampling temperature, 0 is greedy. [default: the task's protocol]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    control: Annotated[bool, typer.Option("--control", help="Also with the adapter switched off.")] = False,
+    code_length: Annotated[
+        bool, typer.Option("--code-length", help="Also what a demonstration of each item costs to code, in bits.")
+    ] = False,
+    rollouts: Annotated[str, typer.Option(help="What samples: transformers, or vllm for all adapters at once.")] = (
+        "transformers"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Write the result with per-item outcomes.", show_default="none")
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Everything between the options and the printed result."""
-    if model is None and adapter is None:
-        raise SpecError("give a MODEL, or --adapter with an adapter that names its model")
-    if control and adapter is None:
-        raise SpecError("--control switches an adapter off: it needs --adapter")
-    named, problem, spec = asked_of(task, split, items, samples, temperature, seed, out)
-    if code_length and not problem.has_demonstrations:
-        raise SpecError(f"--code-length: task {named.label} has no demonstrations")
-    check_libraries()
-    from capacity.runs.points import protocol_name
-    from capacity.studies.quiet import quiet
+    """Accuracy of a model on a task, with any form of adapter on it."""
+    from capacity.library.evaluate import Evaluated
+    from capacity.runs.files import write_atomically
+    from capacity_cli.output import print_json, print_rows
+    from capacity_cli.progress import ModuleProgress
 
-    quiet()
-    from capacity.adapters.open import open_model
-
-    with ModuleProgress("factors") as progress:
-        opened = open_model(model, adapter, device(), on_module=progress.on_module)
-    measured = _measured(opened, problem, spec, control=control)
-    result: dict[str, Any] = {
-        "model": opened.base,
-        "adapter": str(adapter) if adapter is not None else None,
-        "form": opened.form,
-        "trained_parameters": opened.artifact.recipe.parameters if opened.artifact else None,
-        "task": named.name,
-        "task_options": named.label,
-        "split": spec.split,
-        "protocol": protocol_name(spec),
-        **measured,
-        "demonstrations": _demonstrations(opened, problem, spec) if code_length else None,
-    }
-    text = json.dumps(result, indent=1)
-    if out is not None:
-        files.write_atomically(out, text + "\n")
-    print(text if as_json else _sentence(result, adapter))
-
-
-def asked_of(
-    task: str, split: str, items: int | None, samples: int, temperature: float | None, seed: int, out: Path | None
-) -> tuple[TaskSpec, Task, EvaluationSpec]:
-    """The task and the protocol that the options name.
-
-    Raises:
-        SpecError: an option out of range.
-        DataError: `out` has no folder.
-    """
-    if split not in ("test", "validation"):
-        raise SpecError(f"--split {split!r}: choose test or validation")
-    if temperature is not None and not math.isfinite(temperature):
-        raise SpecError(f"--temperature {temperature}: give a finite number, 0 or above")
-    if seed >= 2**63:
-        raise SpecError(f"--seed {seed}: give a number below 2^63")
+    adapters = adapter or []
+    several = through_engine(rollouts, adapters, code_length=code_length)
     if out is not None and not out.parent.is_dir():
         raise DataError(f"--out {out}: no folder {out.parent}")
-    named = parse_task(task)
-    problem = open_task(named)
-    default = PROTOCOLS[named.name].evaluation(problem, validation=split == "validation", temperature=temperature)
-    spec = EvaluationSpec(
-        split=default.split,
-        items=default.items if items is None else items,
-        samples_per_item=samples,
-        temperature=default.temperature,
-        max_new_tokens=default.max_new_tokens,
-        seed=seed,
-    )
-    return named, problem, spec
+    found: Evaluated | EvaluatedAdapters
+    if several:
+        found = capacity.evaluate_adapters(
+            model, adapters, task=task, split=split, items=items, samples=samples, temperature=temperature, seed=seed,
+            control=control,
+        )  # fmt: skip
+    else:
+        found = capacity.evaluate(
+            model, adapters[0] if adapters else None, task=task, split=split, items=items, samples=samples,
+            temperature=temperature, seed=seed, control=control, code_length=code_length, progress=ModuleProgress,
+        )  # fmt: skip
+    if out is not None:
+        write_atomically(out, dumps(found.to_json(), indent=1) + "\n")
+    if json:
+        print_json(found.to_json())
+    elif isinstance(found, Evaluated):
+        print("\n".join(found.lines))
+    else:
+        rows = [(name, *_cells(measured, gain)) for name, measured, gain in found.rows]
+        print_rows(("adapter", "accuracy %", "95 %", "gain"), rows)
+        print(found.line)
+        print(found.note)
 
 
-def _measured(opened: "Opened", problem: Task, spec: EvaluationSpec, *, control: bool) -> dict[str, Any]:
-    """Evaluates, with KL to the base for an adapter, and on demand the same model with the adapter off."""
-    from capacity.sampling.evaluate import evaluate
-    from capacity.training.measure.divergence import KlMeter
+def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool = False) -> bool:
+    """Whether an evaluation goes through vLLM.
 
-    off = _switch(opened)
-    meter = None if off is None else KlMeter(opened.model, off)
-    with ModuleProgress("items") as progress:
-        evaluation = evaluate(
-            opened.model,
-            opened.tokenizer,
-            problem,
-            spec,
-            on_items=progress.on_count,
-            on_rollout=None if meter is None else meter.add,
-        )
-    measured = counts(evaluation)
-    measured["kl_to_base_bits"] = None if meter is None else meter.bits_per_token
-    measured["control"] = None
-    if control and off is not None:
-        with ModuleProgress("items, adapter off") as progress, off():
-            base = evaluate(opened.model, opened.tokenizer, problem, spec, on_items=progress.on_count)
-        gain = difference_estimate(matrix(evaluation.outcomes, "correct"), matrix(base.outcomes, "correct"))
-        measured["control"] = {**counts(base), "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
-    return measured
+    Raises:
+        SpecError: several adapters, but not through vLLM; code lengths through it.
+    """
+    from capacity.plan.sampling import parse_choice
+
+    choice = parse_choice(rollouts)
+    if choice == "vllm" and code_length:
+        raise SpecError("--code-length is measured by transformers: leave --rollouts vllm out")
+    if choice != "vllm" and len(adapters) > 1:
+        raise SpecError("several adapters at once need --rollouts vllm")
+    return choice == "vllm"
 
 
-def _demonstrations(opened: "Opened", problem: Task, spec: EvaluationSpec) -> dict[str, Any]:
-    """What one demonstration of each of the evaluated items costs to code."""
-    from capacity.adapters.model import AdaptedModel
-    from capacity.sampling.memory_slices import RowsAtOnce
-    from capacity.spec.adapters import NoAdapter
-    from capacity.training.measure.heldout import demonstration_length
-
-    adapted = opened.adapted or AdaptedModel(opened.model.requires_grad_(False), NoAdapter(), opened.model)
-    items = problem.items(spec.split, spec.items)
-    found = demonstration_length(opened.model, opened.tokenizer, problem, items, RowsAtOnce(adapted, opened.base))
-    return {"n": found.demonstrations, "tokens": found.tokens, "code_length_bits": found.bits}
+def _cells(measured: "Measured", gain: "Estimate | None") -> tuple[str, str, str]:
+    accuracy, interval = f"{100 * measured.accuracy.value:.1f}", "{:.1f}–{:.1f}".format(*_ends(measured.accuracy))
+    if gain is None:
+        return accuracy, interval, ""
+    return accuracy, interval, "{:+.1f} ({:+.1f} to {:+.1f})".format(100 * gain.value, *_ends(gain))
 
 
-def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | None:
-    """What gives a context without the adapter; None if there is none."""
-    if opened.adapted is not None:
-        return opened.adapted.switched_off
-    if opened.form == "peft":
-        disable: Callable[[], AbstractContextManager[object]] = opened.model.disable_adapter  # type: ignore[assignment]
-        return disable
-    return None
-
-
-def matrix(outcomes: Sequence[Outcome], grade: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """One row: the share of right samples of each item."""
-    return np.array([[float(np.mean(getattr(outcome, grade))) for outcome in outcomes]])
-
-
-def counts(evaluation: "Evaluation") -> dict[str, Any]:
-    """What is reported of an evaluation, with its interval."""
-    found = accuracy_estimate(matrix(evaluation.outcomes, "correct"))
-    return {
-        "n_items": evaluation.n_items,
-        "samples_per_item": evaluation.samples_per_item,
-        "n_correct": evaluation.n_correct,
-        "accuracy": evaluation.accuracy,
-        "low": found.low,
-        "high": found.high,
-        "interval": found.label,
-        "strict": _grade(evaluation, "strict", evaluation.n_strict),
-        "lenient": _grade(evaluation, "lenient", evaluation.n_lenient),
-        "pass_at_k": evaluation.pass_at_k,
-        "n_unfinished": evaluation.n_unfinished,
-        "outcomes": [outcome.model_dump(mode="json") for outcome in evaluation.outcomes],
-    }
-
-
-def _grade(evaluation: "Evaluation", grade: str, right: int | None) -> dict[str, Any] | None:
-    """Accuracy by one way of grading, with its interval; None for tasks that are graded in one way."""
-    if right is None:
-        return None
-    found = accuracy_estimate(matrix(evaluation.outcomes, grade))
-    return {"n_correct": right, "accuracy": found.value, "low": found.low, "high": found.high}
-
-
-def _percent(values: dict[str, Any]) -> str:
-    return f"{100 * values['accuracy']:.1f} % ({100 * values['low']:.1f}–{100 * values['high']:.1f})"
-
-
-def _sentence(result: dict[str, Any], adapter: Path | None) -> str:
-    what = {"base": "", "native": f" with {adapter}", "peft": f" with the PEFT adapter {adapter}"}[result["form"]]
-    lines = [
-        f"{result['model']}{what} on {result['task']}, {result['split']}: {_percent(result)} of {result['n_items']:,} "
-        f"items, protocol {result['protocol']}"
-    ]
-    if result["strict"] is not None:
-        lines.append(f"strict {_percent(result['strict'])}, lenient {_percent(result['lenient'])}")
-    k = result["samples_per_item"]
-    if k > 1:
-        lines.append(f"at least one of {k} samples right: {100 * result['pass_at_k']:.1f} % of the items")
-    if result["n_unfinished"]:
-        lines.append(f"cut off before their end: {result['n_unfinished']:,} of {result['n_items'] * k:,} completions")
-    if result["demonstrations"] is not None:
-        coded = result["demonstrations"]
-        n, tokens, bits = coded["n"], coded["tokens"], coded["code_length_bits"]
-        lines.append(f"demonstrations: {bits:,.0f} bits for {n:,}, {bits / n:,.1f} each, {bits / tokens:.3f} a token")
-    if result["kl_to_base_bits"] is not None:
-        lines.append(f"KL to the base: {result['kl_to_base_bits']:.4g} bits a token")
-    if result["control"] is not None:
-        control = result["control"]
-        low, high = 100 * control["gain_low"], 100 * control["gain_high"]
-        lines.append(
-            f"adapter off: {_percent(control)}; gain {100 * control['gain']:+.1f} points ({low:+.1f} to {high:+.1f})"
-        )
-    lines.append(f"Intervals: {result['interval']}.")
-    return "\n".join(lines)
+def _ends(estimate: "Estimate") -> tuple[float, float]:
+    """The ends of an interval in percent: answers to items always have one."""
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return 100 * estimate.low, 100 * estimate.high

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -29,9 +29,9 @@ def weight(spec: RunSpec) -> int:
 
 
 class RunProgress:
-    """Context manager whose `on_event` takes the events of `run_all`. Writes to stderr only."""
+    """An observer of runs that are made: a context that gives what takes their events. Writes to stderr only."""
 
-    def __init__(self, specs: Sequence[RunSpec], what: str = "steps of all runs") -> None:
+    def __init__(self, specs: Sequence[RunSpec], what: str) -> None:
         self.several_models = len({spec.model for spec in specs}) > 1
         self.total = sum(map(weight, specs))
         self.count = len(specs)
@@ -53,9 +53,9 @@ class RunProgress:
         self.overall = self.bars.add_task(what, total=self.total)
         self.tasks: dict[str, int] = {}
 
-    def __enter__(self) -> "RunProgress":
+    def __enter__(self) -> Callable[[Event], None]:
         self.bars.start()
-        return self
+        return self.on_event
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.bars.stop()

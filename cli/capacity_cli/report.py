@@ -2,15 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-from capacity.errors import CapacityError
-from capacity.spec.parts import TaskSpec
-from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_reports.report import build_report, destination, try_report, write_files
-from capacity_reports.sources import Lookups
 from capacity_reports.views import Options
 
 
@@ -28,9 +23,7 @@ def report_command(
     """Everything between the options and the printed result."""
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()]
     path, kinds = destination(sources, out, chosen)
-    report = build_report(
-        sources, where=where, reference=reference, options=options, lookups=lookups(), allow_mixed=allow_mixed
-    )
+    report = build_report(sources, where=where, reference=reference, options=options, allow_mixed=allow_mixed)
     written = write_files(report, path, kinds)
     if as_json:
         result = {
@@ -49,7 +42,7 @@ def report_command(
 
 def study_report(folder: Path, *, allow_mixed: bool = False) -> Path | Absent:
     """What `compare` and `sweep` end with: the page of the study, or why there is none. Never raises."""
-    return try_report(folder, lookups=lookups(), allow_mixed=allow_mixed)
+    return try_report(folder, allow_mixed=allow_mixed)
 
 
 def report_line(written: Path | Absent) -> str:
@@ -61,30 +54,3 @@ def report_json(written: Path | Absent | None) -> dict[str, str | None]:
     """Where the page is: `report` is null if none was written, `report_error` says why; None: none was wanted."""
     error = written.reason if isinstance(written, Absent) else None
     return {"report": str(written) if isinstance(written, Path) else None, "report_error": error}
-
-
-def lookups() -> Lookups:
-    """What a report takes from tasks and shipped rates."""
-    from capacity_analysis.lengths.looked_up import configurations, train_items
-
-    return Lookups(train_items, configurations, prompt_of)
-
-
-def prompt_of(spec: RunSpec, item: str) -> str | Absent:
-    """The prompt of an item of a run's task and split."""
-    found = _prompts(spec.task.model_dump_json(), spec.evaluation.split)
-    if isinstance(found, Absent):
-        return found
-    return found.get(item, Absent(f"task {spec.task.name} has no item {item}"))
-
-
-@cache
-def _prompts(task: str, split: str) -> dict[str, str] | Absent:
-    from capacity.tasks.catalog import open_task
-
-    spec = TaskSpec.model_validate_json(task)
-    try:
-        items = open_task(spec).items(split)  # type: ignore[arg-type]
-        return {item.id: item.prompt or "\n".join(content for _, content in item.messages) for item in items}
-    except CapacityError:
-        return Absent(f"the items of task {spec.name} are not at hand")

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
+from capacity.library.study import Study
 from capacity.runs.files import write_atomically
-from capacity.runs.fingerprint import current
 from capacity.runs.points import points as points_rows
 from capacity.runs.points import to_csv
-from capacity.runs.study import Study, one_fingerprint
+from capacity.runs.study import one_fingerprint
 from capacity_reports.tables import rows_table, seconds
 
 
@@ -31,15 +30,16 @@ def runs_command(folder: Path, points: Path | None, where: Sequence[str], *, all
     if points is not None:
         one_fingerprint(runs, folder, allow_mixed=allow_mixed)
         write_atomically(points, to_csv(rows))
-    # Without torch runs cannot be made here, so none of them is stale: they come from elsewhere.
-    trains = find_spec("torch") is not None
-    states = [
-        "stale" if trains and run.fingerprint != current(run.fingerprint.device, run.fingerprint.dtype) else "complete"
-        for run in runs
-    ]
+    states = [study.state_of(run) for run in runs]
     if as_json:
         listed = [
-            {"id": run.spec.short_id, "label": run.spec.label, "state": state, **row, "result": run.result.model_dump()}
+            {
+                "id": run.spec.short_id,
+                "label": run.spec.label,
+                "state": state,
+                **row,
+                "result": run.result.model_dump(mode="json"),
+            }
             for run, state, row in zip(runs, states, rows, strict=True)
         ]
         print(

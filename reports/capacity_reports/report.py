@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from capacity import __version__
 from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.files import write_atomically
+from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
 from capacity_reports.sources import Lookups, chosen, read_source
@@ -42,7 +42,7 @@ def build_report(
         where: conditions `field=value` that all runs meet, see `capacity_analysis.data.where`.
         reference: "tinylora" shows the published figures beside ours.
         options: what is asked, and how much is computed.
-        lookups: what studies do not hold: prompts, sizes of train splits; `capacity_cli.report.lookups()` has them.
+        lookups: where to ask for what studies do not hold: prompts, sizes of train splits, numbers of rates tried.
         allow_mixed: runs that different environments made are taken together.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,17 +10,39 @@ from capacity.errors import CapacityError, DataError
 from capacity.runs import files
 from capacity.runs.study import Failure, Run, Study, one_fingerprint
 from capacity.spec.methods import in_order
+from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
+from capacity.tasks.catalog import open_task
+from capacity.tasks.task import Split
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.table import Points, read_points, study_points
 from capacity_analysis.data.where import where
+from capacity_analysis.lengths.looked_up import configurations, train_items
 
 _Made = TypeVar("_Made")
 
 
+def prompt_of(spec: RunSpec, item: str) -> str | Absent:
+    """The prompt of an item of a run's task and split."""
+    found = _prompts(spec.task.model_dump_json(), spec.evaluation.split)
+    if isinstance(found, Absent):
+        return found
+    return found.get(item, Absent(f"task {spec.task.name} has no item {item}"))
+
+
+@cache
+def _prompts(task: str, split: Split) -> dict[str, str] | Absent:
+    spec = TaskSpec.model_validate_json(task)
+    try:
+        items = open_task(spec).items(split)
+        return {item.id: item.prompt or "\n".join(content for _, content in item.messages) for item in items}
+    except CapacityError:
+        return Absent(f"the items of task {spec.name} are not at hand")
+
+
 @dataclass(frozen=True)
 class Lookups:
-    """What a report cannot know from a study alone. By default it knows nothing of it and says so.
+    """What a report cannot know from a study alone. By default tasks and shipped learning rates are asked.
 
     Attributes:
         train_items: how many items the train split of a run's task has.
@@ -28,11 +50,9 @@ class Lookups:
         prompt: the prompt of an item, by its name.
     """
 
-    train_items: Callable[[RunSpec], int | Absent] = lambda _: Absent("the size of the train split was not looked up")
-    configurations: Callable[[RunSpec, int], int | Absent] = lambda *_: Absent(
-        "how many learning rates were tried was not looked up"
-    )
-    prompt: Callable[[RunSpec, str], str | Absent] = lambda *_: Absent("the prompt was not looked up")
+    train_items: Callable[[RunSpec], int | Absent] = train_items
+    configurations: Callable[[RunSpec, int], int | Absent] = configurations
+    prompt: Callable[[RunSpec, str], str | Absent] = prompt_of
 
 
 class LoadedStudy(Study):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from capacity_cli.commands.options import AllowMixed, Gain, Json, OfItems, OfTask, Points, Target, Where
+from capacity_cli.options import AllowMixed, Gain, Json, OfItems, OfTask, Points, Target, Where
 
 
 def threshold(

@@ -1,0 +1,155 @@
+"""Matched runs of several methods at one size, and what they say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capacity.library.report import Page, page_of
+from capacity.library.shown import Shown
+from capacity.library.study import Study
+from capacity.plan.rates import named_rates
+from capacity.plan.sampling import Choice
+from capacity.plan.sizes import SizeChoice, as_choice
+from capacity.plan.specs import named_methods
+from capacity.spec.parts import Match
+from capacity.studies.comparison import ComparisonPlan, plan_comparison
+from capacity.studies.make import MadeStudy, Observer, make_study, unobserved
+from capacity_analysis.compare.comparison import Comparison
+from capacity_analysis.compare.costs import Costs, costs_of
+from capacity_analysis.compare.result import compare_runs, comparison_json
+from capacity_analysis.compare.verdicts import verdict
+from capacity_reports.blocks import Block, Text
+from capacity_reports.sections.comparison import comparison_blocks
+
+
+@dataclass(frozen=True, repr=False)
+class Compared(Shown):
+    """Methods side by side at one size.
+
+    Attributes:
+        made: the study with its complete and failed runs.
+        comparison: accuracies, gains and paired differences with their intervals.
+        costs: what a run of each cell used, by the identity of the cell.
+        page: the report of the study, if one was wanted.
+    """
+
+    made: MadeStudy
+    comparison: Comparison
+    costs: Mapping[str, Costs]
+    page: Page
+
+    @property
+    def study(self) -> Study:
+        """The study folder."""
+        return Study(self.made.study.folder)
+
+    @property
+    def verdict(self) -> str:
+        """The one sentence that the runs allow."""
+        return verdict(self.comparison).sentence
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            **comparison_json(self.comparison, self.costs),
+            "remarks": list(self.made.remarks),
+            "study": str(self.made.study.folder),
+            "wall_seconds": round(self.made.wall_seconds, 1),
+            "failed": self.made.failed,
+            **self.page.to_json(),
+        }
+
+    @property
+    def line(self) -> str:
+        """The verdict."""
+        return self.verdict
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Tables of accuracies and differences, what to know of the rates, and the verdict."""
+        remarks = [Text(self.made.remarks, bullets=True)] if self.made.remarks else []
+        return [*comparison_blocks([self.comparison]), *remarks, Text((self.verdict,), strong=True)]
+
+
+def compare(
+    model: str = "abacus",
+    size: SizeChoice | int | str | None = None,
+    *,
+    task: str | None = None,
+    methods: Sequence[str] = ("sft", "rft", "grpo"),
+    seeds: int = 3,
+    learning_rates: float | Mapping[str, float] | None = None,
+    storage_dtype: str = "bf16",
+    match: Match = "prompts",
+    tokens_per_step: int | None = None,
+    rollouts: Choice = "auto",
+    workers: int | None = None,
+    out: str | Path | None = None,
+    allow_mixed: bool = False,
+    page: bool = False,
+    observe: Observer = unobserved,
+) -> Compared:
+    """Trains matched runs of one size and compares them on the test items. Complete runs are never made again.
+
+    Runs are made in processes that import the calling script again: call it under `if __name__ == "__main__":` there.
+
+    Args:
+        model: alias, hub id or folder.
+        size: a budget (13, "26B"), or a choice part by part; at most 100 parameters if None.
+        task: with its options; the model's default one if None.
+        methods: what to train; the untrained base always runs.
+        seeds: runs of each method, with seeds 0 … seeds − 1.
+        learning_rates: one for all methods, or one for each; the shipped ones for the others.
+        storage_dtype: of the stored updates.
+        match: what the methods have in common: "prompts", "sequences" or "tokens".
+        tokens_per_step: completion tokens that a step trains on, for matching "tokens".
+        rollouts: what samples: "transformers", "vllm", or "auto".
+        workers: processes; one a core, at most four, if None.
+        out: study folder; one of its own for each question if None.
+        allow_mixed: reuse runs of the study that another environment made.
+        page: write the report of the study.
+        observe: watches the runs.
+
+    Returns:
+        The comparison of the runs that are complete; `made.check()` raises unless all are.
+
+    Raises:
+        SpecError: something that cannot be planned.
+        RunsFailedError: the untrained base has no result.
+        CapacityError: the libraries of training are absent, or the study is in use or of another environment.
+    """
+    chosen = named_methods(methods)
+    plan = plan_comparison(
+        model, task, as_choice(size), chosen, seeds,
+        rates=named_rates(learning_rates, chosen), storage_dtype=storage_dtype, match=match,
+        tokens_per_step=tokens_per_step, rollouts=rollouts,
+    )  # fmt: skip
+    folder = plan.folder if out is None else Path(out)
+    return compare_planned(plan, folder, workers=workers, allow_mixed=allow_mixed, page=page, observe=observe)
+
+
+def compare_planned(
+    plan: ComparisonPlan,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    allow_mixed: bool = False,
+    page: bool = False,
+    observe: Observer = unobserved,
+) -> Compared:
+    """Makes the runs of a plan in a study folder and compares them.
+
+    Args:
+        plan: what to run.
+        folder: of the study.
+        workers, allow_mixed, page, observe: as of `compare`.
+
+    Raises:
+        CapacityError: as `compare`.
+    """
+    made = make_study(folder, plan.produce, workers=workers, observe=observe, allow_mixed=allow_mixed)
+    if not any(run.spec.method == "base" for run in made.runs):
+        made.check()
+    comparison, costs = compare_runs(folder, made.runs, made.specs), costs_of(made.runs)
+    return Compared(made, comparison, costs, page_of(folder, allow_mixed=allow_mixed) if page else Page())

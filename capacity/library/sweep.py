@@ -1,0 +1,105 @@
+"""All runs of a study file, and accuracy against size."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capacity.library.report import Page, page_of
+from capacity.library.shown import Shown
+from capacity.library.study import Study
+from capacity.plan.study_file import StudyFile, parse_study, read_study_file
+from capacity.studies.make import MadeStudy, Observer, unobserved
+from capacity.studies.sweep import POINTS, default_folder, make_sweep
+from capacity_analysis.compare.sizes_table import HEADINGS, size_cells, size_json, size_note, size_texts
+from capacity_analysis.data.cell_results import CellResult
+from capacity_analysis.data.table import study_points
+from capacity_reports.blocks import Block, Column, Table, Text
+
+
+@dataclass(frozen=True, repr=False)
+class Swept(Shown):
+    """Accuracy against size.
+
+    Attributes:
+        made: the study with its complete and failed runs.
+        sizes: the accuracy of every cell on the test split.
+        page: the report of the study, if one was wanted.
+    """
+
+    made: MadeStudy
+    sizes: tuple[CellResult, ...]
+    page: Page
+
+    @property
+    def study(self) -> Study:
+        """The study folder."""
+        return Study(self.made.study.folder)
+
+    @property
+    def points(self) -> Path:
+        """The file of the points table."""
+        return self.made.study.folder / POINTS
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "study": str(self.made.study.folder),
+            "points": str(self.points),
+            "runs": len(self.made.runs),
+            "failed": [{"label": f.label, "message": f.message} for f in self.made.failures],
+            "sizes": [size_json(cell) for cell in self.sizes],
+            "remarks": list(self.made.remarks),
+            "wall_seconds": round(self.made.wall_seconds, 1),
+            **self.page.to_json(),
+        }
+
+    @property
+    def line(self) -> str:
+        """How many runs there are, and where."""
+        failed = f", {self.made.failed} failed" if self.made.failed else ""
+        return f"{len(self.made.runs)} runs in {self.made.study.folder}{failed}"
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Accuracy against size, and what to know of the rates."""
+        columns, rows = tuple(Column(name, name) for name in HEADINGS), tuple(map(size_texts, self.sizes))
+        table = Table("sizes", "Accuracy against size", columns, rows, size_note(self.sizes))
+        return [table, *([Text(self.made.remarks, bullets=True)] if self.made.remarks else [])]
+
+
+def sweep(
+    study: str | Path | Mapping[str, Any] | StudyFile,
+    *,
+    workers: int | None = None,
+    out: str | Path | None = None,
+    allow_mixed: bool = False,
+    page: bool = False,
+    observe: Observer = unobserved,
+) -> Swept:
+    """Makes all runs of a study: models, tasks, methods, sizes, rates and seeds. Continues where it stopped.
+
+    Runs are made in processes that import the calling script again: call it under `if __name__ == "__main__":` there.
+
+    Args:
+        study: a study file (TOML), or what one says as a mapping.
+        workers: processes; one a core, at most four, if None.
+        out: study folder; capacity-studies/NAME if None.
+        allow_mixed: reuse runs of the study that another environment made.
+        page: write the report of the study.
+        observe: watches the runs.
+
+    Raises:
+        SpecError: a field is unknown, missing or out of range.
+        DataError: the file cannot be read.
+        CapacityError: the libraries of training are absent, or the study is in use or of another environment.
+    """
+    file = study if isinstance(study, StudyFile) else _read(study)
+    folder = default_folder(file) if out is None else Path(out)
+    made = make_sweep(file, folder, workers=workers, observe=observe, allow_mixed=allow_mixed)
+    sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
+    return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())
+
+
+def _read(study: str | Path | Mapping[str, Any]) -> StudyFile:
+    return parse_study(study, "study") if isinstance(study, Mapping) else read_study_file(Path(study))

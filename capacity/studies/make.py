@@ -1,0 +1,196 @@
+"""Makes the runs of a study that are missing, and reads what it then holds. Prints nothing and imports no torch.
+
+`compare` and `sweep` differ in how they come to their specs; from there on both are `make_study`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from capacity.errors import DataError, Interrupted, RunsFailedError
+from capacity.plan.sampling import SERVER
+from capacity.runs.fingerprint import Fingerprint, current
+from capacity.runs.study import Failure, Run, State, Study
+from capacity.sampling.vllm.engine import installed_version
+from capacity.spec.run import RunSpec
+from capacity.studies.device import check_libraries, device
+from capacity.studies.workers import Event, run_all
+
+# Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
+Make = Callable[[Sequence[RunSpec], str], None]
+# Called with the runs that will be made and what for. Its context gives what hears of every event of theirs.
+Observer = Callable[[Sequence[RunSpec], str], AbstractContextManager[Callable[[Event], None]]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The runs that a study reports, and what to know of their learning rates, a sentence each."""
+
+    specs: tuple[RunSpec, ...]
+    remarks: tuple[str, ...]
+
+
+@contextmanager
+def unobserved(specs: Sequence[RunSpec], what: str) -> Iterator[Callable[[Event], None]]:  # noqa: ARG001
+    """An observer that says nothing."""
+    yield lambda _: None
+
+
+@dataclass(frozen=True)
+class MadeStudy:
+    """A study after all runs that were wanted have been tried.
+
+    Attributes:
+        study: its folder.
+        specs: the runs that were wanted.
+        runs: those that are complete, in the order of `specs`.
+        failures: the diagnoses of the others.
+        remarks: what to know before methods are compared, a sentence each.
+        wall_seconds: how long it took.
+    """
+
+    study: Study
+    specs: tuple[RunSpec, ...]
+    runs: tuple[Run, ...]
+    failures: tuple[Failure, ...]
+    remarks: tuple[str, ...]
+    wall_seconds: float
+
+    @property
+    def failed(self) -> int:
+        """How many of the wanted runs gave no result."""
+        return len(self.specs) - len(self.runs)
+
+    def check(self) -> None:
+        """Raises unless every wanted run is complete.
+
+        Raises:
+            RunsFailedError: says how many are not.
+        """
+        if self.failed:
+            raise RunsFailedError(
+                f"{self.failed} of {len(self.specs)} runs failed; the diagnosis of each: "
+                f"capacity runs {self.study.folder}"
+            )
+
+
+def environment() -> Fingerprint:
+    """The fingerprint of runs that are made here and now."""
+    return current(device(), "fp32")
+
+
+def make_study(
+    folder: Path,
+    produce: Callable[[Study, Make], Wanted],
+    *,
+    workers: int | None = None,
+    observe: Observer = unobserved,
+    allow_mixed: bool = False,
+) -> MadeStudy:
+    """Makes what is missing of a study.
+
+    Args:
+        folder: the study; it continues where it stopped.
+        produce: makes runs by what it is given and says which of them the study reports.
+        workers: as of `make_missing`.
+        observe: watches the runs.
+        allow_mixed: reuse runs that another environment made.
+
+    Raises:
+        CapacityError: as `make_missing`; libraries are absent, or another process works on the study.
+    """
+    check_libraries()
+    began = time.monotonic()
+    study, fingerprint = Study(folder), environment()
+
+    def make(specs: Sequence[RunSpec], what: str) -> None:
+        make_missing(study, specs, fingerprint, what, workers=workers, observe=observe, allow_mixed=allow_mixed)
+
+    with study.locked():
+        wanted = produce(study, make)
+        found = states(study, wanted.specs, fingerprint, allow_mixed=allow_mixed)
+    absent = {spec.short_id for spec, _, run in found if run is None}
+    return MadeStudy(
+        study,
+        wanted.specs,
+        tuple(run for _, _, run in found if run is not None),
+        tuple(failure for failure in study.failures() if failure.run in absent),
+        wanted.remarks,
+        time.monotonic() - began,
+    )
+
+
+def make_missing(
+    study: Study,
+    specs: Sequence[RunSpec],
+    fingerprint: Fingerprint,
+    what: str,
+    *,
+    workers: int | None = None,
+    observe: Observer = unobserved,
+    allow_mixed: bool = False,
+) -> None:
+    """Makes those of `specs` that are missing, in worker processes; the caller holds the study's lock.
+
+    Args:
+        study: where to.
+        specs: what is wanted.
+        fingerprint: of the present environment.
+        what: what the runs are for, in words.
+        workers: number of processes; one a core, at most four, if None, and one on a GPU.
+        observe: watches the runs.
+        allow_mixed: stale runs are not missing.
+
+    Raises:
+        DataError: as `missing_runs`.
+        EngineError: runs sample from a vLLM in their own process, and there is none.
+        Interrupted: Ctrl-C; complete runs are kept.
+    """
+    missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)
+    if not missing:
+        return
+    if any(spec.rollouts is not None for spec in missing) and SERVER not in os.environ:
+        installed_version()
+    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
+    try:
+        with observe(missing, what) as on_event:
+            run_all(study, missing, fingerprint, count, on_event)
+    except KeyboardInterrupt:
+        done = sum(study.path_of(spec).is_dir() for spec in missing)
+        raise Interrupted(
+            f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
+            "the same command continues"
+        ) from None
+
+
+def missing_runs(
+    study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, allow_mixed: bool = False
+) -> list[RunSpec]:
+    """Adds `specs` to the study's plan and finds those that are still to be made; the caller holds the lock.
+
+    Raises:
+        DataError: as `states`.
+    """
+    study.write_plan(specs)
+    return [spec for spec, _, run in states(study, specs, fingerprint, allow_mixed=allow_mixed) if run is None]
+
+
+def states(
+    study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint, *, allow_mixed: bool = False
+) -> list[tuple[RunSpec, State, Run | None]]:
+    """Each run with its state, and itself unless it is missing.
+
+    Raises:
+        DataError: runs are stale, and `allow_mixed` does not say to reuse them.
+    """
+    found = [(spec, *study.find(spec, fingerprint)) for spec in specs]
+    stale = [run for _, state, run in found if state == "stale" and run is not None]
+    if stale and not allow_mixed:
+        raise DataError(
+            f"{study.folder}: {len(stale)} runs are stale, made in another environment "
+            f"({stale[0].fingerprint.difference(fingerprint)}): choose another --out, or reuse them with --allow-mixed"
+        )
+    return found
