@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from capacity.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from capacity.library.bits import bits as bits
     from capacity.library.check import check as check
     from capacity.library.compare import compare as compare
+    from capacity.library.describe import describe as describe
     from capacity.library.evaluate import evaluate as evaluate
     from capacity.library.evaluate import evaluate_adapters as evaluate_adapters
     from capacity.library.export import export as export
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from capacity.library.report import report as report
     from capacity.library.study import Study as Study
     from capacity.library.sweep import sweep as sweep
+    from capacity.library.thresholds import thresholds as thresholds
     from capacity.plan.sizes import SizeChoice as SizeChoice
 
 # Where each name of the library comes from.
@@ -30,8 +33,10 @@ _HOMES = {
     "SizeChoice": "capacity.plan.sizes",
     "Study": "capacity.library.study",
     "attach": "capacity.library.open",
+    "bits": "capacity.library.bits",
     "check": "capacity.library.check",
     "compare": "capacity.library.compare",
+    "describe": "capacity.library.describe",
     "evaluate": "capacity.library.evaluate",
     "evaluate_adapters": "capacity.library.evaluate",
     "export": "capacity.library.export",
@@ -39,6 +44,7 @@ _HOMES = {
     "plan_update": "capacity.library.plan_update",
     "report": "capacity.library.report",
     "sweep": "capacity.library.sweep",
+    "thresholds": "capacity.library.thresholds",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604
 

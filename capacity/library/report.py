@@ -4,21 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from capacity.library.thresholds import question_of
+from capacity.runs.study import Study
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.thresholds.question import Question
 from capacity_reports.blocks import Report
 from capacity_reports.report import build_report, destination, try_report, write_files
 from capacity_reports.views import Options
 
 
 def report(
-    *sources: str | Path,
+    *sources: str | Path | Study,
     out: str | Path | None = None,
     formats: Sequence[str] = (),
     reference: str | None = None,
-    question: Question | None = None,
+    target: float | None = None,
+    gain: float | None = None,
+    items: str = "these",
     null: int = 100,
     seed: int = 0,
+    where: Sequence[str] = (),
     allow_mixed: bool = False,
 ) -> Report:
     """Reports on studies; a notebook shows what is returned as a page.
@@ -29,21 +33,24 @@ def report(
             given.
         formats: html, md, pdf, png, svg, csv or json; that of `out` if empty.
         reference: "tinylora" shows the published figures beside ours.
-        question: target and intervals of the thresholds, as of `capacity.question`.
+        target, gain, items: of the thresholds, as of `capacity.thresholds`.
         null: simulated studies of the null calibration of each pair; 0 for none.
         seed: of everything random here.
+        where: conditions on rows, each `field=value`.
         allow_mixed: runs that different environments made are taken together.
 
     Raises:
         SpecError: no source, or an unknown reference or format.
         DataError: a source that cannot be read, or a file that cannot be written.
     """
-    options = Options(question or Question(), seed, null)
-    path = None if out is None else Path(out)
-    where = destination(sources, path, formats) if path is not None or formats else None
-    found = build_report(sources, reference=reference, options=options, allow_mixed=allow_mixed)
-    if where is not None:
-        write_files(found, *where)
+    named = [source.folder if isinstance(source, Study) else source for source in sources]
+    options = Options(question_of(target, gain, items=items), seed, null)
+    written = None
+    if out is not None or formats:
+        written = destination(named, None if out is None else Path(out), formats)
+    found = build_report(named, where=where, reference=reference, options=options, allow_mixed=allow_mixed)
+    if written is not None:
+        write_files(found, *written)
     return found
 
 

@@ -7,16 +7,20 @@ import typer
 
 from capacity.errors import CapacityError, Interrupted, SpecError
 from capacity_cli.baseline import baseline
+from capacity_cli.bits import bits
 from capacity_cli.check import check
-from capacity_cli.commands import analysis, training
 from capacity_cli.compare import compare
+from capacity_cli.describe import describe
 from capacity_cli.evaluate import evaluate
 from capacity_cli.export import export
 from capacity_cli.factors import factors
 from capacity_cli.models import models
 from capacity_cli.plan import plan
+from capacity_cli.report import report
+from capacity_cli.runs import runs
 from capacity_cli.sweep import sweep
 from capacity_cli.tasks import tasks
+from capacity_cli.threshold import threshold
 
 app = typer.Typer(
     help="How small an update teaches a language model a task, and does GRPO need a smaller one than SFT?",
@@ -37,7 +41,7 @@ for command in (
     compare,
     sweep,
     plan,
-    training.runs,
+    runs,
     evaluate,
     tasks,
     models,
@@ -45,10 +49,10 @@ for command in (
     factors,
     baseline,
     check,
-    analysis.threshold,
-    analysis.bits,
-    analysis.describe,
-    analysis.report,
+    threshold,
+    bits,
+    describe,
+    report,
     version,
 ):
     app.command()(command)

@@ -26,6 +26,10 @@ ReuseMixed = Annotated[
 ]
 AllowMixed = Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")]
 Points = Annotated[str, typer.Argument(help="Points table (CSV, Parquet), study folder, or reference:NAME.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Only runs with field=value: a column, or a field of the recipe such as rank. Repeatable."),
+]
 OfTask = Annotated[str | None, typer.Option(help="Rows of this task.", show_default="the only one")]
 OfItems = Annotated[str, typer.Option(help="Intervals for fresh seeds on these items, or a population of them.")]
 Target = Annotated[float | None, typer.Option(help="Accuracy to reach: 0.85.", show_default="by --gain")]
@@ -57,9 +61,3 @@ def _size_options() -> list[inspect.Parameter]:
         typed: Any = Annotated[int | None if number else str | None, typer.Option(help=field.description)]
         found.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=typed))
     return found
-
-
-Where = Annotated[
-    list[str] | None,
-    typer.Option(help="Only runs with field=value: a column, or a field of the recipe such as rank. Repeatable."),
-]

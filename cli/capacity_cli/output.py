@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from capacity.library.compare import Compared
     from capacity.library.sweep import Swept
@@ -24,6 +24,15 @@ def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], console: 
     from capacity_reports.tables import rows_table
 
     (console or Console()).print(rows_table(headings, list(rows)), soft_wrap=True, highlight=False)
+
+
+def print_view(view: "RenderableType") -> None:
+    """Prints text and tables: on a terminal, or where lines may be as long as the tables need."""
+    from rich.console import Console
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=1000)
+    console.print(view, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def wide() -> "Console":

@@ -1,56 +1,62 @@
 """`capacity report`: a study as one page that people read, or as figures and tables for a paper."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from capacity_analysis.data.absent import Absent
-from capacity_reports.report import build_report, destination, try_report, write_files
-from capacity_reports.views import Options
+import typer
+
+from capacity_cli.options import AllowMixed, Gain, Json, Target, Where
 
 
-def report_command(
-    sources: Sequence[str],
-    out: Path | None,
-    formats: str | None,
-    reference: str | None,
-    options: Options,
-    where: Sequence[str],
-    *,
-    allow_mixed: bool,
-    as_json: bool,
+def report(
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY...", help="Study folders, points tables (CSV, Parquet), or reference:NAME."),
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="Published figures to show beside: tinylora.", show_default="none")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File of the report.", show_default="report.html in the study folder"),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", help="By comma: html, md, pdf, png, svg, csv, json.", show_default="that of --out"),
+    ] = None,
+    target: Target = None,
+    gain: Gain = None,
+    items: Annotated[str, typer.Option(help="Thresholds for fresh seeds on these items, or a population of them.")] = (
+        "these"
+    ),
+    null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
+    where: Where = None,
+    allow_mixed: AllowMixed = False,
+    json: Json = False,
 ) -> None:
-    """Everything between the options and the printed result."""
-    chosen = [name.strip() for name in (formats or "").split(",") if name.strip()]
-    path, kinds = destination(sources, out, chosen)
-    report = build_report(sources, where=where, reference=reference, options=options, allow_mixed=allow_mixed)
-    written = write_files(report, path, kinds)
-    if as_json:
-        result = {
-            "written": [str(p) for p in written],
-            "title": report.title,
-            "verdicts": list(report.verdicts),
-            "absent": {s.name: s.absent for s in report.sections if s.absent is not None},
-        }
-        print(json.dumps(result, indent=1))
+    """Write a study as one self-contained page, or as figures and tables; of several, each against the first."""
+    from capacity.library.thresholds import question_of
+    from capacity_cli.output import print_json
+    from capacity_reports.report import build_report, destination, write_files
+    from capacity_reports.views import Options
+
+    options = Options(question_of(target, gain, items=items), seed, null)
+    named = [name.strip() for name in (formats or "").split(",") if name.strip()]
+    path, kinds = destination(studies, out, named)
+    found = build_report(studies, where=where or (), reference=reference, options=options, allow_mixed=allow_mixed)
+    written = write_files(found, path, kinds)
+    if json:
+        print_json(
+            {
+                "written": [str(path) for path in written],
+                "title": found.title,
+                "verdicts": list(found.verdicts),
+                "absent": {s.name: s.absent for s in found.sections if s.absent is not None},
+            }
+        )
         return
-    for line in report.verdicts:
+    for line in found.verdicts:
         print(line)
-    for target in written:
-        print(f"Report: {target}")
-
-
-def study_report(folder: Path, *, allow_mixed: bool = False) -> Path | Absent:
-    """What `compare` and `sweep` end with: the page of the study, or why there is none. Never raises."""
-    return try_report(folder, allow_mixed=allow_mixed)
-
-
-def report_line(written: Path | Absent) -> str:
-    """Where the page is, in words."""
-    return f"The report was not written: {written.reason}" if isinstance(written, Absent) else f"Report: {written}"
-
-
-def report_json(written: Path | Absent | None) -> dict[str, str | None]:
-    """Where the page is: `report` is null if none was written, `report_error` says why; None: none was wanted."""
-    error = written.reason if isinstance(written, Absent) else None
-    return {"report": str(written) if isinstance(written, Path) else None, "report_error": error}
+    for path in written:
+        print(f"Report: {path}")

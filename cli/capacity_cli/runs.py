@@ -1,37 +1,48 @@
 """`capacity runs`: what a study folder holds."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from capacity.library.study import Study
-from capacity.runs.files import write_atomically
-from capacity.runs.points import points as points_rows
-from capacity.runs.points import to_csv
-from capacity.runs.study import one_fingerprint
-from capacity_reports.tables import rows_table, seconds
+import capacity
+from capacity_cli.options import Json, Where
 
 
-def runs_command(folder: Path, points: Path | None, where: Sequence[str], *, allow_mixed: bool, as_json: bool) -> None:
-    """Lists runs and failures; writes the points table if asked."""
-    study = Study(folder)
-    found = study.runs()
-    failures = study.failures()
-    runs = found
+def runs(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    points: Annotated[Path | None, typer.Option(help="Write the points table to this CSV file.")] = None,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Points of runs that different environments made.")
+    ] = False,
+    where: Where = None,
+    json: Json = False,
+) -> None:
+    """What is in a study: complete, stale and failed runs, and their points table."""
+    from rich.console import Console
+
+    from capacity.runs.files import write_atomically
+    from capacity.runs.points import points as points_rows
+    from capacity.runs.points import to_csv
+    from capacity.runs.study import one_fingerprint
+    from capacity_cli.output import print_json, print_rows
+    from capacity_reports.tables import seconds
+
+    opened = capacity.Study(study)
+    every, failures = opened.runs(), opened.failures()
+    done = {run.spec.identity for run in every}
+    missing = [spec.label for spec in opened.plan() if spec.identity not in done]
+    found = every
     if where:
         from capacity_analysis.data.where import runs_where
 
-        runs = runs_where(folder, found, where)
-    rows = points_rows(folder.resolve().name, runs)
-    done = {run.spec.identity for run in found}
-    missing = [spec.label for spec in study.plan() if spec.identity not in done]
+        found = runs_where(study, every, where)
+    rows = points_rows(study.resolve().name, found)
     if points is not None:
-        one_fingerprint(runs, folder, allow_mixed=allow_mixed)
+        one_fingerprint(found, study, allow_mixed=allow_mixed)
         write_atomically(points, to_csv(rows))
-    states = [study.state_of(run) for run in runs]
-    if as_json:
+    states = [opened.state_of(run) for run in found]
+    if json:
         listed = [
             {
                 "id": run.spec.short_id,
@@ -40,14 +51,9 @@ def runs_command(folder: Path, points: Path | None, where: Sequence[str], *, all
                 **row,
                 "result": run.result.model_dump(mode="json"),
             }
-            for run, state, row in zip(runs, states, rows, strict=True)
+            for run, state, row in zip(found, states, rows, strict=True)
         ]
-        print(
-            json.dumps(
-                {"study": str(folder), "runs": listed, "missing": missing, "failures": [vars(f) for f in failures]},
-                indent=1,
-            )
-        )
+        print_json({"study": str(study), "runs": listed, "missing": missing, "failures": [vars(f) for f in failures]})
         return
     console = Console()
     table = [
@@ -59,10 +65,10 @@ def runs_command(folder: Path, points: Path | None, where: Sequence[str], *, all
             "" if run.result.wall_seconds is None else seconds(run.result.wall_seconds),
             state,
         )
-        for run, state in zip(runs, states, strict=True)
+        for run, state in zip(found, states, strict=True)
     ]
     table.sort(key=lambda row: row[1])
-    console.print(rows_table(("run", "what", "rate", "accuracy", "time", "state"), table), soft_wrap=True)
+    print_rows(("run", "what", "rate", "accuracy", "time", "state"), table)
     for failure in failures:
         console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
     counts = f"{states.count('complete')} complete, {states.count('stale')} stale"

@@ -125,12 +125,12 @@ def _frontier(found: TaskCells, model: str, task: str) -> Figure:
         f"base is free. Intervals: {labels(p.estimate for p in places)}. Member: share of replicates on the frontier.",
         f"Frontier of accuracy over {found.unit}{f' on {where}' if where else ''}: "
         f"{words or 'no update beats the base'}.",
-        _places(name, places),
+        places_table(name, places),
         draw,
     )
 
 
-def _places(name: str, places: Sequence[FrontierPoint]) -> Table:
+def places_table(name: str, places: Sequence[FrontierPoint]) -> Table:
     """The table of all cells with their place, and a column for each further field in which they differ."""
     usual = {column.key for column in _PLACES}
     further = dict.fromkeys(field for p in places for field in p.known if field not in usual)

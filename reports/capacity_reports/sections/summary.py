@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from capacity.spec.methods import METHODS
-from capacity_analysis.checklist import checklist
+from capacity_analysis.checklist import Answer, checklist
 from capacity_analysis.compare.verdicts import verdicts as verdicts_of
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.thresholds.answers import facts
@@ -111,17 +111,18 @@ def _checklist(analysis: Analysis) -> Table:
     source = analysis.source
     assert not isinstance(source.points, Absent)
     known = next((facts(study) for _, study in analysis.thresholds), None)
-    answers = checklist(source.points, source.study, known)
     first = analysis.thresholds[0][0].label if len(analysis.views) > 1 and analysis.thresholds else ""
-    return Table(
-        "checklist",
-        "Checklist",
-        (
-            Column("number", "", "count"),
-            Column("question", "question"),
-            Column("answer", "answer"),
-            Column("reason", "why"),
-        ),
-        tuple((a.number, a.question, a.answer, a.reason) for a in answers),
-        f"What concerns thresholds is answered for {first}." if first else "",
+    note = f"What concerns thresholds is answered for {first}." if first else ""
+    return checklist_table(checklist(source.points, source.study, known), note)
+
+
+def checklist_table(answers: Sequence[Answer], note: str = "") -> Table:
+    """The table of the checklist's answers."""
+    columns = (
+        Column("number", "", "count"),
+        Column("question", "question"),
+        Column("answer", "answer"),
+        Column("reason", "why"),
     )
+    rows = tuple((a.number, a.question, a.answer, a.reason) for a in answers)
+    return Table("checklist", "Checklist", columns, rows, note)

@@ -72,7 +72,9 @@ def threshold_section(analysis: Analysis) -> Section:
     blocks: list[Block] = []
     for view in analysis.views:
         blocks += (
-            [_absent(view, view.thresholds)] if isinstance(view.thresholds, Absent) else _of_view(view, view.thresholds)
+            [_absent(view, view.thresholds)]
+            if isinstance(view.thresholds, Absent)
+            else threshold_blocks(view.thresholds, view.label)
         )
     if not analysis.thresholds:
         reasons = [v.thresholds.reason for v in analysis.views if isinstance(v.thresholds, Absent)]
@@ -86,7 +88,8 @@ def _absent(view: View, absent: Absent) -> Text:
     return Text((f"{view.label or 'Thresholds'}: not available, {absent.reason}.",))
 
 
-def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
+def threshold_blocks(study: ThresholdStudy, label: str = "") -> list[Block]:
+    """The thresholds and ratios of a study. `label`: what tells it from the others on a page."""
     targets = []
     for e in study.evidence:
         model = f"{e.design.model}: " if e.design.model else ""
@@ -100,19 +103,19 @@ def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
     answers = [t for t in study.thresholds if t.answer]
     others = [t for t in study.thresholds if not t.answer]
     intervals = joined(list(dict.fromkeys(t.interval for t in study.thresholds)))
-    head = (f"{view.label}.",) if view.label else ()
-    where = f", {view.label}" if view.label else ""
+    head = (f"{label}.",) if label else ()
+    where = f", {label}" if label else ""
     blocks: list[Block] = [
         Text(head + tuple(targets)),
         Table(
-            slug("thresholds", view.label),
+            slug("thresholds", label),
             f"Smallest update that reaches the target, {study.unit}{where}",
             _CURVES,
             tuple(_threshold(t) for t in answers),
             f"Intervals: {intervals}.",
         ),
         Table(
-            slug("thresholds-other", view.label),
+            slug("thresholds-other", label),
             "The other estimator",
             _CURVES,
             tuple(_threshold(t) for t in others),
@@ -125,15 +128,13 @@ def _of_view(view: View, study: ThresholdStudy) -> list[Block]:
             "The ratio is the headline, by the estimator to believe; the other estimator stands beside it. "
             f"Intervals: {intervals}."
         )
-        blocks.append(
-            Table(slug("ratios", view.label), f"Ratios of thresholds at the target{where}", _RATIOS, rows, note)
-        )
+        blocks.append(Table(slug("ratios", label), f"Ratios of thresholds at the target{where}", _RATIOS, rows, note))
     for evidence in study.evidence:
         model = evidence.design.model or ""
         own = [r for r in study.ratios if (r.model or "") == model and r.against_target]
         if own:
             headlines = [r for r in study.headlines if (r.model or "") == model]
-            blocks.append(_against(view, model, own, headlines, evidence.target.accuracy))
+            blocks.append(_against(label, model, own, headlines, evidence.target.accuracy))
     return blocks
 
 
@@ -186,7 +187,7 @@ def _ratio(ratio: Ratio, other: Ratio | None) -> tuple[Cell, ...]:
     )
 
 
-def _against(view: View, model: str, ratios: Sequence[Ratio], headlines: Sequence[Ratio], target: float) -> Figure:
+def _against(label: str, model: str, ratios: Sequence[Ratio], headlines: Sequence[Ratio], target: float) -> Figure:
     """The figure of the ratio at each target by the Hill curves, one line a pair, with the headlines as marks."""
     rows = tuple(
         (r.numerator, r.denominator, a.target, a.estimate, a.low, a.high) for r in ratios for a in r.against_target
@@ -218,7 +219,7 @@ def _against(view: View, model: str, ratios: Sequence[Ratio], headlines: Sequenc
         log_axis(axes, "y", "ratio of thresholds")
         legend(axes, 2)
 
-    where = ", ".join(part for part in (model, view.label) if part)
+    where = ", ".join(part for part in (model, label) if part)
     unknown = len(rows) - len(known)
     words = "; ".join(
         f"{n} : {d} {e:.3g} at {100 * t:.1f} %" for n, d, t, e, _, _ in known if e is not None and t is not None
@@ -226,7 +227,7 @@ def _against(view: View, model: str, ratios: Sequence[Ratio], headlines: Sequenc
     said = "; ".join(f"{r.numerator} : {r.denominator} {in_words(r)} by {WORDS[r.estimator]}" for r in marked)
     headline = f"Diamonds: the headline at {100 * target:.1f} %, {said}. " if said else ""
     return Figure(
-        slug("ratio-against-target", view.label, model),
+        slug("ratio-against-target", label, model),
         f"Ratio against target by Hill curves{f', {where}' if where else ''}",
         f"{headline}Lines: the ratio of threshold sizes by Hill curves at shares .1 to .9 of the gain. Their 95 % "
         "bands are for what the intervals of the thresholds are for; dashed lines are 1× and 10×. Where the monotone "
@@ -234,7 +235,7 @@ def _against(view: View, model: str, ratios: Sequence[Ratio], headlines: Sequenc
         f"not parallel no single ratio exists. {unknown} ratios are censored and not drawn.",
         f"Ratio of thresholds against the target accuracy by Hill curves{f' on {where}' if where else ''}: "
         f"{words or 'all are censored'}.",
-        Table(slug("ratio-against-target", view.label, model), "Ratio at each target by Hill curves", _AGAINST, rows),
+        Table(slug("ratio-against-target", label, model), "Ratio at each target by Hill curves", _AGAINST, rows),
         draw,
     )
 

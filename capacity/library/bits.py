@@ -1,0 +1,221 @@
+"""Which updates are the smallest at their accuracy, and how much one curve saves over another."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from capacity.errors import SpecError
+from capacity.library.points import points_of
+from capacity.library.progress import Progress, silent
+from capacity.library.shown import Shown
+from capacity.runs.study import Study, one_fingerprint
+from capacity.studies.device import check_libraries, device
+from capacity_analysis.bits.cells import MeasuredCells, measured_cells
+from capacity_analysis.bits.frontier import FrontierPoint, frontier
+from capacity_analysis.bits.savings import AtSize, Saving, at_equal_size, mean_curves, savings
+from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.where import where as chosen_by
+from capacity_analysis.statistics.estimate import difference_estimate
+from capacity_analysis.statistics.quantisers import shannon_distortion
+from capacity_analysis.thresholds.answers import ThresholdStudy, headline_ratios
+from capacity_reports.blocks import Block, Text
+from capacity_reports.sections.bits import places_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, repr=False)
+class Bits(Shown):
+    """The frontier of accuracy over size, and sizes at equal accuracy.
+
+    Attributes:
+        source: what was read.
+        found: the cells with their sizes and accuracies.
+        places: each cell's place on the frontier.
+        ratios: of thresholds, as `capacity threshold` gives them, or why there are none.
+        saved: Bjøntegaard's size ratio of every two curves.
+        equal: accuracies at equal size.
+        rates: rate and distortion of updates that were stored anew, if they were.
+        remarks: what to know, a sentence each.
+        items, replicates, seed: what the intervals are for, and of the bootstrap.
+    """
+
+    source: str
+    found: MeasuredCells
+    places: tuple[FrontierPoint, ...]
+    ratios: ThresholdStudy | Absent
+    saved: tuple[Saving, ...]
+    equal: tuple[AtSize, ...]
+    rates: tuple[dict[str, Any], ...]
+    remarks: tuple[str, ...]
+    items: str
+    replicates: int
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; null is what cannot be estimated."""
+        return {
+            "source": self.source,
+            "unit": self.found.unit,
+            "method": self.found.method,
+            "dispersion": self.found.dispersion,
+            "items": self.items,
+            "replicates": self.replicates,
+            "seed": self.seed,
+            "ratios": [] if isinstance(self.ratios, Absent) else self.ratios.to_json()["ratios"],
+            "savings": [asdict(s) for one in self.saved for s in (one, one.inverse)],
+            "frontier": [_place_json(p, self.found.unit) for p in self.places],
+            "equal_size": [_equal_json(a) for a in self.equal],
+            "rate_distortion": list(self.rates),
+            "remarks": list(self.remarks),
+        }
+
+    @property
+    def line(self) -> str:
+        """How many configurations there are, and how many on the frontier."""
+        on = sum(place.on_frontier for place in self.places)
+        return f"{self.source}: {len(self.places)} configurations, {on} of them on the frontier over {self.found.unit}"
+
+    @property
+    def ratio_lines(self) -> tuple[str, ...]:
+        """The headline ratio of thresholds of each pair, or why there is none."""
+        if isinstance(self.ratios, Absent):
+            return (f"not available: {self.ratios.reason}",)
+        asked = f"{100 * self.ratios.question.gain:g} % of the gain"
+        said = tuple(f"{line} (for {asked})." for line in self.ratios.sentences())
+        return said or ("One curve only: nothing to compare.",)
+
+    @property
+    def saving_lines(self) -> tuple[str, ...]:
+        """A line for each size ratio; pairs that have none for one and the same reason share a line."""
+        lines = [saving_words(s) for s in self.saved if s.size_ratio is not None]
+        without = [s for s in self.saved if s.size_ratio is None]
+        for model, remark in dict.fromkeys((s.model, s.remark) for s in without):
+            pairs = [f"{s.test} : {s.anchor}" for s in without if (s.model, s.remark) == (model, remark)]
+            more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+            head = f"{model}: " if model else ""
+            lines.append(f"{head}no number for {', '.join(pairs[:3])}{more}: {remark}")
+        return tuple(lines) or ("One curve only: nothing to compare.",)
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """The cells with their places, ratios and savings."""
+        return [places_table("frontier", self.places), Text((*self.ratio_lines, *self.saving_lines, *self.remarks))]
+
+
+def bits(
+    points: "str | Path | Study | pd.DataFrame",
+    *,
+    by: Sequence[str] | None = None,
+    unit: str | None = None,
+    where: Sequence[str] = (),
+    items: str = "these",
+    replicates: int = 2000,
+    seed: int = 0,
+    allow_mixed: bool = False,
+) -> Bits:
+    """Finds the smallest updates at their accuracy, and what one curve saves over another at equal accuracy.
+
+    Args:
+        points: study folder, points table (a file or a DataFrame), or `reference:NAME`.
+        by: fields that tell curves apart; the method, and whatever differs beside the size, if None.
+        unit: "bytes" or "parameters"; bytes, where they are known, if None.
+        where: conditions on rows, each `field=value`.
+        items: intervals for fresh seeds on "these" items, or on a "population" of them.
+        replicates, seed: of the bootstrap.
+        allow_mixed: runs that different environments made are taken together.
+
+    Raises:
+        SpecError: a choice out of range.
+        DataError: a source that cannot be read.
+    """
+    if unit is not None and unit not in ("bytes", "parameters"):
+        raise SpecError(f"--unit {unit!r}: choose bytes or parameters")
+    if items not in ("these", "population"):
+        raise SpecError(f"--items {items!r}: choose these or population")
+    table = chosen_by(points_of(points, allow_mixed=allow_mixed), where)
+    found = measured_cells(table, unit)  # type: ignore[arg-type]
+    rng = np.random.default_rng(seed)
+    places = frontier(found, replicates, rng, items)  # type: ignore[arg-type]
+    curves = mean_curves(found, by)
+    saved = savings(found, curves, replicates, rng, items)  # type: ignore[arg-type]
+    equal = at_equal_size(found, curves, replicates, rng, items)  # type: ignore[arg-type]
+    ratios = headline_ratios(table, items)  # type: ignore[arg-type]
+    return Bits(
+        table.source, found, tuple(places), ratios, tuple(saved), tuple(equal), (), tuple(table.lacking), items,
+        replicates, seed,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredAnew:
+    """The updates of a study in every storage dtype.
+
+    Attributes:
+        points: file of their points table.
+        rates: rate and distortion of each configuration and dtype.
+        remarks: what to know, a sentence each.
+    """
+
+    points: Path
+    rates: tuple[dict[str, Any], ...]
+    remarks: tuple[str, ...]
+
+
+def store_anew(study: Path, *, allow_mixed: bool = False, progress: Progress = silent) -> StoredAnew:
+    """Stores the trained updates of a study in every dtype and evaluates them.
+
+    Raises:
+        DataError: runs are corrupt, or of different environments.
+        CapacityError: the libraries of training are absent.
+    """
+    one_fingerprint(Study(study).runs(), study, allow_mixed=allow_mixed)
+    check_libraries()
+    from capacity.studies.quiet import quiet
+
+    quiet()
+    from capacity.studies.requantise import requantise
+
+    with progress("updates") as count:
+        done = requantise(Study(study), device(), on_update=count.on_count)
+    remarks = [f"{label} does not fit {dtype}: {reason}" for label, dtype, reason in done.unfit]
+    rows = tuple(_rate_distortion(row) for row in done.summary())
+    rounded = sorted({str(row["trained_as"]) for row in rows} - {"fp32"})
+    if rounded:
+        remarks.append(f"Updates were rounded to {', '.join(rounded)} when trained: no dtype gives more back.")
+    return StoredAnew(done.points, rows, tuple(remarks))
+
+
+def _rate_distortion(row: dict[str, Any]) -> dict[str, Any]:
+    """Adds the paired change of accuracy, and Shannon's limit for Gaussian numbers at as many bits a parameter."""
+    stored, trained = np.array(row.pop("outcomes")), np.array(row.pop("as_trained"))
+    change = difference_estimate(stored, trained)
+    ends = {"change": change.value, "change_low": change.low, "change_high": change.high, "interval": change.label}
+    return {**row, **ends, "gaussian_limit": float(shannon_distortion(row["bits_per_parameter"]))}
+
+
+def _place_json(place: FrontierPoint, unit: str) -> dict[str, Any]:
+    rest = {"size": place.size, "on_frontier": place.on_frontier, "membership": place.membership, "unit": unit}
+    return {**place.known, "cell": place.cell, **place.estimate.to_json("accuracy"), **rest}
+
+
+def _equal_json(found: AtSize) -> dict[str, Any]:
+    where = {"model": found.model, "curve": found.curve, "size": found.size, "tested": found.tested}
+    return {**where, **found.estimate.to_json("accuracy")}
+
+
+def saving_words(s: Saving) -> str:
+    """ "m: sft needs 12.5 × the size of grpo (7.1 to 20), Bjøntegaard's average over accuracies 60.1–84.0 %"."""
+    model = f"{s.model}: " if s.model else ""
+    assert s.size_ratio is not None
+    ends = f" ({s.low:.3g} to {s.high:.3g})" if s.low is not None and s.high is not None else f" ({s.remark})"
+    assert s.accuracy_low is not None
+    assert s.accuracy_high is not None
+    return (
+        f"{model}{s.test} needs {s.size_ratio:.3g} × the size of {s.anchor}{ends}, Bjøntegaard's average over "
+        f"accuracies {100 * s.accuracy_low:.1f}–{100 * s.accuracy_high:.1f} %"
+    )

@@ -1,0 +1,36 @@
+"""Where the points of an analysis come from: a table, a study folder, published figures, or a DataFrame."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capacity.runs import study
+from capacity_analysis.data.table import Points, from_frame, read_points
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def points_of(source: "str | Path | study.Study | pd.DataFrame", *, allow_mixed: bool = False) -> Points:
+    """The points of a source.
+
+    Args:
+        source: a CSV or Parquet file, a study folder, `reference:NAME`, an opened study, or a points table as a
+            DataFrame.
+        allow_mixed: runs of a study that different environments made are taken together.
+
+    Raises:
+        SpecError: not a points table.
+        DataError: no such file or folder, an empty one, or runs that are corrupt or of different environments.
+    """
+    if isinstance(source, study.Study):
+        source = source.folder
+    if isinstance(source, str | Path):
+        return read_points(str(source), allow_mixed=allow_mixed)
+    return from_frame(source, "points")
+
+
+def study_of(source: "str | Path | study.Study | pd.DataFrame") -> study.Study | None:
+    """The study of a source, if it is one."""
+    if isinstance(source, study.Study):
+        return source
+    return study.Study(Path(source)) if isinstance(source, str | Path) and Path(source).is_dir() else None
