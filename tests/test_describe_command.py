@@ -79,7 +79,7 @@ def test_command_and_page_say_the_same_of_a_study_with_tuning_and_two_protocols(
         ("grpo", "evaluation.temperature 0", [0, 1]),
         ("grpo", "evaluation.temperature 1", [0, 1, 2]),
     ]
-    analysis = Analysis(read_source(str(study.folder)), Options(), (), (), ())
+    analysis = Analysis(read_source(str(study.folder)), Options(), (), (), (), ())
     section = lengths_section(analysis, Lookups(train_items, lambda *_: 4))
     (exported,) = [block for block in section.blocks if getattr(block, "name", "") == "description-lengths"]
     measured = ("estimate", "low", "high", "n")
