@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from capacity.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from capacity.library.baseline import baseline as baseline
     from capacity.library.bits import bits as bits
     from capacity.library.check import check as check
     from capacity.library.compare import compare as compare
     from capacity.library.describe import describe as describe
     from capacity.library.evaluate import evaluate as evaluate
-    from capacity.library.evaluate import evaluate_adapters as evaluate_adapters
+    from capacity.library.evaluate_adapters import evaluate_adapters as evaluate_adapters
     from capacity.library.export import export as export
     from capacity.library.open import attach as attach
     from capacity.library.open import load as load
@@ -33,12 +34,13 @@ _HOMES = {
     "SizeChoice": "capacity.plan.sizes",
     "Study": "capacity.library.study",
     "attach": "capacity.library.open",
+    "baseline": "capacity.library.baseline",
     "bits": "capacity.library.bits",
     "check": "capacity.library.check",
     "compare": "capacity.library.compare",
     "describe": "capacity.library.describe",
     "evaluate": "capacity.library.evaluate",
-    "evaluate_adapters": "capacity.library.evaluate",
+    "evaluate_adapters": "capacity.library.evaluate_adapters",
     "export": "capacity.library.export",
     "load": "capacity.library.open",
     "plan_update": "capacity.library.plan_update",

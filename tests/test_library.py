@@ -2,18 +2,24 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import fakes
+import guarded
+import pandas as pd
 import pytest
+from test_thresholds import frame, hill
 from typer.testing import CliRunner
 
 import capacity
 from capacity.errors import CapacityError, DataError, SpecError
+from capacity.library.published import published
 from capacity.spec.adapters import TinyLora
 from capacity_cli.app import app
 
@@ -144,3 +150,87 @@ def test_a_model_is_opened_and_evaluated() -> None:
 def test_what_cannot_be_evaluated_is_said(asked: dict[str, Any], says: str) -> None:
     with pytest.raises(CapacityError, match=says):
         capacity.evaluate(**asked)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Points of two methods at five sizes."""
+    path = tmp_path_factory.mktemp("points") / "points.csv"
+    curves = {"sft": lambda x: hill(x, upper=0.6), "grpo": hill}
+    frame(curves, noise=4, sizes=[1, 10, 100, 1000, 10000]).to_csv(path, index=False)
+    return path
+
+
+def test_thresholds_are_what_the_command_prints(table: Path) -> None:
+    found = capacity.thresholds(table, target=0.8, null=0)
+    assert found.to_json() == command("threshold", str(table), "--target", "0.8", "--null", "0")
+    assert found.study.sentences()[0] in repr(found)
+    assert "Smallest update that reaches the target" in found._repr_html_()
+    assert "Not supported by these data:" in found._repr_html_()
+
+
+def test_a_data_frame_answers_as_its_file_does(table: Path) -> None:
+    of_file, of_frame = (capacity.thresholds(p, target=0.8, null=0).to_json() for p in (table, pd.read_csv(table)))
+    assert of_frame["curves"] == of_file["curves"]
+    assert of_frame["ratios"] == of_file["ratios"]
+
+
+def test_bits_are_what_the_command_prints(table: Path) -> None:
+    found = capacity.bits(table, unit="parameters", replicates=100)
+    expected = command("bits", str(table), "--unit", "parameters", "--replicates", "100")
+    assert found.to_json() == expected
+    assert repr(found) == f"<Bits: {table}: 10 configurations, {found.line.split(', ')[1]}>"
+    assert found.saving_lines[0] in found._repr_html_()
+
+
+def test_published_figures_are_what_the_command_prints() -> None:
+    found = published("tinylora-table2")
+    assert found.to_json() == command("threshold", "reference:tinylora-table2")
+    assert found.supported[0] in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda t: capacity.thresholds(t, target=0.8, gain=0.5), "not both"),
+        (lambda t: capacity.thresholds(t, unit="bits"), "choose parameters or bytes"),
+        (lambda t: capacity.thresholds(t, where=["methd=sft"]), "did you mean method"),
+        (lambda t: capacity.bits(t, items="some"), "choose these or population"),
+        (lambda _: capacity.describe("nowhere"), "nowhere: no such study folder"),
+        (lambda _: capacity.report("nowhere"), "nowhere: no such points table or study folder"),
+        (lambda _: capacity.compare(methods=["sft", "gpro"]), "unknown method 'gpro': did you mean grpo"),
+        (lambda _: capacity.compare(size="many"), "budget 'many' cannot be read"),
+        (lambda _: capacity.compare(learning_rates={"gpro": 0.1}), "'gpro' is not among the methods"),
+        (lambda _: capacity.compare(learning_rates=-1), "'-1' is not a positive number"),
+        (lambda _: capacity.sweep({"name": "a", "grids": []}), "study: grids: Tuple should have at least 1 item"),
+        (lambda _: capacity.check(), "give either a study folder, or --run"),
+        (lambda _: capacity.check("nowhere", margin=2.0), "margin"),
+        (lambda _: capacity.export("nowhere", "gguf"), "unknown form 'gguf'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(table: Path, ask: Callable[[Path], Any], says: str) -> None:
+    with pytest.raises(CapacityError, match=re.escape(says)) as refused:
+        ask(table)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_is_checked_against_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = guarded.write(guarded.make(seeds=range(4)), tmp_path / "study", monkeypatch)
+    written = capacity.baseline(study, tmp_path / "baseline.json")
+    assert repr(written).startswith(f"<WrittenBaseline: {tmp_path / 'baseline.json'}: ")
+    with pytest.raises(SpecError, match="exists already"):
+        capacity.baseline(study, written.path)
+    found = capacity.check(study, written.path)
+    assert found.found.outcome == "identical"
+    printed = command("check", str(study), "--baseline", str(written.path))
+    assert printed == json.loads(json.dumps(found.to_json())) | {"exit_code": 0}
+    assert repr(found) == f"<Checked: identical: {found.found.verdict}>"
+    assert found.found.verdict in found._repr_html_()
+
+
+def test_a_report_is_shown_in_a_line_and_as_a_page(study: capacity.Study) -> None:
+    found = capacity.report(study, null=0)
+    assert repr(found) == f"<Report: study, {len(found.sections)} sections>"
+    assert not (study.folder / "report.html").exists()
+    capacity.report(study, out=study.folder / "page.md", null=0)
+    assert (study.folder / "page.md").read_text().startswith("# study")

@@ -42,9 +42,19 @@ def test_the_page_shows_what_it_does(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     # What is on the page is what is computed, and what is computed can be shown.
     assert repr(result) == f"<Compared: {result.verdict}>"
     assert result.to_json()["study"] == "my-study"
-    for shown in (result, swept, study, scope["plan"], scope["found"], scope["done"], scope["answer"], scope["frontier"], scope["lengths"]):
+    for shown in (
+        result,
+        swept,
+        study,
+        scope["plan"],
+        scope["found"],
+        scope["done"],
+        scope["answer"],
+        scope["frontier"],
+        scope["lengths"],
+    ):
         assert re.fullmatch(r"<\w+: .+>", repr(shown))
-        assert shown._repr_html_().startswith(("<table>", "<p>"))
+        assert shown._repr_html_().startswith(("<table>", "<p>", "<ul>"))
     assert result.verdict in result._repr_html_()
     assert study.points["recipe"].notna().all()
     assert (tmp_path / "my-lora" / "adapter_config.json").is_file()

@@ -12,7 +12,8 @@ from capacity.errors import DataError, SpecError
 from capacity_cli.options import Json
 
 if TYPE_CHECKING:
-    from capacity.library.evaluate import EvaluatedAdapters, Measured
+    from capacity.library.evaluate_adapters import EvaluatedAdapters
+    from capacity.library.measured import Measured
     from capacity_analysis.statistics.estimate import Estimate
 
 

@@ -302,6 +302,9 @@ class Report:
             "analysis": self.analysis,
         }
 
+    def __repr__(self) -> str:
+        return f"<Report: {self.title}, {len(self.sections)} sections>"
+
     def _repr_html_(self) -> str:
         """The page in a frame of the notebook, so that the styles of both stay apart."""
         return (
