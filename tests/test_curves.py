@@ -124,15 +124,20 @@ def test_the_direction_of_every_ratio_is_sft_first() -> None:
     assert not differ_in_one({"method": "sft", "storage_dtype": "bf16"}, {"method": "grpo", "storage_dtype": "fp32"})
 
 
-def test_seeds_of_one_cell_that_repeat_are_not_written_over_one_another(tmp_path: Path) -> None:
-    """Runs of one seed under two projections are two runs of their cell."""
+def test_runs_of_one_seed_under_several_projections_count_once(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     for size in (4, 13):
         for projection, correct in ((0, 2), (1, 6)):
             run_of(study, at(size, 0, adapter={"projection_seed": projection}), correct)
-    (design,) = designs(read_points(str(study.folder)), Selection())
-    assert [sorted(row) for row in design.curves[0].accuracy.tolist()] == [[0.25, 0.75], [0.25, 0.75]]
-    assert design.curves[0].seeds is None
+        run_of(study, at(size, 1), 5)
+    points = read_points(str(study.folder))
+    (design,) = designs(points, Selection())
+    assert design.curves[0].accuracy.tolist() == [[0.5, 0.625], [0.5, 0.625]]
+    assert design.curves[0].seeds == (0, 1)
+    found = measured_cells(points)
+    assert found.seeds.tolist() == [2, 2]
+    assert found.accuracies.tolist() == [0.5625, 0.5625]
+    assert found.df == 2
 
 
 # One headline ratio

@@ -72,6 +72,8 @@ def test_runs_that_cannot_have_a_field_stay(points: Points) -> None:
     assert kinds(where(points, ["demonstrations=worked&style_bits=4&style_shift=4"])) >= {"base none", "grpo tinylora"}
     assert kinds(where(points, ["style_bits=4"])) >= {"base none", "grpo tinylora", "sft tinylora"}
     assert kinds(where(points, ["warm_start.learning_rate=0.003"])) == kinds(points)
+    assert kinds(where(points, ["adapter.kind=lora-xs"])) == kinds(where(points, ["adapter=lora-xs"]))
+    assert kinds(where(points, ["task.demonstrations=worked"])) >= {"base none", "grpo tinylora", "sft tinylora"}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,7 @@ def test_a_table_of_the_former_format_is_asked_for_its_columns_only(points: Poin
     former.to_csv(tmp_path / "points.csv", index=False)
     table = read_points(str(tmp_path / "points.csv"))
     assert set(where(table, ["method=sft"]).frame["method"]) == {"base", "sft"}
+    assert kinds(where(table, ["adapter.kind=lora-xs"])) == {"base none", "grpo lora-xs"}
     with pytest.raises(SpecError, match=r"unknown field 'sharing'.*no column recipe"):
         where(table, ["sharing=tiled"])
 

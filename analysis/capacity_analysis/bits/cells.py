@@ -3,7 +3,9 @@
 Replicates of all accuracies at once carry the uncertainty to whatever is computed from them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.cell import differing
-from capacity_analysis.data.cell_results import accuracy_of
+from capacity_analysis.data.cell_results import accuracy_of, by_seed
 from capacity_analysis.data.recipes import recipes, said, short
 from capacity_analysis.data.select import ITEMS, of_one_question
 from capacity_analysis.data.table import Points
@@ -128,14 +130,15 @@ def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
     sizes = sizes.where(frame["method"] != "base", 0.0)
     groups = list(frame.groupby("cell", sort=False).groups.items())
     groups.sort(key=lambda group: frame.loc[group[1][0], "method"] != "base")
-    rows = [frame.loc[index] for _, index in groups]
+    runs = [by_seed(points, index)[1] for _, index in groups]
     estimates = tuple(accuracy_of(points, index) for _, index in groups)
-    errors, dispersion, df = _errors(rows)
+    errors, dispersion, df = _errors(frame, runs)
     outcomes = None
     if points.outcomes is not None:
         columns = ~np.isnan(points.outcomes).any(0)
         if columns.any():
-            outcomes = np.array([points.outcomes[index][:, columns].mean(0) for _, index in groups])
+            asked = points.outcomes[:, columns]
+            outcomes = np.array([np.mean([asked[own].mean(0) for own in rows_of], axis=0) for rows_of in runs])
     return MeasuredCells(
         points=points,
         names=tuple(str(name) for name, _ in groups),
@@ -143,7 +146,7 @@ def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
         sizes=np.array([float(sizes[index].mean()) for _, index in groups]),
         accuracies=np.array([estimate.value for estimate in estimates]),
         estimates=estimates,
-        seeds=np.array([float(len(found)) for found in rows]),
+        seeds=np.array([float(len(rows_of)) for rows_of in runs]),
         errors=errors,
         item_outcomes=outcomes,
         dispersion=dispersion,
@@ -175,22 +178,27 @@ def _unit(frame: pd.DataFrame, source: str, unit: Unit | None) -> Unit:
     return unit
 
 
-def _errors(rows: list[pd.DataFrame]) -> tuple[Array, float | None, int]:
-    """Standard errors of the cells' accuracies, dispersion, degrees of freedom."""
-    counted = all(found["n_items"].notna().all() for found in rows)
-    seeds = np.array([len(found) for found in rows], dtype=float)
-    answers = np.array(
-        [float((found["n_items"] * found["samples_per_item"].fillna(1)).mean()) if counted else 1.0 for found in rows]
-    )
-    means = np.array([float(found["accuracy"].mean()) for found in rows])
+def _errors(frame: pd.DataFrame, runs: Sequence[Sequence[Sequence[int]]]) -> tuple[Array, float | None, int]:
+    """Standard errors of the cells' accuracies, dispersion, degrees of freedom.
+
+    Args:
+        frame: the reported rows.
+        runs: of each cell the rows of each seed.
+    """
+    counts = frame["n_items"] * frame["samples_per_item"].fillna(1)
+    counted = bool(counts.notna().all())
+    seeds = np.array([len(rows_of) for rows_of in runs], dtype=float)
+    answers = np.array([float(counts.iloc[list(chain(*rows_of))].mean()) if counted else 1.0 for rows_of in runs])
+    accuracies = [np.array([float(frame["accuracy"].iloc[own].mean()) for own in rows_of]) for rows_of in runs]
+    means = np.array([own.mean() for own in accuracies])
     # Half an answer is added either way, so that an accuracy of 0 or 1 has a variance too.
-    total = answers * seeds if counted else np.full(len(rows), 1000.0)
+    total = answers * seeds if counted else np.full(len(runs), 1000.0)
     shrunk = (means * total + 0.5) / (total + 1)
     unit_variance = shrunk * (1 - shrunk) / answers
     df = int((seeds - 1).sum())
-    squares = np.array([float(((found["accuracy"] - found["accuracy"].mean()) ** 2).sum()) for found in rows])
+    squares = np.array([float(((own - own.mean()) ** 2).sum()) for own in accuracies])
     if df == 0 or squares.sum() == 0:  # one seed, or seeds that agree everywhere: no spread to estimate
-        errors = np.sqrt(unit_variance / seeds) if counted else np.full(len(rows), np.nan)
+        errors = np.sqrt(unit_variance / seeds) if counted else np.full(len(runs), np.nan)
         return errors, None, df
     dispersion = float(squares.sum() / ((seeds - 1) * unit_variance).sum())
     return np.sqrt(dispersion * unit_variance / seeds), dispersion, df

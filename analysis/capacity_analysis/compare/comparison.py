@@ -8,8 +8,8 @@ from typing import Any, get_args
 from capacity.runs.cell import Field, apart_from, cell_of, without
 from capacity.spec.methods import PAIRS, Part, in_order, place
 from capacity.spec.run import RunSpec
-from capacity_analysis.data.cell_results import CellResult, cell_results, difference, told_apart
-from capacity_analysis.data.recipes import UNSEEN
+from capacity_analysis.data.cell_results import CellResult, cell_results, difference
+from capacity_analysis.data.recipes import UNSEEN, told_apart
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.estimate import Estimate

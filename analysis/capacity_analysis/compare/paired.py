@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from capacity.errors import DataError
 from capacity.spec.methods import place
-from capacity_analysis.data.cell_results import CellResult, cell_results, difference, told_apart
+from capacity_analysis.data.cell_results import CellResult, cell_results, difference
+from capacity_analysis.data.recipes import told_apart
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.estimate import Estimate

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from capacity.runs.cell import apart_from
 from capacity_analysis.compare.comparison import Comparison, Difference
-from capacity_analysis.data.cell_results import told_apart
+from capacity_analysis.data.recipes import told_apart
 from capacity_analysis.statistics.estimate import Estimate, labels
 
 _NOTHING = ("there is nothing to compare",)

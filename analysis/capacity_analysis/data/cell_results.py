@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import DataError
-from capacity.runs.cell import Field, without
-from capacity.spec.frozen import canonical_json
+from capacity.runs.cell import Field
 from capacity_analysis.data.table import Points
 from capacity_analysis.statistics.estimate import (
     Estimate,
@@ -157,19 +156,6 @@ def difference(first: CellResult, second: CellResult) -> Estimate | None:
     return difference_estimate(first.shares[one], second.shares[two])
 
 
-def told_apart(recipes: Sequence[Mapping[Field, Any]], *besides: Field) -> list[str]:
-    """What tells each of some recipes from the others, in words: "style_shift=0", "abacus-3m"; "" where nothing does.
-
-    Args:
-        recipes: their dotted fields.
-        besides: fields or whole parts that do not count.
-    """
-    left = [without(recipe, *besides) for recipe in recipes]
-    names = sorted({name for recipe in left for name in recipe})
-    differ = [name for name in names if len({canonical_json(recipe.get(name)) for recipe in left}) > 1]
-    return [", ".join(_word(name, recipe[name]) for name in differ if name in recipe) for recipe in left]
-
-
 def _result(points: Points, rows: Sequence[int]) -> CellResult:
     seeds, rows_of = by_seed(points, rows)
     first = points.frame.loc[rows_of[0][0]]
@@ -177,7 +163,7 @@ def _result(points: Points, rows: Sequence[int]) -> CellResult:
     payload = points.frame.loc[list(rows), "update_bytes"]
     return CellResult(
         identity=str(first["cell"]),
-        recipe=points.fields[rows_of[0][0]] or _known(first),
+        recipe=points.fields[rows_of[0][0]],
         model=_plain(first["model"]),
         task=_plain(first["task"]),
         demonstrations=_plain(first["demonstrations"]),
@@ -197,23 +183,6 @@ def _result(points: Points, rows: Sequence[int]) -> CellResult:
     )
 
 
-def _known(row: "pd.Series") -> dict[Field, Any]:
-    """What a table of the former format tells of a recipe."""
-    names = {
-        "model": "model",
-        "task.name": "task",
-        "task.demonstrations": "demonstrations",
-        "method": "method",
-        "adapter.kind": "adapter",
-        "adapter.trained_parameters": "trained_parameters",
-        "storage_dtype": "storage_dtype",
-        "training.learning_rate": "learning_rate",
-        "evaluation.protocol": "protocol",
-        "evaluation.split": "split",
-    }
-    return {field: _plain(row[column]) for field, column in names.items()}
-
-
 def _plain(value: Any) -> Any:
     """A cell of the frame as a plain Python value."""
     if pd.isna(value):
@@ -228,9 +197,3 @@ def _run(points: Points, row: int) -> str:
 
 def _name(cell: CellResult) -> str:
     return f"cell {cell.identity} ({cell.method} {cell.trained_parameters:,})"
-
-
-def _word(name: Field, value: Any) -> str:
-    """Names that stand for themselves without the field's."""
-    text = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-    return text if name in ("model", "method", "storage_dtype") else f"{name.rpartition('.')[2]}={text}"

@@ -4,7 +4,7 @@ Columns tell most of a recipe (`KNOWN`). A table of this version tells the rest 
 column tells, by their dotted paths. So "cells that differ in the learning rate only" can be said of every table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from capacity.errors import SpecError, unknown
-from capacity.runs.cell import apart_from
+from capacity.runs.cell import apart_from, differing, without
 from capacity.runs.points import COLUMNS
-from capacity_analysis.data.table import KNOWN, Points
+from capacity_analysis.data.table import FORMER, KNOWN, Points
 
 UNSEEN = "none"  # what the column demonstrations says of methods that see none
 # Fields of recipes that columns tell under names of their own.
 _TOLD_BY_COLUMNS = (
-    "schema_version", "task", "adapter.kind", "training.learning_rate", "evaluation.split", "evaluation.temperature",
-    "evaluation.samples_per_item", "evaluation.max_new_tokens", "evaluation.seed",
+    *FORMER, "schema_version", "task", "evaluation.temperature", "evaluation.samples_per_item",
+    "evaluation.max_new_tokens", "evaluation.seed",
 )  # fmt: skip
 # Columns that identify or measure, in which nothing can be asked for by a value.
 _MEASURED = ("recipe", "items", "answers", "n_correct", "accuracy")
+# Fields that say "none" where there is nothing to have.
+_NONE = ("adapter", "adapter.kind", "demonstrations", "task.demonstrations")
 # What an untrained model does not have. Its rows say "base", "none", 0 or the dtype of no update there.
 _OF_UPDATES = (
     "method", "adapter", "trained_parameters", "storage_dtype", "update_bytes", "learning_rate", "demonstrations",
@@ -61,12 +63,7 @@ def recipes(points: Points) -> tuple[Mapping[str, Any], ...]:
 
 def _further(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a recipe that no column tells."""
-    left = {name: value for name, value in fields.items() if name not in KNOWN}
-    return {
-        name: value
-        for name, value in left.items()
-        if not any(name == told or name.startswith(f"{told}.") for told in _TOLD_BY_COLUMNS)
-    }
+    return without(fields, *_TOLD_BY_COLUMNS)
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:
@@ -88,16 +85,17 @@ def told(points: Points, name: str) -> Told:
     with samples from another engine, the others have the value None.
     """
     frame = points.frame
-    base = (frame["method"] == "base").to_numpy(dtype=bool)
     if name in frame.columns:
         values = _plain(frame[name])
-        absent = np.array([name in ("adapter", "demonstrations") and value == UNSEEN for value in values], dtype=bool)
-        return Told(tuple(values), ~(absent | (base & (name in _OF_UPDATES))))
-    kinds = list(zip(frame["method"], frame["adapter"].fillna(""), strict=True))
-    having = {kind for kind, fields in zip(kinds, points.fields, strict=True) if name in fields}
-    applies = np.array([kind in having for kind in kinds], dtype=bool)
-    values = [fields.get(name) for fields in points.fields]
-    return Told(tuple(tuple(value) if isinstance(value, list) else value for value in values), applies)
+        applies = [not (method == "base" and name in _OF_UPDATES) for method in frame["method"]]
+    else:
+        kinds = list(zip(frame["method"], frame["adapter"].fillna(""), strict=True))
+        having = {kind for kind, fields in zip(kinds, points.fields, strict=True) if name in fields}
+        values = [fields.get(name) for fields in points.fields]
+        applies = [kind in having for kind in kinds]
+    absent = np.array([name in _NONE and value == UNSEEN for value in values], dtype=bool)
+    hashable = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    return Told(hashable, np.array(applies, dtype=bool) & ~absent)
 
 
 def field_of(points: Points, name: str) -> str:
@@ -109,20 +107,19 @@ def field_of(points: Points, name: str) -> str:
     """
     columns = [column for column in COLUMNS if column not in _MEASURED and points.frame[column].notna().any()]
     paths = list(dict.fromkeys(path for fields in points.fields for path in fields))
-    ends = [path for path in paths if path.endswith(f".{name}")]
-    without = points.frame["recipe"].isna()
+    found = [name] if name in paths else [path for path in paths if path.endswith(f".{name}")]
+    bare = points.frame["recipe"].isna()
     if name in columns:
         return name
-    if (name in paths or ends) and without.any():
-        raise SpecError(f"{points.source}: row {int(without.idxmax()) + 1} has no recipe, so its {name} is not known")
-    if name in paths:
-        return name
-    if len(ends) > 1:
-        raise SpecError(f"{points.source}: {name} is ambiguous: write {' or '.join(ends)}")
-    if ends:
-        return ends[0]
+    if len(found) > 1:
+        raise SpecError(f"{points.source}: {name} is ambiguous: write {' or '.join(found)}")
+    if found:
+        unknown_in = [row for row in np.flatnonzero(bare) if found[0] not in points.fields[row]]
+        if unknown_in:
+            raise SpecError(f"{points.source}: row {unknown_in[0] + 1} has no recipe, so its {name} is not known")
+        return found[0]
     error = unknown("field", name, {*columns, *(path.rpartition(".")[2] for path in paths)})
-    lacking = "; it has no column recipe, so nothing but its columns is known of its runs" if without.all() else ""
+    lacking = "; it has no column recipe, so nothing but its columns is known of its runs" if bare.all() else ""
     raise SpecError(f"{points.source}: {error}{lacking}")
 
 
@@ -131,6 +128,23 @@ def short(points: Points, name: str) -> str:
     last = name.rpartition(".")[2]
     ends = {path for fields in points.fields for path in fields if path.endswith(f".{last}")}
     return last if last not in points.frame.columns and len(ends) <= 1 else name
+
+
+def told_apart(recipes: Sequence[Mapping[str, Any]], *besides: str) -> list[str]:
+    """What tells each of some recipes from the others, in words: "style_shift=0", "abacus-3m"; "" where nothing does.
+
+    Args:
+        recipes: their dotted fields.
+        besides: fields or whole parts that do not count.
+    """
+    left = [without(recipe, *besides) for recipe in recipes]
+    names = sorted(differing(left))
+    return [", ".join(_word(name, recipe[name]) for name in names if name in recipe) for recipe in left]
+
+
+def _word(name: str, value: Any) -> str:
+    """A value with the name of its field, or alone where it stands for itself."""
+    return said(value) if name in ("model", "method", "storage_dtype") else f"{name.rpartition('.')[2]}={said(value)}"
 
 
 def said(value: Any) -> str:

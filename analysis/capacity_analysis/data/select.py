@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
+from capacity_analysis.data.cell_results import by_seed
 from capacity_analysis.data.curves import CurveRows, curves_of
 from capacity_analysis.data.recipes import keys, said, short, told
 from capacity_analysis.data.table import Points
@@ -168,23 +169,23 @@ def _text(value: Any) -> str | None:
 
 
 def _curve(points: Points, rows: Any, label: str, unit: Unit, told: Mapping[str, Any] | None = None) -> Curve:
-    """The rows of one curve as arrays."""
-    frame = points.frame.iloc[rows]
-    by_size = dict(iter(frame.groupby("trained_parameters", sort=True)))
-    paired = frame["seed"].notna().all() and not frame.duplicated(["trained_parameters", "seed"]).any()
-    seeds = tuple(sorted({int(s) for s in frame["seed"]})) if paired else None
-    columns = len(seeds) if seeds is not None else max(len(g) for g in by_size.values())
+    """The rows of one curve as arrays. Runs of one seed under several projections count once, by their mean."""
+    by_size = dict(iter(points.frame.iloc[rows].groupby("trained_parameters", sort=True)))
+    runs = [by_seed(points, group.index) for group in by_size.values()]
+    known = {seed for own, _ in runs for seed in own}
+    seeds = None if None in known else tuple(sorted(seed for seed in known if seed is not None))
+    columns = len(seeds) if seeds is not None else max(len(own) for own, _ in runs)
     accuracy = np.full((len(by_size), columns), np.nan)
     asked = None if points.outcomes is None else points.outcomes[rows]
     complete = asked is not None and not np.isnan(asked).any()
     outcomes = np.full((len(by_size), columns, len(points.items)), np.nan) if complete else None
     answers = np.full(len(by_size), np.nan)
-    for k, group in enumerate(by_size.values()):
-        for place, (row, run) in enumerate(group.iterrows()):
-            column = seeds.index(int(run["seed"])) if seeds is not None else place
-            accuracy[k, column] = run["accuracy"]
+    for k, ((own, rows_of), group) in enumerate(zip(runs, by_size.values(), strict=True)):
+        for place, (seed, some) in enumerate(zip(own, rows_of, strict=True)):
+            column = place if seeds is None or seed is None else seeds.index(seed)
+            accuracy[k, column] = points.frame["accuracy"].iloc[some].mean()
             if outcomes is not None and points.outcomes is not None:
-                outcomes[k, column] = points.outcomes[row]
+                outcomes[k, column] = points.outcomes[some].mean(0)
         counts = (group["n_items"] * group["samples_per_item"]).where(group["n_correct"].notna())
         answers[k] = np.nan if counts.isna().any() else float(counts.min())
     sizes = np.array([_size(points, label, size, group, unit) for size, group in by_size.items()])

@@ -28,11 +28,13 @@ TEXT = ("study", "model", "family", "task", "protocol", "method", "adapter", "st
 WHOLE = (
     "model_parameters", "trained_parameters", "update_bytes", "seed", "n_items", "n_correct", "samples_per_item",
 )  # fmt: skip
-# What tells the cells of a table apart that has no column `cell`: all that such a table knows of a recipe.
-KNOWN = (
-    "model", "task", "demonstrations", "protocol", "method", "adapter", "trained_parameters", "storage_dtype",
-    "learning_rate", "split",
-)  # fmt: skip
+# All that a table of the former format knows of a recipe: the fields nearest to its columns. They tell its cells apart.
+FORMER = {
+    "model": "model", "task.name": "task", "task.demonstrations": "demonstrations", "evaluation.protocol": "protocol",
+    "method": "method", "adapter.kind": "adapter", "adapter.trained_parameters": "trained_parameters",
+    "storage_dtype": "storage_dtype", "training.learning_rate": "learning_rate", "evaluation.split": "split",
+}  # fmt: skip
+KNOWN = tuple(FORMER.values())
 _TABLES = (".csv", ".parquet")
 _REFERENCE = "reference:"
 
@@ -49,7 +51,7 @@ class Points:
             another split); None if the source has no answers.
         items: their names, in the order of the columns of `outcomes`: digest of the set of items, and number in it.
         source: what was read.
-        fields: what is known of each row's recipe: its dotted fields ("adapter.rank") where the source has recipes.
+        fields: what is known of each row's recipe: its dotted fields ("adapter.rank"), or those of `FORMER`.
         lacking: what the source does not tell, in words, and what follows; empty for tables of this version.
         memo: what was computed of these very rows and is asked for often, by name.
     """
@@ -171,7 +173,7 @@ def _refuse_torn_cells(frame: pd.DataFrame, source: str) -> None:
 
 
 def _fields(frame: pd.DataFrame, source: str) -> tuple[Mapping[str, Any], ...]:
-    """The dotted fields of each row's recipe; empty where it is not there."""
+    """The dotted fields of each row's recipe; where it is not there, what the columns tell of it."""
     known: dict[str, Mapping[str, Any]] = {}
     for row, text in enumerate(frame["recipe"]):
         if pd.isna(text) or text in known:
@@ -183,7 +185,11 @@ def _fields(frame: pd.DataFrame, source: str) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(recipe, dict):
             raise SpecError(f"{source}: row {row + 1}, column recipe: not a JSON object")
         known[text] = dict(leaves(recipe))
-    return tuple({} if pd.isna(text) else known[text] for text in frame["recipe"])
+    told = frame[list(KNOWN)].astype(object).where(frame[list(KNOWN)].notna(), None).to_dict("records")
+    return tuple(
+        {field: columns[column] for field, column in FORMER.items()} if pd.isna(text) else known[text]
+        for text, columns in zip(frame["recipe"], told, strict=True)
+    )
 
 
 def _outcomes(frame: pd.DataFrame, source: str) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
