@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import DataError
-from capacity.runs.cell import Field, without
-from capacity.spec.frozen import canonical_json
+from capacity.runs.cell import Field, differing, without
+from capacity_analysis.data.recipes import said
 from capacity_analysis.data.table import Points
 from capacity_analysis.statistics.estimate import (
     Estimate,
@@ -165,9 +165,8 @@ def told_apart(recipes: Sequence[Mapping[Field, Any]], *besides: Field) -> list[
         besides: fields or whole parts that do not count.
     """
     left = [without(recipe, *besides) for recipe in recipes]
-    names = sorted({name for recipe in left for name in recipe})
-    differ = [name for name in names if len({canonical_json(recipe.get(name)) for recipe in left}) > 1]
-    return [", ".join(_word(name, recipe[name]) for name in differ if name in recipe) for recipe in left]
+    fields = sorted(differing(left))
+    return [", ".join(_word(name, recipe[name]) for name in fields if name in recipe) for recipe in left]
 
 
 def _result(points: Points, rows: Sequence[int]) -> CellResult:
@@ -231,6 +230,5 @@ def _name(cell: CellResult) -> str:
 
 
 def _word(name: Field, value: Any) -> str:
-    """Names that stand for themselves without the field's."""
-    text = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-    return text if name in ("model", "method", "storage_dtype") else f"{name.rpartition('.')[2]}={text}"
+    """A field with its value; names of models, methods and dtypes stand for themselves."""
+    return said(value) if name in ("model", "method", "storage_dtype") else f"{name.rpartition('.')[2]}={said(value)}"
