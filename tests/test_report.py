@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import add as fakes_add
+from fakes import raw_spec
 from fakes import spec as fake_spec
 from report_studies import MODELS, STEPS, add, empty, full_study, spec
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
 from capacity_analysis.bits.cells import measured_cells
 from capacity_analysis.bits.frontier import frontier
 from capacity_analysis.data.absent import Absent
@@ -264,6 +267,19 @@ def test_one_seed_one_size_says_what_it_cannot_say(tmp_path):
     text = report.markdown()
     assert "spread between seeds is unknown" in text
     assert report.figure("accuracy-abacus-0-9m").data.column("seeds") == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("rate", "said"), [(1e-4, True), (1e-3, False)])
+def test_rates_that_nobody_tuned_are_named_from_the_runs(tmp_path, rate, said):
+    study = empty(tmp_path / "untuned")
+    raw = raw_spec("grpo", items=4) | {"model": "smollm2-135m"}
+    raw["training"]["learning_rate"] = rate
+    fakes_add(study, RunSpec.model_validate(raw), [1, 0, 1, 1])
+    rates = build_report([study.folder], options=QUICK).section("rates")
+    assert "not tuned in this study" in str(rates.absent)
+    lines = [line for block in rates.blocks for line in getattr(block, "lines", ())]
+    assert bool(lines) is said
+    assert any("grpo (smollm2-135m, tinylora of 13) 0.0001 are untuned defaults" in line for line in lines) is said
 
 
 def test_censored_arms_have_bounds_and_no_points(tmp_path):

@@ -74,10 +74,22 @@ def rates_tried(spec: RunSpec, trained_parameters: int) -> int | None:
 
     It is None if the run has another rate than the shipped one.
     """
-    if spec.training is None or not is_embedded(spec.model):
+    rate = rate_taken(spec, trained_parameters)
+    if rate is None or rate.tuned_at is None:
         return None
     row = _nearest(spec.model, spec.task, spec.method, spec.adapter.kind, trained_parameters)
-    return len(row["trials"]) if row is not None and row["learning_rate"] == spec.training.learning_rate else None
+    return None if row is None else len(row["trials"])
+
+
+def rate_taken(spec: RunSpec, trained_parameters: int) -> TunedRate | None:
+    """Returns the shipped rate that a run took; None if the run has another rate, or if none ships."""
+    if spec.training is None:
+        return None
+    try:
+        rate = tuned_rate(spec.model, spec.task, spec.method, spec.adapter.kind, trained_parameters)
+    except SpecError:
+        return None
+    return rate if rate.learning_rate == spec.training.learning_rate else None
 
 
 def _nearest(

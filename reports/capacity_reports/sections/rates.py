@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from capacity.plan.rates import TunedRate, rate_remarks, rate_taken
+from capacity.runs.study import Run
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.tuning import RateTrials, edge_remarks, rate_trials
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
@@ -31,7 +33,9 @@ def rates_section(analysis: Analysis) -> Section:
         return Section("rates", title, (), points.reason)
     trials = rate_trials(points)
     if not trials:
-        return Section("rates", title, (), "there are no validation rows: the rates were not tuned in this study")
+        shipped = _of_shipped(analysis.source.trained)
+        said = (Text(shipped, bullets=True),) if shipped else ()
+        return Section("rates", title, said, "there are no validation rows: the rates were not tuned in this study")
     remarks = edge_remarks(trials)
     flattery = [t.flattery for t in trials if t.flattery is not None]
     lines = [
@@ -53,6 +57,17 @@ def rates_section(analysis: Analysis) -> Section:
         own = [t for t in trials if (t.model or "", t.method) == (model, method)]
         blocks.append(_figure(model, method, sorted(own, key=lambda t: t.trained_parameters)))
     return Section("rates", title, tuple(blocks))
+
+
+def _of_shipped(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What to know of the shipped rates that runs took."""
+    found: dict[str, TunedRate] = {}
+    for run in runs:
+        spec, size = run.spec, run.result.trained_parameters
+        rate = rate_taken(spec, size)
+        if rate is not None:
+            found[f"{spec.method} ({spec.model}, {spec.adapter.kind} of {size:,})"] = rate
+    return rate_remarks(found)
 
 
 def _figure(model: str, method: str, trials: Sequence[RateTrials]) -> Figure:

@@ -22,14 +22,14 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
     found: list[str] = []
     said: set[str] = set()
     for view, study in analysis.thresholds:
-        if all(found.seeds == 1 for found in study.thresholds):
+        if all(threshold.seeds == 1 for threshold in study.thresholds):
             continue
         asked = _asked(study.question.target, study.question.gain)
         label = f"; {study.thresholds[0].interval}"  # once is enough
         where = f"{view.label}: " if view.label else ""
         for ratio, sentence in zip(study.headlines, study.sentences(), strict=True):
             # Methods without demonstrations stand in several views.
-            if not _see_demonstrations(*(label.partition(" ")[0] for label in (ratio.numerator, ratio.denominator))):
+            if not _see_demonstrations(*(curve.partition(" ")[0] for curve in (ratio.numerator, ratio.denominator))):
                 if sentence in said:
                     continue
                 said.add(sentence)
