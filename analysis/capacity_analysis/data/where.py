@@ -57,16 +57,14 @@ def conditions(given: Iterable[str] | None = None, /, **columns: str | None) -> 
 def _rows(points: Points, name: str, values: Sequence[str]) -> NDArray[np.bool_]:
     """The rows at which a field has one of the values, and those to which it does not apply."""
     field = told(points, name)
-    found = np.zeros(len(field.values), dtype=bool)
+    known = field.applies | (name == "method")  # the untrained base can be asked for by its method
+    found = np.zeros(len(known), dtype=bool)
     for value in values:
-        same = np.array([_is(one, value) for one in field.values], dtype=bool)
-        same |= ~field.applies & (value == "none")
-        if name != "method":  # the untrained base can be asked for by its method only
-            same &= field.applies | (value == "none")
+        same = known & [_is(one, value) for one in field.values]
+        if value == "none":
+            same |= ~field.applies
         if not same.any():
-            there = dict.fromkeys(
-                said(one) for one, here in zip(field.values, field.applies, strict=True) if here or name == "method"
-            )
+            there = {said(one) if here else "none" for one, here in zip(field.values, known, strict=True)}
             raise SpecError(f"{points.source}: {unknown(name, value, there)}")
         found |= same
     return found if "none" in values else found | ~field.applies
