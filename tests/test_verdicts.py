@@ -168,6 +168,14 @@ def test_a_report_says_what_compare_says_and_reads_nothing_but_runs(tmp_path: Pa
     assert page(folder) == before
 
 
+def test_a_study_and_its_own_table_allow_the_same_verdicts(made: Path, tmp_path: Path) -> None:
+    folder = made.parent / "study"
+    run("runs", folder, "--points", tmp_path / "points.csv")
+    verdicts = page(folder)
+    assert len(verdicts) == 4  # a ratio, a pair, and two gains
+    assert page(tmp_path / "points.csv") == verdicts
+
+
 def test_runs_that_are_deleted_change_the_verdict_and_are_missed(tmp_path: Path) -> None:
     _, specs = planned(tmp_path)
     folder = finish(tmp_path / "study", specs).folder
@@ -194,6 +202,19 @@ def test_studies_that_are_merged_by_copying_runs_keep_their_verdicts(tmp_path: P
     assert "grpo scores higher than sft at 13 (+" in merged
     assert ") and 84 (+" in merged
     assert "grpo gains over the base at 13 and 84." in merged
+
+
+def test_with_one_seed_sizes_and_ratios_allow_no_claim_about_methods_either(tmp_path: Path) -> None:
+    _, specs = planned(tmp_path, sizes=(13, 28, 84), seeds=1)
+    folder = finish(tmp_path / "study", specs).folder
+    compared_lines = [line for line in page(folder) if "parameters that" not in line]
+    assert compared_lines[0].startswith("One seed: no claim about methods. By trained parameters")
+    assert not any("higher" in line for line in compared_lines)
+    ratios = [line for line in page(folder) if "parameters that" in line]
+    assert ratios
+    assert all("one seed, no claim about methods; in these runs sft needs" in line for line in ratios)
+    assert "one seed, no claim about methods; in these runs sft needs" in run("threshold", folder, "--null", 0).stdout
+    assert "one seed: no claim about methods" in run("bits", folder, "--replicates", 100).stdout
 
 
 def test_with_one_seed_there_is_no_claim_about_methods(tmp_path: Path) -> None:

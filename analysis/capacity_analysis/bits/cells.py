@@ -74,7 +74,7 @@ class MeasuredCells:
         if self.dispersion is None and self.df:
             return "binomial over items (all seeds agree exactly, so their spread cannot be estimated)"
         if self.dispersion is None:
-            return "binomial over items (one seed: the spread between seeds is unknown)"
+            return "binomial over items (one seed: no claim about methods, as the spread between seeds is unknown)"
         return f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
 
     def over(self, items: Items) -> Over:

@@ -1,1 +1,1 @@
-"""Arms of one size side by side."""
+"""Cells side by side: methods at one size, sizes of a study, and two studies."""

@@ -15,15 +15,10 @@ _FEW = 6  # more verdicts than that are a table
 
 
 def verdicts(analysis: Analysis) -> tuple[str, ...]:
-    """The verdicts: a sentence a pair of methods about the sizes that they need, and one about their accuracies.
-
-    One seed allows no claim about methods.
-    """
+    """The verdicts: a sentence a pair of methods about the sizes that they need, and one about their accuracies."""
     found: list[str] = []
     said: set[str] = set()
     for view, study in analysis.thresholds:
-        if all(threshold.seeds == 1 for threshold in study.thresholds):
-            continue
         asked = _asked(study.question.target, study.question.gain)
         label = f"; {study.thresholds[0].interval}"  # once is enough
         where = f"{view.label}: " if view.label else ""
