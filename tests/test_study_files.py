@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from capacity.plan.cost import GPU_BYTES, run_estimate, study_estimate
-from capacity.plan.grid import cells
+from capacity.plan.grid import grid_points
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
 from capacity.plan.study_file import read_study_file
@@ -21,7 +21,7 @@ def test_it_is_read_and_every_run_has_a_spec(path: Path) -> None:
     study = read_study_file(path)
     assert study.name == path.stem
     assert study.question.endswith("?")
-    specs = [cell.spec(m, 0, RATES, validation=False) for cell in cells(study) for m in cell.grid.methods]
+    specs = [point.spec(m, 0, RATES, validation=False) for point in grid_points(study) for m in point.grid.methods]
     assert specs
     for spec in specs:
         assert spec.task.name == "abacus" or spec.task.options["template"]  # also for methods without demonstrations
@@ -37,8 +37,8 @@ def test_the_papers_figures_and_table_are_all_there() -> None:
 def test_table_2_has_the_published_sizes() -> None:
     study = read_study_file(next(path for path in PAPER if path.stem == "paper-table-2"))
     found: dict[str, list[int]] = {}
-    for cell in cells(study):
-        found.setdefault(parse_model(cell.model).base, []).append(cell.size.trained_parameters)
+    for point in grid_points(study):
+        found.setdefault(parse_model(point.model).base, []).append(point.size.trained_parameters)
     assert found == {
         "qwen2.5-3b": [16, 63, 252, 504, 8064, 129024],
         "qwen2.5-7b": [13, 49, 196, 392, 6272, 100352],
@@ -51,27 +51,27 @@ def test_the_papers_protocol(path: Path) -> None:
     study = read_study_file(path)
     assert study.tuning is not None
     assert study.tuning.rates == (1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 1e-4, 2e-4)
-    for cell in cells(study):
-        training = cell.spec("grpo", 0, RATES, validation=False).training
+    for point in grid_points(study):
+        training = point.spec("grpo", 0, RATES, validation=False).training
         assert training is not None
         sequences, tokens = training.prompts_per_step * training.samples_per_prompt, training.max_new_tokens
-        gsm8k = cell.task.name == "gsm8k"
+        gsm8k = point.task.name == "gsm8k"
         assert (training.samples_per_prompt, sequences, tokens) == ((4, 64, 4096) if gsm8k else (8, 256, 3072))
-        assert len(cell.grid.seeds) == 3
+        assert len(point.grid.seeds) == 3
 
 
 def test_every_size_of_the_paper_fits_one_gpu_of_80_gb() -> None:
     for path in PAPER:
-        for cell in cells(read_study_file(path)):
-            spec = cell.spec("grpo", 0, RATES, validation=False)
+        for point in grid_points(read_study_file(path)):
+            spec = point.spec("grpo", 0, RATES, validation=False)
             estimate = run_estimate(spec)
-            assert estimate.least.peak <= estimate.memory.peak < 80e9, (path.stem, cell.model)
+            assert estimate.least.peak <= estimate.memory.peak < 80e9, (path.stem, point.model)
             assert estimate.rows >= 1
 
 
 def test_estimates_count_what_a_method_does() -> None:
-    cell = next(cells(read_study_file(next(p for p in PAPER if p.stem == "paper-figures-1-2-sizes"))))
-    grpo, sft = (run_estimate(cell.spec(m, 0, RATES, validation=False)) for m in ("grpo", "sft"))  # type: ignore[arg-type]
+    point = next(grid_points(read_study_file(next(p for p in PAPER if p.stem == "paper-figures-1-2-sizes"))))
+    grpo, sft = (run_estimate(point.spec(m, 0, RATES, validation=False)) for m in ("grpo", "sft"))  # type: ignore[arg-type]
     parameters, sequences = ALIASES["qwen2.5-7b"].shape.parameters, 1314 * 64
     assert grpo.training_flops == sft.training_flops == 6 * parameters * sequences * (256 + 4096)
     assert grpo.sampling_flops - sft.sampling_flops == 2 * parameters * sequences * (256 + 4096)
@@ -81,5 +81,5 @@ def test_estimates_count_what_a_method_does() -> None:
     assert both.peak_bytes == max(grpo.memory.peak, sft.memory.peak)
     assert both.least_bytes == grpo.least.peak <= both.peak_bytes < GPU_BYTES
     assert both.advice is None
-    shorter = run_estimate(cell.spec("grpo", 0, RATES, validation=False), completion_tokens=300)
+    shorter = run_estimate(point.spec("grpo", 0, RATES, validation=False), completion_tokens=300)
     assert shorter.gpu_hours < grpo.gpu_hours / 5

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from capacity.errors import DataError, SpecError
-from capacity.plan.grid import cells, extended, result_specs
+from capacity.plan.grid import extended, grid_points, result_specs
 from capacity.plan.study_file import read_study_file
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
@@ -103,7 +103,7 @@ def test_what_is_wrong_with_a_study_file_is_one_line_that_names_it(
 def test_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None:
     file = read_study_file(written(tmp_path, ONE.replace("budget = 13", "u = 99")))
     with pytest.raises(SpecError, match="grid 1: "):
-        list(cells(file))
+        list(grid_points(file))
 
 
 def test_tuning_seeds_are_not_those_of_the_results(tmp_path: Path) -> None:

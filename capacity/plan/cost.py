@@ -8,7 +8,7 @@ through transformers a twentieth, and 80 GB unless told otherwise.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from capacity.plan.grid import cells
+from capacity.plan.grid import grid_points
 from capacity.plan.memory import (
     PROMPT_TOKENS,
     MemoryPlan,
@@ -135,8 +135,8 @@ def file_estimate(study: StudyFile) -> StudyEstimate:
     """
     rates = dict.fromkeys(METHODS, 1e-3)
     estimates = []
-    for cell in cells(study):
-        for method in cell.grid.methods:
-            spec = cell.spec(method, cell.grid.seeds[0], rates, validation=False)
-            estimates += [run_estimate(spec)] * len(cell.grid.seeds)
+    for point in grid_points(study):
+        for method in point.grid.methods:
+            spec = point.spec(method, point.grid.seeds[0], rates, validation=False)
+            estimates += [run_estimate(spec)] * len(point.grid.seeds)
     return study_estimate(estimates)

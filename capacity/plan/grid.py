@@ -18,8 +18,8 @@ Key = tuple[str, str, Size, Match, int | None, str, Method]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A grid cell is one model, task and size of a grid. All its methods are tuned alike."""
+class GridPoint:
+    """A grid point is one model, task and size of a grid. All its methods are tuned alike."""
 
     grid: Grid
     model: str
@@ -28,7 +28,7 @@ class Cell:
     rollouts: RolloutSpec | None = None
 
     def spec(self, method: Method, seed: int, rates: Mapping[Method, float], *, validation: bool) -> RunSpec:
-        """Returns the spec of one run of this grid cell."""
+        """Returns the spec of one run of this grid point."""
         spec = trained_spec(
             self.model,
             self.task,
@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def tuned_methods(self) -> tuple[Method, ...]:
-        """Returns the methods whose learning rates must be known to train all methods of this grid cell.
+        """Returns the methods whose learning rates must be known to train all methods of this grid point.
 
         A control trains at the rate of the method that it controls for.
         """
@@ -54,8 +54,8 @@ class Cell:
         return tuple(dict.fromkeys(METHODS[m].rate_from for m in needed))
 
 
-def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
-    """Yields all grid cells in the order of the file.
+def grid_points(study: StudyFile, *, tuned: bool | None = None) -> Iterator[GridPoint]:
+    """Yields all grid points in the order of the file.
 
     If `tuned` is True, it yields only those with tuned rates; if it is False, only the others.
 
@@ -70,19 +70,19 @@ def cells(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Cell]:
                 for choice in grid.sizes:
                     try:
                         size = size_of(model, choice, grid.storage_dtype)
-                        yield Cell(grid, model, task, size, study.rollouts)
+                        yield GridPoint(grid, model, task, size, study.rollouts)
                     except CapacityError as error:
                         raise SpecError(f"grid {number}: {error}") from None
 
 
-def first_rates(cell: Cell, tuning: Tuning) -> tuple[float, ...]:
-    """Returns the learning rates that are tried first in a grid cell."""
-    return cell.grid.try_rates or tuning.rates
+def first_rates(point: GridPoint, tuning: Tuning) -> tuple[float, ...]:
+    """Returns the learning rates that are tried first in a grid point."""
+    return point.grid.try_rates or tuning.rates
 
 
-def trial_specs(cell: Cell, method: Method, rate: float, tuning: Tuning) -> list[RunSpec]:
-    """Returns the tuning runs of one method of a grid cell at one learning rate. They are evaluated on validation."""
-    return [cell.spec(method, seed, {method: rate}, validation=True) for seed in tuning.seeds]
+def trial_specs(point: GridPoint, method: Method, rate: float, tuning: Tuning) -> list[RunSpec]:
+    """Returns the tuning runs of one method of a grid point at one learning rate. They are evaluated on validation."""
+    return [point.spec(method, seed, {method: rate}, validation=True) for seed in tuning.seeds]
 
 
 def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]:
@@ -90,14 +90,14 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
 
     Args:
         study: the study.
-        chosen: the tuned rates by `key`. Methods of a grid cell without a tuned rate are left out.
+        chosen: the tuned rates by `key`. Methods of a grid point without a tuned rate are left out.
     """
     specs: list[RunSpec] = []
-    for cell in cells(study):
-        for method in cell.grid.methods:
-            for rates in _rates(cell, method, chosen):
-                validation = cell.grid.split == "validation"
-                specs += [cell.spec(method, seed, rates, validation=validation) for seed in cell.grid.seeds]
+    for point in grid_points(study):
+        for method in point.grid.methods:
+            for rates in _rates(point, method, chosen):
+                validation = point.grid.split == "validation"
+                specs += [point.spec(method, seed, rates, validation=validation) for seed in point.grid.seeds]
     for grid in study.grids:
         if grid.base:
             base = [s for m in grid.models for t in grid.task_specs for s in base_specs(m, t, grid.protocol_of(t))]
@@ -105,13 +105,13 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
     return unique(specs)
 
 
-def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict[Method, float]]:
-    """Returns the learning rates for a method of a grid cell: one set for each of its runs of one seed."""
-    rates, parts = cell.grid.rates, METHODS[method].phases
+def _rates(point: GridPoint, method: Method, chosen: Mapping[Key, float]) -> list[dict[Method, float]]:
+    """Returns the learning rates for a method of a grid point: one set for each of its runs of one seed."""
+    rates, parts = point.grid.rates, METHODS[method].phases
     if rates == "shipped":
-        return [{p: shipped_rate(cell.model, cell.task, p, cell.size).learning_rate for p in parts}]
+        return [{p: shipped_rate(point.model, point.task, p, point.size).learning_rate for p in parts}]
     if rates == "tuned":
-        keys = {p: key(cell, METHODS[p].rate_from) for p in parts}
+        keys = {p: key(point, METHODS[p].rate_from) for p in parts}
         return [{p: chosen[k] for p, k in keys.items()}] if all(k in chosen for k in keys.values()) else []
     given = rates if isinstance(rates, dict) else dict.fromkeys(parts, rates)
     missing = [p for p in parts if p not in given]
@@ -123,30 +123,30 @@ def _rates(cell: Cell, method: Method, chosen: Mapping[Key, float]) -> list[dict
     return [{first: a, second: b} for a in given[first] for b in given[second]]
 
 
-def key(cell: Cell, method: Method) -> Key:
+def key(point: GridPoint, method: Method) -> Key:
     """Returns the key of a tuned rate: all that the rate depends on.
 
     Demonstrations count only for sft, because no other method sees them.
     """
-    task = cell.task if method == "sft" else cell.task.unseen()
-    changes = cell.grid.protocol.model_dump_json()
-    return cell.model, task.label, cell.size, cell.grid.match, cell.grid.tokens_per_step, changes, method
+    task = point.task if method == "sft" else point.task.unseen()
+    changes = point.grid.protocol.model_dump_json()
+    return point.model, task.label, point.size, point.grid.match, point.grid.tokens_per_step, changes, method
 
 
-def arm_name(cell: Cell, method: Method) -> str:
-    """One method of a cell in words: "grpo (abacus-3m, tinylora of 112)"; where it sees demonstrations, which."""
-    size = cell.size
-    shown = f", {cell.task.style}" if METHODS[method].sees_demonstrations else ""
-    return f"{method} ({cell.model}, {size.kind} of {size.trained_parameters:,}{shown})"
+def arm_name(point: GridPoint, method: Method) -> str:
+    """One method of a grid point in words: "grpo (abacus-3m, tinylora of 112)"; where it sees demonstrations, which."""
+    size = point.size
+    shown = f", {point.task.style}" if METHODS[method].sees_demonstrations else ""
+    return f"{method} ({point.model}, {size.kind} of {size.trained_parameters:,}{shown})"
 
 
 def shipped_remarks(study: StudyFile) -> tuple[str, ...]:
     """What to know of the shipped rates that a study takes, a sentence each."""
     rates: dict[str, TunedRate] = {}
-    for cell in cells(study, tuned=False):
-        if cell.grid.rates == "shipped":
-            found = shipped_rates(cell.model, cell.task, cell.grid.methods, cell.size, {})
-            rates |= {arm_name(cell, method): rate for method, rate in found.items()}
+    for point in grid_points(study, tuned=False):
+        if point.grid.rates == "shipped":
+            found = shipped_rates(point.model, point.task, point.grid.methods, point.size, {})
+            rates |= {arm_name(point, method): rate for method, rate in found.items()}
     return rate_remarks(rates)
 
 
@@ -171,7 +171,7 @@ def planned_runs(study: StudyFile) -> PlannedRuns:
     Raises:
         SpecError: a size that a model does not have, or a method without a rate.
     """
-    tuned, tuning = list(cells(study, tuned=True)), study.tuning
+    tuned, tuning = list(grid_points(study, tuned=True)), study.tuning
     trials: list[RunSpec] = []
     if tuning is not None:
         every = ((c, m, r) for c in tuned for m in c.tuned_methods for r in first_rates(c, tuning))

@@ -1,4 +1,4 @@
-"""The plan of a comparison: matched runs of several methods at one size. It is a sweep of one cell. No torch here."""
+"""The plan of a comparison: matched runs of several methods at one size, a sweep of one grid point. No torch here."""
 
 import hashlib
 import re

@@ -11,12 +11,12 @@ import numpy as np
 
 from capacity.errors import DataError, RunsFailedError
 from capacity.plan.grid import (
-    Cell,
+    GridPoint,
     Key,
     arm_name,
-    cells,
     extended,
     first_rates,
+    grid_points,
     key,
     result_specs,
     shipped_remarks,
@@ -37,7 +37,7 @@ POINTS = "points.csv"  # the points table of a study that a sweep has made
 
 @dataclass(frozen=True)
 class TunedArm:
-    """How the rate of one method of one cell was found.
+    """How the rate of one method of one grid point was found.
 
     Attributes:
         key: what the rate belongs to.
@@ -71,29 +71,29 @@ class TunedArm:
 
 
 def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
-    """Finds the rates of all cells that want tuned ones; `tuning.json` in the study says how.
+    """Finds the rates of all grid points that want tuned ones; `tuning.json` in the study says how.
 
-    All cells are tuned at once, so that workers are never idle: in each round every cell tries the rates of its grid.
+    All grid points are tuned at once, so that workers are never idle: in each round every grid point tries the rates of its grid.
     """
     if file.tuning is None:
         return []
-    wanted = {(key(cell, "sft"), cell.tuned_methods): cell for cell in cells(file, tuned=True)}
-    grids = {k: first_rates(cell, file.tuning) for k, cell in wanted.items()}
+    wanted = {(key(point, "sft"), point.tuned_methods): point for point in grid_points(file, tuned=True)}
+    grids = {k: first_rates(point, file.tuning) for k, point in wanted.items()}
     for left in range(file.tuning.extend, -1, -1):
-        specs = [s for k, cell in wanted.items() for s in _trials(cell, grids[k], file.tuning)]
+        specs = [s for k, point in wanted.items() for s in _trials(point, grids[k], file.tuning)]
         make(unique(specs), "tuning")
         wider = {}
-        for k, cell in wanted.items():
-            best = [_best(_accuracies(study, cell, m, grids[k], file.tuning)) for m in cell.tuned_methods]
+        for k, point in wanted.items():
+            best = [_best(_accuracies(study, point, m, grids[k], file.tuning)) for m in point.tuned_methods]
             wider[k] = extended(grids[k], [b for b in best if b is not None])
         if wider == grids or left == 0:
             break
         grids = wider
     arms: dict[Key, TunedArm] = {}
-    for k, cell in wanted.items():
-        for method in cell.tuned_methods:
-            arm = _tuned(study, cell, method, grids[k], file.tuning)
-            # An arm without demonstrations belongs to the cells of several tasks; the one with most trials counts.
+    for k, point in wanted.items():
+        for method in point.tuned_methods:
+            arm = _tuned(study, point, method, grids[k], file.tuning)
+            # An arm without demonstrations belongs to the grid points of several tasks; the one with most trials counts.
             if arm.key not in arms or len(arms[arm.key].trials) < len(arm.trials):
                 arms[arm.key] = arm
     found = list(arms.values())
@@ -127,7 +127,7 @@ def sweep(file: StudyFile, study: Study, make: Make) -> Wanted:
 def planned_specs(path: Path) -> list[RunSpec] | None:
     """The runs that a study file reports; None if that depends on a tuning."""
     file = read_study_file(path)
-    return None if any(cells(file, tuned=True)) else result_specs(file, {})
+    return None if any(grid_points(file, tuned=True)) else result_specs(file, {})
 
 
 def default_folder(file: StudyFile) -> Path:
@@ -164,7 +164,7 @@ def make_fresh(path: Path, folder: Path, *, workers: int | None = None, observe:
     if (folder / "runs").is_dir() and any((folder / "runs").iterdir()):
         raise DataError(f"{folder}: has runs already, and a check starts an empty study: choose another folder")
     made = make_sweep(file, folder, workers=workers, observe=observe)
-    arms = files.read_json(folder / "tuning.json") if any(cells(file, tuned=True)) else []
+    arms = files.read_json(folder / "tuning.json") if any(grid_points(file, tuned=True)) else []
     untuned = sum(arm["learning_rate"] is None for arm in arms)
     if untuned:
         raise RunsFailedError(
@@ -174,15 +174,17 @@ def make_fresh(path: Path, folder: Path, *, workers: int | None = None, observe:
     return made.study
 
 
-def _trials(cell: Cell, rates: Sequence[float], tuning: Tuning) -> list[RunSpec]:
-    return [s for m in cell.tuned_methods for rate in rates for s in trial_specs(cell, m, rate, tuning)]
+def _trials(point: GridPoint, rates: Sequence[float], tuning: Tuning) -> list[RunSpec]:
+    return [s for m in point.tuned_methods for rate in rates for s in trial_specs(point, m, rate, tuning)]
 
 
-def _accuracies(study: Study, cell: Cell, method: Method, rates: Sequence[float], tuning: Tuning) -> list[float | None]:
+def _accuracies(
+    study: Study, point: GridPoint, method: Method, rates: Sequence[float], tuning: Tuning
+) -> list[float | None]:
     """Mean validation accuracy at each rate; None where a run failed."""
     means: list[float | None] = []
     for rate in rates:
-        folders = [study.path_of(s) for s in trial_specs(cell, method, rate, tuning)]
+        folders = [study.path_of(s) for s in trial_specs(point, method, rate, tuning)]
         if not all(folder.is_dir() for folder in folders):
             means.append(None)
             continue
@@ -196,13 +198,13 @@ def _best(accuracies: Sequence[float | None]) -> int | None:
     return max(known, key=lambda i: (accuracies[i], -i)) if known else None
 
 
-def _tuned(study: Study, cell: Cell, method: Method, rates: Sequence[float], tuning: Tuning) -> TunedArm:
-    accuracies = _accuracies(study, cell, method, rates, tuning)
+def _tuned(study: Study, point: GridPoint, method: Method, rates: Sequence[float], tuning: Tuning) -> TunedArm:
+    accuracies = _accuracies(study, point, method, rates, tuning)
     best = _best(accuracies)
     rate = None if best is None else rates[best]
     return TunedArm(
-        key(cell, method),
-        arm_name(cell, method),
+        key(point, method),
+        arm_name(point, method),
         rate,
         best in (0, len(rates) - 1),
         tuple(zip(rates, accuracies, strict=True)),
