@@ -73,7 +73,8 @@ class TunedArm:
 def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
     """Finds the rates of all grid points that want tuned ones; `tuning.json` in the study says how.
 
-    All grid points are tuned at once, so that workers are never idle: in each round every grid point tries the rates of its grid.
+    All grid points are tuned at once, so that workers are never idle. In each round every grid point tries the rates
+    of its grid.
     """
     if file.tuning is None:
         return []
@@ -93,7 +94,7 @@ def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
     for k, point in wanted.items():
         for method in point.tuned_methods:
             arm = _tuned(study, point, method, grids[k], file.tuning)
-            # An arm without demonstrations belongs to the grid points of several tasks; the one with most trials counts.
+            # An arm without demonstrations belongs to the grid points of several tasks: that with most trials counts.
             if arm.key not in arms or len(arms[arm.key].trials) < len(arm.trials):
                 arms[arm.key] = arm
     found = list(arms.values())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capacity.errors import CapacityError, SpecError
-from capacity.plan.grid import cells, result_specs
+from capacity.plan.grid import grid_points, result_specs
 from capacity.plan.study_file import read_study_file
 from capacity.runs.fingerprint import Fingerprint, current
 from capacity.runs.study import Study
@@ -36,7 +36,7 @@ def specs_of(path: Path) -> list[RunSpec]:
         SpecError: its rates are to be tuned, which is `capacity sweep`'s work.
     """
     file = read_study_file(path)
-    if next(iter(cells(file, tuned=True)), None) is not None:
+    if next(iter(grid_points(file, tuned=True)), None) is not None:
         raise SpecError(f'{path}: its rates are "tuned": tune them with capacity sweep, and write them into the file')
     return result_specs(file, {})
 

@@ -1,6 +1,6 @@
 """Decides which groups of a TinyLoRA get the entries, by the gradient of the run's own loss at θ = 0."""
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,11 @@ from capacity.errors import TrainingError
 from capacity.plan.apportion import deal
 from capacity.plan.sharing import assign_groups, group_sizes
 from capacity.spec.adapters import LoraXs, TinyLora
+from capacity.spec.result import Allocation
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Task
 from capacity.training.phases import phases
 from capacity.training.step import Cost, Recorder
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """An allocation says how many entries each group got, and why.
-
-    Attributes:
-        scores: the root mean square gradient of each group.
-        entries: the number of entries that each group got.
-        cost: what the measurement of the gradients used.
-    """
-
-    scores: tuple[float, ...]
-    entries: tuple[int, ...]
-    cost: Cost
 
 
 def gradient_allocation(
@@ -82,4 +68,5 @@ def gradient_allocation(
     scores = tuple((sums / adapter.rank).sqrt().tolist())
     probe.detach()
     largest = [adapter.rank**2 * size for size in group_sizes(group)]
-    return Allocation(scores, deal(scores, adapter.groups * adapter.u, largest), arm.cost)
+    entries = deal(scores, adapter.groups * adapter.u, largest)
+    return Allocation(scores=scores, entries=entries, cost=asdict(arm.cost))

@@ -23,11 +23,11 @@ from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.vllm.start import opened_sampler
 from capacity.spec.adapters import TinyLora
-from capacity.spec.result import Outcome, Result, Step
+from capacity.spec.result import Allocation, Outcome, Result, Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.training import trl_trainer
-from capacity.training.gradient_allocation import Allocation, gradient_allocation
+from capacity.training.gradient_allocation import gradient_allocation
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
 from capacity.training.step import Cost, OnStep, Recorder
@@ -102,7 +102,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "trained_parameters": adapted.trained_parameters,
         "update_bytes": payload_bytes(payload),
         "header_bytes": len(artifact) - payload_bytes(payload) if artifact else 0,
-        "allocation": asdict(allocation) if allocation else None,
+        "allocation": allocation,
         "update_square_sum": square_sum,
         "items_digest": evaluation.items_digest,
         "n_items": evaluation.n_items,
