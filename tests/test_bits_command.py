@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from capacity.errors import DataError, SpecError
 from capacity_cli.app import app
+from capacity_reports.report import build_report
+from capacity_reports.views import Options
 
 SIZES = (1, 4, 13, 84, 1792)
 
@@ -68,12 +70,25 @@ def test_text(tmp_path: Path):
     (headline,) = [line for line in text.splitlines() if "the parameters that grpo needs" in line]
     assert headline.startswith("m: sft needs ")
     assert ", by Hill curves; by the monotone estimator " in headline
-    assert headline.endswith(" (for 80 % of the gain).")
-    (saving,) = [line for line in text.splitlines() if "× the size of grpo" in line]
-    assert saving.startswith("m: sft needs ")
-    assert "Bjøntegaard's average over accuracies" in saving
+    assert headline.endswith(" (for 80 % of the gain; 95 %, fresh seeds on these items, variance pooled over sizes).")
+    lines = text.splitlines()
+    (title,) = [place for place, line in enumerate(lines) if line.startswith("Size at equal accuracy, bytes")]
+    assert "Bjøntegaard's ratio" in lines[title + 1]
+    assert lines[title + 2].split()[:3] == ["m", "sft", "grpo"]
+    assert "× (" in lines[title + 2]
     assert "Accuracy at equal bytes" in text
     assert "1,792" in text
+
+
+def test_the_terminal_says_what_the_page_says(tmp_path: Path):
+    path = str(write(tmp_path))
+    printed = [line.split() for line in run(path, "--replicates", "250").splitlines()]
+    report = build_report([path], options=Options(null=0))
+    for row in report.table("frontier-m").texts():
+        assert " ".join(row).split() in printed
+    assert report.table("savings").title.split() in printed
+    for verdict in report.verdicts:
+        assert verdict.split() in printed
 
 
 def test_relabelling_the_arms_changes_the_names_only(tmp_path: Path):
@@ -113,7 +128,7 @@ def test_arms_of_one_size_have_no_ratio_and_one_line(tmp_path: Path):
     for method in ("sft", "grpo", "rft"):
         add(study, spec(method), [1, 1, 1, 0])
     text = run(str(study.folder), "--replicates", "100")
-    lines = [line for line in text.splitlines() if "no number for" in line]
+    lines = [line for line in text.splitlines() if "no size at equal accuracy for" in line]
     assert len(lines) == 2
     assert all("was tested at one size only, which is no curve" in line for line in lines)
 

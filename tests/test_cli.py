@@ -395,7 +395,7 @@ def test_runs_shows_runs_and_failures_to_people(listings):
     done = listings[0]["runs study"]
     assert (done.returncode, done.stderr) == (0, "")
     assert "sft 13 seed 0" in done.stdout
-    assert "75.0 %" in done.stdout
+    assert any("75.0" in line.split() for line in done.stdout.splitlines())
     assert "failed: grpo 13 seed 0: diverged at step 3" in done.stdout
     assert "1 failed" in done.stdout
 

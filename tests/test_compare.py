@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from capacity_reports.report import build_report
+from capacity_reports.views import Options
+
 SCRIPT = """
 import sys
 from dataclasses import replace
@@ -122,6 +125,11 @@ def test_a_finished_comparison_makes_nothing_again(script: Path, finished: tuple
     assert "eport" not in again.stdout
     assert written(study) == before
     assert result["verdict"] in " ".join(again.stdout.split())
+    printed = [line.split() for line in again.stdout.splitlines()]
+    page = build_report([study], options=Options(null=0, replicates=10))
+    for table in (page.table("comparison"), page.table("comparison-differences")):
+        assert table.title.split() in printed
+        assert [row for row in table.texts() if " ".join(row).split() not in printed] == []
 
 
 def test_runs_of_another_environment_are_refused_unless_allowed(

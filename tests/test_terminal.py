@@ -93,6 +93,21 @@ def test_an_interval_is_never_folded():
     assert "a  1,234,567 (1,000,000 to 2,345,678)" in shown(table, width=20)
 
 
+def test_an_open_interval_keeps_the_end_that_is_known():
+    columns = (Column("k", "k"), Column("v", "v", "number", ends=("l", "h")), Column("l", "l", "number", absent="0"),
+               Column("h", "h", "number", absent="∞"))  # fmt: skip
+    table = Table("t", "T", columns, (("a", 5.0, None, 8.0), ("b", None, 5.0, None), ("c", 5.0, None, None)))
+    assert [row[1] for row in table.texts()] == ["5 (0 to 8)", "– (5 to ∞)", "5"]
+
+
+def test_a_column_without_values_is_not_shown_unless_that_says_something():
+    columns = (Column("a", "a"), Column("b", "b"), Column("c", "c"), Column("d", "d", absent="never"))
+    table = Table("t", "T", columns, (("x", None, "", None),))
+    assert [c.key for c in table.shown] == ["a", "d"]
+    assert table.texts() == [["x", "never"]]
+    assert [c.key for c in Table("t", "T", columns, ()).shown] == ["a", "b", "c", "d"]
+
+
 def test_a_pipe_gets_whole_lines():
     lines = shown(TABLE, Text((SAID,)), width=40, terminal=False).splitlines()
     assert any(line.startswith(NAME) and line.endswith(SAID) for line in lines)

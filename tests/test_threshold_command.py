@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 from capacity.errors import SpecError
 from capacity_cli.app import app
 from capacity_cli.threshold import rates_of
+from capacity_reports.report import build_report
+from capacity_reports.views import Options
 
 run = CliRunner().invoke
 
@@ -39,8 +41,21 @@ def test_text_says_at_least_and_what_is_not_supported(table):
     done = run(app, ["threshold", table, "--target", "0.8", "--null", "0"])
     assert done.exit_code == 0, done.output
     assert "sft needs ≥" in done.stdout
-    assert "> 10,000 (≥ 10,000)" in done.stdout
+    assert "above 10,000, not reached in the tested range" in done.stdout
+    assert "– (10,000 to ∞)" in done.stdout
     assert "Not supported by these data:" in done.stdout
+
+
+def test_the_terminal_says_what_the_page_says(table):
+    done = run(app, ["threshold", table, "--null", "20"])
+    assert done.exit_code == 0, done.output
+    report = build_report([table], options=Options(null=20, replicates=10))
+    printed = [line.split() for line in done.stdout.splitlines()]
+    for name in ("thresholds", "thresholds-other", "ratios", "null-calibration", "checklist"):
+        found = report.table(name)
+        for row in found.texts():
+            assert " ".join(row).split() in printed
+        assert found.note.split() in printed
 
 
 @pytest.mark.parametrize(

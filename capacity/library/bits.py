@@ -22,7 +22,8 @@ from capacity_analysis.statistics.estimate import difference_estimate
 from capacity_analysis.statistics.quantisers import shannon_distortion
 from capacity_analysis.thresholds.answers import ThresholdStudy, headline_ratios
 from capacity_reports.blocks import Block, Text
-from capacity_reports.sections.bits import places_table
+from capacity_reports.sections.bits import bits_blocks
+from capacity_reports.sections.summary import ratio_sentences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,30 +82,17 @@ class Bits(Shown):
         return f"{self.source}: {len(self.places)} configurations, {on} of them on the frontier over {self.found.unit}"
 
     @property
-    def ratio_lines(self) -> tuple[str, ...]:
-        """The headline ratio of thresholds of each pair, or why there is none."""
-        if isinstance(self.ratios, Absent):
-            return (f"not available: {self.ratios.reason}",)
-        asked = f"{100 * self.ratios.question.gain:g} % of the gain"
-        said = tuple(f"{line} (for {asked})." for line in self.ratios.sentences())
-        return said or ("One curve only: nothing to compare.",)
-
-    @property
-    def saving_lines(self) -> tuple[str, ...]:
-        """A line for each size ratio; pairs that have none for one and the same reason share a line."""
-        lines = [saving_words(s) for s in self.saved if s.size_ratio is not None]
-        without = [s for s in self.saved if s.size_ratio is None]
-        for model, remark in dict.fromkeys((s.model, s.remark) for s in without):
-            pairs = [f"{s.test} : {s.anchor}" for s in without if (s.model, s.remark) == (model, remark)]
-            more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
-            head = f"{model}: " if model else ""
-            lines.append(f"{head}no number for {', '.join(pairs[:3])}{more}: {remark}")
-        return tuple(lines) or ("One curve only: nothing to compare.",)
-
-    @property
     def blocks(self) -> Sequence[Block]:
-        """The cells with their places, ratios and savings."""
-        return [places_table("frontier", self.places), Text((*self.ratio_lines, *self.saving_lines, *self.remarks))]
+        """What methods need at one target, the cells with their places, and what curves save over one another."""
+        if isinstance(self.ratios, Absent):
+            said: tuple[str, ...] = (f"Ratios of thresholds: not available, {self.ratios.reason}.",)
+        else:
+            said = ratio_sentences(self.ratios)
+        return [
+            *([Text(said, strong=True)] if said else []),
+            *bits_blocks(self.found, self.places, self.saved, self.equal, self.rates),
+            *([Text(self.remarks)] if self.remarks else []),
+        ]
 
 
 def bits(
@@ -206,16 +194,3 @@ def _place_json(place: FrontierPoint, unit: str) -> dict[str, Any]:
 def _equal_json(found: AtSize) -> dict[str, Any]:
     where = {"model": found.model, "curve": found.curve, "size": found.size, "tested": found.tested}
     return {**where, **found.estimate.to_json("accuracy")}
-
-
-def saving_words(s: Saving) -> str:
-    """ "m: sft needs 12.5 × the size of grpo (7.1 to 20), Bjøntegaard's average over accuracies 60.1–84.0 %"."""
-    model = f"{s.model}: " if s.model else ""
-    assert s.size_ratio is not None
-    ends = f" ({s.low:.3g} to {s.high:.3g})" if s.low is not None and s.high is not None else f" ({s.remark})"
-    assert s.accuracy_low is not None
-    assert s.accuracy_high is not None
-    return (
-        f"{model}{s.test} needs {s.size_ratio:.3g} × the size of {s.anchor}{ends}, Bjøntegaard's average over "
-        f"accuracies {100 * s.accuracy_low:.1f}–{100 * s.accuracy_high:.1f} %"
-    )

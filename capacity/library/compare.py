@@ -20,7 +20,7 @@ from capacity_analysis.compare.costs import Costs, costs_of
 from capacity_analysis.compare.result import compare_runs, comparison_json
 from capacity_analysis.compare.verdicts import verdict
 from capacity_reports.blocks import Block, Text
-from capacity_reports.sections.comparison import comparison_blocks
+from capacity_reports.sections.comparison import comparison_blocks, detail_blocks
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,9 +67,10 @@ class Compared(Shown):
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """Tables of accuracies and differences, what to know of the rates, and the verdict."""
+        """Tables of accuracies, differences and costs, what to know of the rates, and the verdict."""
+        tables = [*comparison_blocks([self.comparison]), *detail_blocks(self.comparison, self.costs)]
         remarks = [Text(self.made.remarks, bullets=True)] if self.made.remarks else []
-        return [*comparison_blocks([self.comparison]), *remarks, Text((self.verdict,), strong=True)]
+        return [*tables, *remarks, Text((self.verdict,), strong=True)]
 
 
 def compare(

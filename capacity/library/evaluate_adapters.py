@@ -72,10 +72,10 @@ class EvaluatedAdapters(Shown):
     def blocks(self) -> Sequence[Block]:
         """A table with a row an adapter."""
         columns = (
-            Column("adapter", "adapter"), Column("accuracy", "accuracy, %", "percent"),
+            Column("adapter", "adapter"), Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
             Column("low", "95 % low", "percent"), Column("high", "95 % high", "percent"),
-            Column("gain", "gain, points", "points"), Column("gain_low", "gain low", "points"),
-            Column("gain_high", "gain high", "points"),
+            Column("gain", "gain, points", "points", ends=("gain_low", "gain_high")),
+            Column("gain_low", "gain low", "points"), Column("gain_high", "gain high", "points"),
         )  # fmt: skip
         rows = tuple(
             (name, m.accuracy.value, m.accuracy.low, m.accuracy.high)

@@ -10,7 +10,6 @@ from capacity_analysis.data.published import (
     GAINS,
     REMARKS,
     Crossing,
-    crossing_words,
     first_crossings,
     supported_lines,
 )
@@ -19,7 +18,8 @@ from capacity_analysis.data.table import Points, read_points
 from capacity_analysis.data.where import conditions, where
 from capacity_analysis.thresholds.answers import study_thresholds
 from capacity_analysis.thresholds.question import Question
-from capacity_reports.blocks import Block, Column, Table, Text
+from capacity_reports.blocks import Block
+from capacity_reports.sections.published import published_blocks
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,12 +69,7 @@ class Published(Shown):
     @property
     def blocks(self) -> Sequence[Block]:
         """The crossings, and what is supported and what is not."""
-        columns = tuple(Column(name, name) for name in ("model", "benchmark", "gain", "first size"))
-        rows = tuple((c.model, c.task, f"{100 * c.gain:g} %", crossing_words(c)) for c in self.crossings)
-        return [
-            Table("crossings", self.line, columns, rows),
-            Text((*self.supported, *self.remarks), bullets=True),
-        ]
+        return published_blocks(self.name, self.points, self.gains, self.question.gain)
 
     def _curves(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Thresholds task by task and protocol by protocol, and why some have none."""

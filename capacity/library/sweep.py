@@ -11,10 +11,11 @@ from capacity.library.study import Study
 from capacity.plan.study_file import StudyFile, parse_study, read_study_file
 from capacity.studies.make import MadeStudy, Observer, unobserved
 from capacity.studies.sweep import POINTS, default_folder, make_sweep
-from capacity_analysis.compare.sizes_table import HEADINGS, size_cells, size_json, size_note, size_texts
+from capacity_analysis.compare.sizes_table import size_cells, size_json
 from capacity_analysis.data.cell_results import CellResult
 from capacity_analysis.data.table import study_points
-from capacity_reports.blocks import Block, Column, Table, Text
+from capacity_reports.blocks import Block, Text
+from capacity_reports.sections.comparison import size_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,9 +64,8 @@ class Swept(Shown):
     @property
     def blocks(self) -> Sequence[Block]:
         """Accuracy against size, and what to know of the rates."""
-        columns, rows = tuple(Column(name, name) for name in HEADINGS), tuple(map(size_texts, self.sizes))
-        table = Table("sizes", "Accuracy against size", columns, rows, size_note(self.sizes))
-        return [table, *([Text(self.made.remarks, bullets=True)] if self.made.remarks else [])]
+        table = [size_table(self.sizes)] if self.sizes else []
+        return [*table, *([Text(self.made.remarks, bullets=True)] if self.made.remarks else [])]
 
 
 def sweep(

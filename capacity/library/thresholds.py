@@ -17,8 +17,9 @@ from capacity_analysis.scaling.curves import to_json as scaling_json
 from capacity_analysis.thresholds.answers import ThresholdStudy, facts, study_thresholds, thresholds_on_models
 from capacity_analysis.thresholds.question import Question
 from capacity_reports.blocks import Block, Text
-from capacity_reports.sections.summary import checklist_table
-from capacity_reports.sections.thresholds import threshold_blocks
+from capacity_reports.sections.scaling import scaling_blocks
+from capacity_reports.sections.summary import checklist_table, not_supported, ratio_sentences
+from capacity_reports.sections.thresholds import null_blocks, threshold_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,12 +52,14 @@ class Thresholds(Shown):
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """Thresholds and ratios, the headlines, what is not supported, and the checklist."""
-        said, unsupported = self.study.sentences(), self.study.unsupported
+        """What methods need, thresholds and ratios, null calibration, scaling, what is not supported, the checklist."""
+        said = ratio_sentences(self.study)
         return [
-            *threshold_blocks(self.study),
             *([Text(said, strong=True)] if said else []),
-            *([Text(("Not supported by these data:",)), Text(unsupported, bullets=True)] if unsupported else []),
+            *threshold_blocks(self.study),
+            *null_blocks(self.study),
+            *(scaling_blocks(self.study, self.scaling) if self.scaling else []),
+            *not_supported(self.study.unsupported),
             checklist_table(self.checklist),
         ]
 

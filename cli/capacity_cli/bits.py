@@ -40,13 +40,10 @@ def bits(
     """Which updates are smallest at their accuracy, and what one curve saves over another at equal accuracy."""
     from dataclasses import replace
 
-    from rich.console import Console
-
     from capacity.library.bits import store_anew
     from capacity_analysis.data.where import conditions
-    from capacity_cli.output import print_json, print_view
+    from capacity_cli.output import print_blocks, print_json
     from capacity_cli.progress import ModuleProgress
-    from capacity_cli.views.bits import bits_view
 
     if (source is None) == (requantise is None):
         raise SpecError("give a points table (POINTS), or a study whose updates to store anew (--requantise STUDY)")
@@ -62,9 +59,4 @@ def bits(
     )  # fmt: skip
     if stored is not None:
         found = replace(found, rates=stored.rates, remarks=(*stored.remarks, *found.remarks))
-    if json:
-        print_json(found.to_json())
-        return
-    print_view(bits_view(found))
-    for remark in found.remarks:
-        Console().print(remark, highlight=False, soft_wrap=True)
+    print_json(found.to_json()) if json else print_blocks(found.blocks)

@@ -44,17 +44,15 @@ def compare(
     json: Json = False,
 ) -> None:
     """Train matched pairs of runs of one size and compare them on the test items."""
-    from rich.console import Console
-
     from capacity.library.compare import compare_planned
     from capacity.plan.rates import parse_rates
     from capacity.plan.sampling import parse_choice
     from capacity.plan.specs import parse_methods
     from capacity.studies.comparison import plan_comparison
     from capacity_cli.choices import match_choice, storage_dtype_choice
-    from capacity_cli.output import finish
+    from capacity_cli.output import finish, print_blocks
     from capacity_cli.progress import RunProgress
-    from capacity_reports.tables import comparison_view
+    from capacity_reports.blocks import duration
 
     dtype, chosen = storage_dtype_choice(storage_dtype), parse_methods(methods)
     plan = plan_comparison(
@@ -68,21 +66,16 @@ def compare(
         return
     result = compare_planned(plan, folder, workers=workers, allow_mixed=allow_mixed, observe=RunProgress)
     if not json:
-        console, made = Console(), result.made
-        view = comparison_view(result.comparison, result.costs, made.wall_seconds, made.remarks)
-        console.print(view, highlight=False, soft_wrap=not console.is_terminal)
-        console.print(f"Runs: {folder}", highlight=False, soft_wrap=True)
+        print_blocks(result.blocks)
+        print(f"\nRuns: {folder}; {duration(result.made.wall_seconds)}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
 def _show_plan(plan: "ComparisonPlan", folder: Path, *, as_json: bool) -> None:
-    from rich.console import Console
-
     from capacity.plan.memory import gigabytes, run_memory
     from capacity.runs.study import Study
     from capacity.studies.make import environment
-    from capacity_cli.output import print_json
-    from capacity_reports.tables import rows_table
+    from capacity_cli.output import print_json, print_rows
 
     study, fingerprint = Study(folder), environment()
     found = [(spec, study.find(spec, fingerprint)[0]) for spec in plan.specs]
@@ -93,7 +86,7 @@ def _show_plan(plan: "ComparisonPlan", folder: Path, *, as_json: bool) -> None:
         print_json(shown)
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
-    Console().print(rows_table(("run", "what", "rate", "state"), rows))
+    print_rows(("run", "what", "rate", "state"), rows)
     print(f"{len(rows)} runs in {study.folder}")
     print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time")
     for remark in plan.remarks:

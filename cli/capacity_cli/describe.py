@@ -24,14 +24,9 @@ def describe(
     json: Json = False,
 ) -> None:
     """Description lengths of a study in bits: demonstrations, rewards and updates, method by method."""
-    from capacity_cli.output import print_json
-    from capacity_reports.blocks import Figure
-    from capacity_reports.render.terminal import show
+    from capacity_cli.output import print_blocks, print_json
 
     found = capacity.describe(
         study, epsilon=epsilon, configurations=configurations, where=where or (), allow_mixed=allow_mixed
     )
-    if json:
-        print_json(found.to_json())
-        return
-    show(block for block in found.blocks if not isinstance(block, Figure))
+    print_json(found.to_json()) if json else print_blocks(found.blocks)

@@ -13,8 +13,6 @@ from capacity_cli.options import Json
 
 if TYPE_CHECKING:
     from capacity.library.evaluate_adapters import EvaluatedAdapters
-    from capacity.library.measured import Measured
-    from capacity_analysis.statistics.estimate import Estimate
 
 
 def evaluate(
@@ -48,7 +46,7 @@ def evaluate(
     """Accuracy of a model on a task, with any form of adapter on it."""
     from capacity.library.evaluate import Evaluated
     from capacity.runs.files import write_atomically
-    from capacity_cli.output import print_json, print_rows
+    from capacity_cli.output import print_blocks, print_json
     from capacity_cli.progress import ModuleProgress
 
     adapters = adapter or []
@@ -70,13 +68,8 @@ def evaluate(
         write_atomically(out, dumps(found.to_json(), indent=1) + "\n")
     if json:
         print_json(found.to_json())
-    elif isinstance(found, Evaluated):
-        print("\n".join(found.lines))
     else:
-        rows = [(name, *_cells(measured, gain)) for name, measured, gain in found.rows]
-        print_rows(("adapter", "accuracy %", "95 %", "gain"), rows)
-        print(found.line)
-        print(found.note)
+        print_blocks(found.blocks)
 
 
 def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool = False) -> bool:
@@ -93,17 +86,3 @@ def through_engine(rollouts: str, adapters: Sequence[Path], *, code_length: bool
     if choice != "vllm" and len(adapters) > 1:
         raise SpecError("several adapters at once need --rollouts vllm")
     return choice == "vllm"
-
-
-def _cells(measured: "Measured", gain: "Estimate | None") -> tuple[str, str, str]:
-    accuracy, interval = f"{100 * measured.accuracy.value:.1f}", "{:.1f}–{:.1f}".format(*_ends(measured.accuracy))
-    if gain is None:
-        return accuracy, interval, ""
-    return accuracy, interval, "{:+.1f} ({:+.1f} to {:+.1f})".format(100 * gain.value, *_ends(gain))
-
-
-def _ends(estimate: "Estimate") -> tuple[float, float]:
-    """The ends of an interval in percent: answers to items always have one."""
-    assert estimate.low is not None
-    assert estimate.high is not None
-    return 100 * estimate.low, 100 * estimate.high

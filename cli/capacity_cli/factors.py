@@ -19,13 +19,13 @@ def factors(
     from capacity.plan.sizes import parse_targets
     from capacity_cli.output import print_json
     from capacity_cli.progress import ModuleProgress
-    from capacity_reports.tables import seconds
+    from capacity_reports.blocks import duration
 
     done = cache_factors(folder, rank, parse_targets(targets), progress=ModuleProgress)
     if json:
         print_json(done.to_json())
         return
-    took = seconds(done.seconds) if done.seconds >= 10 else f"{done.seconds:.1f} s"
+    took = duration(done.seconds) if done.seconds >= 10 else f"{done.seconds:.1f} s"
     print(f"{done.modules} modules at rank {rank}: {done.computed} computed, {done.cached} cached")
     print(f"{took}, peak memory {done.peak_memory_bytes / 2**20:,.0f} MiB")
     print(f"Cache: {done.cache}")

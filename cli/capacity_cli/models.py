@@ -11,8 +11,7 @@ def models(name: Annotated[str | None, typer.Argument(help="Model with options."
     """The models, or one of them with the memory of a run that `capacity compare` makes on it by default."""
     from capacity.library.models import model_facts
     from capacity.plan.sizes import DEFAULT_BUDGET
-    from capacity_cli.output import print_json, wide
-    from capacity_reports.tables import rows_table
+    from capacity_cli.output import print_json, print_rows
 
     if name is None:
         _list(as_json=json)
@@ -25,7 +24,7 @@ def models(name: Annotated[str | None, typer.Argument(help="Model with options."
     rows = [
         (k.replace("_", " "), f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items() if v is not None
     ]
-    wide().print(rows_table(("", ""), rows))
+    print_rows(("", ""), rows)
     default = f"Training memory: of a run as capacity compare makes it by default, --budget {DEFAULT_BUDGET}."
     print(found.refusal or default)
 
@@ -33,8 +32,7 @@ def models(name: Annotated[str | None, typer.Argument(help="Model with options."
 def _list(*, as_json: bool) -> None:
     from capacity.library.models import aliases
     from capacity.plan.models import SYNONYMS
-    from capacity_cli.output import print_json, wide
-    from capacity_reports.tables import rows_table
+    from capacity_cli.output import print_json, print_rows
 
     found = aliases()
     if as_json:
@@ -44,7 +42,7 @@ def _list(*, as_json: bool) -> None:
         (str(r["name"]), f"{r['parameters']:,}", str(r["linear_modules"]), str(r["source"]), str(r["here"]))
         for r in found
     ]
-    wide().print(rows_table(("model", "parameters", "linear modules", "source", "weights"), rows), highlight=False)
+    print_rows(("model", "parameters", "linear modules", "source", "weights"), rows)
     print(
         "Also: any hub id, a folder, a GGUF file; with ?dtype=bf16, ?quantised=nf4, ?attention=eager, ?revision=COMMIT."
     )

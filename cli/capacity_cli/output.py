@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
     from capacity.library.compare import Compared
     from capacity.library.sweep import Swept
+    from capacity_reports.blocks import Block
 
 
 def print_json(value: Any) -> None:
@@ -17,30 +16,20 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False))
 
 
-def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], console: "Console | None" = None) -> None:
-    """Prints a plain table; its lines may be as long as it needs."""
-    from rich.console import Console
+def print_blocks(blocks: "Iterable[Block]") -> None:
+    """Prints what the page of a study shows, without its figures."""
+    from capacity_reports.blocks import Figure
+    from capacity_reports.render.terminal import show
 
-    from capacity_reports.tables import rows_table
-
-    (console or Console()).print(rows_table(headings, list(rows)), soft_wrap=True, highlight=False)
-
-
-def print_view(view: "RenderableType") -> None:
-    """Prints text and tables: on a terminal, or where lines may be as long as the tables need."""
-    from rich.console import Console
-
-    console = Console()
-    console = console if console.is_terminal else Console(width=1000)
-    console.print(view, highlight=False, soft_wrap=not console.is_terminal)
+    show(block for block in blocks if not isinstance(block, Figure))
 
 
-def wide() -> "Console":
-    """As wide as the terminal, or wide enough for every row where there is none."""
-    from rich.console import Console
+def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a plain table of texts."""
+    from capacity_reports.blocks import Column, Table
 
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    columns = tuple(Column(str(number), heading) for number, heading in enumerate(headings))
+    print_blocks([Table("rows", "", columns, tuple(tuple(row) for row in rows))])
 
 
 def finish(result: "Compared | Swept", *, report: bool, allow_mixed: bool, as_json: bool) -> None:

@@ -29,12 +29,9 @@ def plan(
     json: Json = False,
 ) -> None:
     """What an update of a given budget or choice is on a model. Offline, without torch."""
-    from rich.console import Console
-
     from capacity.plan.sampling import parse_choice
     from capacity_cli.choices import storage_dtype_choice
-    from capacity_cli.output import print_json
-    from capacity_reports.tables import rows_table
+    from capacity_cli.output import print_blocks, print_json, print_rows
 
     planned = capacity.plan_update(
         model, choice, storage_dtype=storage_dtype_choice(storage_dtype), memory=memory, new_tokens=new_tokens,
@@ -43,12 +40,9 @@ def plan(
     if json:
         print_json(planned.to_json() | ({"modules": planned.modules} if modules else {}))
         return
-    console = Console()
-    console.print(rows_table(("", ""), planned.rows))
-    if planned.memory.fit is not None:
-        print(planned.memory.fit)
+    print_blocks(planned.blocks)
     if modules:
         listed = [
             (m["name"], f"{m['d']}×{m['k']}", "" if m["group"] is None else str(m["group"])) for m in planned.modules
         ]
-        console.print(rows_table(("module", "shape", "group"), listed))
+        print_rows(("module", "shape", "group"), listed)

@@ -17,7 +17,7 @@ from rich.progress import (
 
 from capacity.spec.run import RunSpec
 from capacity.studies.workers import Event
-from capacity_reports.tables import seconds
+from capacity_reports.blocks import duration
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
 _BASE_STEPS = 4  # an untrained run takes about as long as this many training steps
@@ -83,7 +83,7 @@ class RunProgress:
     def _print_end(self, event: Event) -> None:
         done = sum(self.steps.values())
         elapsed = time.monotonic() - self.began
-        left = seconds(elapsed * (self.total - done) / max(done, 1))
+        left = duration(elapsed * (self.total - done) / max(done, 1))
         line = f"[{self.ended}/{self.count}] {self._label(event.spec)}: {event.kind}"
         if event.message:
             line += f": {event.message}"

@@ -19,14 +19,12 @@ def runs(
     json: Json = False,
 ) -> None:
     """What is in a study: complete, stale and failed runs, and their points table."""
-    from rich.console import Console
-
     from capacity.runs.files import write_atomically
     from capacity.runs.points import points as points_rows
     from capacity.runs.points import to_csv
     from capacity.runs.study import one_fingerprint
-    from capacity_cli.output import print_json, print_rows
-    from capacity_reports.tables import seconds
+    from capacity_cli.output import print_blocks, print_json
+    from capacity_reports.blocks import Cell, Column, Table
 
     opened = capacity.Study(study)
     every, failures = opened.runs(), opened.failures()
@@ -55,22 +53,24 @@ def runs(
         ]
         print_json({"study": str(study), "runs": listed, "missing": missing, "failures": [vars(f) for f in failures]})
         return
-    console = Console()
-    table = [
+    columns = (
+        Column("run", "run"), Column("what", "what"), Column("rate", "rate", "number"),
+        Column("accuracy", "accuracy, %", "percent"), Column("time", "time", "duration"), Column("state", "state"),
+    )  # fmt: skip
+    table: list[tuple[Cell, ...]] = [
         (
             run.spec.short_id,
             run.spec.label,
-            f"{run.spec.training.learning_rate:g}" if run.spec.training else "",
-            f"{100 * run.result.accuracy:.1f} %",
-            "" if run.result.wall_seconds is None else seconds(run.result.wall_seconds),
+            run.spec.training.learning_rate if run.spec.training else None,
+            run.result.accuracy,
+            run.result.wall_seconds,
             state,
         )
         for run, state in zip(found, states, strict=True)
     ]
-    table.sort(key=lambda row: row[1])
-    print_rows(("run", "what", "rate", "accuracy", "time", "state"), table)
+    print_blocks([Table("runs", str(study), columns, tuple(sorted(table, key=lambda row: str(row[1]))))])
     for failure in failures:
-        console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
+        print(f"failed: {failure.label}: {failure.message}")
     counts = f"{states.count('complete')} complete, {states.count('stale')} stale"
     counts += f", {len(missing)} missing, {len(failures)} failed"
     print(counts + (f"; points written to {points}" if points else ""))

@@ -22,14 +22,11 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
-    from rich.console import Console
-
     from capacity.plan.study_file import read_study_file
     from capacity.studies.sweep import default_folder
-    from capacity_analysis.compare.sizes_table import HEADINGS, size_note, size_texts
-    from capacity_cli.output import finish, print_rows
+    from capacity_cli.output import finish, print_blocks
     from capacity_cli.progress import RunProgress
-    from capacity_reports.tables import seconds
+    from capacity_reports.blocks import duration
 
     file = read_study_file(study)
     folder = out or default_folder(file)
@@ -38,14 +35,11 @@ def sweep(
         return
     result = capacity.sweep(file, workers=workers, out=folder, allow_mixed=allow_mixed, observe=RunProgress)
     if not json:
-        console, made = Console(), result.made
-        print_rows(HEADINGS, map(size_texts, result.sizes))
-        print(size_note(result.sizes))
-        for remark in made.remarks:
-            console.print(remark, highlight=False, soft_wrap=True)
-        print(f"{len(made.runs)} runs in {folder}, points in {result.points}; {seconds(made.wall_seconds)}")
+        made = result.made
+        print_blocks(result.blocks)
+        print(f"\n{len(made.runs)} runs in {folder}, points in {result.points}; {duration(made.wall_seconds)}")
         for failure in made.failures:
-            console.print(f"failed: {failure.label}: {failure.message}", highlight=False, soft_wrap=True)
+            print(f"failed: {failure.label}: {failure.message}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 

@@ -31,12 +31,11 @@ def tasks(
 def _list(*, as_json: bool) -> None:
     from capacity.library.tasks import ABOUT
     from capacity.tasks.templates import TEMPLATES
-    from capacity_cli.output import print_json, wide
-    from capacity_reports.tables import rows_table
+    from capacity_cli.output import print_json, print_rows
 
     if as_json:
         templates = {name: {"user": t.user, "system": t.system, "form": t.form} for name, t in TEMPLATES.items()}
         print_json({"tasks": ABOUT, "templates": templates})
         return
-    wide().print(rows_table(("task", "what"), list(ABOUT.items())), highlight=False)
+    print_rows(("task", "what"), ABOUT.items())
     print(f"Templates: {', '.join(TEMPLATES)}. Options: docs/tasks.md.")

@@ -46,9 +46,7 @@ def threshold(
     from capacity.library.published import published
     from capacity.library.thresholds import question_of
     from capacity_analysis.data.where import conditions
-    from capacity_cli.output import print_json, print_view
-    from capacity_cli.views.published import published_view
-    from capacity_cli.views.threshold import threshold_view
+    from capacity_cli.output import print_blocks, print_json
 
     chosen = conditions(
         where, task=task, demonstrations=demonstrations, protocol=protocol, adapter=adapter,
@@ -57,14 +55,14 @@ def threshold(
     if points.startswith("reference:") and target is None and not chosen:
         question = question_of(target, gain, ceiling, lower, upper, items, replicates)
         shown = published(points.removeprefix("reference:"), question)
-        print_json(shown.to_json()) if json else print_view(published_view(shown))
+        print_json(shown.to_json()) if json else print_blocks(shown.blocks)
         return
     found = capacity.thresholds(
         points, target=target, gain=gain, ceiling=ceiling, lower=lower, upper=upper, items=items,
         replicates=replicates, unit=unit, where=chosen, split=split, rates=rates_of(rate), seed=seed, null=null,
         scaling=scaling, allow_mixed=allow_mixed,
     )  # fmt: skip
-    print_json(found.to_json()) if json else print_view(threshold_view(found))
+    print_json(found.to_json()) if json else print_blocks(found.blocks)
 
 
 def rates_of(text: str | None) -> dict[str, float] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:  # matplotlib takes half a second
     from matplotlib.axes import Axes
 
-Kind = Literal["text", "count", "number", "percent", "points", "ratio", "p"]
+Kind = Literal["text", "count", "number", "percent", "points", "ratio", "p", "duration"]
 Cell = str | int | float | None
 NOTHING = "–"
 
@@ -26,8 +26,9 @@ class Column:
         heading: its name for people.
         kind: how its values are written.
         absent: what is written where there is no value.
-        ends: keys of the two columns that hold the intervals of its values. People read "20 (18 to 22)" here; programs
-            read three columns.
+        ends: keys of the two columns that hold the intervals of its values. People read "20 (18 to 22)" here, and for
+            an open end what its column writes where there is no value; programs read three columns.
+        exported_only: the column is written to files for programs and not shown to people.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Column:
     kind: Kind = "text"
     absent: str = NOTHING
     ends: tuple[str, str] | None = None
+    exported_only: bool = False
 
     @property
     def numeric(self) -> bool:
@@ -60,6 +62,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def duration(seconds: float) -> str:
+    """A duration in words: "48 s" or "2 min 05 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
 _WRITERS: dict[Kind, Callable[[float], str]] = {
     "text": str,
     "count": _count,
@@ -68,6 +76,7 @@ _WRITERS: dict[Kind, Callable[[float], str]] = {
     "points": lambda value: f"{100 * value:+.1f}",
     "ratio": lambda value: f"{value:,.0f}×" if abs(value) >= 1000 else f"{value:.3g}×",
     "p": lambda value: f"{value:.2g}",
+    "duration": duration,
 }
 
 
@@ -77,7 +86,7 @@ class Table:
 
     Attributes:
         name: the name of its file and of its anchor on the page, in letters, digits and hyphens.
-        title: what the table shows.
+        title: what the table shows; "" on a terminal that says so already.
         columns, rows: the columns, and rows that are as long as the columns are many.
         note: what one must know to read it.
         exported_only: the table is written to files for programs and not shown on the page.
@@ -118,13 +127,25 @@ class Table:
 
     @property
     def shown(self) -> tuple[Column, ...]:
-        """The columns that people read: ends of intervals stand behind their values, not in columns of their own."""
+        """The columns that people read.
+
+        Ends of intervals stand behind their values, not in columns of their own. A column without any value is left
+        out, unless the absence says something.
+        """
         ends = {end for column in self.columns for end in column.ends or ()}
-        return tuple(column for column in self.columns if column.key not in ends)
+        known = {key for row in self.records() for key, value in row.items() if value not in (None, "")}
+        return tuple(
+            column
+            for column in self.columns
+            if column.key not in ends
+            and not column.exported_only
+            and (column.absent != NOTHING or not self.rows or known & {column.key, *(column.ends or ())})
+        )
 
     def shown_rows(self) -> list[list[tuple[Column, Cell, str]]]:
         """The rows over the columns that are shown: column, raw value, and the value as people read it."""
-        return [[(c, row[c.key], _with_ends(c, row)) for c in self.shown] for row in self.records()]
+        ends = {c.key: c for c in self.columns}
+        return [[(c, row[c.key], _with_ends(c, row, ends)) for c in self.shown] for row in self.records()]
 
     def texts(self) -> list[list[str]]:
         """The rows as people read them."""
@@ -137,12 +158,12 @@ class Table:
         return f"<table><caption>{escape(self.title)}</caption><tr>{heads}</tr>{rows}</table>"
 
 
-def _with_ends(column: Column, row: Mapping[str, Cell]) -> str:
+def _with_ends(column: Column, row: Mapping[str, Cell], ends: Mapping[str, Column]) -> str:
     """A value with its interval; alone if it has none, or one whose ends are written as the value is."""
     text = column.text(row[column.key])
-    if column.ends is None or row[column.ends[0]] is None:
+    if column.ends is None or all(row[end] is None for end in column.ends):
         return text
-    low, high = (column.text(row[end]) for end in column.ends)
+    low, high = (ends[end].text(row[end]) for end in column.ends)
     return text if text == low == high else f"{text} ({low} to {high})"
 
 

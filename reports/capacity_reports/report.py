@@ -64,7 +64,7 @@ def build_report(
     else:
         sections, verdicts = _several(analyses, known, published=reference is not None)
     if reference is not None:
-        from capacity_reports.sections.scaling import published_section
+        from capacity_reports.sections.published import published_section
 
         place = next((i for i, s in enumerate(sections) if s.name.endswith("protocol")), len(sections))
         sections.insert(place, published_section())

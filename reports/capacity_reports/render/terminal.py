@@ -47,7 +47,9 @@ def _lines(block: Block | Section) -> Iterator[RenderableType]:
             for line in block.lines:
                 yield Line(f"- {line}" if block.bullets else line, style="bold" if block.strong else "")
         case Table(exported_only=False):
-            yield from (Line(block.title, style="bold"), _WholeTable(block))
+            if block.title:
+                yield Line(block.title, style="bold")
+            yield _WholeTable(block)
             if block.note:
                 yield Line(block.note)
         case Figure():
@@ -67,7 +69,7 @@ class _WholeTable:
         self.columns, self.rows = table.shown, table.texts()
         self.least, self.full = [], []
         for number, column in enumerate(self.columns):
-            cells = [row[number] for row in self.rows]
+            cells = [line for row in self.rows for line in row[number].splitlines()]
             whole = cells if column.numeric or number == 0 else [word for cell in cells for word in cell.split()]
             heading = cell_len(column.heading)
             self.least.append(_longest([*whole, *column.heading.split()]))
@@ -80,7 +82,7 @@ class _WholeTable:
             if not wide:
                 break
             widths[max(wide, key=widths.__getitem__)] -= 1
-        grid = Grid(box=None, pad_edge=False)
+        grid = Grid(box=None, pad_edge=False, show_header=any(column.heading for column in self.columns))
         for column, width in zip(self.columns, widths, strict=True):
             grid.add_column(Line(column.heading), justify="right" if column.numeric else "left", width=width)
         for row in self.rows:

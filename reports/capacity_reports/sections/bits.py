@@ -1,10 +1,11 @@
 """The smallest updates at their accuracy, what one method saves over another, and what single choices change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from capacity_analysis.bits.cells import MeasuredCells
 from capacity_analysis.bits.frontier import FrontierPoint
-from capacity_analysis.bits.savings import Saving
+from capacity_analysis.bits.savings import AtSize, Saving
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
@@ -27,7 +28,7 @@ _PLACES = (
     Column("rank", "rank", "count"),
     Column("trained_parameters", "trained parameters", "count"),
     Column("size", "size", "count"),
-    Column("accuracy", "accuracy, %", "percent"),
+    Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
     Column("low", "95 % low", "percent"),
     Column("high", "95 % high", "percent"),
     Column("on_frontier", "frontier"),
@@ -38,19 +39,46 @@ _SAVINGS = (
     Column("model", "model"),
     Column("test", "curve"),
     Column("anchor", "over"),
-    Column("size_ratio", "Bjøntegaard's ratio", "ratio"),
+    Column("size_ratio", "Bjøntegaard's ratio", "ratio", ends=("low", "high")),
     Column("low", "95 % low", "ratio"),
     Column("high", "95 % high", "ratio"),
     Column("accuracy_low", "from accuracy, %", "percent"),
     Column("accuracy_high", "to accuracy, %", "percent"),
     Column("remark", ""),
 )
+_AT_SIZE = (
+    Column("model", "model"),
+    Column("size", "size", "count"),
+    Column("curve", "curve"),
+    Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
+    Column("low", "95 % low", "percent"),
+    Column("high", "95 % high", "percent"),
+    Column("tested", ""),
+)
+_RATES = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("differs", "differs in"),
+    Column("trained_parameters", "trained parameters", "count"),
+    Column("storage_dtype", "dtype"),
+    Column("codes_bytes", "codes, bytes", "count"),
+    Column("scale_bytes", "scales, bytes", "count"),
+    Column("header_bytes", "header, bytes", "count"),
+    Column("total_bytes", "total, bytes", "count"),
+    Column("bits_per_parameter", "payload bits a parameter", "number"),
+    Column("distortion", "distortion", "number"),
+    Column("gaussian_limit", "Gaussian limit", "number"),
+    Column("accuracy", "accuracy, %", "percent"),
+    Column("change", "change, points", "points", ends=("change_low", "change_high")),
+    Column("change_low", "change, 95 % low", "points"),
+    Column("change_high", "change, 95 % high", "points"),
+)
 _LEVEL = (
     Column("model", "model"),
     Column("method", "method"),
     Column("same", "else equal"),
     Column("level", "level"),
-    Column("accuracy", "accuracy, %", "percent"),
+    Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
     Column("low", "95 % low", "percent"),
     Column("high", "95 % high", "percent"),
     Column("seeds", "seeds", "count"),
@@ -73,16 +101,62 @@ def frontier_section(analysis: Analysis) -> Section:
                 blocks.append(_frontier(found, model, task))
             else:
                 blocks.append(Text((f"{model or 'All rows'}: one size only, so there is no frontier to draw.",)))
-        if isinstance(found.saved, Absent):
-            blocks.append(Text((f"Savings at equal accuracy: not available, {found.saved.reason}.",)))
-        elif found.saved:
-            blocks.append(_savings(found, found.saved, task))
-        else:
-            blocks.append(Text(("Savings at equal accuracy: there is one curve only.",)))
-        blocks.append(Text((f"Members and savings: {found.found.method}.",)))
+        blocks += _savings(found.saved, found.unit, task)
+        blocks.append(_intervals(found.found))
     if not blocks:
         return Section("frontier", "Frontier and savings", (), "; ".join(dict.fromkeys(reasons)))
     return Section("frontier", "Frontier and savings", tuple(blocks))
+
+
+def bits_blocks(
+    found: MeasuredCells,
+    places: Sequence[FrontierPoint],
+    saved: Sequence[Saving],
+    equal: Sequence[AtSize],
+    rates: Sequence[Mapping[str, Cell]],
+) -> list[Block]:
+    """Everything about the bits of one task without figures: all that `capacity bits` finds.
+
+    Args:
+        found: the measured cells.
+        places: their places on the frontier.
+        saved: the size of every curve over that of another at equal accuracy.
+        equal: the accuracies of the curves at equal sizes.
+        rates: a row a trained cell and dtype under the keys of the table, empty if updates were not stored anew.
+    """
+    title = f"Frontier of accuracy over {found.unit}, each model, method and demonstrations, the base free"
+    blocks: list[Block] = [_rates(rates)] if rates else []
+    blocks += [_places("frontier", title, places), *_savings(saved, found.unit, "")]
+    if equal:
+        blocks.append(_at_size(equal, found.unit))
+    return [*blocks, _intervals(found)]
+
+
+def _intervals(found: MeasuredCells) -> Text:
+    return Text((f"Members, savings and accuracies at equal size: {found.method}.",))
+
+
+def _rates(rates: Sequence[Mapping[str, Cell]]) -> Table:
+    return Table(
+        "rate-distortion",
+        "Rate and distortion of the trained updates",
+        _RATES,
+        tuple(tuple(row[c.key] for c in _RATES) for row in rates),
+        "Distortion: ‖stored − trained‖² / ‖trained‖²; the limit is Shannon's for Gaussian numbers at as many payload "
+        "bits. Change: accuracy against the update as trained, paired by seed and item; intervals: "
+        f"{'; '.join(dict.fromkeys(str(row['interval']) for row in rates))}.",
+    )
+
+
+def _at_size(equal: Sequence[AtSize], unit: str) -> Table:
+    rows = tuple(
+        (a.model, a.size, a.curve, e.value, e.low, e.high, "" if a.tested else "between tested sizes")
+        for a in equal
+        for e in [a.estimate]
+    )
+    intervals = labels(a.estimate for a in equal)
+    note = f"On monotone curves, between tested sizes straight in the logarithm of the size. Intervals: {intervals}."
+    return Table("equal-size", f"Accuracy at equal {unit}", _AT_SIZE, rows, note)
 
 
 def _on(found: TaskCells, model: str) -> list[FrontierPoint]:
@@ -125,19 +199,20 @@ def _frontier(found: TaskCells, model: str, task: str) -> Figure:
         f"base is free. Intervals: {labels(p.estimate for p in places)}. Member: share of replicates on the frontier.",
         f"Frontier of accuracy over {found.unit}{f' on {where}' if where else ''}: "
         f"{words or 'no update beats the base'}.",
-        places_table(name, places),
+        _places(name, "Cells and their places", places),
         draw,
     )
 
 
-def places_table(name: str, places: Sequence[FrontierPoint]) -> Table:
+def _places(name: str, title: str, places: Sequence[FrontierPoint]) -> Table:
     """The table of all cells with their place, and a column for each further field in which they differ."""
     usual = {column.key for column in _PLACES}
     further = dict.fromkeys(field for p in places for field in p.known if field not in usual)
     varying = [field for field in further if len({p.known.get(field) for p in places}) > 1]
     first = next(i for i, column in enumerate(_PLACES) if column.key == "trained_parameters")
     columns = (*_PLACES[:first], *(Column(field, field) for field in varying), *_PLACES[first:])
-    return Table(name, "Configurations and their place", columns, tuple(_place(p, columns) for p in places))
+    note = f"Intervals: {labels(p.estimate for p in places)}."
+    return Table(name, title, columns, tuple(_place(p, columns) for p in places), note)
 
 
 def _place(p: FrontierPoint, columns: Sequence[Column]) -> tuple[Cell, ...]:
@@ -153,20 +228,33 @@ def _place(p: FrontierPoint, columns: Sequence[Column]) -> tuple[Cell, ...]:
     return tuple(measured[c.key] if c.key in measured else p.known.get(c.key) for c in columns)
 
 
-def _savings(found: TaskCells, saved: Sequence[Saving], task: str) -> Table:
-    """The table of savings, sft : grpo."""
-    rows = tuple(
-        (s.model, s.test, s.anchor, s.size_ratio, s.low, s.high, s.accuracy_low, s.accuracy_high, s.remark)
-        for s in saved
-    )
-    return Table(
+def _savings(saved: Sequence[Saving] | Absent, unit: str, task: str) -> list[Block]:
+    """The table of savings, sft : grpo. Pairs that have no number for one and the same reason share a line."""
+    if isinstance(saved, Absent):
+        return [Text((f"Savings at equal accuracy: not available, {saved.reason}.",))]
+    if not saved:
+        return [Text(("Savings at equal accuracy: there is one curve only.",))]
+    known = tuple(s for s in saved if s.size_ratio is not None)
+    table = Table(
         slug("savings", task),
-        f"Size at equal accuracy, {found.unit}{f', {task}' if task else ''}",
+        f"Size at equal accuracy, {unit}{f', {task}' if task else ''}",
         _SAVINGS,
-        rows,
+        tuple(tuple(getattr(s, c.key) for c in _SAVINGS) for s in known),
         "Bjøntegaard's delta on monotone curves: the ratio of sizes averaged over the accuracies that both reach. It "
         "is another quantity than the ratio of thresholds, which is at one target. Below 1× the first needs less.",
     )
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for s in saved:
+        if s.size_ratio is None:
+            pairs.setdefault((s.model, s.remark), []).append(f"{s.test} : {s.anchor}")
+    lines = tuple(_without_number(model, names, remark) for (model, remark), names in pairs.items())
+    return [*([table] if known else []), *([Text(lines, bullets=len(lines) > 1)] if lines else [])]
+
+
+def _without_number(model: str, pairs: Sequence[str], remark: str) -> str:
+    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+    where = f"{model}: " if model else ""
+    return f"{where}no size at equal accuracy for {', '.join(pairs[:3])}{more}: {remark}."
 
 
 def ablation_section(analysis: Analysis) -> Section:
@@ -304,7 +392,7 @@ def _heat(cells: dict[tuple[int, int], FrontierPoint], name: str, title: str) ->
         Column("u", "u", "count"),
         Column("groups", "groups", "count"),
         Column("trained_parameters", "trained parameters", "count"),
-        Column("accuracy", "accuracy, %", "percent"),
+        Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
         Column("low", "95 % low", "percent"),
         Column("high", "95 % high", "percent"),
         Column("seeds", "seeds", "count"),

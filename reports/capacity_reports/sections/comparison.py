@@ -1,9 +1,13 @@
 """Methods side by side at every size: accuracies, gains over the untrained model, and paired differences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from capacity_analysis.compare.comparison import Comparison
+from capacity_analysis.compare.costs import Costs
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.data.cell_results import CellResult
+from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.statistics.estimate import Estimate, labels
 from capacity_reports.blocks import Block, Cell, Column, Section, Table, Text
 from capacity_reports.views import Analysis
@@ -20,12 +24,15 @@ _MEASURED = (
     *_WHERE,
     Column("update_bytes", "payload, bytes", "count"),
     Column("learning_rate", "rate", "number"),
-    Column("accuracy", "accuracy, %", "percent"),
+    Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
     Column("low", "95 % low", "percent"),
     Column("high", "95 % high", "percent"),
-    Column("gain", "gain, points", "points"),
+    Column("gain", "gain, points", "points", ends=("gain_low", "gain_high")),
     Column("gain_low", "gain low", "points"),
     Column("gain_high", "gain high", "points"),
+    Column("over_best", "over the best temperature, points", "points", ends=("over_best_low", "over_best_high")),
+    Column("over_best_low", "over the best temperature, low", "points"),
+    Column("over_best_high", "over the best temperature, high", "points"),
     Column("seeds", "seeds", "count"),
     Column("n_items", "items", "count"),
 )
@@ -33,12 +40,45 @@ _DIFFERENCES = (
     Column("first", "method"),
     Column("second", "against"),
     *_WHERE,
-    Column("estimate", "difference, points", "points"),
+    Column("estimate", "difference, points", "points", ends=("low", "high")),
     Column("low", "95 % low", "points"),
     Column("high", "95 % high", "points"),
     Column("seeds", "seeds", "count"),
     Column("n_items", "items", "count"),
 )
+_TEMPERATURES = (
+    Column("temperature", "temperature", "number"),
+    Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
+    Column("low", "95 % low", "percent"),
+    Column("high", "95 % high", "percent"),
+    Column("best", ""),
+)
+_COSTS = (
+    Column("method", "method"),
+    Column("prompts", "prompts", "count"),
+    Column("sequences", "sequences", "count"),
+    Column("trained_tokens", "trained tokens", "count"),
+    Column("sampled_tokens", "sampled tokens", "count"),
+    Column("flops", "FLOPs", "number"),
+    Column("wall_seconds", "run time", "duration"),
+    Column("header_bytes", "header of the file, bytes", "count"),
+)
+_SIZES = (
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("temperature", "temperature", "number"),
+    Column("demonstrations", "demonstrations"),
+    Column("adapter", "adapter"),
+    Column("trained_parameters", "trained parameters", "count"),
+    Column("learning_rate", "rate", "number"),
+    Column("accuracy", "accuracy, %", "percent", ends=("low", "high")),
+    Column("low", "95 % low", "percent"),
+    Column("high", "95 % high", "percent"),
+    Column("seeds", "seeds", "count"),
+)
+
+
+_NO_GAIN = (None, None, None)
 
 
 def comparison_section(analysis: Analysis) -> Section:
@@ -57,10 +97,12 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
         return []
     shown = [compared for c in found for compared in c.cells]
     used = [e for compared in shown for e in (compared.cell.accuracy, compared.gain) if e is not None]
+    used += [c.base for c in found if c.base is not None]
+    shared = _shared(found)
     measured = Table(
         "comparison",
-        "Accuracy and gain over the untrained model",
-        _MEASURED,
+        ": ".join(["Accuracy and gain over the untrained model", *([", ".join(shared.values())] if shared else [])]),
+        _told(_MEASURED, shared),
         tuple(_measured(found)),
         f"Intervals: {labels(used)}.",
     )
@@ -75,11 +117,69 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
     apart = Table(
         "comparison-differences",
         "Paired differences of accuracy",
-        _DIFFERENCES,
+        _told(_DIFFERENCES, shared),
         tuple(_differences(found)),
         note,
     )
     return [measured, apart]
+
+
+def detail_blocks(comparison: Comparison, costs: Mapping[str, Costs]) -> list[Block]:
+    """What else is known of one comparison: the untrained model by temperature, and what the runs used.
+
+    Args:
+        comparison: accuracies and differences.
+        costs: of every cell, by its identity.
+    """
+    blocks: list[Block] = []
+    temperatures = comparison.base_by_temperature
+    if temperatures:
+        best = comparison.best_temperature
+        rows = tuple((t, *_accuracy(e), "best on validation" if t == best else "") for t, e in temperatures.items())
+        note = f"Intervals: {labels(temperatures.values())}."
+        blocks.append(Table("temperatures", "The untrained model by temperature", _TEMPERATURES, rows, note))
+    if comparison.cells:
+        used = [(c.name, costs[c.cell.identity]) for c in comparison.cells]
+        spent = tuple((name, *(getattr(cost, c.key) or None for c in _COSTS[1:])) for name, cost in used)
+        blocks.append(Table("costs", "What a run used, on average", _COSTS, spent))
+    return blocks
+
+
+def size_table(cells: Sequence[CellResult]) -> Table:
+    """Accuracy against size, a row a cell."""
+    rows = tuple(
+        (
+            cell.model,
+            cell.method,
+            *((cell.temperature, None, None) if cell.method == "base" else (None, _seen(cell), cell.adapter)),
+            cell.trained_parameters,
+            cell.learning_rate,
+            *_accuracy(cell.accuracy),
+            cell.accuracy.seeds,
+        )
+        for cell in cells
+    )
+    note = f"Intervals: {labels(cell.accuracy for cell in cells)}."
+    return Table("sizes", "Accuracy against size", _SIZES, rows, note)
+
+
+def _seen(cell: CellResult) -> str | None:
+    return None if cell.demonstrations == UNSEEN else cell.demonstrations
+
+
+def _shared(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """What all trained cells have in common and the title says, by the key of its column."""
+    cells = [compared.cell for c in comparisons for compared in c.cells]
+    values = {column.key: {getattr(cell, column.key) for cell in cells} for column in _WHERE}
+    named = {key: own.pop() for key, own in values.items() if key != "trained_parameters" and len(own) == 1}
+    tasks = {c.task for c in comparisons}
+    if "task" in named and len(tasks) == 1:
+        named["task"] = tasks.pop()
+    return {key: str(value) for key, value in named.items() if value is not None}
+
+
+def _told(columns: Sequence[Column], shared: Mapping[str, str]) -> tuple[Column, ...]:
+    return tuple(replace(c, exported_only=True) if c.key in shared else c for c in columns)
 
 
 def _measured(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]]:
@@ -87,14 +187,15 @@ def _measured(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]]:
     for c in comparisons:
         first = c.cells[0].cell
         if c.base is not None:
-            row = ("base", first.model, first.task, None, 0, None, 0, None, *_accuracy(c.base), None, None, None)
+            row = ("base", first.model, first.task, None, 0, None, 0, None, *_accuracy(c.base), *_NO_GAIN, *_NO_GAIN)
             row += (c.base.seeds, c.base.items)
             if row != base:  # sizes of one model share it
                 yield row
             base = row
         for compared in c.cells:
-            cell, gain = compared.cell, compared.gain
-            gained = (None, None, None) if gain is None else _accuracy(gain)
+            cell = compared.cell
+            gains = (compared.gain, compared.gain_over_best_temperature)
+            gained = [end for gain in gains for end in (_NO_GAIN if gain is None else _accuracy(gain))]
             where = (cell.model, cell.task, cell.adapter, cell.trained_parameters, cell.storage_dtype)
             numbers = (cell.update_bytes, cell.learning_rate, *_accuracy(cell.accuracy), *gained)
             yield compared.name, *where, *numbers, cell.accuracy.seeds, cell.accuracy.items

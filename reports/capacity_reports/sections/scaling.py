@@ -13,23 +13,31 @@ from capacity_analysis.scaling.fit import Prediction, ScalingFit
 from capacity_analysis.thresholds.answers import ThresholdStudy, thresholds_on_models
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers, percent_axis, short
+from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers
+from capacity_reports.sections.published import PUBLISHED_TASK
 from capacity_reports.sources import attempt
 from capacity_reports.views import Analysis, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PUBLISHED_TASK = "gsm8k"
 _COLUMNS = (
     Column("kind", "what"),
     Column("method", "curve"),
     Column("model", "model"),
     Column("model_parameters", "model parameters", "count"),
-    Column("estimate", "estimate", "count"),
-    Column("low", "95 % low", "count", "open"),
-    Column("high", "95 % high", "count", "open"),
+    Column("estimate", "estimate", "count", ends=("low", "high")),
+    Column("low", "95 % low", "count", "0"),
+    Column("high", "95 % high", "count", "∞"),
     Column("remark", ""),
+)
+
+_INTRO = Text(
+    (
+        "log threshold = α + β log model size, fitted to intervals. The gap between base and ceiling shrinks as models "
+        "grow, so thresholds at a share of the gain and at one accuracy scale differently: `--target` asks for the "
+        "other.",
+    )
 )
 
 
@@ -47,19 +55,31 @@ def scaling_section(analysis: Analysis, *, published: bool) -> Section:
             reasons.append("it needs thresholds on at least two models")
             continue
         blocks.append(_figure(view, study, drawn, _published(study) if published else ()))
-        lines = [f"{r.curve}: {_slope(r)}" for r in drawn]
-        lines += list(dict.fromkeys(remark for r in drawn for remark in r.remarks))
-        blocks.append(Text(tuple(lines), bullets=True))
+        blocks.append(_slopes(drawn))
     title = "Threshold against model size"
     if not blocks:
         why = "; ".join(dict.fromkeys(reasons)) or "there are no thresholds"
         return Section("scaling", title, (), why)
-    intro = (
-        "log threshold = α + β log model size, fitted to intervals. The gap between base and ceiling "
-        "shrinks as models grow, so "
-        "thresholds at a share of the gain and at one accuracy scale differently: `--target` asks for the other."
-    )
-    return Section("scaling", title, (Text((intro,)), *blocks))
+    return Section("scaling", title, (_INTRO, *blocks))
+
+
+def scaling_blocks(study: ThresholdStudy, results: Sequence[ScalingResult]) -> list[Block]:
+    """Thresholds and predictions as a table, and the slope of every curve."""
+    return [_INTRO, _table(study, results), _slopes(results)]
+
+
+def _table(
+    study: ThresholdStudy, results: Sequence[ScalingResult], further: Sequence[tuple[Cell, ...]] = (), label: str = ""
+) -> Table:
+    rows = (*_measured(study, results), *_predicted(results), *further)
+    targets = joined(list(dict.fromkeys(r.target for r in results if r.target)))
+    title = f"Thresholds and predictions, {study.unit}{f', at {targets}' if targets else ''}"
+    return Table(slug("scaling", label), title, _COLUMNS, rows)
+
+
+def _slopes(results: Sequence[ScalingResult]) -> Text:
+    lines = [f"{r.curve}: {_slope(r)}" for r in results]
+    return Text((*lines, *dict.fromkeys(remark for r in results for remark in r.remarks)), bullets=True)
 
 
 def _results(study: ThresholdStudy) -> tuple[ScalingResult, ...]:
@@ -90,8 +110,8 @@ def _figure(
 ) -> Figure:
     raw = read_raw("tinylora-table2") if published else None
     sizes = {} if raw is None else dict(zip(raw["backbone"], raw["backbone_parameters"], strict=True))
-    rows = [*_measured(study, results), *_predicted(results)]
-    rows += [
+    remarks = {"left": "already at the smallest size", "right": "not below the full update"}
+    further = [
         (
             "published",
             "grpo",
@@ -100,10 +120,11 @@ def _figure(
             c.trained_parameters,
             None,
             None,
-            {"left": "already at the smallest size", "right": "not below the full update"}.get(c.censored, ""),
+            remarks.get(c.censored, ""),
         )
         for c in published
     ]
+    data = _table(study, results, further, view.label)
     target = results[0].target
 
     def draw(axes: "Axes") -> None:
@@ -127,8 +148,7 @@ def _figure(
         legend(axes, 2)
 
     df = [f"{r.curve} {r.fit.df}" for r in results if isinstance(r.fit, ScalingFit) and r.fit.sigma is not None]
-    known = [r for r in rows if r[0] == "measured"]
-    words = "; ".join(f"{r[1]} on {r[2]}: {_words(r)}" for r in known)
+    words = "; ".join(f"{r[1]} on {r[2]}: {_words(r)}" for r in _measured(study, results))
     caption = (
         f"Thresholds at {target}. Bars: {study.thresholds[0].interval}; arrows: open ends. Bands: 95 % prediction of a "
         "new model, hatched beyond one doubling, where they are extrapolations to be doubted."
@@ -142,13 +162,12 @@ def _figure(
         caption += f" Degrees of freedom: {', '.join(df)}; with three models there is 1 and Student's quantile is 12.7."
     if published:
         caption += f" Stars: first crossings of published curves ({CITATION}, table 2), means without intervals."
-    name = slug("scaling", view.label)
     return Figure(
-        name,
+        data.name,
         f"Thresholds of several models{f', {view.label}' if view.label else ''}",
         caption,
         f"Threshold against model size, {target}: {words}.",
-        Table(name, "Thresholds and predictions", _COLUMNS, tuple(rows)),
+        data,
         draw,
         height=4.0,
     )
@@ -258,97 +277,3 @@ def _band(
     axes.fill_between(sizes, low, high, color=colour, alpha=0.1, lw=0)
     if far:  # apart from the tint, whose opacity would be the hatch's too
         axes.fill_between(sizes, low, high, facecolor="none", edgecolor=colour, linewidth=0, hatch="////")
-
-
-def published_section() -> Section:
-    """The section of the published curves and of what they do not support."""
-    from capacity_analysis.data.published import GAINS, REMARKS, TASKS, crossing_words, supported_lines
-
-    points = reference_points("tinylora-table2")
-    frame = points.frame[(points.frame["task"] == PUBLISHED_TASK).fillna(False)]
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (str(m), int(n), str(how), int(size), float(a))
-        for m, n, how, size, a in zip(
-            frame["model"],
-            frame["model_parameters"],
-            frame["method"],
-            frame["trained_parameters"],
-            frame["accuracy"],
-            strict=True,
-        )
-    )
-    models = list(dict.fromkeys(row[0] for row in rows))
-
-    def draw(axes: "Axes") -> None:
-        for place, model in enumerate(models):
-            colour, marker, _ = method_style("grpo" if place == 0 else ("sft", "rft", "rft-online")[(place - 1) % 3])
-            own = sorted((r[3], r[4]) for r in rows if r[0] == model and r[2] != "base")
-            axes.plot(
-                numbers(x for x, _ in own), numbers(y for _, y in own), marker=marker, color=colour, label=str(model)
-            )
-            base = next((r[4] for r in rows if r[0] == model and r[2] == "base"), None)
-            if isinstance(base, float):
-                axes.axhline(base, color=colour, ls="--", lw=1)
-        log_axis(axes, "x", "trained parameters")
-        percent_axis(axes)
-        legend(axes, 2)
-
-    crossings = first_crossings(points)
-    text = tuple(REMARKS["tinylora-table2"]) + tuple(REMARKS["tinylora-text"][1:])
-    words = "; ".join(
-        f"{m} from {100 * min(float(r[4] or 0) for r in rows if r[0] == m):.1f} to "
-        f"{100 * max(float(r[4] or 0) for r in rows if r[0] == m):.1f} %"
-        for m in models
-    )
-    curve = Figure(
-        "published-accuracy",
-        "Published accuracy on GSM8K, GRPO",
-        f"{CITATION}, table 2; dashed: the untrained models. Means without seeds or counts.",
-        f"Published accuracy against trained parameters on GSM8K: {words}; the largest update trains up to "
-        f"{short(max(float(r[3] or 0) for r in rows))} parameters.",
-        Table(
-            "published-accuracy",
-            "Published accuracies",
-            (
-                Column("model", "model"),
-                Column("model_parameters", "model parameters", "count"),
-                Column("method", "method"),
-                Column("trained_parameters", "trained parameters", "count"),
-                Column("accuracy", "accuracy, %", "percent"),
-            ),
-            rows,
-        ),
-        draw,
-    )
-    first = Table(
-        "published-crossings-long",
-        "First size that reaches a share of the gain, a row each",
-        (
-            Column("model", "model"),
-            Column("task", "task"),
-            Column("gain", "share of the gain, %", "percent"),
-            Column("target", "target, %", "percent"),
-            Column("trained_parameters", "trained parameters", "count"),
-            Column("censored", "censored"),
-        ),
-        tuple(
-            (c.model, c.task, c.gain, c.target, c.trained_parameters, c.censored) for c in crossings if c.task in TASKS
-        ),
-        exported_only=True,
-    )
-    cells: dict[tuple[str, str], list[str]] = {}
-    for c in crossings:
-        cells.setdefault((c.model, c.task), []).append(crossing_words(c))
-    wide = Table(
-        "published-crossings",
-        "First size that reaches a share of the gain, trained parameters (accuracy asked for, %)",
-        (
-            Column("model", "model"),
-            Column("task", "task"),
-            *(Column(f"gain_{100 * gain:.0f}", f"{100 * gain:.0f} % of the gain") for gain in GAINS),
-        ),
-        tuple((model, task, *words) for (model, task), words in cells.items()),
-        "≤: the smallest size tested reaches it already. >: no size tested below the full update does.",
-    )
-    supported = Text(tuple(f"Supported, of means only: {line}." for line in supported_lines(points)))
-    return Section("published", "Published figures", (Text(text, bullets=True), supported, curve, wide, first))

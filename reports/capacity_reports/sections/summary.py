@@ -6,7 +6,7 @@ from capacity.spec.methods import METHODS
 from capacity_analysis.checklist import Answer, checklist
 from capacity_analysis.compare.verdicts import verdicts as verdicts_of
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.thresholds.answers import facts
+from capacity_analysis.thresholds.answers import ThresholdStudy, facts
 from capacity_reports.blocks import Block, Column, Section, Table, Text
 from capacity_reports.figures import joined
 from capacity_reports.views import Analysis
@@ -19,28 +19,31 @@ def verdicts(analysis: Analysis) -> tuple[str, ...]:
     found: list[str] = []
     said: set[str] = set()
     for view, study in analysis.thresholds:
-        asked = _asked(study.question.target, study.question.gain)
-        label = f"; {study.thresholds[0].interval}"  # once is enough
         where = f"{view.label}: " if view.label else ""
-        for ratio, sentence in zip(study.headlines, study.sentences(), strict=True):
+        for ratio, plain, sentence in zip(study.headlines, study.sentences(), ratio_sentences(study), strict=True):
             # Methods without demonstrations stand in several views.
             if not _see_demonstrations(*(curve.partition(" ")[0] for curve in (ratio.numerator, ratio.denominator))):
-                if sentence in said:
+                if plain in said:
                     continue
-                said.add(sentence)
-            found.append(f"{where}{sentence} (for {asked}{label}).")
-            label = ""
+                said.add(plain)
+            found.append(f"{where}{sentence}")
     compared = () if isinstance(analysis.comparisons, Absent) else verdicts_of(analysis.comparisons)
     return (*found, *(line for verdict in compared for line in verdict.sentences))
+
+
+def ratio_sentences(study: ThresholdStudy) -> tuple[str, ...]:
+    """The sentences about the sizes that methods need, one a pair, with what was asked.
+
+    The first says what the intervals are for.
+    """
+    question, label = study.question, f"; {study.thresholds[0].interval}"
+    asked = f"{100 * question.gain:g} % of the gain" if question.target is None else f"{100 * question.target:g} %"
+    return tuple(f"{line} (for {asked}{'' if n else label})." for n, line in enumerate(study.sentences()))
 
 
 def _see_demonstrations(*methods: str) -> bool:
     """Whether demonstrations take part in the training of any of these methods."""
     return any(facts.sees_demonstrations for name, facts in METHODS.items() if name in methods)
-
-
-def _asked(target: float | None, gain: float) -> str:
-    return f"{100 * gain:g} % of the gain" if target is None else f"{100 * target:g} %"
 
 
 def summary(analysis: Analysis, found: Sequence[str]) -> Section:
@@ -70,11 +73,16 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
         for v in analysis.views
         if isinstance(v.thresholds, Absent)
     ]
-    if limits:
-        blocks += [Text(("Not supported by these data:",)), Text(tuple(dict.fromkeys(limits)), bullets=True)]
+    blocks += not_supported(limits)
     if not isinstance(source.points, Absent):
         blocks.append(_checklist(analysis))
     return Section("summary", "Summary", tuple(blocks))
+
+
+def not_supported(limits: Sequence[str]) -> list[Block]:
+    """What a reader might take from the data and must not, each said once; empty if there is nothing."""
+    said = tuple(dict.fromkeys(limits))
+    return [Text(("Not supported by these data:",)), Text(said, bullets=True)] if said else []
 
 
 def _unsupported(analysis: Analysis) -> list[str]:
@@ -112,7 +120,7 @@ def _checklist(analysis: Analysis) -> Table:
 
 
 def checklist_table(answers: Sequence[Answer], note: str = "") -> Table:
-    """The table of the checklist's answers."""
+    """The checklist, a row a question."""
     columns = (
         Column("number", "", "count"),
         Column("question", "question"),

@@ -1,6 +1,6 @@
 """Thresholds and their ratios, and what the same design would say of two equal methods."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from capacity_analysis.data.absent import Absent
@@ -20,9 +20,9 @@ _CURVES = (
     Column("curve", "curve"),
     Column("method", "method"),
     Column("estimator", "estimator"),
-    Column("estimate", "threshold", "count"),
-    Column("low", "95 % low", "count", "open"),
-    Column("high", "95 % high", "count", "open"),
+    Column("estimate", "threshold", "count", ends=("low", "high")),
+    Column("low", "95 % low", "count", "0"),
+    Column("high", "95 % high", "count", "∞"),
     Column("censored", "censored"),
     Column("bound", "in words"),
     Column("first_crossing", "first crossing", "count", "never"),
@@ -36,13 +36,13 @@ _RATIOS = (
     Column("numerator", "curve"),
     Column("denominator", "over"),
     Column("estimator", "estimator"),
-    Column("estimate", "ratio", "ratio"),
+    Column("estimate", "ratio", "ratio", ends=("low", "high")),
     Column("low", "95 % low", "ratio", "0"),
     Column("high", "95 % high", "ratio", "∞"),
     Column("censored", "censored"),
     Column("parallel_p", "parallel, p", "p", "not tested"),
     Column("other_estimator", "other estimator", "text", "none"),
-    Column("other_estimate", "its ratio", "ratio"),
+    Column("other_estimate", "its ratio", "ratio", ends=("other_low", "other_high")),
     Column("other_low", "its 95 % low", "ratio", "0"),
     Column("other_high", "its 95 % high", "ratio", "∞"),
 )
@@ -50,7 +50,7 @@ _AGAINST = (
     Column("numerator", "curve"),
     Column("denominator", "over"),
     Column("target", "target, %", "percent"),
-    Column("estimate", "ratio", "ratio"),
+    Column("estimate", "ratio", "ratio", ends=("low", "high")),
     Column("low", "95 % low", "ratio", "0"),
     Column("high", "95 % high", "ratio", "∞"),
 )
@@ -64,6 +64,14 @@ _NULL = (
     Column("claims_10", "interval claims 10×, %", "percent"),
     Column("one_sided", "interval open, %", "percent"),
     Column("simulations", "simulations", "count"),
+)
+
+_NULL_INTRO = Text(
+    (
+        "If both methods of a pair were the same, how often would a study with these sizes, items and seeds show a "
+        "large ratio all the same? The naive way divides the sizes at which the means first pass the target; the "
+        "interval is the one above.",
+    )
 )
 
 
@@ -89,39 +97,23 @@ def _absent(view: View, absent: Absent) -> Text:
 
 
 def threshold_blocks(study: ThresholdStudy, label: str = "") -> list[Block]:
-    """The thresholds and ratios of a study. `label`: what tells it from the others on a page."""
-    targets = []
-    for e in study.evidence:
-        model = f"{e.design.model}: " if e.design.model else ""
-        text = f"{model}target accuracy {100 * e.target.accuracy:.1f} %"
-        if e.target.base is not None and e.target.ceiling is not None:
-            text += (
-                f", which is the base {100 * e.target.base:.1f} % + {e.target.gain:g} × the gain up to the ceiling "
-                f"{100 * e.target.ceiling:.1f} % ({e.target.ceiling_from})"
-            )
-        targets.append(text + ".")
-    answers = [t for t in study.thresholds if t.answer]
-    others = [t for t in study.thresholds if not t.answer]
-    intervals = joined(list(dict.fromkeys(t.interval for t in study.thresholds)))
-    head = (f"{label}.",) if label else ()
+    """Targets, thresholds by both estimators, headline ratios, and the figures of ratios against the target.
+
+    Args:
+        study: the thresholds of rows that may be compared.
+        label: what tells these rows from others on a page.
+    """
     where = f", {label}" if label else ""
+    intervals = joined(list(dict.fromkeys(t.interval for t in study.thresholds)))
+    answers, others = ([t for t in study.thresholds if t.answer is believed] for believed in (True, False))
+    title = f"Smallest update that reaches the target, {study.unit}{where}"
     blocks: list[Block] = [
-        Text(head + tuple(targets)),
-        Table(
-            slug("thresholds", label),
-            f"Smallest update that reaches the target, {study.unit}{where}",
-            _CURVES,
-            tuple(_threshold(t) for t in answers),
-            f"Intervals: {intervals}.",
-        ),
-        Table(
-            slug("thresholds-other", label),
-            "The other estimator",
-            _CURVES,
-            tuple(_threshold(t) for t in others),
-            exported_only=True,
-        ),
+        Text((*([f"{label}."] if label else []), *_targets(study))),
+        Table(slug("thresholds", label), title, _CURVES, tuple(map(_threshold, answers)), f"Intervals: {intervals}."),
     ]
+    if others:
+        title = f"The same by the other estimator{where}"
+        blocks.append(Table(slug("thresholds-other", label), title, _CURVES, tuple(map(_threshold, others))))
     if study.ratios:
         rows = tuple(_ratio(r, study.other(r)) for r in study.headlines)
         note = (
@@ -136,6 +128,18 @@ def threshold_blocks(study: ThresholdStudy, label: str = "") -> list[Block]:
             headlines = [r for r in study.headlines if (r.model or "") == model]
             blocks.append(_against(label, model, own, headlines, evidence.target.accuracy))
     return blocks
+
+
+def _targets(study: ThresholdStudy) -> Iterator[str]:
+    for e in study.evidence:
+        model = f"{e.design.model}: " if e.design.model else ""
+        made = ""
+        if e.target.base is not None and e.target.ceiling is not None:
+            made = (
+                f", which is the base {100 * e.target.base:.1f} % + {e.target.gain:g} × the gain up to the ceiling "
+                f"{100 * e.target.ceiling:.1f} % ({e.target.ceiling_from})"
+            )
+        yield f"{model}target accuracy {100 * e.target.accuracy:.1f} %{made}."
 
 
 def _threshold(found: CurveThreshold) -> tuple[Cell, ...]:
@@ -242,41 +246,35 @@ def _against(label: str, model: str, ratios: Sequence[Ratio], headlines: Sequenc
 
 def null_section(analysis: Analysis) -> Section:
     """The section of the null calibration of every pair."""
-    blocks: list[Block] = []
-    for view, study in analysis.thresholds:
-        if study.null:
-            blocks.append(_null(view, study.null))
-    if not blocks:
+    found = [(view, study) for view, study in analysis.thresholds if study.null]
+    if not found:
         reason = (
             "it needs thresholds with intervals"
             if not analysis.options.null or not analysis.thresholds
             else ("it needs two methods with several sizes and a known spread")
         )
         return Section("null-calibration", "Null calibration", (), reason)
-    intro = (
-        "If both methods of a pair were the same, how often would a study with these sizes, items and "
-        "seeds show a large ratio "
-        "all the same? The naive way divides the sizes at which the means first pass the target; the "
-        "interval is the one above."
-    )
-    return Section("null-calibration", "Null calibration", (Text((intro,)), *blocks))
+    blocks = [_null(view, study) for view, study in found]
+    return Section("null-calibration", "Null calibration", (_NULL_INTRO, *blocks))
 
 
-def _null(view: View, found: Sequence[NullCalibration]) -> Figure:
-    rows = tuple(
-        (
-            n.model,
-            n.numerator,
-            n.denominator,
-            n.naive_above_10,
-            n.naive_above_100,
-            n.excludes_1,
-            n.claims_10,
-            n.one_sided,
-            n.simulations,
-        )
-        for n in found
+def null_blocks(study: ThresholdStudy) -> list[Block]:
+    """What is asked of equal methods, and the table of the answers. There is none without a null calibration."""
+    return [_NULL_INTRO, _null_table(study.null, "")] if study.null else []
+
+
+def _null_table(found: Sequence[NullCalibration], label: str) -> Table:
+    rows = tuple(tuple(getattr(n, column.key) for column in _NULL) for n in found)
+    note = (
+        f"{found[0].simulations:,} simulated studies a pair; Monte-Carlo error of a share of 5 %: "
+        f"{100 * found[0].standard_error:.1f} points."
     )
+    title = f"Shares of simulated studies{f', {label}' if label else ''}"
+    return Table(slug("null-calibration", label), title, _NULL, rows, note)
+
+
+def _null(view: View, study: ThresholdStudy) -> Figure:
+    found, data = study.null, _null_table(study.null, view.label)
     names = [" ".join(p for p in (n.model or "", f"{n.numerator} : {n.denominator}") if p) for n in found]
     shares = (
         ("naive ratio beyond 10×", "naive_above_10", "#d55e00", "s"),
@@ -307,12 +305,11 @@ def _null(view: View, found: Sequence[NullCalibration]) -> Figure:
         for name, n in zip(names, found, strict=True)
     )
     return Figure(
-        slug("null-calibration", view.label),
+        data.name,
         f"Two equal methods{f', {view.label}' if view.label else ''}",
-        f"{found[0].simulations:,} simulated studies a pair; Monte-Carlo error of a share of 5 %: "
-        f"{100 * found[0].standard_error:.1f} points. Dotted line 2.5 %, dashed 5 %.",
+        f"{data.note} Dotted line 2.5 %, dashed 5 %.",
         f"Null calibration: {words}.",
-        Table(slug("null-calibration", view.label), "Shares of simulated studies", _NULL, rows),
+        data,
         draw,
         height=max(2.4, 1.2 + 0.3 * len(found)),
     )

@@ -1,1 +1,0 @@
-"""Results as text for a terminal, imported on demand; a command each."""
