@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from fakes import FINGERPRINT, outcomes
 
-from capacity.plan.grid import cells, key, result_specs, trial_specs, unique
+from capacity.plan.grid import grid_points, key, result_specs, trial_specs, unique
 from capacity.plan.study_file import StudyFile, read_study_file
 from capacity.runs.study import Study
 from capacity.spec.adapters import TinyLora
@@ -51,12 +51,12 @@ def answered(name: str, folder: Path, midpoint: Callable[[TinyLora], float]) -> 
     assert file.tuning is not None
     chosen = {
         key(cell, method): best_rate(cell.spec(method, 0, {method: RATES[0]}, validation=False))
-        for cell in cells(file)
+        for cell in grid_points(file)
         for method in cell.tuned_methods
     }
     trials = [
         spec
-        for cell in cells(file)
+        for cell in grid_points(file)
         for method in cell.tuned_methods
         for rate in RATES
         for spec in trial_specs(cell, method, rate, file.tuning)

@@ -10,7 +10,8 @@ from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import from_frame
 from capacity_analysis.thresholds.evidence import gather
 from capacity_analysis.thresholds.question import Question
-from capacity_analysis.thresholds.ratios import parallel_test, times
+from capacity_analysis.thresholds.ratios import parallel_test
+from capacity_analysis.words import times
 
 
 def test_the_ratio_at_a_common_target_has_each_arms_own_ceiling():

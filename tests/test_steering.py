@@ -22,7 +22,7 @@ from capacity.adapters.files.peft_folder import save_peft_lora
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.open import open_native
 from capacity.errors import BudgetError, DataError, SpecError
-from capacity.plan.grid import cells
+from capacity.plan.grid import grid_points
 from capacity.plan.kinds.steering import steered_blocks
 from capacity.plan.models import ALIASES
 from capacity.plan.sampling import rollout_spec, with_rollouts
@@ -136,7 +136,10 @@ def test_study_files_and_the_command_line_name_blocks(tmp_path: Path, capsys: py
         'name = "steering"\n[[grids]]\nmodels = ["abacus"]\nmethods = ["grpo"]\nrates = 0.01\n'
         'sizes = [{ adapter = "steering" }, { adapter = "steering", blocks = [0, 3] }]\n'
     )
-    assert [cell.size.adapter(0) for cell in cells(read_study_file(path))] == [Steering(), Steering(blocks=(0, 3))]
+    assert [cell.size.adapter(0) for cell in grid_points(read_study_file(path))] == [
+        Steering(),
+        Steering(blocks=(0, 3)),
+    ]
     app(["plan", "--model", MODEL, "--adapter", "steering", "--blocks", "0,3", "--json"], standalone_mode=False)
     plan = json.loads(capsys.readouterr().out)
     assert (plan["adapter"], plan["blocks"], plan["trained_parameters"]) == ("steering", "0, 3", 256)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from capacity_analysis.words import times
+
 if TYPE_CHECKING:  # matplotlib takes half a second
     from matplotlib.axes import Axes
 
@@ -74,7 +76,7 @@ _WRITERS: dict[Kind, Callable[[float], str]] = {
     "number": _number,
     "percent": lambda value: f"{100 * value:.1f}",
     "points": lambda value: f"{100 * value:+.1f}",
-    "ratio": lambda value: f"{value:,.0f}×" if abs(value) >= 1000 else f"{value:.3g}×",
+    "ratio": times,
     "p": lambda value: f"{value:.2g}",
     "duration": duration,
 }

@@ -3,7 +3,7 @@
 Replicates of all accuracies at once carry the uncertainty to whatever is computed from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -26,6 +26,8 @@ SHOWN = (
     "model", "method", "demonstrations", "adapter", "storage_dtype", "sharing", "u", "groups", "rank",
     "trained_parameters", "learning_rate",
 )  # fmt: skip
+_ONE_QUESTION = ("task", "protocol", "split")
+_OF_KINDS = ("adapter", "grpo", "rft", "warm_start")  # which of their fields a cell has follows from its kind
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,19 @@ def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
 
 def _shown(points: Points, rows: list[int]) -> tuple[dict[str, str | int | float], ...]:
     """What is known of the cells of some rows."""
-    known = [{short(points, name): value for name, value in recipes(points)[row].items()} for row in rows]
-    varying = differing([fields for fields in known if fields["method"] != "base"])
-    names = dict.fromkeys([*SHOWN, *(name for name in varying if name not in ("task", "protocol", "split"))])
+    own = [recipes(points)[row] for row in rows]
+    trained = [recipe for recipe in own if recipe["method"] != "base"]
+    telling = [name for name in differing(trained) if name not in _ONE_QUESTION and _tells(name, trained)]
+    known = [{short(points, name): value for name, value in recipe.items()} for recipe in own]
+    names = dict.fromkeys([*SHOWN, *(short(points, name) for name in telling)])
     return tuple({name: _value(fields[name]) for name in names if fields.get(name) is not None} for fields in known)
+
+
+def _tells(name: str, recipes_of_cells: list[Mapping[str, object]]) -> bool:
+    """Tells whether a field in which cells differ says more than their methods and adapters do."""
+    if name.partition(".")[0] not in _OF_KINDS:
+        return True
+    return len({said(recipe[name]) for recipe in recipes_of_cells if recipe.get(name) is not None}) > 1
 
 
 def _value(value: object) -> str | int | float:

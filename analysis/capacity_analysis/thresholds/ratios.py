@@ -26,6 +26,7 @@ from capacity_analysis.thresholds.estimators import (
 )
 from capacity_analysis.thresholds.evidence import Evidence
 from capacity_analysis.thresholds.result import Estimator, plain
+from capacity_analysis.words import times
 
 # Shares of the gain at which the ratio is drawn.
 TARGETS = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -206,8 +207,3 @@ def in_words(ratio: Ratio) -> str | None:
     if ratio.low is not None:
         return f"≥ {times(ratio.low)}"
     return None if ratio.high is None else f"≤ {times(ratio.high)}"
-
-
-def times(value: float) -> str:
-    """A ratio with two digits: 12×, 0.35×."""
-    return f"{float(f'{value:.2g}'):,.12g}×"
