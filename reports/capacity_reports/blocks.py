@@ -14,7 +14,7 @@ from capacity_analysis.words import times
 if TYPE_CHECKING:  # matplotlib takes half a second
     from matplotlib.axes import Axes
 
-Kind = Literal["text", "count", "number", "percent", "points", "ratio", "p", "duration"]
+Kind = Literal["text", "count", "number", "percent", "points", "ratio", "p", "duration", "tokens", "flops"]
 Cell = str | int | float | None
 NOTHING = "–"
 
@@ -79,6 +79,8 @@ _WRITERS: dict[Kind, Callable[[float], str]] = {
     "ratio": times,
     "p": lambda value: f"{value:.2g}",
     "duration": duration,
+    "tokens": lambda value: f"{value / 1000:,.0f} k" if value >= 10_000 else f"{value:,.0f}",
+    "flops": lambda value: f"{value:.2g}",
 }
 
 

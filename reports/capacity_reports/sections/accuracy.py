@@ -14,11 +14,11 @@ from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.estimate import labels
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.evidence import Evidence
+from capacity_analysis.thresholds.fitted_line import Line, line
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, INK, dashes, joined, legend, log_axis, method_style, moved, percent_axis
 from capacity_reports.sections.demonstrations import demonstrations_figures
-from capacity_reports.sections.lines import Line, line
 from capacity_reports.sources import attempt, ordered
 from capacity_reports.views import Analysis, TaskCells, View
 

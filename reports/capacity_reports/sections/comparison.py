@@ -57,9 +57,9 @@ _COSTS = (
     Column("method", "method"),
     Column("prompts", "prompts", "count"),
     Column("sequences", "sequences", "count"),
-    Column("trained_tokens", "trained tokens", "count"),
-    Column("sampled_tokens", "sampled tokens", "count"),
-    Column("flops", "FLOPs", "number"),
+    Column("trained_tokens", "trained tokens", "tokens"),
+    Column("sampled_tokens", "sampled tokens", "tokens"),
+    Column("flops", "FLOPs", "flops"),
     Column("wall_seconds", "run time", "duration"),
     Column("header_bytes", "header of the file, bytes", "count"),
 )
