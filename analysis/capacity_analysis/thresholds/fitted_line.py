@@ -1,4 +1,4 @@
-"""The line through the accuracies of a curve: the fit that answers for its threshold, as `capacity threshold` has it."""
+"""The line through the accuracies of a curve: the fit that answers for it, as `capacity threshold` has it."""
 
 from dataclasses import dataclass
 
