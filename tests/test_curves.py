@@ -21,6 +21,7 @@ from capacity_analysis.data.tuning import rate_trials, reported_rows
 from capacity_analysis.thresholds.answers import study_thresholds
 from capacity_analysis.thresholds.question import Question
 from capacity_analysis.thresholds.ratios import WORDS
+from capacity_analysis.words import times
 from capacity_cli.app import app
 
 
@@ -185,9 +186,12 @@ def test_the_average_over_accuracies_has_its_own_name_and_the_same_direction(fol
     found = json.loads(run("bits", folder, "--replicates", "100", "--json"))["savings"]
     assert [(s["test"], s["anchor"]) for s in found] == [("sft", "grpo"), ("grpo", "sft")]
     assert found[0]["size_ratio"] == pytest.approx(1 / found[1]["size_ratio"])
-    (line,) = [line for line in run("bits", folder, "--replicates", "100").splitlines() if "× the size of" in line]
-    assert "sft needs" in line
-    assert "Bjøntegaard's average over accuracies" in line
+    lines = run("bits", folder, "--replicates", "100").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Size at equal accuracy"))
+    assert "Bjøntegaard's ratio" in lines[start + 1]
+    assert lines[start + 2].split()[1:3] == ["sft", "grpo"]
+    assert times(found[0]["size_ratio"]) in lines[start + 2]
+    assert any("It is another quantity than the ratio of thresholds" in line for line in lines)
 
 
 def test_the_figure_of_the_ratio_names_its_estimator_and_marks_the_headline(folder: Path) -> None:

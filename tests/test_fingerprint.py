@@ -81,6 +81,7 @@ def test_every_module_that_a_run_really_loads_is_reached() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     packages = {path.parent.relative_to(_PACKAGE.parent).as_posix() for path in _PACKAGE.rglob("__init__.py")}
     loaded = {name for name in done.stdout.split() if name.replace(".", "/") not in packages}
+    loaded -= {"capacity.version"}  # of the library's front, which runs do not use
     assert loaded
     assert loaded <= set(reached(_ENTRIES))
 
