@@ -9,7 +9,8 @@ from fakes import add, spec, study_in
 
 from capacity.errors import DataError
 from capacity_analysis.checklist import QUESTIONS, checklist
-from capacity_analysis.data.table import Points, from_frame, read_points
+from capacity_analysis.data.read import read_points
+from capacity_analysis.data.table import Points, from_frame
 from capacity_analysis.thresholds.answers import ThresholdFacts
 
 

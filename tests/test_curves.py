@@ -15,8 +15,9 @@ from capacity.spec.adapters import TinyLora
 from capacity.spec.run import RunSpec
 from capacity_analysis.bits.cells import measured_cells
 from capacity_analysis.data.curves import curves_of, differ_in_one, pairs_of
+from capacity_analysis.data.read import read_points
 from capacity_analysis.data.select import Selection, designs
-from capacity_analysis.data.table import from_frame, read_points
+from capacity_analysis.data.table import from_frame
 from capacity_analysis.data.tuning import rate_trials, reported_rows
 from capacity_analysis.thresholds.answers import study_thresholds
 from capacity_analysis.thresholds.question import Question

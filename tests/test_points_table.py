@@ -5,7 +5,8 @@ import pytest
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.points import COLUMNS
-from capacity_analysis.data.table import from_frame, read_points
+from capacity_analysis.data.read import read_points
+from capacity_analysis.data.table import from_frame
 
 HEADER = "method,trained_parameters,n_items,n_correct,seed"
 

@@ -2,7 +2,7 @@ import pytest
 
 from capacity.errors import SpecError
 from capacity_analysis.data.published import NAMES, REMARKS, crossing_words, first_crossings, read_raw, reference_points
-from capacity_analysis.data.table import read_points
+from capacity_analysis.data.read import read_points
 
 FULL = None
 

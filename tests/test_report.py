@@ -19,13 +19,14 @@ from capacity_analysis.bits.cells import measured_cells
 from capacity_analysis.bits.frontier import frontier
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.published import reference_points
-from capacity_analysis.data.table import read_points
+from capacity_analysis.data.read import read_points
 from capacity_analysis.data.tuning import rate_trials
 from capacity_analysis.lengths.descriptions import describe
 from capacity_analysis.lengths.quantities import Measured
 from capacity_analysis.statistics.estimate import difference_estimate
 from capacity_analysis.statistics.hill import fit_hill
-from capacity_reports.blocks import Column, Figure, Report, Table
+from capacity_reports.blocks import Column, Figure, Table
+from capacity_reports.document import Report
 from capacity_reports.report import build_report, csv_text, try_report, write_files, write_report
 from capacity_reports.sections.lengths import section_of
 from capacity_reports.sections.paired import differences

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from capacity_analysis.data.published import reference_points
 from capacity_cli.app import app
-from capacity_reports.blocks import Column, Example, Report, Section, Table, Text, slug
+from capacity_reports.blocks import Column, Example, Section, Table, Text, slug
+from capacity_reports.document import Report
 from capacity_reports.figures import DARK, METHODS, inline_svg
 from capacity_reports.render.page import html, markdown
 from capacity_reports.report import build_report

@@ -26,7 +26,7 @@ from capacity.spec.result import Outcome, Result, Step
 from capacity.studies import requantise as module
 from capacity.studies.requantise import requantise
 from capacity.tasks.catalog import open_task
-from capacity_analysis.data.table import read_points
+from capacity_analysis.data.read import read_points
 from capacity_cli.app import app
 
 ITEMS = 16

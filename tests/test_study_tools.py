@@ -9,7 +9,7 @@ import pytest
 from report_studies import full_study
 
 from capacity_analysis.compare.comparison import comparisons
-from capacity_analysis.data.table import read_points
+from capacity_analysis.data.read import read_points
 
 TOOLS = Path(__file__).parent.parent / "studies" / "tools"
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from capacity.errors import SpecError
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
-from capacity_analysis.data.table import Points, from_frame, read_points
+from capacity_analysis.data.read import read_points
+from capacity_analysis.data.table import Points, from_frame
 from capacity_analysis.data.where import conditions, runs_where, where
 from capacity_cli.app import app
 

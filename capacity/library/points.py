@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capacity.runs import study
-from capacity_analysis.data.table import Points, from_frame, read_points
+from capacity_analysis.data.read import read_points
+from capacity_analysis.data.table import Points, from_frame
 
 if TYPE_CHECKING:
     import pandas as pd

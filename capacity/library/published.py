@@ -13,8 +13,9 @@ from capacity_analysis.data.published import (
     first_crossings,
     supported_lines,
 )
+from capacity_analysis.data.read import read_points
 from capacity_analysis.data.select import Selection
-from capacity_analysis.data.table import Points, read_points
+from capacity_analysis.data.table import Points
 from capacity_analysis.data.where import conditions, where
 from capacity_analysis.thresholds.answers import study_thresholds
 from capacity_analysis.thresholds.question import Question

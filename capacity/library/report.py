@@ -7,7 +7,7 @@ from pathlib import Path
 from capacity.library.thresholds import question_of
 from capacity.runs.study import Study
 from capacity_analysis.data.absent import Absent
-from capacity_reports.blocks import Report
+from capacity_reports.document import Report
 from capacity_reports.report import build_report, destination, try_report, write_files
 from capacity_reports.views import Options
 

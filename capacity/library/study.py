@@ -37,7 +37,7 @@ class Study(Shown, study.Study):
         Raises:
             DataError: no such study, no complete runs, corrupt ones, or runs of different environments.
         """
-        from capacity_analysis.data.table import read_points
+        from capacity_analysis.data.read import read_points
 
         return read_points(str(self.folder), allow_mixed=self.allow_mixed).frame
 

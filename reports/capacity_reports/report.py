@@ -17,7 +17,8 @@ from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.files import write_atomically
 from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
-from capacity_reports.blocks import Block, Cell, Figure, Report, Section, Table
+from capacity_reports.blocks import Block, Cell, Figure, Section, Table
+from capacity_reports.document import Report
 from capacity_reports.sources import Lookups, chosen, read_source
 from capacity_reports.views import Analysis, Options, analyse
 

@@ -15,7 +15,8 @@ from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.tasks.task import Split
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.data.table import Points, read_points, study_points
+from capacity_analysis.data.read import read_points
+from capacity_analysis.data.table import Points, study_points
 from capacity_analysis.data.where import where
 from capacity_analysis.lengths.looked_up import configurations, train_items
 

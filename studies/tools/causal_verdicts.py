@@ -20,7 +20,8 @@ from capacity_analysis.compare.comparison import comparisons
 from capacity_analysis.data.cell_results import CellResult, difference
 from capacity_analysis.data.table import study_points
 from capacity_analysis.statistics.estimate import Estimate, labels
-from capacity_reports.blocks import Column, Report, Section, Table
+from capacity_reports.blocks import Column, Section, Table
+from capacity_reports.document import Report
 
 MARGIN = 0.03  # "less than 3 points" in the predictions
 _Style = tuple[float, float] | None  # bits and shift of the demonstrations; None where none are seen

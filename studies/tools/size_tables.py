@@ -16,7 +16,8 @@ from capacity_analysis.compare.comparison import Comparison, comparisons
 from capacity_analysis.data.cell_results import difference
 from capacity_analysis.data.table import study_points
 from capacity_analysis.statistics.estimate import labels
-from capacity_reports.blocks import Cell, Column, Report, Section, Table
+from capacity_reports.blocks import Cell, Column, Section, Table
+from capacity_reports.document import Report
 from capacity_reports.sections.comparison import comparison_blocks
 
 _WORKERS = (

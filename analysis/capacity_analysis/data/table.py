@@ -21,7 +21,7 @@ from capacity.runs.answers import unpacked
 from capacity.runs.cell import leaves
 from capacity.runs.points import COLUMNS
 from capacity.runs.points import points as study_rows
-from capacity.runs.study import Run, Study, one_fingerprint
+from capacity.runs.study import Run
 
 TEXT = ("study", "model", "family", "task", "protocol", "method", "adapter", "storage_dtype", "split",
         "demonstrations", "run", "cell", "recipe", "items", "answers")  # fmt: skip
@@ -35,8 +35,6 @@ FORMER = {
     "storage_dtype": "storage_dtype", "training.learning_rate": "learning_rate", "evaluation.split": "split",
 }  # fmt: skip
 KNOWN = tuple(FORMER.values())
-_TABLES = (".csv", ".parquet")
-_REFERENCE = "reference:"
 
 
 @dataclass(frozen=True)
@@ -77,35 +75,6 @@ class Points:
         return Points(frame, rows[:, asked], items, self.source, fields, self.lacking)
 
 
-def read_points(source: str, *, allow_mixed: bool = False) -> Points:
-    """Reads a points table.
-
-    Args:
-        source: a CSV or Parquet file, a study folder, or `reference:NAME` (published figures that ship).
-        allow_mixed: runs of a study that different environments made are taken together.
-
-    Raises:
-        SpecError: a kind of source that cannot be read, or a table that is not a points table; the column and the row
-            (counted from 1, without the header) are named.
-        DataError: no such file or folder, an empty one, or runs that are corrupt.
-    """
-    if source.startswith(_REFERENCE):
-        from capacity_analysis.data.published import reference_points
-
-        found = reference_points(source.removeprefix(_REFERENCE))
-        return found if isinstance(found, Points) else from_frame(found, source)
-    path = Path(source)
-    if path.is_dir():
-        runs = Study(path).runs()
-        one_fingerprint(runs, path, allow_mixed=allow_mixed)
-        return study_points(path, runs)
-    if not path.exists():
-        raise DataError(f"{source}: no such points table or study folder")
-    if path.suffix.lower() not in _TABLES:
-        raise SpecError(f"{source}: a points table is a .csv or .parquet file, a study folder, or reference:NAME")
-    return from_frame(_read_table(path), source)
-
-
 def from_frame(raw: pd.DataFrame, source: str) -> Points:
     """A points table from any data frame, validated; columns that are not canonical are dropped.
 
@@ -113,7 +82,7 @@ def from_frame(raw: pd.DataFrame, source: str) -> Points:
     the other columns tell apart (`KNOWN`), and `Points.lacking` says so.
 
     Raises:
-        SpecError: see `read_points`.
+        SpecError: see `capacity_analysis.data.read.read_points`.
         DataError: no rows.
     """
     frame = _validated(raw, source)
@@ -217,21 +186,6 @@ def _outcomes(frame: pd.DataFrame, source: str) -> tuple[NDArray[np.float64] | N
         start = starts[run["items"]]
         matrix[row, start : start + n] = bits.reshape(n, k).mean(1)
     return matrix, tuple(f"{digest}:{i}" for digest, count in asked.items() for i in range(count))
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """A file as text columns (CSV) or as stored (Parquet)."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: is empty") from None
-    except ImportError:
-        raise DataError(f"{path}: reading Parquet needs the package pyarrow") from None
-    except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read as a table: {reason}") from None
 
 
 def study_points(folder: Path, runs: Sequence[Run]) -> Points:

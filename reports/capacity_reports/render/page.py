@@ -5,14 +5,16 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from capacity_reports.blocks import Block, Example, Figure, Report, Section, Table, Text
+from capacity_reports.blocks import Block, Example, Figure, Section, Table, Text
 from capacity_reports.figures import DARK, inline_svg, variable
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+    from capacity_reports.document import Report
 
-def html(report: Report) -> str:
+
+def html(report: "Report") -> str:
     """The report as one HTML page with its style, script and figures in it."""
     inks = {
         "light": "".join(f"{variable(ink)}:{ink};" for ink in DARK),
@@ -37,7 +39,7 @@ def _template() -> "Template":
     return environment.from_string(_text("report.html"))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: "Report") -> str:
     """The report as Markdown: text, tables, and the words and data of figures."""
     parts = [line for section in report.sections for line in _section(section)]
     return "\n".join([f"# {_plain(report.title)}", "", *parts]).rstrip() + "\n"

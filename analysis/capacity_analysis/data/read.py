@@ -1,0 +1,54 @@
+"""Reads a points table from wherever it is: a file, a study folder, or the published figures that ship."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from capacity.errors import DataError, SpecError
+from capacity.runs.study import Study, one_fingerprint
+from capacity_analysis.data.published import reference_points
+from capacity_analysis.data.table import Points, from_frame, study_points
+
+_TABLES = (".csv", ".parquet")
+_REFERENCE = "reference:"
+
+
+def read_points(source: str, *, allow_mixed: bool = False) -> Points:
+    """Reads a points table.
+
+    Args:
+        source: a CSV or Parquet file, a study folder, or `reference:NAME` (published figures that ship).
+        allow_mixed: runs of a study that different environments made are taken together.
+
+    Raises:
+        SpecError: a kind of source that cannot be read, or a table that is not a points table; the column and the row
+            (counted from 1, without the header) are named.
+        DataError: no such file or folder, an empty one, or runs that are corrupt.
+    """
+    if source.startswith(_REFERENCE):
+        return reference_points(source.removeprefix(_REFERENCE))
+    path = Path(source)
+    if path.is_dir():
+        runs = Study(path).runs()
+        one_fingerprint(runs, path, allow_mixed=allow_mixed)
+        return study_points(path, runs)
+    if not path.exists():
+        raise DataError(f"{source}: no such points table or study folder")
+    if path.suffix.lower() not in _TABLES:
+        raise SpecError(f"{source}: a points table is a .csv or .parquet file, a study folder, or reference:NAME")
+    return from_frame(_read_table(path), source)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A file as text columns (CSV) or as stored (Parquet)."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: is empty") from None
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs the package pyarrow") from None
+    except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: cannot be read as a table: {reason}") from None
