@@ -19,6 +19,7 @@ from capacity_reports.views import Options  # noqa: E402
 
 SECTIONS = (
     "summary",
+    "comparison",
     "accuracy",
     "accuracy-bits",
     "thresholds",
