@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from sampled import sample
 from torch import Tensor
 
+from capacity.forward.rollout import pad_left
 from capacity.sampling import likelihood
-from capacity.sampling.rollout import pad_left, sample
 from capacity.sampling.vllm.engine import Completion, Request
 
 

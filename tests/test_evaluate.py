@@ -8,8 +8,8 @@ import torch
 
 from capacity.adapters.attach import attach
 from capacity.errors import SpecError
-from capacity.sampling import evaluate as module
-from capacity.sampling.evaluate import batch_size, evaluate
+from capacity.sampling.evaluate import evaluate
+from capacity.sampling.own_model import batch_size
 from capacity.spec.adapters import LoraXs
 from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.abacus import AbacusTask
@@ -56,7 +56,7 @@ def test_completions_that_are_cut_off_are_counted(smallest: Any, tokenizer: Any)
 
 def test_smaller_batches_give_the_same_outcomes(smallest: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(smallest, tokenizer, AbacusTask(), protocol(temperature=0.0))
-    monkeypatch.setattr(module, "batch_size", lambda *_: 5)
+    monkeypatch.setattr("capacity.sampling.own_model.batch_size", lambda *_: 5)
     assert evaluate(smallest, tokenizer, AbacusTask(), protocol(temperature=0.0)).outcomes == whole.outcomes
 
 

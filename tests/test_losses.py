@@ -5,6 +5,7 @@ import torch
 from scipy.special import betaln
 
 from capacity.codes import kt_code_bits
+from capacity.forward.predictions import Predictions
 from capacity.sampling import likelihood
 from capacity.training import losses
 from capacity.training.advantage import dead_groups, group_advantages, group_hits
@@ -67,15 +68,24 @@ def test_dead_groups_are_those_without_a_difference() -> None:
     assert dead_groups([2, 0, 1], 2) == 2
 
 
+def predicted(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> Predictions:
+    """Every cell has a row of logits of its own, as a padded pass gives them."""
+    real = mask.bool()
+    row = torch.arange(int(real.sum()))
+    shape = (ids.shape[0], ids.shape[1])
+    return Predictions(logits[real], row, ids[real], real.reshape(-1).nonzero().squeeze(1), shape)
+
+
 def test_entropy_and_kl_match_torch_distributions() -> None:
-    logits, _, mask = random_case()
+    logits, ids, mask = random_case()
     other = random_case(5)[0]
     p, q = torch.distributions.Categorical(logits=logits), torch.distributions.Categorical(logits=other)
     weight = mask / mask.sum()
-    torch.testing.assert_close(likelihood.mean_entropy(logits, mask), (p.entropy() * weight).sum())
+    ours, theirs = (predicted(x, ids, mask) for x in (logits, other))
+    assert ours.mean_entropy() == pytest.approx(float((p.entropy() * weight).sum()), rel=1e-5)
     expected = (torch.distributions.kl_divergence(p, q) * weight).sum()
-    torch.testing.assert_close(likelihood.mean_kl(logits, other, mask), expected)
-    assert float(likelihood.mean_kl(logits, logits, mask).detach()) == 0.0
+    assert ours.mean_kl(theirs) == pytest.approx(float(expected), rel=1e-5)
+    assert ours.mean_kl(ours) == 0.0
 
 
 def test_sampled_kl_is_unbiased_and_zero_for_equal_log_probabilities() -> None:
@@ -91,9 +101,9 @@ def test_sampled_kl_is_unbiased_and_zero_for_equal_log_probabilities() -> None:
 
 
 def test_code_length_is_the_sum_of_bits_of_the_tokens() -> None:
-    logprobs = torch.log(torch.tensor([[0.5, 0.25, 0.1], [0.125, 0.3, 0.2]]))
-    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    assert likelihood.code_length_bits(logprobs, mask) == pytest.approx(1 + 2 + 3, abs=1e-6)
+    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.1, 0.9]], [[0.125, 0.875], [0.3, 0.7], [0.2, 0.8]]]))
+    found = predicted(logits, torch.zeros(2, 3, dtype=torch.long), torch.tensor([[1, 1, 0], [1, 0, 0]]))
+    assert found.code_length_bits() == pytest.approx(1 + 2 + 3, abs=1e-6)
 
 
 def test_krichevsky_trofimov_code_has_the_published_length() -> None:

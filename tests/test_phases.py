@@ -13,11 +13,11 @@ from capacity.spec.methods import TRAINED, Method
 from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.training import trl_trainer
+from capacity.training.batch import Cost, Recorder
 from capacity.training.batches import prompt_schedule
 from capacity.training.grpo import GrpoArm
 from capacity.training.phases import phases
 from capacity.training.sft import SftArm
-from capacity.training.step import Cost, Recorder
 
 TASK = LuckyTask()
 ONE_PHASE: tuple[Method, ...] = tuple(m for m in TRAINED if m != "sft+grpo")

@@ -40,7 +40,7 @@ def test_right_samples_are_repeated_in_turn() -> None:
     arm, twin = (arm_of(spec_of("rft", **SHORT), TASK) for _ in range(2))
     prompts = TASK.items("train", 6)
     k = arm.sequences_per_prompt
-    right = twin.right_samples(prompts, k, twin.rng)
+    right = twin.answered(twin.right_samples(prompts, k, twin.rng))
     rows = [tokens for _, tokens in sequences(arm.batch(laid_out(arm, prompts)))]
     for i, samples in enumerate(right):
         assert rows[k * i : k * (i + 1)] == [samples[j % len(samples)] for j in range(k)]
@@ -89,7 +89,7 @@ def test_first_samples_are_those_of_grpo(method: Method) -> None:
     ]
     assert any(rewarded)
     arm = arm_of(spec_of(method, **SHORT), TASK)
-    found = arm.right_samples(prompts, k, arm.rng)
+    found = arm.answered(arm.right_samples(prompts, k, arm.rng))
     assert [ours for ours, theirs in zip(found, rewarded, strict=True) if theirs] == [r for r in rewarded if r]
 
 

@@ -2,9 +2,12 @@ from typing import Any
 
 import pytest
 import torch
+from sampled import sample
 
+from capacity.forward.model import padded_logits
+from capacity.forward.rollout import pad_left, pad_right
+from capacity.sampling.draw import draw
 from capacity.sampling.likelihood import token_logprobs
-from capacity.sampling.rollout import draw, forward_logits, pad_left, pad_right, sample
 from capacity.tasks.abacus import AbacusTask
 from capacity.training.batches import encode_prompts
 
@@ -29,7 +32,7 @@ def test_greedy_rollout_equals_transformers_generate(model: Any, tokenizer: Any)
 def test_sampler_log_probabilities_equal_one_forward_pass(model: Any, tokenizer: Any) -> None:
     rollout = rollout_of(model, tokenizer, 64, 0.7)
     with torch.no_grad():
-        logprobs = token_logprobs(forward_logits(model, rollout), rollout.completion_ids, 0.7)
+        logprobs = token_logprobs(padded_logits(model, rollout), rollout.completion_ids, 0.7)
     mask = rollout.completion_mask
     torch.testing.assert_close(rollout.sampler_logprobs, logprobs * mask, atol=2e-4, rtol=1e-4)
 
@@ -70,17 +73,20 @@ def test_draws_follow_the_tempered_distribution(temperature: float) -> None:
     logits = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
     n = 200_000
     uniforms = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tokens, logprobs = draw(logits.expand(n, -1), uniforms, temperature)
+    drawn = draw(logits.expand(n, -1), uniforms, temperature)
     expected = (logits[0] / temperature).softmax(0)
-    share = torch.bincount(tokens, minlength=4) / n
+    share = torch.bincount(drawn.tokens, minlength=4) / n
     assert bool(((share - expected).abs() < 5 * (expected * (1 - expected) / n).sqrt() + 1e-9).all())
-    torch.testing.assert_close(logprobs, expected.log()[tokens])
+    torch.testing.assert_close(drawn.logprobs, expected.log()[drawn.tokens])
+    plain = logits[0].softmax(0)
+    torch.testing.assert_close(drawn.plain_logprobs, plain.log()[drawn.tokens])
+    torch.testing.assert_close(drawn.entropies[0], -(plain * plain.log()).sum())
 
 
 def test_extreme_uniforms_draw_possible_tokens() -> None:
     logits = torch.tensor([[0.0, -1e9, 0.0, -1e9]])
-    assert draw(logits, torch.tensor([0.0], dtype=torch.float64), 1.0)[0].item() == 0
-    assert draw(logits, torch.tensor([1 - 2**-53], dtype=torch.float64), 1.0)[0].item() == 2
+    assert draw(logits, torch.tensor([0.0], dtype=torch.float64), 1.0).tokens.item() == 0
+    assert draw(logits, torch.tensor([1 - 2**-53], dtype=torch.float64), 1.0).tokens.item() == 2
 
 
 def test_padding_sides() -> None:

@@ -13,11 +13,11 @@ from capacity.adapters.attach import attach
 from capacity.adapters.files.merge import MergeTally, bare_parameters, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, SpecError, TrainingError
+from capacity.forward.model import padded_logits
 from capacity.plan.engine_memory import engine_rank, slots
 from capacity.plan.sampling import parse_choice, rollout_spec, with_rollouts
 from capacity.sampling.own_model import TransformersSampler
 from capacity.sampling.prompts import prompt_ids
-from capacity.sampling.rollout import forward_logits
 from capacity.sampling.vllm import start
 from capacity.sampling.vllm.engine import check_version
 from capacity.sampling.vllm.follower import EngineSampler
@@ -64,7 +64,7 @@ def test_every_step_is_followed_and_proven(
         rollout = sampler.sample(prompts, np.random.default_rng(step), temperature=1.0, max_new_tokens=16)
         mask = rollout.completion_mask.bool()
         with torch.no_grad():
-            logits = forward_logits(adapted.model, rollout)
+            logits = padded_logits(adapted.model, rollout)
         expected = logits.log_softmax(-1).gather(-1, rollout.completion_ids[..., None])[..., 0]
         assert rollout.sampler_logprobs[mask].numpy() == pytest.approx(expected[mask].numpy(), abs=1e-4)
         assert not rollout.sampler_logprobs[~mask].any()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from untrained import LuckyTask, arm_of, laid_out, spec_of
 
+from capacity.forward.rollout import Rollout
 from capacity.plan.memory import rows_at_once
 from capacity.plan.models import ALIASES
-from capacity.sampling.memory_slices import slice_sizes, summed, trimmed
-from capacity.sampling.rollout import Rollout
+from capacity.sampling.memory_slices import slice_sizes, summed
 
 TASK = LuckyTask()
 METHODS = ["sft", "rft", "grpo", "random-reward"]
@@ -88,25 +88,25 @@ def test_samples_drawn_in_parts_are_those_drawn_together(monkeypatch: pytest.Mon
         monkeypatch.setattr("capacity.plan.memory.SAMPLED_AT_ONCE", size)
         arm = arm_of(spec_of("grpo"), TASK, scale=0.1)
         items = laid_out(arm, TASK.items("train", arm.prompts_per_step))
-        return arm.sampled(items, 1.0, arm.rng)
+        return arm.answered(arm.sampled(items, 1.0, arm.rng))
 
     together, rewards = drawn(256)
     for size in (1, 5):
         parts, part_rewards = drawn(size)
-        for name, tensor in vars(together).items():
-            torch.testing.assert_close(vars(parts)[name], tensor, atol=1e-5, rtol=0, msg=name)
+        for name, tensor in together.tensors():
+            torch.testing.assert_close(getattr(parts, name), tensor, atol=1e-5, rtol=0, msg=name)
         assert torch.equal(part_rewards, rewards)
 
 
 def test_trimming_drops_columns_that_are_padding_in_every_row() -> None:
     tokens, mask = torch.arange(12).view(2, 6), torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
     ends = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
-    found = trimmed(Rollout(tokens, mask, tokens, ends, tokens.float()))
+    found = Rollout(tokens, mask, tokens, ends, tokens.float()).trimmed()
     assert found.prompt_ids.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
     assert found.completion_ids.tolist() == found.sampler_logprobs.tolist() == [[0, 1, 2], [6, 7, 8]]
     assert (found.prompt_mask.shape, found.completion_mask.tolist()) == ((2, 5), [[1, 1, 1], [1, 0, 0]])
-    again = trimmed(found)
-    assert all(torch.equal(a, b) for a, b in zip(vars(again).values(), vars(found).values(), strict=True))
+    again = found.trimmed()
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(again.tensors(), found.tensors(), strict=True))
 
 
 def test_every_step_of_the_embedded_models_is_one_slice() -> None:

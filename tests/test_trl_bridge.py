@@ -15,9 +15,9 @@ from capacity.spec.adapters import Adapter, FullUpdate
 from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
+from capacity.training.batch import Batch
 from capacity.training.grpo import GrpoArm
 from capacity.training.sft import SftArm
-from capacity.training.step import Batch
 from capacity.training.trl_trainer import PairedGRPOTrainer, PairedSFTTrainer, common_arguments
 
 ABACUS = TaskSpec(name="abacus", demonstrations="worked")

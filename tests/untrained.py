@@ -17,8 +17,9 @@ from capacity.spec.methods import Method
 from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.task import Item
+from capacity.training.arm import Arm
+from capacity.training.batch import Batch, Cost, Recorder
 from capacity.training.phases import ARMS
-from capacity.training.step import Arm, Batch, Cost, Recorder
 
 TOKENIZER = build_tokenizer()
 

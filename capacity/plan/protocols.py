@@ -101,5 +101,5 @@ PROTOCOLS: dict[str, Protocol] = {
     "reasoning-gym": replace(_OWN, test_items=256, validation_items=128),
     "jsonl": _OWN,
 }
-GRPO = GrpoSpec()
+GRPO = GrpoSpec(base_every=10)
 RFT = RftSpec()

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from capacity.adapters.model import AdaptedModel
 from capacity.errors import SpecError
-from capacity.models.device_memory import gpu_memory
-from capacity.plan.memory import SAMPLED_AT_ONCE, sampled_at_once
+from capacity.forward.rollout import Rollout, pad_left
+from capacity.sampling.own_model import TransformersSampler, unadapted
 from capacity.sampling.prompts import prompt_ids
-from capacity.sampling.rollout import Rollout, pad_left, sample
 from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
 from capacity.spec.result import Outcome
@@ -58,13 +58,15 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | AdaptedModel,
     tokenizer: Any,
     task: Task,
     spec: EvaluationSpec,
     on_items: Callable[[int, int], None] | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
     sampler: "Sampler | None" = None,
+    *,
+    base: bool = False,
 ) -> Evaluation:
     """Samples and grades `samples_per_item` completions of each item.
 
@@ -72,7 +74,7 @@ def evaluate(
     only where their models differ.
 
     Args:
-        model: transformers model to sample from.
+        model: the model to sample from, with or without its update.
         tokenizer: the model's tokenizer.
         task: where items and grades come from.
         spec: the protocol.
@@ -80,6 +82,7 @@ def evaluate(
         on_rollout: called with what was sampled.
         sampler: an engine that samples instead of `model`, in one pass. Each completion then has a seed of its own
             that depends on the protocol's seed, i and j; `model` is asked for its context only.
+        base: evaluate the untrained model.
 
     Raises:
         DataError: the split has fewer items than asked for.
@@ -87,7 +90,8 @@ def evaluate(
     """
     items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
-    check_context(model, items, prompts, spec.max_new_tokens)
+    adapted = model if isinstance(model, AdaptedModel) else unadapted(model)
+    check_context(adapted.bare, items, prompts, spec.max_new_tokens)
     if sampler is not None:
         sampler.follow(prompts, "evaluation")
         rng = np.random.default_rng(spec.seed)
@@ -99,22 +103,11 @@ def evaluate(
         return graded(task, items, texts, spec.samples_per_item, unfinished)
     generator = torch.Generator().manual_seed(spec.seed)
     uniforms = torch.rand(len(items), spec.max_new_tokens, generator=generator, dtype=torch.float64)
-    device = next(model.parameters()).device
-    size = batch_size(model, device, max(map(len, prompts)) + spec.max_new_tokens)
-    model.eval()
+    ids, mask = pad_left(prompts, tokenizer.pad_token_id)
+    own = TransformersSampler(adapted, tokenizer)
     all_texts: list[str] = []
     all_unfinished = 0
-    for start in range(0, len(items), size):
-        ids, mask = pad_left(prompts[start : start + size], tokenizer.pad_token_id)
-        rollout = sample(
-            model,
-            ids.to(device),
-            mask.to(device),
-            uniforms[start : start + size],
-            temperature=spec.temperature,
-            eos=tokenizer.eos_token_id,
-            pad=tokenizer.pad_token_id,
-        )
+    for rollout in own.parts(ids, mask, uniforms, temperature=spec.temperature, base=base):
         texts, unfinished = _read(tokenizer, rollout)
         all_texts.extend(texts)
         all_unfinished += unfinished
@@ -190,15 +183,3 @@ def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Seq
             f"item {items[longest].id} has a prompt of {length:,} tokens, which with {new_tokens:,} new ones exceeds "
             f"the model's context of {context:,}: lower max_new_tokens, or take a model with a longer context"
         )
-
-
-def batch_size(model: nn.Module, device: torch.device, tokens: int) -> int:
-    """How many sequences of so many tokens are sampled at once, by `capacity.plan.memory.sampled_at_once`."""
-    config = getattr(model, "config", None)
-    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
-    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    if config is None or not heads or not layers or not hidden:
-        return SAMPLED_AT_ONCE
-    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    width = 2 * layers * heads * head_dim * next(model.parameters()).element_size()
-    return sampled_at_once(width * tokens, gpu_memory(device))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from capacity.adapters.model import AdaptedModel
+from capacity.forward.rollout import Rollout
 from capacity.models.device_memory import free_gpu_memory
 from capacity.plan.memory import rows_at_once, update_bytes
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
-from capacity.sampling.rollout import Rollout
 
 
 class RowsAtOnce:
@@ -66,21 +66,13 @@ def joined(parts: Sequence[Rollout], pad: int) -> Rollout:
         tensors: list[Tensor] = [getattr(part, name) for part in parts]
         return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1]), value=fill) for t in tensors])
 
+    measured = [name for name, _ in parts[0].tensors() if name in ("plain_logprobs", "entropies")]
     return Rollout(
         torch.cat([part.prompt_ids for part in parts]),
         torch.cat([part.prompt_mask for part in parts]),
         widened("completion_ids", pad),
-        widened("completion_mask", 0),
-        widened("sampler_logprobs", 0),
+        **{name: widened(name, 0) for name in ("completion_mask", "sampler_logprobs", *measured)},
     )
-
-
-def trimmed(rollout: Rollout) -> Rollout:
-    """The rollout without the columns that are padding in every row, as slices of long batches have."""
-    first = int(rollout.prompt_mask.any(0).int().argmax())
-    last = int(rollout.completion_mask.any(0).sum())
-    prompt = (t[:, first:] for t in (rollout.prompt_ids, rollout.prompt_mask))
-    return Rollout(*prompt, *(t[:, :last] for t in list(vars(rollout).values())[2:]))
 
 
 class _Sum(torch.autograd.Function):
@@ -123,10 +115,10 @@ def summed(
     finally:
         for p, gathered in zip(parameters, before, strict=True):
             p.grad = gathered
-    if value is None:
-        value = torch.zeros((), device=parameters[0].device)
-    if add_up is not None:  # a process may have no slice, so its gradients are zeros, not absent
+    if value is None or add_up is not None:  # without a slice, here or in this process, gradients are zeros, not absent
         gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        value = torch.zeros((), device=parameters[0].device) if value is None else value
+    if add_up is not None:
         add_up([value, *(g for g in gradients if g is not None)])
     total: Tensor = _Sum.apply(value, gradients, *parameters)  # type: ignore[no-untyped-call]
     return total

@@ -1,16 +1,23 @@
 """Samples from the trainer's own model, which is always up to date and has the trainer's log-probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from capacity.adapters.model import AdaptedModel
-from capacity.sampling.evaluate import batch_size
+from capacity.forward.rollout import Rollout, pad_left
+from capacity.models.device_memory import gpu_memory
+from capacity.plan.memory import SAMPLED_AT_ONCE, sampled_at_once
+from capacity.sampling.decoding.blocks import BlockDecoder, takes
+from capacity.sampling.decoding.complete import complete
+from capacity.sampling.decoding.decoder import Decoder
+from capacity.sampling.decoding.general import GeneralDecoder
 from capacity.sampling.memory_slices import joined
-from capacity.sampling.rollout import Rollout, pad_left, sample
+from capacity.spec.adapters import NoAdapter
 
 
 class TransformersSampler:
@@ -20,8 +27,8 @@ class TransformersSampler:
 
     def __init__(self, adapted: AdaptedModel, tokenizer: Any) -> None:
         self.adapted = adapted
-        self.eos, self.pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-        self.device = next(adapted.model.parameters()).device
+        self.tokenizer = tokenizer
+        self.fast = takes(adapted)
 
     def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:  # noqa: ARG002
         """Does nothing: the trainer and the sampler are one model."""
@@ -37,23 +44,55 @@ class TransformersSampler:
         base: bool = False,
     ) -> Rollout:
         """Draws one completion of each prompt, as many at once as fit."""
-        prompt_ids, prompt_mask = pad_left(prompts, self.pad)
         uniforms = torch.from_numpy(rng.random((len(prompts), max_new_tokens)))
-        size = batch_size(self.adapted.bare, self.device, prompt_ids.shape[1] + max_new_tokens)
+        ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
+        parts = self.parts(ids, mask, uniforms, temperature=temperature, base=base)
+        return joined(list(parts), self.tokenizer.pad_token_id)
+
+    def parts(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, uniforms: Tensor, *, temperature: float, base: bool = False
+    ) -> Iterator[Rollout]:
+        """Yields the completions of as many prompts as fit at once, then those of the next ones.
+
+        Args:
+            prompt_ids, prompt_mask: the prompts, (B, P) each, padded left.
+            uniforms: one number in [0, 1) for each token that may be drawn, (B, T), float64.
+            temperature: 0 (greedy) or above.
+            base: draw from the untrained model.
+        """
+        model = self.adapted.model.eval()
+        device = next(model.parameters()).device
+        size = batch_size(self.adapted.bare, device, prompt_ids.shape[1] + uniforms.shape[1])
         with self.adapted.switched_off() if base else nullcontext():
-            parts = [
-                sample(
-                    self.adapted.model,
-                    prompt_ids[start : start + size].to(self.device),
-                    prompt_mask[start : start + size].to(self.device),
-                    uniforms[start : start + size],
+            decoder: Decoder = BlockDecoder(self.adapted) if self.fast else GeneralDecoder(model)
+            for start in range(0, len(prompt_ids), size):
+                part = slice(start, start + size)
+                yield complete(
+                    decoder,
+                    prompt_ids[part].to(device),
+                    prompt_mask[part].to(device),
+                    uniforms[part],
                     temperature=temperature,
-                    eos=self.eos,
-                    pad=self.pad,
+                    ends=(self.tokenizer.eos_token_id,),
+                    pad=self.tokenizer.pad_token_id,
                 )
-                for start in range(0, len(prompts), size)
-            ]
-        return joined(parts, self.pad)
 
     def close(self) -> None:
         """Does nothing: this sampler holds nothing of its own."""
+
+
+def unadapted(model: nn.Module) -> AdaptedModel:
+    """A model as it is, whatever it has around its modules already, as one without an update."""
+    return AdaptedModel(model, NoAdapter(), model)
+
+
+def batch_size(model: nn.Module, device: torch.device, tokens: int) -> int:
+    """How many sequences of so many tokens are sampled at once, by `capacity.plan.memory.sampled_at_once`."""
+    config = getattr(model, "config", None)
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    if config is None or not heads or not layers or not hidden:
+        return SAMPLED_AT_ONCE
+    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    width = 2 * layers * heads * head_dim * next(model.parameters()).element_size()
+    return sampled_at_once(width * tokens, gpu_memory(device))

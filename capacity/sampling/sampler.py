@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from capacity.sampling.rollout import Rollout
+from capacity.forward.rollout import Rollout
 
 
 class Sampler(Protocol):

@@ -1,8 +1,8 @@
 """A run spec has parts for its task, its training, its rollouts and its evaluation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from capacity.spec.adapters import Form
 from capacity.spec.frozen import Frozen
@@ -110,6 +110,9 @@ class GrpoSpec(Frozen):
 
     Advantages are centred by the mean and scaled by the standard deviation of their group. The loss type is "grpo", and
     the weight of the KL term is 0.
+
+    Every `base_every`-th step, and the last one, measures the base on the samples of the step: the KL divergence from
+    it, and its code length. That changes nothing in what is trained.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -118,6 +121,15 @@ class GrpoSpec(Frozen):
     scale_rewards: Literal["group"] = "group"
     advantage_epsilon: float = 1e-4
     kl_to_base_weight: Literal[0] = 0
+    base_every: PositiveInt = 1
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_measurement(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `base_every` out of the JSON if it is 1, so that specs keep the identity that they had before it."""
+        fields: dict[str, Any] = handler(self)
+        if self.base_every == 1:
+            fields.pop("base_every")
+        return fields
 
 
 class RolloutSpec(Frozen):

@@ -112,10 +112,12 @@ class Step(Recorded):
         loss: the loss of the step. Its unit depends on the objective.
         mean_length: the mean number of completion tokens per sequence.
         trained_tokens: the number of completion tokens that the step trains on.
+        passed_tokens: those of them that went through the model. Groups whose gradient is exactly zero may be left out.
         entropy_bits: the mean entropy of the next token, in bits.
-        kl_to_base_bits: the mean KL divergence of the model from its base, in bits per token.
-        code_length_bits, base_code_length_bits: the code length of the step's completions under the model and under its
-            base, −log₂ p summed over tokens.
+        code_length_bits: the code length of the step's completions, −log₂ p summed over tokens.
+        kl_to_base_bits: the mean KL divergence of the model from its base, in bits per token. It is there for the steps
+            that measure the base; see `base_every` in `GrpoSpec`.
+        base_code_length_bits: the code length of the completions under the base, for the same steps.
         reward: the mean reward of the step's samples.
         group_hits: the number of rewarded samples in each group.
         dead_groups: the number of groups whose rewards are all equal.
@@ -136,6 +138,7 @@ class Step(Recorded):
     loss: float
     mean_length: float | None = None
     trained_tokens: NonNegativeInt | None = None
+    passed_tokens: NonNegativeInt | None = None
     entropy_bits: float | None = None
     kl_to_base_bits: float | None = None
     code_length_bits: float | None = None

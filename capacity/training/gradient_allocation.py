@@ -17,8 +17,8 @@ from capacity.spec.adapters import LoraXs, TinyLora
 from capacity.spec.result import Allocation
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Task
+from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
-from capacity.training.step import Cost, Recorder
 
 
 def gradient_allocation(

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from capacity.codes import kt_code_bits
 from capacity.errors import TrainingError
+from capacity.forward.predictions import Predictions
 from capacity.sampling import likelihood
 from capacity.spec.parts import GrpoSpec
 from capacity.tasks.task import Item
 from capacity.training import advantage, losses
+from capacity.training.arm import Arm, Asking
+from capacity.training.batch import Batch
 from capacity.training.batches import PERMUTATION_STREAM, ROLLOUT_STREAM, generator
 from capacity.training.importance import effective_share, importance_weights
-from capacity.training.step import Arm, Batch
 
 
 class GrpoArm(Arm):
@@ -31,9 +33,9 @@ class GrpoArm(Arm):
         self.grpo: GrpoSpec = self.spec.grpo
         self.rng: np.random.Generator = generator(self.spec.seed, ROLLOUT_STREAM)
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """Draws samples of the current policy, with their rewards and group-relative advantages."""
-        rollout, graded = self.sampled(items, self.grpo.temperature, self.rng)
+    def gather(self, items: Sequence[Item]) -> Asking[Batch]:
+        """Asks for samples of the current policy and returns them with rewards and group-relative advantages."""
+        rollout, graded = yield from self.sampled(items, self.grpo.temperature, self.rng)
         rewards = self.rewarded(graded)
         k = self.training.samples_per_prompt
         advantages = advantage.group_advantages(rewards, k, self.grpo.advantage_epsilon)
@@ -43,13 +45,32 @@ class GrpoArm(Arm):
         """Returns the rewards (B,) that the samples get for their grades (B,)."""
         return graded
 
-    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def with_gradient(self, batch: Batch) -> Batch:
+        """Leaves out the groups whose rewards are all equal.
+
+        Their advantages are zero and there is no KL term, so their gradient is exactly zero. Samples of another engine
+        all stay, because the pass measures how far that engine is from the trainer.
+        """
+        assert batch.advantages is not None
+        if batch.rollout.plain_logprobs is None:
+            return batch
+        groups = batch.advantages.view(-1, self.training.samples_per_prompt)
+        alive = groups.any(1, keepdim=True).expand_as(groups).reshape(-1)
+        return batch if bool(alive.all()) else batch.selected(alive)
+
+    @property
+    def measures_base(self) -> bool:
+        """Tells whether the next step measures the base: every `base_every`-th does, and the last one."""
+        step = len(self.steps)
+        return step % self.grpo.base_every == 0 or step + 1 == self.training.steps
+
+    def objective(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the clipped surrogate loss of GRPO, and the log-probabilities (B, T) of the tokens.
 
         Each batch gets one update, so the samples are on policy and the ratio is 1.
         """
         assert batch.advantages is not None
-        logprobs = likelihood.token_logprobs(logits, batch.rollout.completion_ids, self.grpo.temperature)
+        logprobs = predictions.logprobs(self.grpo.temperature)
         mask = batch.rollout.completion_mask
         weights = self.weights(logprobs, batch)
         loss = losses.grpo_loss(logprobs, logprobs.detach(), batch.advantages, mask, self.grpo.epsilon, weights)
@@ -60,7 +81,8 @@ class GrpoArm(Arm):
         rollouts = self.spec.rollouts
         if rollouts is None:
             return None
-        sampler, mask = batch.rollout.sampler_logprobs, batch.rollout.completion_mask
+        rollout = batch.rollout
+        sampler, mask = rollout.sampler_logprobs, rollout.completion_mask
         return importance_weights(logprobs, sampler, mask, rollouts.correction, rollouts.cap)
 
     def share(self, part: Batch, whole: Batch) -> float:
@@ -68,18 +90,21 @@ class GrpoArm(Arm):
         return part.sequences / whole.sequences
 
     def measured(self, logprobs: Tensor, batch: Batch) -> dict[str, Any]:
-        """Measures the rewards of a step, and the KL divergence of the sampler from the trainer."""
+        """Measures the KL divergence of the sampler from the trainer, and what importance weights left."""
+        rollout = batch.rollout
+        kl = float(likelihood.mean_sampled_kl(rollout.sampler_logprobs, logprobs, rollout.completion_mask))
+        return {"kl_to_sampler_bits": kl / math.log(2), **self.correction(logprobs, batch, kl / math.log(2))}
+
+    def summary(self, batch: Batch) -> dict[str, Any]:
+        """Returns the metrics of the rewards of a step."""
         assert batch.rewards is not None
         k = self.training.samples_per_prompt
         hits = advantage.group_hits(batch.rewards, k)
-        kl = likelihood.mean_sampled_kl(batch.rollout.sampler_logprobs, logprobs, batch.rollout.completion_mask)
         return {
             "reward": float(batch.rewards.mean()),
-            "kl_to_sampler_bits": float(kl) / math.log(2),
             "group_hits": hits,
             "dead_groups": advantage.dead_groups(hits, k),
             "reward_bits": float(kt_code_bits(hits, k).sum()),
-            **self.correction(logprobs, batch, float(kl) / math.log(2)),
         }
 
     def correction(self, logprobs: Tensor, batch: Batch, kl_bits: float) -> dict[str, float]:

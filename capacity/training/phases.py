@@ -7,11 +7,12 @@ from capacity.adapters.model import AdaptedModel
 from capacity.sampling.sampler import Sampler
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
+from capacity.training.arm import Arm
+from capacity.training.batch import Recorder
 from capacity.training.batches import prompt_schedule
 from capacity.training.grpo import GrpoArm, RandomRewardArm
 from capacity.training.rft import RftArm
 from capacity.training.sft import SftArm
-from capacity.training.step import Arm, Recorder
 
 ARMS: dict[str, type[Arm]] = {
     "sft": SftArm,

@@ -7,7 +7,7 @@ Without a process group (`torchrun`, `accelerate launch`) there is one process, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from capacity.forward.rollout import Rollout, pad_left
 from capacity.sampling.memory_slices import joined
-from capacity.sampling.rollout import Rollout, pad_left
 from capacity.sampling.sampler import Sampler
 
 Value = TypeVar("Value")
@@ -91,13 +91,13 @@ class DividedSampler:
         options: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "base": base}
         part = self.sampler.sample(prompts[start:stop], rng, **options) if stop > start else None
         rng.random((len(prompts) - stop, max_new_tokens))
-        completions = [None if part is None else [t.cpu() for t in vars(part).values()][2:]]
-        parts = [found for (found,) in self.processes.gathered(completions) if found is not None]
-        counts = [len(ids) for ids, _, _ in parts]
+        gathered = self.processes.gathered(None if part is None else part.to(torch.device("cpu")))
+        parts = [found for found in gathered if found is not None]
+        counts = [len(found.completion_ids) for found in parts]
         ids, mask = pad_left(prompts, self.pad)  # as wide as the longest prompt of all
         split = zip(torch.split(ids, counts), torch.split(mask, counts), parts, strict=True)
-        whole = joined([Rollout(i, m, *found) for i, m, found in split], self.pad)
-        return Rollout(*(t.to(self.device) for t in vars(whole).values()))
+        wide = [replace(found, prompt_ids=i, prompt_mask=m) for i, m, found in split]
+        return joined(wide, self.pad).to(self.device)
 
     def close(self) -> None:
         """Closes the divided sampler."""

@@ -13,9 +13,10 @@ import numpy as np
 from capacity.errors import TrainingError
 from capacity.spec.parts import RftSpec
 from capacity.tasks.task import Item
+from capacity.training.arm import Asking
+from capacity.training.batch import Batch
 from capacity.training.batches import ROLLOUT_STREAM, generator
 from capacity.training.sft import SupervisedArm
-from capacity.training.step import Batch
 
 _ROUNDS = 8  # draws of samples_per_prompt each, until every prompt has a right sample
 
@@ -33,15 +34,15 @@ class RftArm(SupervisedArm):
         self.rft: RftSpec = self.spec.rft
         self.rng: np.random.Generator = generator(self.spec.seed, ROLLOUT_STREAM)
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """Returns correct samples of each prompt.
+    def gather(self, items: Sequence[Item]) -> Asking[Batch]:
+        """Asks for samples of each prompt and returns the correct ones.
 
         Raises:
             TrainingError: if no prompt of the step has a correct sample.
         """
         k = self.sequences_per_prompt
         prompts = items[::k]
-        right = self.right_samples(prompts, k, self.rng)
+        right = yield from self.right_samples(prompts, k, self.rng)
         solved = [i for i, samples in enumerate(right) if samples]
         if not solved:
             raise TrainingError(
@@ -60,8 +61,8 @@ class RftArm(SupervisedArm):
 
     def right_samples(
         self, prompts: Sequence[Item], k: int, rng: np.random.Generator, rounds: int = _ROUNDS
-    ) -> list[list[list[int]]]:
-        """Returns the correct ones of k samples of each prompt, as token ids.
+    ) -> Asking[list[list[list[int]]]]:
+        """Asks for samples and returns the correct ones of k samples of each prompt, as token ids.
 
         Prompts without a correct sample are sampled again, in at most `rounds` rounds.
         """
@@ -72,7 +73,7 @@ class RftArm(SupervisedArm):
             if not wanted:
                 break
             laid_out = [prompts[i] for i in wanted for _ in range(k)]
-            rollout, rewards = self.sampled(laid_out, self.rft.temperature, rng, base=frozen)
+            rollout, rewards = yield from self.sampled(laid_out, self.rft.temperature, rng, base=frozen)
             for row, (ids, mask) in enumerate(zip(rollout.completion_ids, rollout.completion_mask, strict=True)):
                 if rewards[row]:
                     right[wanted[row // k]].append(ids[mask.bool()].tolist())

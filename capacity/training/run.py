@@ -1,6 +1,5 @@
 """Makes one run from its spec: load, adapt, train, round to the storage dtype, evaluate."""
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,11 +25,11 @@ from capacity.spec.adapters import TinyLora
 from capacity.spec.result import Allocation, Outcome, Result, Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
-from capacity.training import trl_trainer
+from capacity.training import loop
+from capacity.training.batch import Cost, OnStep, Recorder
 from capacity.training.gradient_allocation import gradient_allocation
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
-from capacity.training.step import Cost, OnStep, Recorder
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         if spec.training is not None:
             start = adapted.vector()
             for arm, schedule in phases(adapted, tokenizer, task, spec, recorder, sampler):
-                with tempfile.TemporaryDirectory() as scratch:
-                    trl_trainer.train(arm, schedule, device, scratch)
+                loop.train(arm, schedule)
                 arm.diagnose()
             square_sum = float((adapted.vector() - start).double().square().sum())
             try:
@@ -93,7 +91,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
             artifact = pack(adapted, payload, model=spec.model, base=base, dtype=spec.storage_dtype, run=spec.identity)
         trained_seconds = time.monotonic() - began
         engine = sampler if spec.rollouts is not None else None
-        evaluation = evaluate(adapted.model, tokenizer, task, spec.evaluation, sampler=engine)
+        evaluation = evaluate(adapted, tokenizer, task, spec.evaluation, sampler=engine)
     heldout = heldout_code_length(adapted, tokenizer, task, spec) if spec.training is not None else {}
     measured = {
         "model_parameters": shape.parameters,

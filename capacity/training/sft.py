@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from capacity.sampling import likelihood
+from capacity.forward.predictions import Predictions
 from capacity.tasks.task import Item
 from capacity.training import losses
+from capacity.training.arm import Arm, Asking
+from capacity.training.batch import Batch
 from capacity.training.batches import DEMONSTRATION_STREAM, generator
-from capacity.training.step import Arm, Batch
 
 
 class SupervisedArm(Arm):
@@ -18,9 +19,9 @@ class SupervisedArm(Arm):
 
     trainer = "sft"
 
-    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def objective(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the mean negative log-likelihood of the completion tokens, and their log-probabilities (B, T)."""
-        logprobs = likelihood.token_logprobs(logits, batch.rollout.completion_ids)
+        logprobs = predictions.logprobs()
         return losses.sft_loss(logprobs, batch.rollout.completion_mask), logprobs
 
     def share(self, part: Batch, whole: Batch) -> float:
@@ -50,7 +51,8 @@ class SftArm(SupervisedArm):
         """Returns the number of demonstrations of each prompt."""
         return 1 if self.training.match == "sequences" else self.training.samples_per_prompt
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """Returns the demonstrations of each prompt of a step."""
+    def gather(self, items: Sequence[Item]) -> Asking[Batch]:
+        """Returns the demonstrations of each prompt of a step. It asks for no samples."""
+        yield from ()
         k = self.sequences_per_prompt
         return self.finish(self.written(items, self.demonstrated(items[::k], k, self.rng)))

@@ -5,7 +5,6 @@ clipping, accumulation and devices remain TRL's. The subclasses override `_get_t
 `_compute_loss` (GRPO) and `compute_loss` (SFT). `tests/test_trl_bridge.py` is the contract test.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,9 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from capacity.errors import TrainingError
 from capacity.spec.parts import TrainingSpec
 from capacity.tasks.task import Item
-from capacity.training.processes import DividedSampler, Processes
-from capacity.training.step import Arm, Batch
+from capacity.training.arm import Arm
+from capacity.training.batch import Batch
+from capacity.training.divide import divide
 
 
 def common_arguments(
@@ -103,10 +103,7 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
     Raises:
         TrainingError: if several GPUs are visible, or processes were started in a way that is not supported.
     """
-    training, processes = arm.training, Processes.current()
-    _check_processes(arm, processes)
-    if processes.count > 1:
-        arm.sampler = DividedSampler(arm.sampler, arm.tokenizer.pad_token_id, arm.device, processes)
+    training, processes = arm.training, divide(arm)
     items = [item for item in schedule for _ in range(arm.sequences_per_prompt)]
     dataset = datasets.Dataset.from_dict({"prompt": [i.prompt for i in items], "position": range(len(items))})
     arguments = common_arguments(training, arm.spec.seed, device, scratch, processes.count)
@@ -141,31 +138,6 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
     trainer.arm = arm
     trainer.items = items
     trainer.train()
-
-
-def _check_processes(arm: Arm, processes: Processes) -> None:
-    """Checks that the started processes can make this run together.
-
-    Raises:
-        TrainingError: if they cannot. The message says what to do.
-    """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != processes.count:
-        raise TrainingError(
-            f"this is one of {started} processes that know nothing of each other: a run over several is made by "
-            "torchrun --nproc-per-node N -m capacity.studies.torchrun STUDY.toml"
-        )
-    for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise TrainingError(
-                f"{name} divides the weights, which rollouts and factors need whole: start plain processes, each with "
-                "the whole model, loaded with ?dtype=bf16 or ?quantised=nf4 if it is large"
-            )
-    sequences = arm.training.prompts_per_step * arm.training.samples_per_prompt
-    if sequences % processes.count:
-        raise TrainingError(f"{sequences} sequences a step cannot be divided over {processes.count} processes evenly")
-    if processes.count > 1 and arm.spec.rollouts is not None:
-        raise TrainingError("an engine's rollouts serve one process: leave out rollouts, or start one process")
 
 
 def _restore_fp32(arm: Arm, untrained: dict[str, Tensor]) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sampled import sample
 
 from capacity.adapters.attach import attach
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import EngineError, TrainingError
+from capacity.forward.model import padded_logits
+from capacity.forward.rollout import pad_left
 from capacity.models.loading import embedded_folder, load
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.prompts import prompt_ids
-from capacity.sampling.rollout import forward_logits, pad_left, sample
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.follower import EngineSampler
 from capacity.sampling.vllm.in_process import LocalEngine
@@ -233,7 +235,7 @@ def test_merged_weights_arrive_too_and_the_prefix_cache_is_emptied(
         assert follow_steps(sampler, adapted, prompts, 4) == ["unprovable", *["fresh"] * 3]
         drawn = sampler.sample(prompts, np.random.default_rng(0), temperature=1.0, max_new_tokens=NEW)
         with torch.no_grad():
-            logits = forward_logits(adapted.model, drawn)
+            logits = padded_logits(adapted.model, drawn)
         own = logits.log_softmax(-1).gather(-1, drawn.completion_ids[..., None])[..., 0]
         mask = drawn.completion_mask.bool()
         assert own[mask].numpy() == pytest.approx(drawn.sampler_logprobs[mask].numpy(), abs=LARGEST)

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from sampled import sample
 
 from capacity.adapters.attach import attach
 from capacity.errors import EngineError
+from capacity.forward.rollout import pad_left
 from capacity.models.loading import embedded_folder, load
 from capacity.sampling.prompts import prompt_ids
-from capacity.sampling.rollout import pad_left, sample
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.server import ServerEngine
 from capacity.sampling.vllm.sync import LoraWriter

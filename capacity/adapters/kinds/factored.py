@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from capacity.adapters.kinds.frozen import FrozenDown, TiedUp, check_loaded
+from capacity.adapters.kinds.fused import FusedLinear
 from capacity.adapters.kinds.low_rank import NAME, LowRankModel, inject, lora_config
+from capacity.adapters.linears import is_quantised
 from capacity.adapters.model import Products
 from capacity.adapters.svd.factors import Factors
 from capacity.adapters.svd.source import FactorSource
@@ -53,7 +55,10 @@ def put_factors(
     for shape, factors in zip(shapes, source.of(model, shapes, adapter.rank), strict=True):
         weight: Any = model.get_submodule(shape.name).weight
         halves.append([t.float().to(weight.device) for t in _scaled(factors, adapter.scaling)])
-    peft_model = inject(model, lora_config(model, adapter.rank, shapes, initialise=False), seed=None)
+    config = lora_config(model, adapter.rank, shapes, initialise=False)
+    if not any(is_quantised(module) for module in model.modules()):  # whose linears are PEFT's to handle
+        config._register_custom_module({nn.Linear: FusedLinear})
+    peft_model = inject(model, config, seed=None)
     owner: TiedUp | int = max(stop for _, stop in slices)
     for shape, (a, b), (start, stop), matrices in zip(shapes, halves, slices, p, strict=True):
         layer: Any = model.get_submodule(shape.name)

@@ -46,6 +46,11 @@ class LowRankModel(AdaptedModel):
         name = name.replace(f".{NAME}.weight", "").replace(f".{NAME}", "")
         return "theta" if name.endswith(".theta") else name
 
+    @property
+    def is_off(self) -> bool:
+        """True within `switched_off`."""
+        return bool(self.layer(self.shapes[0]).disable_adapters)
+
     @contextmanager
     def switched_off(self) -> Iterator[nn.Module]:
         """The untrained model, for the time of the context."""

@@ -14,8 +14,9 @@ from torch import Tensor
 from capacity.adapters.files.merge import MergeTally, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
+from capacity.forward.model import padded_logits
+from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.sampling import likelihood
-from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.sampling.vllm.freshness import Freshness, Logprobs, judge
 from capacity.sampling.vllm.sync import LoraWriter
@@ -204,7 +205,7 @@ class EngineSampler:
     @torch.no_grad()
     def _trainer(self, rollout: Rollout) -> Logprobs:
         """The trainer's log-probabilities of the probe's completion tokens, (N,), one sequence after the other."""
-        logits = forward_logits(self.adapted.model, rollout).float()
+        logits = padded_logits(self.adapted.model, rollout).float()
         logprobs = likelihood.token_logprobs(logits, rollout.completion_ids)
         found: Logprobs = logprobs[rollout.completion_mask.bool()].double().cpu().numpy()
         return found

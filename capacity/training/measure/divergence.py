@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from capacity.sampling import likelihood
-from capacity.sampling.rollout import Rollout, forward_logits
+from capacity.forward.model import Forward
+from capacity.forward.rollout import Rollout
 
 _LOGITS = 32 * 1024**2  # at most so many at a time: 128 MB in fp32, for each of the two models
 
@@ -25,6 +25,7 @@ class KlMeter:
 
     def __init__(self, model: nn.Module, switched_off: Callable[[], AbstractContextManager[object]]) -> None:
         self.model = model
+        self.forward = Forward(model)
         self.switched_off = switched_off
         self.nats = 0.0
         self.tokens = 0
@@ -35,13 +36,12 @@ class KlMeter:
         vocabulary = int(self.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
         rows = max(1, _LOGITS // (rollout.completion_ids.shape[1] * vocabulary))
         for start in range(0, len(rollout.completion_ids), rows):
-            part = Rollout(*(tensor[start : start + rows] for tensor in vars(rollout).values()))
-            adapted = forward_logits(self.model, part).float()
+            part = rollout.rows(start, start + rows)
+            adapted = self.forward(part)
             with self.switched_off():
-                base = forward_logits(self.model, part).float()
-            tokens = int(part.completion_mask.sum())
-            self.nats += float(likelihood.mean_kl(adapted, base, part.completion_mask)) * tokens
-            self.tokens += tokens
+                base = self.forward(part)
+            self.nats += adapted.mean_kl(base) * adapted.tokens
+            self.tokens += adapted.tokens
 
     @property
     def bits_per_token(self) -> float:

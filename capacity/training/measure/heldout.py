@@ -11,15 +11,14 @@ import torch
 from torch import nn
 
 from capacity.adapters.model import AdaptedModel
-from capacity.sampling import likelihood
-from capacity.sampling.memory_slices import trimmed
-from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
+from capacity.forward.model import Forward
+from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
+from capacity.training.arm import Arm
 from capacity.training.batches import HELDOUT_STREAM, encode_completions, encode_prompts, generator
 from capacity.training.rft import RftArm
 from capacity.training.sft import SftArm
-from capacity.training.step import Arm
 
 _ITEMS = 256
 _SEED = 0  # the same held-out sequences for all runs of one kind
@@ -44,7 +43,7 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
         rollout = arm.written(items, arm.demonstrated(items, 1, rng))
     elif spec.method == "rft":
         arm = RftArm(adapted, tokenizer, task, spec)
-        right = arm.right_samples(items, 1, rng, rounds=1)
+        right = arm.answered(arm.right_samples(items, 1, rng, rounds=1))
         kept = [(item, samples[0]) for item, samples in zip(items, right, strict=True) if samples]
         if not kept:
             return {}
@@ -94,7 +93,7 @@ def demonstration_length(
     ids, mask = pad_right(encode_completions(tokenizer, texts), tokenizer.pad_token_id)
     prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
     device = next(model.parameters()).device
-    rollout = Rollout(*(t.to(device) for t in (*prompts, ids, mask, torch.zeros(ids.shape))))
+    rollout = Rollout(*prompts, ids, mask, torch.zeros(ids.shape)).to(device)
     bits = code_length(model, rollout, at_once(rollout, backward=False))
     return DemonstrationLength(bits, len(texts), int(mask.sum()))
 
@@ -102,10 +101,7 @@ def demonstration_length(
 @torch.no_grad()
 def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
     """Returns Σ −log₂ p over the completion tokens, in bits. `rows` sequences go through the model at a time."""
-    model.eval()
-    bits = 0.0
+    bits, forward = 0.0, Forward(model)
     for start in range(0, len(rollout.completion_ids), rows):
-        part = trimmed(Rollout(*(t[start : start + rows] for t in vars(rollout).values())))
-        logprobs = likelihood.token_logprobs(forward_logits(model, part).float(), part.completion_ids)
-        bits += likelihood.code_length_bits(logprobs, part.completion_mask)
+        bits += forward(rollout.rows(start, start + rows)).code_length_bits()
     return bits

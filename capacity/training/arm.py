@@ -4,11 +4,11 @@ Each method decides where its sequences come from and which loss they get. See `
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,89 +16,43 @@ from torch import Tensor
 
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
-from capacity.sampling import likelihood
+from capacity.forward.model import Forward
+from capacity.forward.predictions import Predictions
+from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.sampling.memory_slices import RowsAtOnce, slice_sizes, summed
 from capacity.sampling.own_model import TransformersSampler
-from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
 from capacity.sampling.sampler import Sampler
 from capacity.spec.parts import TrainingSpec
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
+from capacity.training.batch import Batch, Cost, Recorder
 from capacity.training.batches import encode_completions, encode_prompts
 from capacity.training.processes import Processes
 
-OnStep = Callable[[Step], None]
-
 
 @dataclass(frozen=True)
-class Batch:
-    """A batch holds the sequences of one step, or a slice of them.
+class Request:
+    """A request asks for one sample of each prompt, from the model as it is now.
 
     Attributes:
-        rollout: the B sequences.
-        extra: further metrics of the step, by their names in `Step`.
-        rewards, advantages: one number per sequence, of shape (B,), if the sequences are own samples; else None.
+        prompts: the token ids of the prompts.
+        rng: the randomness of the samples.
+        temperature: the temperature of the samples.
+        longest: the largest number of tokens of a completion.
+        base: True to sample the untrained model.
     """
 
-    rollout: Rollout
-    extra: dict[str, Any]
-    rewards: Tensor | None = None
-    advantages: Tensor | None = None
-
-    @property
-    def sequences(self) -> int:
-        """Returns the number of sequences, B."""
-        return len(self.rollout.completion_ids)
-
-    @property
-    def tokens(self) -> int:
-        """Returns the number of tokens of all completions."""
-        return int(self.rollout.completion_mask.sum())
-
-    def rows(self, start: int, stop: int) -> "Batch":
-        """Returns the sequences from `start` to before `stop`.
-
-        If these are all sequences, it returns the batch itself.
-        """
-        if (start, stop) == (0, self.sequences):
-            return self
-        rollout = Rollout(*(t[start:stop] for t in vars(self.rollout).values()))
-        rewards, advantages = (t if t is None else t[start:stop] for t in (self.rewards, self.advantages))
-        return Batch(rollout, self.extra, rewards, advantages)
+    prompts: list[list[int]]
+    rng: np.random.Generator
+    temperature: float
+    longest: int
+    base: bool
 
 
-@dataclass
-class Cost:
-    """A cost sums up what training used.
-
-    Attributes:
-        prompts: the number of prompts trained on. A repeated prompt counts each time.
-        sequences: the number of sequences trained on.
-        sampled_sequences, sampled_tokens: the numbers of sequences and completion tokens drawn for the training.
-        trained_tokens: the number of completion tokens trained on.
-        flops: floating-point operations, counted as 2 per parameter and token forward, and 2 or 4 backward.
-            Measurements beside the training do not count.
-    """
-
-    prompts: int = 0
-    sequences: int = 0
-    sampled_sequences: int = 0
-    sampled_tokens: int = 0
-    trained_tokens: int = 0
-    flops: int = 0
-
-
-@dataclass
-class Recorder:
-    """Collects what the arms of a run record, one after the other: the metrics of each step, and the costs.
-
-    If `on_step` is given, it is called with the metrics of each step.
-    """
-
-    steps: list[Step]
-    cost: Cost
-    on_step: OnStep | None = None
+Value = TypeVar("Value")
+# A function that makes something of samples yields what it asks for, and is sent what was drawn.
+Asking = Generator[Request, Rollout, Value]
 
 
 @dataclass(frozen=True)
@@ -108,16 +62,18 @@ class _Seen:
     Attributes:
         logprobs: the log-probabilities (B, T) of the objective, in nats.
         tokens: the number of completion tokens of the slice.
-        entropy, kl_to_base: means over the tokens, in nats.
-        code_length, base_code_length: sums over the tokens, in bits.
+        entropy: the mean entropy over the tokens, in nats.
+        code_length: the code length of the tokens under the model, in bits.
+        kl_to_base: the mean divergence over the tokens, in nats; None if the base was not measured.
+        base_code_length: the code length under the base, in bits; None likewise.
     """
 
     logprobs: Tensor
     tokens: int
     entropy: float
-    kl_to_base: float
     code_length: float
-    base_code_length: float
+    kl_to_base: float | None
+    base_code_length: float | None
 
 
 class Arm:
@@ -157,6 +113,7 @@ class Arm:
         self.first_step = len(self.recorder.steps)
         self.parameters = sum(p.numel() for p in adapted.bare.parameters())
         self.at_once = RowsAtOnce(adapted, spec.model)
+        self.forward = Forward(adapted.model)
         self.device = next(adapted.model.parameters()).device
         self.sampler: Sampler = sampler or TransformersSampler(adapted, tokenizer)
         self.sampling: dict[str, Any] = {}
@@ -183,15 +140,45 @@ class Arm:
         """Returns how many times in a row each prompt occurs in a step's items."""
         return self.training.samples_per_prompt
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """Returns the sequences of one step. `items` holds each prompt `sequences_per_prompt` times in a row."""
+    def gather(self, items: Sequence[Item]) -> Asking[Batch]:
+        """Makes the sequences of one step. `items` holds each prompt `sequences_per_prompt` times in a row.
+
+        It yields requests for samples, and is sent what was drawn.
+        """
         raise NotImplementedError
 
-    def objective(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns the loss of a step, or of a slice of its rows, and the log-probabilities (B, T) that it depends on.
+    def batch(self, items: Sequence[Item]) -> Batch:
+        """Returns the sequences of one step, sampled by the sampler of this arm."""
+        return self.answered(self.gather(items))
+
+    def answered(self, asking: Asking[Value]) -> Value:
+        """Returns what a function that asks for samples makes of them, sampled by the sampler of this arm."""
+        answer: Rollout | None = None
+        while True:
+            try:
+                request = asking.send(answer)  # type: ignore[arg-type]
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            answer = self.drawn(request)
+
+    def drawn(self, request: Request) -> Rollout:
+        """Draws what a request asks for. The sampler first follows the update, unless the base is sampled."""
+        if not request.base:
+            self.sampling = self.sampler.follow(request.prompts, f"step {len(self.recorder.steps)}")
+        return self.sampler.sample(
+            request.prompts,
+            request.rng,
+            temperature=request.temperature,
+            max_new_tokens=request.longest,
+            base=request.base,
+        )
+
+    def objective(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the loss of a step, or of some of its rows, and the log-probabilities (B, T) that it depends on.
 
         Args:
-            logits: the logits of the completion tokens, of shape (B, T, vocabulary).
+            predictions: what the model predicts of the completion tokens.
             batch: the sequences.
         """
         raise NotImplementedError
@@ -200,26 +187,43 @@ class Arm:
         """Returns the factor of a slice's loss with which the losses of all slices add up to the step's."""
         raise NotImplementedError
 
+    def with_gradient(self, batch: Batch) -> Batch:
+        """Returns the sequences of a step whose gradient is not exactly zero."""
+        return batch
+
+    @property
+    def measures_base(self) -> bool:
+        """Tells whether the next step measures the base too: the KL divergence from it, and its code length.
+
+        Steps on given sequences always do, because excess description length needs the code length of the base.
+        """
+        return True
+
+    def summary(self, batch: Batch) -> dict[str, Any]:  # noqa: ARG002
+        """Returns the arm's own metrics of the sequences of a step."""
+        return {}
+
     def measured(self, logprobs: Tensor, batch: Batch) -> dict[str, Any]:  # noqa: ARG002
-        """Returns the arm's own metrics of a whole step, given the log-probabilities (B, T) of its objective."""
+        """Returns the arm's own metrics of what went through the model.
+
+        Args:
+            logprobs: the log-probabilities of its objective, (B, T), for the sequences that went through the model.
+            batch: these sequences.
+        """
         return {}
 
     def sampled(
         self, items: Sequence[Item], temperature: float, rng: np.random.Generator, *, base: bool = False
-    ) -> tuple[Rollout, Tensor]:
-        """Draws one sample of the current model for each of `items`, grades the samples, and counts the cost.
+    ) -> Asking[tuple[Rollout, Tensor]]:
+        """Asks for one sample of the current model for each of `items`, grades the samples, and counts the cost.
 
-        If `base` is True, the untrained model is sampled. Otherwise the sampler first follows the update, and the
-        attribute `sampling` holds what was measured of it.
+        If `base` is True, it asks for samples of the untrained model.
 
         Returns:
             The samples, and their rewards (0 or 1) of shape (B,).
         """
         prompts = encode_prompts(self.tokenizer, items)
-        if not base:
-            self.sampling = self.sampler.follow(prompts, f"step {len(self.recorder.steps)}")
-        longest = self.training.max_new_tokens
-        rollout = self.sampler.sample(prompts, rng, temperature=temperature, max_new_tokens=longest, base=base)
+        rollout = yield Request(prompts, rng, temperature, self.training.max_new_tokens, base)
         texts = self.tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True)
         rewards = [float(self.task.grade(item, text)) for item, text in zip(items, texts, strict=True)]
         tokens = int(rollout.completion_mask.sum())
@@ -242,7 +246,7 @@ class Arm:
             )
         prompt_ids, prompt_mask = pad_left(encode_prompts(self.tokenizer, items), self.tokenizer.pad_token_id)
         ids, mask = pad_right(completions, self.tokenizer.pad_token_id)
-        return Rollout(*(t.to(self.device) for t in (prompt_ids, prompt_mask, ids, mask, torch.zeros(ids.shape))))
+        return Rollout(prompt_ids, prompt_mask, ids, mask, torch.zeros(ids.shape)).to(self.device)
 
     def demonstrated(self, items: Sequence[Item], count: int, rng: np.random.Generator) -> list[list[int]]:
         """Returns `count` demonstrations of each item as token ids."""
@@ -282,53 +286,71 @@ class Arm:
 
         If a step is too large for the device, its rows go through the model in slices. Up to the order of summation,
         the value and its gradient are those of the whole step. The gradient is then computed before `backward` asks for
-        it.
+        it. Sequences whose gradient is zero do not go through the model, unless the base is measured.
 
         Raises:
             TrainingError: if the loss is not finite.
         """
-        processes = Processes.current()
-        first, last = processes.own(batch.sequences)
-        sizes = slice_sizes(last - first, self.at_once(batch.rollout))
+        processes, base = Processes.current(), self.measures_base
+        passed = batch if base else self.with_gradient(batch)
+        first, last = processes.own(passed.sequences)
+        sizes = self._slice_sizes(passed, last - first)
         ends = [first + end for end in accumulate(sizes)]
-        parts = [batch.rows(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        parts = [passed.rows(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         seen: list[_Seen] = []
 
         def share(part: Batch) -> Tensor:
-            loss, looked_at = self._one_pass(part)
+            loss, looked_at = self.look(part, *self._predictions(part, base))
             seen.append(looked_at)
             return loss if part is batch else loss * self.share(part, batch)
 
         if processes.count == len(parts) == 1:
-            loss = share(batch)
+            loss = share(parts[0])
         else:
             add_up = processes.add_up if processes.count > 1 else None
             loss = summed([partial(share, p) for p in parts], list(self.adapted.trained.values()), add_up)
-        self._record(loss, batch, [s for found in processes.gathered(seen) for s in found])
+        self.record(loss, batch, passed, [s for found in processes.gathered(seen) for s in found])
         return loss
 
-    def _one_pass(self, part: Batch) -> tuple[Tensor, "_Seen"]:
+    def _slice_sizes(self, batch: Batch, rows: int) -> list[int]:
+        """Returns the sizes of the slices of some rows. A slice holds whole groups if one fits."""
+        if not rows:
+            return []
+        at_once, k = self.at_once(batch.rollout), self.sequences_per_prompt
+        if at_once < k or rows % k:
+            return slice_sizes(rows, at_once)
+        return [k * groups for groups in slice_sizes(rows // k, at_once // k)]
+
+    def _predictions(self, part: Batch, base: bool) -> tuple[Predictions, Predictions | None]:
+        """Returns what the model predicts of some rows, and what its base predicts, if that is asked for."""
+        rollout, of_base = part.rollout, None
+        if base:
+            with torch.no_grad(), self.adapted.switched_off():
+                of_base = self.forward(rollout)
+        return self.forward(rollout), of_base
+
+    def look(self, part: Batch, predictions: Predictions, base: Predictions | None) -> tuple[Tensor, "_Seen"]:
         """Returns the loss of some rows by themselves, and the measurements of their pass."""
-        rollout, mask = part.rollout, part.rollout.completion_mask
-        with torch.no_grad(), self.adapted.switched_off():
-            base_logits = forward_logits(self.adapted.model, rollout).float()
-        logits = forward_logits(self.adapted.model, rollout).float()
-        loss, own = self.objective(logits, part)
+        loss, own = self.objective(predictions, part)
         with torch.no_grad():
-            logprobs = likelihood.token_logprobs(logits, rollout.completion_ids)
-            base_logprobs = likelihood.token_logprobs(base_logits, rollout.completion_ids)
             looked_at = _Seen(
                 own.detach().cpu(),
-                part.tokens,
-                float(likelihood.mean_entropy(logits, mask)),
-                float(likelihood.mean_kl(logits, base_logits, mask)),
-                likelihood.code_length_bits(logprobs, mask),
-                likelihood.code_length_bits(base_logprobs, mask),
+                predictions.tokens,
+                predictions.mean_entropy() if part.rollout.entropies is None else 0.0,
+                predictions.code_length_bits() if part.rollout.plain_logprobs is None else 0.0,
+                None if base is None else predictions.mean_kl(base),
+                None if base is None else base.code_length_bits(),
             )
         return loss, looked_at
 
-    def _record(self, loss: Tensor, batch: Batch, seen: Sequence["_Seen"]) -> None:
+    def record(self, loss: Tensor, batch: Batch, passed: Batch, seen: Sequence["_Seen"]) -> None:
         """Records the metrics of a step: sums over its slices, or means weighted by the tokens of the slices.
+
+        Args:
+            loss: the loss of the step.
+            batch: the sequences of the step.
+            passed: those that went through the model.
+            seen: what was measured of them.
 
         Raises:
             TrainingError: if the loss is not finite.
@@ -338,18 +360,16 @@ class Arm:
             raise TrainingError(
                 f"the loss is {value} at step {step}: lower the learning rate, now {self.training.learning_rate:g}"
             )
-        weights = [s.tokens / batch.tokens for s in seen]
         row = {
             "step": step,
             "loss": value,
             "mean_length": float(batch.rollout.completion_mask.sum(-1).float().mean()),
-            "entropy_bits": sum(w * s.entropy for w, s in zip(weights, seen, strict=True)) / math.log(2),
-            "kl_to_base_bits": sum(w * s.kl_to_base for w, s in zip(weights, seen, strict=True)) / math.log(2),
-            "code_length_bits": sum(s.code_length for s in seen),
-            "base_code_length_bits": sum(s.base_code_length for s in seen),
+            **_measurements(batch.rollout, seen),
             "trained_tokens": batch.tokens,
+            "passed_tokens": passed.tokens,
             **batch.extra,
-            **self.measured(torch.cat([s.logprobs for s in seen]).to(self.device), batch),
+            **self.summary(batch),
+            **(self.measured(torch.cat([s.logprobs for s in seen]).to(self.device), passed) if seen else {}),
         }
         if self.phase is not None:
             row["phase"] = self.phase
@@ -369,3 +389,20 @@ class Arm:
         unmoved = torch.equal(update, torch.zeros_like(update) if self.start is None else self.start)
         if unmoved and self.phase is None:
             raise TrainingError("training has not moved the update at all: no step had a gradient")
+
+
+def _measurements(rollout: Rollout, seen: Sequence[_Seen]) -> dict[str, float]:
+    """Returns entropy, code lengths and the divergence from the base, of the sampler where it has measured them."""
+    tokens = int(rollout.completion_mask.sum())
+    if rollout.entropies is None or rollout.plain_logprobs is None:
+        entropy = sum(s.tokens * s.entropy for s in seen) / tokens
+        code_length = sum(s.code_length for s in seen)
+    else:
+        entropy = float(rollout.entropies.sum()) / tokens
+        code_length = float(-rollout.plain_logprobs.double().sum()) / math.log(2)
+    found = {"entropy_bits": entropy / math.log(2), "code_length_bits": code_length}
+    base = [(s.tokens, s.kl_to_base, s.base_code_length) for s in seen]
+    if base and all(kl is not None for _, kl, _ in base):
+        found["kl_to_base_bits"] = sum(n * float(kl or 0) for n, kl, _ in base) / tokens / math.log(2)
+        found["base_code_length_bits"] = sum(float(bits or 0) for _, _, bits in base)
+    return found

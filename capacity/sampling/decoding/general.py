@@ -1,0 +1,55 @@
+"""Decodes through a model's own forward pass and transformers' cache: every causal language model can."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from capacity.forward.rollout import positions
+
+
+class GeneralDecoder:
+    """A decoder for every causal language model of transformers.
+
+    Args:
+        model: the model, with or without PEFT's layers around its modules, in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.cache: Any = None
+        self.mask = self.position = torch.empty(0)
+
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, row_of: Tensor, longest: int) -> Tensor:  # noqa: ARG002
+        """Reads each prompt once. See `Decoder`."""
+        config: Any = self.model.config
+        self.cache = DynamicCache(config=config)
+        logits = self._forward(prompt_ids, prompt_mask, positions(prompt_mask))
+        self.cache.batch_select_indices(row_of)
+        self.mask = prompt_mask[row_of]
+        self.position = positions(prompt_mask)[row_of, -1:]
+        return logits[row_of]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Appends a token to each sequence. See `Decoder`."""
+        self.position = self.position + 1
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
+        return self._forward(tokens[:, None], self.mask, self.position)
+
+    def keep(self, rows: Tensor) -> None:
+        """Keeps some sequences. See `Decoder`."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position = self.mask[rows], self.position[rows]
+
+    def _forward(self, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
