@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from capacity.adapters.model import AdaptedModel
+from capacity.models.ends import end_tokens
 from capacity.sampling.evaluate import batch_size
 from capacity.sampling.memory_slices import joined
 from capacity.sampling.rollout import Rollout, pad_left, sample
@@ -20,7 +21,7 @@ class TransformersSampler:
 
     def __init__(self, adapted: AdaptedModel, tokenizer: Any) -> None:
         self.adapted = adapted
-        self.eos, self.pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+        self.ends, self.pad = end_tokens(adapted.bare, tokenizer).ids, tokenizer.pad_token_id
         self.device = next(adapted.model.parameters()).device
 
     def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:  # noqa: ARG002
@@ -48,7 +49,7 @@ class TransformersSampler:
                     prompt_mask[start : start + size].to(self.device),
                     uniforms[start : start + size],
                     temperature=temperature,
-                    eos=self.eos,
+                    ends=self.ends,
                     pad=self.pad,
                 )
                 for start in range(0, len(prompts), size)

@@ -3,7 +3,7 @@
 Shapes: B sequences, P prompt tokens (padded left), T new tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,10 +79,10 @@ def sample(
     uniforms: Tensor,
     *,
     temperature: float,
-    eos: int,
+    ends: Collection[int],
     pad: int,
 ) -> Rollout:
-    """Completes every prompt until the end-of-sequence token or for T tokens.
+    """Completes every prompt until a token of `ends` or for T tokens.
 
     Args:
         model: causal language model with a key-value cache.
@@ -90,7 +90,7 @@ def sample(
         prompt_mask: 1 where a prompt has a token, (B, P).
         uniforms: one number in [0, 1) a drawn token, (B, T), float64: the only randomness.
         temperature: 0 (greedy) or above.
-        eos: token that ends a completion.
+        ends: the tokens that end a completion.
         pad: token that fills up after it.
 
     Returns:
@@ -100,6 +100,7 @@ def sample(
     mask = prompt_mask
     step_ids, step_positions = prompt_ids, positions(prompt_mask)
     alive = torch.ones(prompt_ids.shape[0], dtype=torch.bool, device=device)
+    end_ids = torch.tensor(sorted(ends), device=device)
     cache = None
     ids: list[Tensor] = []
     masks: list[Tensor] = []
@@ -119,7 +120,7 @@ def sample(
         ids.append(tokens)
         masks.append(alive.long())
         logps.append(logprobs * alive)
-        alive = alive & (tokens != eos)
+        alive = alive & ~torch.isin(tokens, end_ids)
         if not bool(alive.any()):
             break
         step_ids = tokens[:, None]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from capacity.models.ends import end_tokens
 from capacity.models.loading import embedded_folder, load
 from capacity.models.pretrain import RECIPES, Recipe
 from capacity.plan.protocols import PROTOCOLS
@@ -56,7 +57,8 @@ def code_length(model: nn.Module, tokenizer: object, bits: int) -> tuple[float, 
     rng = np.random.default_rng(0)
     task = AbacusTask("worked", bits, 0.0)
     items = task.items("test")
-    completions = encode_completions(tokenizer, [task.demonstrations(item, 1, rng)[0] for item in items])
+    texts = [task.demonstrations(item, 1, rng)[0] for item in items]
+    completions = encode_completions(tokenizer, texts, end_tokens(model, tokenizer).text)
     ids, mask = pad_right(completions, 0)
     rollout = Rollout(*pad_left(encode_prompts(tokenizer, items), 0), ids, mask, torch.zeros(ids.shape))
     logprobs = likelihood.token_logprobs(forward_logits(model, rollout), ids)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from capacity.adapters.model import AdaptedModel
+from capacity.models.ends import end_tokens
 from capacity.sampling import likelihood
 from capacity.sampling.memory_slices import trimmed
 from capacity.sampling.rollout import Rollout, forward_logits, pad_left, pad_right
@@ -80,7 +81,7 @@ class DemonstrationLength:
 def demonstration_length(
     model: nn.Module, tokenizer: Any, task: Task, items: Sequence[Item], at_once: Callable[..., int]
 ) -> DemonstrationLength:
-    """Measures the code length of one demonstration of each of `items`, end-of-sequence tokens included.
+    """Measures the code length of one demonstration of each of `items`, the tokens that end them included.
 
     Args:
         model: the model, with its adapter switched on or off.
@@ -91,7 +92,8 @@ def demonstration_length(
     """
     rng = generator(_SEED, HELDOUT_STREAM)
     texts = [text for item in items for text in task.demonstrations(item, 1, rng)]
-    ids, mask = pad_right(encode_completions(tokenizer, texts), tokenizer.pad_token_id)
+    end = end_tokens(model, tokenizer).after(items[0])
+    ids, mask = pad_right(encode_completions(tokenizer, texts, end), tokenizer.pad_token_id)
     prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
     device = next(model.parameters()).device
     rollout = Rollout(*(t.to(device) for t in (*prompts, ids, mask, torch.zeros(ids.shape))))
