@@ -81,7 +81,7 @@ class Tokens:
         items = open_task(parse_task("abacus")).items("test", prompts)
         ids = [prompt_ids(tokenizer, item) for item in items]
         requests = [Request(p, i) for i, p in enumerate(ids)]
-        drawn = engine.generate(requests, temperature=1.0, max_new_tokens=new, eos=tokenizer.eos_token_id)
+        drawn = engine.generate(requests, temperature=1.0, max_new_tokens=new, ends=[tokenizer.eos_token_id])
         self.sequences = [[*p, *c.ids] for p, c in zip(ids, drawn, strict=True)]
         self.starts = [len(p) - 1 for p in ids]
 

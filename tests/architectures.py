@@ -36,11 +36,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _COMMON),
     "gemma": ("GemmaConfig", {**_COMMON, "head_dim": 16}),
     "gemma2": ("Gemma2Config", {**_COMMON, "head_dim": 16}),
+    "gemma3_text": ("Gemma3TextConfig", {**_COMMON, "head_dim": 16}),
+    "mistral": ("MistralConfig", _COMMON),
+    "smollm3": ("SmolLM3Config", _COMMON),
     "phi": ("PhiConfig", _COMMON),
     "phi3": ("Phi3Config", _COMMON),
     "gpt2": ("GPT2Config", _GPT2),
     "mixtral": ("MixtralConfig", {**_COMMON, "num_local_experts": 4, "head_dim": 12}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {**_COMMON, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16},
+    ),
 }
+MIXTURES = ("mixtral", "qwen3_moe")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IDS = torch.tensor([[1, 4, 5, 13, 6, 7, 40, 8, 9, 13, 60, 11, 14, 18], [0, 0, 1, 4, 5, 13, 6, 7, 33, 8, 9, 13, 3, 4]])
 MASK = (IDS != 0).long()

@@ -3,7 +3,7 @@
 import copy
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,7 +47,7 @@ class PlainEngine:
 
     @torch.no_grad()
     def generate(
-        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
+        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, ends: Collection[int]
     ) -> list[Completion]:
         found = []
         for request in requests:
@@ -55,7 +55,7 @@ class PlainEngine:
             generator = torch.Generator().manual_seed(request.seed)
             uniforms = torch.rand(1, max_new_tokens, generator=generator, dtype=torch.float64)
             with self._with(request.adapter):
-                drawn = sample(self.model, ids, mask, uniforms, temperature=temperature, eos=eos, pad=self.pad)
+                drawn = sample(self.model, ids, mask, uniforms, temperature=temperature, ends=ends, pad=self.pad)
             kept = drawn.completion_mask[0].bool()
             found.append(Completion(drawn.completion_ids[0][kept].tolist(), drawn.sampler_logprobs[0][kept].tolist()))
         return found
@@ -158,7 +158,7 @@ class FakeServer:
                     [Request(body["token_ids"], asked["seed"], adapter)],
                     temperature=asked["temperature"],
                     max_new_tokens=asked["max_tokens"],
-                    eos=asked["stop_token_ids"][0],
+                    ends=asked["stop_token_ids"],
                 )[0]
                 content = [{"token_id": t, "logprob": v} for t, v in zip(drawn.ids, drawn.logprobs, strict=True)]
                 self.answer({"choices": [{"token_ids": drawn.ids, "logprobs": {"content": content}}]})

@@ -7,7 +7,7 @@ from typing import Any
 import architectures
 import pytest
 import torch
-from architectures import ATTENTION, CONFIGS, WEIGHTS, logits, tiny
+from architectures import ATTENTION, CONFIGS, MIXTURES, WEIGHTS, logits, tiny
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
@@ -25,8 +25,8 @@ MOVED = 5e-3  # what an update must change at least for the comparison to mean s
 
 
 def adapter_for(name: str, kind: str) -> Adapter:
-    """Mixtral's experts are not adapted, so its attention is named."""
-    return architectures.adapters(ATTENTION if name == "mixtral" else None)[kind]
+    """The experts of a mixture are not adapted, so its attention is named."""
+    return architectures.adapters(ATTENTION if name in MIXTURES else None)[kind]
 
 
 def trained(model: Any, adapter: Adapter, scale: float = 0.3) -> AdaptedModel:

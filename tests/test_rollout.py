@@ -16,7 +16,7 @@ def rollout_of(model: Any, tokenizer: Any, count: int, temperature: float, seed:
     ids, mask = pad_left(encode_prompts(tokenizer, AbacusTask().items("test", count)), tokenizer.pad_token_id)
     uniforms = torch.rand(count, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return sample(
-        model, ids, mask, uniforms, temperature=temperature, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id
+        model, ids, mask, uniforms, temperature=temperature, ends=[tokenizer.eos_token_id], pad=tokenizer.pad_token_id
     )
 
 
@@ -54,15 +54,15 @@ def test_completions_end_at_the_end_token_and_are_padded_after_it(model: Any, to
 def test_rows_do_not_depend_on_their_batch(model: Any, tokenizer: Any) -> None:
     items = AbacusTask().items("test", 16)
     uniforms = torch.rand(16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ends, pad = [tokenizer.eos_token_id], tokenizer.pad_token_id
     ids, mask = pad_left(encode_prompts(tokenizer, items), pad)
-    whole = sample(model, ids, mask, uniforms, temperature=1.0, eos=eos, pad=pad)
+    whole = sample(model, ids, mask, uniforms, temperature=1.0, ends=ends, pad=pad)
     wider = torch.cat([torch.full((16, 3), pad), ids], 1), torch.cat([torch.zeros(16, 3, dtype=torch.long), mask], 1)
-    padded = sample(model, *wider, uniforms, temperature=1.0, eos=eos, pad=pad)
+    padded = sample(model, *wider, uniforms, temperature=1.0, ends=ends, pad=pad)
     assert torch.equal(whole.completion_ids, padded.completion_ids)
     for row in (0, 7):
         alone = sample(
-            model, ids[row : row + 1], mask[row : row + 1], uniforms[row : row + 1], temperature=1.0, eos=eos, pad=pad
+            model, ids[row : row + 1], mask[row : row + 1], uniforms[row : row + 1], temperature=1.0, ends=ends, pad=pad
         )
         width = alone.completion_ids.shape[1]
         assert torch.equal(whole.completion_ids[row, :width], alone.completion_ids[0])

@@ -44,8 +44,8 @@ def test_completions_and_scores_are_the_engine_s(engine: PlainEngine, server: Fa
     client = ServerEngine(server.url)
     client.load("one", adapter)
     requests = [Request(p, seed, name) for p, seed, name in zip(PROMPTS, (1, 2, 3), (None, "one", "one"), strict=True)]
-    got = client.generate(requests, temperature=0.8, max_new_tokens=6, eos=2)
-    assert got == engine.generate(requests, temperature=0.8, max_new_tokens=6, eos=2)
+    got = client.generate(requests, temperature=0.8, max_new_tokens=6, ends=[2])
+    assert got == engine.generate(requests, temperature=0.8, max_new_tokens=6, ends=[2])
     asked: list[tuple[list[int], str | None]] = [([5, 6, 7, 8], None), ([5, 6, 7, 8], "one")]
     assert client.score(asked) == engine.score(asked)  # type: ignore[arg-type]
     client.close()
@@ -54,16 +54,17 @@ def test_completions_and_scores_are_the_engine_s(engine: PlainEngine, server: Fa
 
 def test_each_sequence_has_a_seed_of_its_own_and_nothing_of_the_generation_config(server: FakeServer) -> None:
     client = ServerEngine(server.url)
-    client.generate([Request(PROMPTS[0], s) for s in (7, 8)], temperature=1.0, max_new_tokens=2, eos=2)
+    client.generate([Request(PROMPTS[0], s) for s in (7, 8)], temperature=1.0, max_new_tokens=2, ends=[7, 2])
     sent = [body["sampling_params"] for body in server.seen]
     assert sorted(p["seed"] for p in sent) == [7, 8]
+    assert all(p["stop_token_ids"] == [2, 7] for p in sent)
     assert all((p["top_p"], p["top_k"], p["min_p"], p["repetition_penalty"]) == (1.0, 0, 0.0, 1.0) for p in sent)
 
 
 def test_a_busy_server_is_asked_again(server: FakeServer) -> None:
     client = ServerEngine(server.url, QUICK)
     server.broken = 3
-    assert len(client.generate([Request([5], 0)], temperature=1.0, max_new_tokens=2, eos=2)) == 1
+    assert len(client.generate([Request([5], 0)], temperature=1.0, max_new_tokens=2, ends=[2])) == 1
 
 
 def test_a_server_started_again_gets_its_adapters_anew(engine: PlainEngine, server: FakeServer, adapter: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_server_that_stays_away_ends_the_run_with_a_line(engine: PlainEngine) 
     client = ServerEngine(server.url, (0.01, 0.02))
     server.stop()
     with pytest.raises(EngineError, match=r"is gone: 3 tries in 0 s.*complete runs are kept.*the same command again"):
-        client.generate([Request([5], 0)], temperature=1.0, max_new_tokens=2, eos=2)
+        client.generate([Request([5], 0)], temperature=1.0, max_new_tokens=2, ends=[2])
     with pytest.raises(EngineError, match="is gone"):
         ServerEngine(server.url, (0.01,))
 

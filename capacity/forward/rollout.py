@@ -39,6 +39,11 @@ class Rollout:
             if tensor is not None:
                 yield field.name, tensor
 
+    def completions(self) -> list[list[int]]:
+        """Returns the token ids of each completion, without padding."""
+        pairs = zip(self.completion_ids, self.completion_mask, strict=True)
+        return [ids[mask.bool()].tolist() for ids, mask in pairs]
+
     def rows(self, start: int, stop: int) -> "Rollout":
         """Returns the sequences from `start` to before `stop`."""
         return Rollout(**{name: tensor[start:stop] for name, tensor in self.tensors()})

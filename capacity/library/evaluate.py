@@ -85,6 +85,8 @@ class Evaluated(Shown):
         if found["n_unfinished"]:
             cut, all_samples = found["n_unfinished"], found["n_items"] * k
             lines.append(f"cut off before their end: {cut:,} of {all_samples:,} completions")
+        if found["system_folded"]:
+            lines.append("The chat template takes no system message: it stands at the beginning of the user's turn.")
         if self.demonstrations is not None:
             n, tokens, bits = (getattr(self.demonstrations, name) for name in ("demonstrations", "tokens", "bits"))
             lines.append(

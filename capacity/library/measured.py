@@ -117,6 +117,8 @@ class Measured:
             "lenient": self.graded("lenient"),
             "pass_at_k": found.pass_at_k,
             "n_unfinished": found.n_unfinished,
+            "end_tokens": list(found.end_tokens),
+            "system_folded": found.system_folded,
             "outcomes": [outcome.model_dump(mode="json") for outcome in found.outcomes],
         }
 

@@ -95,7 +95,19 @@ def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, A
             f"{folder}: the model is not whole: {len(absent)} of its tensors are missing or have another shape, "
             f"{absent[0]} first"
         )
+    without_router_logits(model)
     return (model if parsed.quantised else model.to(device)).eval(), tokenizer
+
+
+def without_router_logits(model: nn.Module) -> None:
+    """Makes a mixture of experts return no router logits, which a config may ask for and TRL's trainer switches on.
+
+    They serve a loss that no method here has. transformers cannot compute it while a cache is in use, so sampling
+    would fail.
+    """
+    config: Any = model.config
+    if getattr(config, "output_router_logits", False):
+        config.output_router_logits = False
 
 
 def _quantisation(kind: str, compute: torch.dtype) -> Any:

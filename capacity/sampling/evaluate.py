@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from capacity.adapters.model import AdaptedModel
-from capacity.errors import SpecError
 from capacity.forward.rollout import Rollout, pad_left
+from capacity.models.ends import EndTokens, end_tokens
 from capacity.sampling.own_model import TransformersSampler, unadapted
-from capacity.sampling.prompts import prompt_ids
+from capacity.sampling.prompts import check_room, folds_system, prompt_ids
 from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
 from capacity.spec.result import Outcome
@@ -35,6 +35,8 @@ class Evaluation:
         samples_per_item: number of samples of each item.
         n_strict, n_lenient: right samples by the two ways of grading; None for tasks that are graded in one way.
         n_unfinished: samples that were cut off at the protocol's number of tokens.
+        end_tokens: ids of the tokens that end a completion.
+        system_folded: whether the system message stood in the user's turn, because the chat template takes none.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -45,6 +47,8 @@ class Evaluation:
     n_strict: int | None = None
     n_lenient: int | None = None
     n_unfinished: int = 0
+    end_tokens: tuple[int, ...] = ()
+    system_folded: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -91,7 +95,8 @@ def evaluate(
     items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
     adapted = model if isinstance(model, AdaptedModel) else unadapted(model)
-    check_context(adapted.bare, items, prompts, spec.max_new_tokens)
+    check_room(context_of(adapted.bare), items, prompts, spec.max_new_tokens)
+    ends, folded = end_tokens(adapted.bare, tokenizer), folds_system(tokenizer, items)
     if sampler is not None:
         sampler.follow(prompts, "evaluation")
         rng = np.random.default_rng(spec.seed)
@@ -99,41 +104,43 @@ def evaluate(
         rollout = sampler.sample(prompts, rng, temperature=spec.temperature, max_new_tokens=new)
         if on_rollout is not None:
             on_rollout(rollout)
-        texts, unfinished = _read(tokenizer, rollout)
-        return graded(task, items, texts, spec.samples_per_item, unfinished)
+        return graded(task, items, rollout.completions(), spec.samples_per_item, tokenizer, ends, folded=folded)
     generator = torch.Generator().manual_seed(spec.seed)
     uniforms = torch.rand(len(items), spec.max_new_tokens, generator=generator, dtype=torch.float64)
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
     own = TransformersSampler(adapted, tokenizer)
-    all_texts: list[str] = []
-    all_unfinished = 0
+    drawn: list[list[int]] = []
     for rollout in own.parts(ids, mask, uniforms, temperature=spec.temperature, base=base):
-        texts, unfinished = _read(tokenizer, rollout)
-        all_texts.extend(texts)
-        all_unfinished += unfinished
+        drawn.extend(rollout.completions())
         if on_rollout is not None:
             on_rollout(rollout)
         if on_items is not None:
-            on_items(len(all_texts), len(items))
-    return graded(task, items, all_texts, spec.samples_per_item, all_unfinished)
+            on_items(len(drawn), len(items))
+    return graded(task, items, drawn, spec.samples_per_item, tokenizer, ends, folded=folded)
 
 
-def _read(tokenizer: Any, rollout: Rollout) -> tuple[list[str], int]:
-    """The texts of completions, and how many were cut off before their end."""
-    ended = ((rollout.completion_ids == tokenizer.eos_token_id) & rollout.completion_mask.bool()).any(1)
-    return tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True), int((~ended).sum())
-
-
-def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfinished: int) -> Evaluation:
+def graded(
+    task: Task,
+    items: Sequence[Item],
+    drawn: Sequence[Sequence[int]],
+    k: int,
+    tokenizer: Any,
+    ends: EndTokens,
+    *,
+    folded: bool = False,
+) -> Evaluation:
     """The evaluation of given completions.
 
     Args:
         task: what grades them.
         items: the item of each completion; the `k` of one item stand in a row.
-        texts: the completions.
+        drawn: the token ids of the completions.
         k: how many completions each item has.
-        unfinished: how many completions were cut off.
+        tokenizer: the tokenizer of the model that wrote them.
+        ends: the tokens that end a completion.
+        folded: whether the system message stood in the user's turn.
     """
+    texts = ends.texts(tokenizer, drawn)
     pairs = list(zip(items, texts, strict=True))
     grades = {"correct": [int(task.grade(item, text)) for item, text in pairs]}
     if isinstance(task, GradedTwice):
@@ -158,7 +165,9 @@ def graded(task: Task, items: Sequence[Item], texts: Sequence[str], k: int, unfi
         samples_per_item=k,
         n_strict=right.get("strict"),
         n_lenient=right.get("lenient"),
-        n_unfinished=unfinished,
+        n_unfinished=ends.unended(drawn),
+        end_tokens=ends.ids,
+        system_folded=folded,
     )
 
 
@@ -167,19 +176,7 @@ def _digest(items: Sequence[Item]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def check_context(model: nn.Module, items: Sequence[Item], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-    """Checks that each prompt and its completion fit the model's context.
-
-    Raises:
-        SpecError: they do not; the message names the longest.
-    """
-    context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if context is None:
-        return
-    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
-    length = len(prompts[longest])
-    if length + new_tokens > context:
-        raise SpecError(
-            f"item {items[longest].id} has a prompt of {length:,} tokens, which with {new_tokens:,} new ones exceeds "
-            f"the model's context of {context:,}: lower max_new_tokens, or take a model with a longer context"
-        )
+def context_of(model: nn.Module) -> int | None:
+    """The tokens of the longest sequence that a model takes; None if its config does not say."""
+    context: int | None = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return context

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from capacity.adapters.model import AdaptedModel
 from capacity.forward.rollout import Rollout, pad_left
 from capacity.models.device_memory import gpu_memory
+from capacity.models.ends import end_tokens
 from capacity.plan.memory import SAMPLED_AT_ONCE, sampled_at_once
 from capacity.sampling.decoding.blocks import BlockDecoder, takes
 from capacity.sampling.decoding.complete import complete
@@ -27,7 +28,7 @@ class TransformersSampler:
 
     def __init__(self, adapted: AdaptedModel, tokenizer: Any) -> None:
         self.adapted = adapted
-        self.tokenizer = tokenizer
+        self.ends, self.pad = end_tokens(adapted.bare, tokenizer).ids, tokenizer.pad_token_id
         self.fast = takes(adapted)
 
     def follow(self, prompts: Sequence[Sequence[int]], where: str) -> dict[str, Any]:  # noqa: ARG002
@@ -45,9 +46,9 @@ class TransformersSampler:
     ) -> Rollout:
         """Draws one completion of each prompt, as many at once as fit."""
         uniforms = torch.from_numpy(rng.random((len(prompts), max_new_tokens)))
-        ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
+        ids, mask = pad_left(prompts, self.pad)
         parts = self.parts(ids, mask, uniforms, temperature=temperature, base=base)
-        return joined(list(parts), self.tokenizer.pad_token_id)
+        return joined(list(parts), self.pad)
 
     def parts(
         self, prompt_ids: Tensor, prompt_mask: Tensor, uniforms: Tensor, *, temperature: float, base: bool = False
@@ -73,8 +74,8 @@ class TransformersSampler:
                     prompt_mask[part].to(device),
                     uniforms[part],
                     temperature=temperature,
-                    ends=(self.tokenizer.eos_token_id,),
-                    pad=self.tokenizer.pad_token_id,
+                    ends=self.ends,
+                    pad=self.pad,
                 )
 
     def close(self) -> None:

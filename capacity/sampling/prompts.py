@@ -1,28 +1,60 @@
 """Turns an item into the token ids of its prompt, in the model's own chat format where the task asks for it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from capacity.errors import SpecError
+from capacity.models.chat import chat_ids, taken
 from capacity.tasks.task import Item
-
-# Some chat templates write today's date into the prompt, by which a run could not be made again. Theirs is the date
-# that Llama 3's template itself falls back to.
-_DATE = "26 Jul 2024"
 
 
 def prompt_ids(tokenizer: Any, item: Item) -> list[int]:
     """The token ids of an item's prompt, with whatever the tokenizer or its chat template puts around it.
 
     Raises:
-        SpecError: the task asks for a chat format and the tokenizer has none.
+        SpecError: the task asks for a chat format that the tokenizer does not have or that has a fault, or the
+            tokenizer appends a token to prompts.
     """
-    if not item.messages:
-        ids: list[int] = tokenizer.encode(item.prompt)
-        return ids
-    if not getattr(tokenizer, "chat_template", None):
-        raise SpecError("the model's tokenizer has no chat template: add chat=none to the task")
-    messages = [{"role": role, "content": content} for role, content in item.messages]
-    found: list[int] = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=False, date_string=_DATE
-    )
-    return found
+    if item.messages:
+        return chat_ids(tokenizer, item.messages)
+    ids: list[int] = tokenizer.encode(item.prompt)
+    if ids and ids[-1] in tokenizer.all_special_ids:
+        plain = tokenizer.encode(item.prompt, add_special_tokens=False)
+        if plain[-1:] != ids[-1:]:
+            raise SpecError(
+                f"{tokenizer.name_or_path}: the tokenizer appends {tokenizer.decode(ids[-1:])} to prompts, after which "
+                "a model writes no answer: set add_eos_token to false in tokenizer_config.json, or take the token out "
+                "of the post_processor in tokenizer.json"
+            )
+    return ids
+
+
+def folds_system(tokenizer: Any, items: Sequence[Item]) -> bool:
+    """Tells whether the system message of the items' prompts stands in the user's turn.
+
+    It does where the chat template takes no system message.
+    """
+    return any(taken(tokenizer, item.messages) != item.messages for item in items[:1])
+
+
+def check_room(context: int | None, items: Sequence[Item], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    """Checks that each prompt and its completion fit the model's context.
+
+    Args:
+        context: tokens of the longest sequence that the model takes; None if it does not say.
+        items: the items that the prompts are of.
+        prompts: their token ids.
+        new_tokens: length of a completion, at most.
+
+    Raises:
+        SpecError: they do not; the message names the longest.
+    """
+    if context is None or not prompts:
+        return
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
+    length = len(prompts[longest])
+    if length + new_tokens > context:
+        raise SpecError(
+            f"item {items[longest].id} has a prompt of {length:,} tokens, which with {new_tokens:,} new ones exceeds "
+            f"the model's context of {context:,}: lower max_new_tokens, or take a model with a longer context"
+        )

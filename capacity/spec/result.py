@@ -56,6 +56,8 @@ class Result(Recorded):
         n_strict, n_lenient: the numbers of correct answers by strict and by lenient grading, for tasks graded twice.
         n_unfinished: the number of answers that were cut off at the token limit of the protocol.
         accuracy: the share of correct answers, 0 to 1.
+        end_tokens: the ids of the tokens that end a completion, in ascending order.
+        system_folded: True if the system message stood in the user's turn, because the chat template takes none.
         prompts: the number of prompts trained on. A repeated prompt counts each time.
         sequences: the number of sequences trained on.
         sampled_sequences, sampled_tokens: the numbers of sequences and completion tokens drawn for the training.
@@ -86,6 +88,8 @@ class Result(Recorded):
     n_lenient: NonNegativeInt | None = None
     n_unfinished: NonNegativeInt | None = None
     accuracy: Share
+    end_tokens: tuple[NonNegativeInt, ...] | None = None
+    system_folded: bool | None = None
     prompts: NonNegativeInt | None = None
     sequences: NonNegativeInt | None = None
     sampled_sequences: NonNegativeInt | None = None

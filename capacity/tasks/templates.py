@@ -10,6 +10,7 @@ from capacity.errors import SpecError, unknown
 from capacity.tasks.grading.answers import MARK, AnswerForm
 
 Chat = Literal["model", "none"]
+Messages = tuple[tuple[str, str], ...]  # (role, content) pairs
 CHATS: tuple[Chat, ...] = ("model", "none")
 
 
@@ -35,7 +36,7 @@ class Template:
         ended = body if self.form == "whole" or body.endswith("\n") else body + "\n"
         return ended if self.system is None else f"{self.system}\n\n{ended}"
 
-    def messages(self, problem: str) -> tuple[tuple[str, str], ...]:
+    def messages(self, problem: str) -> Messages:
         """Returns the prompt as (role, content) pairs, for a chat format."""
         user = ("user", self.user.replace("{problem}", problem))
         return (user,) if self.system is None else (("system", self.system), user)
@@ -73,6 +74,13 @@ def template(name: str) -> Template:
     if name not in TEMPLATES:
         raise unknown("template", name, [*TEMPLATES, "paper"])
     return TEMPLATES[name]
+
+
+def folded(messages: Messages) -> Messages:
+    """Returns messages with the system message at the beginning of the user's first turn."""
+    system = "\n\n".join(content for role, content in messages if role == "system")
+    (role, content), *others = (message for message in messages if message[0] != "system")
+    return ((role, f"{system}\n\n{content}"), *others)
 
 
 def chat_choice(text: str) -> Chat:

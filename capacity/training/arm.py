@@ -19,6 +19,7 @@ from capacity.errors import TrainingError
 from capacity.forward.model import Forward
 from capacity.forward.predictions import Predictions
 from capacity.forward.rollout import Rollout, pad_left, pad_right
+from capacity.models.ends import end_tokens
 from capacity.sampling.memory_slices import RowsAtOnce, slice_sizes, summed
 from capacity.sampling.own_model import TransformersSampler
 from capacity.sampling.sampler import Sampler
@@ -106,6 +107,7 @@ class Arm:
         assert training is not None
         self.adapted = adapted
         self.tokenizer = tokenizer
+        self.ends = end_tokens(adapted.bare, tokenizer)
         self.task = task
         self.spec = spec
         self.training: TrainingSpec = training
@@ -224,7 +226,7 @@ class Arm:
         """
         prompts = encode_prompts(self.tokenizer, items)
         rollout = yield Request(prompts, rng, temperature, self.training.max_new_tokens, base)
-        texts = self.tokenizer.batch_decode(rollout.completion_ids, skip_special_tokens=True)
+        texts = self.ends.texts(self.tokenizer, rollout.completions())
         rewards = [float(self.task.grade(item, text)) for item, text in zip(items, texts, strict=True)]
         tokens = int(rollout.completion_mask.sum())
         self.cost.sampled_sequences += len(items)
@@ -233,7 +235,7 @@ class Arm:
         return rollout, torch.tensor(rewards, device=self.device)
 
     def written(self, items: Sequence[Item], completions: Sequence[Sequence[int]]) -> Rollout:
-        """Makes a rollout from given completions, one for each of `items`. Each ends with the end-of-sequence token.
+        """Makes a rollout from given completions, one for each of `items`. Each ends with an end token.
 
         Raises:
             TrainingError: if a completion is longer than the run allows.
@@ -251,7 +253,7 @@ class Arm:
     def demonstrated(self, items: Sequence[Item], count: int, rng: np.random.Generator) -> list[list[int]]:
         """Returns `count` demonstrations of each item as token ids."""
         texts = [text for item in items for text in self.task.demonstrations(item, count, rng)]
-        return encode_completions(self.tokenizer, texts)
+        return encode_completions(self.tokenizer, texts, self.ends.after(items[0]))
 
     def within_tokens(self, rollout: Rollout) -> int:
         """Returns how many of the step's sequences are trained on.

@@ -45,6 +45,6 @@ def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:
     return [prompt_ids(tokenizer, item) for item in items]
 
 
-def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
-    """Returns the token ids of each completion, ended by the end-of-sequence token."""
-    return [[*tokenizer.encode(c, add_special_tokens=False), tokenizer.eos_token_id] for c in completions]
+def encode_completions(tokenizer: Any, completions: Sequence[str], end: int) -> list[list[int]]:
+    """Returns the token ids of each completion, with `end` as the last token."""
+    return [[*tokenizer.encode(c, add_special_tokens=False), end] for c in completions]

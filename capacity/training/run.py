@@ -109,6 +109,8 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "n_lenient": evaluation.n_lenient,
         "n_unfinished": evaluation.n_unfinished,
         "accuracy": evaluation.accuracy,
+        "end_tokens": evaluation.end_tokens,
+        "system_folded": evaluation.system_folded,
         **asdict(recorder.cost),
         **heldout,
         **({} if engine is None else {"engine": engine.engine_name}),

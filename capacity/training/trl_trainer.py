@@ -15,6 +15,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from capacity.errors import TrainingError
+from capacity.models.loading import without_router_logits
 from capacity.spec.parts import TrainingSpec
 from capacity.tasks.task import Item
 from capacity.training.arm import Arm
@@ -132,6 +133,7 @@ def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None
             data_collator=list,
         )
     _restore_fp32(arm, untrained)
+    without_router_logits(arm.adapted.bare)
     if trainer.args.n_gpu > 1:  # torch would split each batch over the GPUs and train on other batches than the spec's
         raise TrainingError("a run uses one GPU: make one visible with CUDA_VISIBLE_DEVICES")
     trainer.remove_callback(PrinterCallback)

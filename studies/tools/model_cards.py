@@ -14,6 +14,7 @@ from torch import nn
 
 from capacity.forward.model import padded_logits
 from capacity.forward.rollout import Rollout, pad_left, pad_right
+from capacity.models.ends import end_tokens
 from capacity.models.loading import embedded_folder, load
 from capacity.models.pretrain import RECIPES, Recipe
 from capacity.plan.protocols import PROTOCOLS
@@ -57,7 +58,8 @@ def code_length(model: nn.Module, tokenizer: object, bits: int) -> tuple[float, 
     rng = np.random.default_rng(0)
     task = AbacusTask("worked", bits, 0.0)
     items = task.items("test")
-    completions = encode_completions(tokenizer, [task.demonstrations(item, 1, rng)[0] for item in items])
+    texts = [task.demonstrations(item, 1, rng)[0] for item in items]
+    completions = encode_completions(tokenizer, texts, end_tokens(model, tokenizer).text)
     ids, mask = pad_right(completions, 0)
     rollout = Rollout(*pad_left(encode_prompts(tokenizer, items), 0), ids, mask, torch.zeros(ids.shape))
     logprobs = likelihood.token_logprobs(padded_logits(model, rollout), ids)

@@ -75,14 +75,14 @@ def written(adapted: AdaptedModel, tmp_path: Path) -> dict[str, tuple[Path, torc
 def greedy(adapted: AdaptedModel, tokenizer: Any, prompts: list[list[int]]) -> list[list[int]]:
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
     uniforms = torch.zeros(len(prompts), NEW, dtype=torch.float64)
-    end = {"eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
+    end = {"ends": [tokenizer.eos_token_id], "pad": tokenizer.pad_token_id}
     drawn = sample(adapted.model, ids, mask, uniforms, temperature=0.0, **end)
     return [row[kept.bool()].tolist() for row, kept in zip(drawn.completion_ids, drawn.completion_mask, strict=True)]
 
 
 def answers(engine: LocalEngine, tokenizer: Any, prompts: list[list[int]], names: list[str | None]) -> list[list[int]]:
     requests = [Request(ids, 0, name) for ids, name in zip(prompts, names, strict=True)]
-    drawn = engine.generate(requests, temperature=0.0, max_new_tokens=NEW, eos=tokenizer.eos_token_id)
+    drawn = engine.generate(requests, temperature=0.0, max_new_tokens=NEW, ends=[tokenizer.eos_token_id])
     return [completion.ids for completion in drawn]
 
 
@@ -123,7 +123,7 @@ class TestOneEngine:
         adapted.set_vector(theta)
         engine.load("here", folder)
         requests = [Request(ids, seed, "here") for seed, ids in enumerate(prompts)]
-        drawn = engine.generate(requests, temperature=temperature, max_new_tokens=NEW, eos=parts[1].eos_token_id)
+        drawn = engine.generate(requests, temperature=temperature, max_new_tokens=NEW, ends=[parts[1].eos_token_id])
         errors = []
         with torch.no_grad():
             for ids, completion in zip(prompts, drawn, strict=True):
@@ -144,7 +144,7 @@ class TestOneEngine:
     def test_seeds_decide_the_samples(self, engine: LocalEngine, prompts: list[list[int]]) -> None:
         def drawn(first: int) -> list[list[int]]:
             requests = [Request(prompts[0], first + i) for i in range(16)]
-            return [c.ids for c in engine.generate(requests, temperature=1.0, max_new_tokens=NEW, eos=2)]
+            return [c.ids for c in engine.generate(requests, temperature=1.0, max_new_tokens=NEW, ends=[2])]
 
         assert drawn(0) == drawn(0)
         assert drawn(0) != drawn(100)

@@ -75,7 +75,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     def expected(*, on: bool) -> list[list[int]]:
         ids, mask = pad_left(prompts, tokenizer.pad_token_id)
         uniforms = torch.zeros(len(prompts), NEW, dtype=torch.float64)
-        end = {"eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
+        end = {"ends": [tokenizer.eos_token_id], "pad": tokenizer.pad_token_id}
         if on:
             drawn = sample(adapted.model, ids, mask, uniforms, temperature=0.0, **end)
         else:
@@ -85,7 +85,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
 
     def answers(client: ServerEngine, adapter: str | None) -> list[list[int]]:
         requests = [Request(ids, 0, adapter) for ids in prompts]
-        drawn = client.generate(requests, temperature=0.0, max_new_tokens=NEW, eos=tokenizer.eos_token_id)
+        drawn = client.generate(requests, temperature=0.0, max_new_tokens=NEW, ends=[tokenizer.eos_token_id])
         return [completion.ids for completion in drawn]
 
     log = tmp_path / "server.log"

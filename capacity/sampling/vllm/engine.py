@@ -5,7 +5,7 @@ keys and values by adapter name, so the same name with new numbers would be serv
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """The drawn tokens, the end-of-sequence token included, and their log-probabilities in nats.
+    """The drawn tokens, the one that ends them included, and their log-probabilities in nats.
 
     The log-probabilities are of the distribution that was drawn from, so after the temperature.
     """
@@ -57,9 +57,9 @@ class Engine(Protocol):
         """Makes the engine forget an adapter."""
 
     def generate(
-        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
+        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, ends: Collection[int]
     ) -> list[Completion]:
-        """Draws one completion a request, in order. Rows with different adapters and without any may be mixed."""
+        """Draws one completion a request, in order, until a token of `ends`. Rows may differ in their adapters."""
 
     def score(self, sequences: Sequence[tuple[Sequence[int], str | None]]) -> list[list[float]]:
         """The log-probabilities of all tokens but the first of each sequence under an adapter, at temperature 1."""

@@ -16,6 +16,7 @@ from capacity.adapters.model import AdaptedModel
 from capacity.errors import TrainingError
 from capacity.forward.model import padded_logits
 from capacity.forward.rollout import Rollout, pad_left, pad_right
+from capacity.models.ends import end_tokens
 from capacity.sampling import likelihood
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.sampling.vllm.freshness import Freshness, Logprobs, judge
@@ -71,7 +72,7 @@ class EngineSampler:
     ) -> None:
         self.adapted, self.engine, self.spec, self.dtype = adapted, engine, spec, dtype
         self.engine_name: str | None = f"{spec.engine} {engine.version}"
-        self.eos, self.pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+        self.ends, self.pad = end_tokens(adapted.bare, tokenizer).ids, tokenizer.pad_token_id
         self.device = next(adapted.model.parameters()).device
         swaps = spec.sync == "hot-swap" and bool(adapted.shapes)
         self.writer = LoraWriter(adapted, folder, dtype, base) if swaps else None
@@ -131,7 +132,7 @@ class EngineSampler:
 
     def _drawn(self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int) -> Rollout:
         """Draws completions by the engine and gives them as a rollout on the trainer's device."""
-        found = self.engine.generate(requests, temperature=temperature, max_new_tokens=max_new_tokens, eos=self.eos)
+        found = self.engine.generate(requests, temperature=temperature, max_new_tokens=max_new_tokens, ends=self.ends)
         prompt_ids, prompt_mask = pad_left([r.prompt for r in requests], self.pad)
         ids, mask = pad_right([c.ids for c in found], self.pad)
         logprobs = torch.zeros(ids.shape)

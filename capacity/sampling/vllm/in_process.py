@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,14 @@ class LocalEngine:
         del self._folders[name]
 
     def generate(
-        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
+        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, ends: Collection[int]
     ) -> list[Completion]:
         """Draws one completion a request, in order."""
         from vllm import SamplingParams
 
         common: dict[str, Any] = {"temperature": temperature, "max_tokens": max_new_tokens, "logprobs": 0}
-        # The tokenizer's end of sequence ends a completion, and nothing that the model's generation config adds.
-        common |= {"ignore_eos": True, "stop_token_ids": [eos], "detokenize": False}
+        # The given tokens end a completion, and nothing else, whatever the model's generation config says.
+        common |= {"ignore_eos": True, "stop_token_ids": sorted(ends), "detokenize": False}
         outputs = self._run(
             [r.prompt for r in requests],
             [SamplingParams(seed=r.seed, **common) for r in requests],

@@ -11,7 +11,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,10 @@ class ServerEngine:
         self._asked("POST", "/v1/unload_lora_adapter", {"lora_name": name}, absent_is_fine=True)
 
     def generate(
-        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, eos: int
+        self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int, ends: Collection[int]
     ) -> list[Completion]:
         """Draws one completion a request, in order."""
-        common = _plain(temperature) | {"max_tokens": max_new_tokens, "stop_token_ids": [eos], "logprobs": 0}
+        common = _plain(temperature) | {"max_tokens": max_new_tokens, "stop_token_ids": sorted(ends), "logprobs": 0}
         answers = self._all([self._body(r.prompt, r.adapter, common | {"seed": r.seed}) for r in requests])
         found = []
         for answer in answers:

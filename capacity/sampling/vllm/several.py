@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from capacity.errors import EngineError
-from capacity.sampling.evaluate import Evaluation, check_context, graded
-from capacity.sampling.prompts import prompt_ids
+from capacity.models.ends import end_tokens
+from capacity.sampling.evaluate import Evaluation, context_of, graded
+from capacity.sampling.prompts import check_room, folds_system, prompt_ids
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.task import Task
@@ -47,7 +48,8 @@ def evaluate_several(
     """
     items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
-    check_context(model, items, prompts, spec.max_new_tokens)
+    check_room(context_of(model), items, prompts, spec.max_new_tokens)
+    ends, folded = end_tokens(model, tokenizer), folds_system(tokenizer, items)
     seeds = [int(seed) for seed in np.random.default_rng(spec.seed).integers(2**31, size=len(prompts))]
     probe = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:_CHECKED]
     alone = _scores(engine, probe, None)
@@ -61,13 +63,12 @@ def evaluate_several(
         rows += group
         requests = [Request(ids, seed, adapter) for adapter in rows for ids, seed in zip(prompts, seeds, strict=True)]
         drawn = engine.generate(
-            requests, temperature=spec.temperature, max_new_tokens=spec.max_new_tokens, eos=tokenizer.eos_token_id
+            requests, temperature=spec.temperature, max_new_tokens=spec.max_new_tokens, ends=ends.ids
         )
         for index, adapter in enumerate(rows):
             mine = drawn[index * len(prompts) : (index + 1) * len(prompts)]
-            texts = tokenizer.batch_decode([c.ids for c in mine], skip_special_tokens=True)
-            cut = sum(tokenizer.eos_token_id not in c.ids for c in mine)
-            found[adapter or BASE] = graded(task, items, texts, spec.samples_per_item, cut)
+            ids = [completion.ids for completion in mine]
+            found[adapter or BASE] = graded(task, items, ids, spec.samples_per_item, tokenizer, ends, folded=folded)
         for name in group:
             engine.unload(name)
         rows = []

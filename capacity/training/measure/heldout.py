@@ -13,6 +13,7 @@ from torch import nn
 from capacity.adapters.model import AdaptedModel
 from capacity.forward.model import Forward
 from capacity.forward.rollout import Rollout, pad_left, pad_right
+from capacity.models.ends import end_tokens
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
@@ -79,7 +80,7 @@ class DemonstrationLength:
 def demonstration_length(
     model: nn.Module, tokenizer: Any, task: Task, items: Sequence[Item], at_once: Callable[..., int]
 ) -> DemonstrationLength:
-    """Measures the code length of one demonstration of each of `items`, end-of-sequence tokens included.
+    """Measures the code length of one demonstration of each of `items`, the tokens that end them included.
 
     Args:
         model: the model, with its adapter switched on or off.
@@ -90,7 +91,8 @@ def demonstration_length(
     """
     rng = generator(_SEED, HELDOUT_STREAM)
     texts = [text for item in items for text in task.demonstrations(item, 1, rng)]
-    ids, mask = pad_right(encode_completions(tokenizer, texts), tokenizer.pad_token_id)
+    end = end_tokens(model, tokenizer).after(items[0])
+    ids, mask = pad_right(encode_completions(tokenizer, texts, end), tokenizer.pad_token_id)
     prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
     device = next(model.parameters()).device
     rollout = Rollout(*prompts, ids, mask, torch.zeros(ids.shape)).to(device)
