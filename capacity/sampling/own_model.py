@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from capacity.adapters.lanes import pairs_of
 from capacity.adapters.model import AdaptedModel
 from capacity.forward.rollout import Rollout, pad_left
 from capacity.models.device_memory import gpu_memory
@@ -65,7 +66,9 @@ class TransformersSampler:
         device = next(model.parameters()).device
         size = batch_size(self.adapted.bare, device, prompt_ids.shape[1] + uniforms.shape[1])
         with self.adapted.switched_off() if base else nullcontext():
-            decoder: Decoder = BlockDecoder(self.adapted) if self.fast else GeneralDecoder(model)
+            decoder: Decoder = (
+                BlockDecoder(self.adapted.bare, [pairs_of(self.adapted)]) if self.fast else GeneralDecoder(model)
+            )
             for start in range(0, len(prompt_ids), size):
                 part = slice(start, start + size)
                 yield complete(

@@ -22,9 +22,10 @@ def complete(
     prompt_mask: Tensor,
     uniforms: Tensor,
     *,
-    temperature: float,
+    temperature: float | Tensor,
     ends: Collection[int],
     pad: int,
+    run: Tensor | None = None,
 ) -> Rollout:
     """Completes every prompt until a token of `ends` or for T tokens.
 
@@ -33,17 +34,20 @@ def complete(
         prompt_ids: token ids of the prompts, (B, P), padded left. Equal neighbours are read once.
         prompt_mask: 1 where a prompt has a token, (B, P).
         uniforms: one number in [0, 1) a drawn token, (B, T), float64: the only randomness.
-        temperature: 0 (greedy) or above.
+        temperature: 0 (greedy) or above; one for all, or one a row, (B,).
         ends: the tokens that end a completion.
         pad: the token that fills up after it.
+        run: the number of each row's run among those of the decoder, (B,), ascending; all of one run if None.
 
     Returns:
         The rollout, with the sampler's measurements. Its T is the length of the longest completion.
     """
     device, (rows, longest) = prompt_ids.device, uniforms.shape
+    run = torch.zeros(rows, dtype=torch.long, device=device) if run is None else run.to(device)
     first = torch.ones(rows, dtype=torch.bool, device=device)
     first[1:] = ((prompt_ids[1:] != prompt_ids[:-1]) | (prompt_mask[1:] != prompt_mask[:-1])).any(1)
-    logits = decoder.start(prompt_ids[first], prompt_mask[first], first.cumsum(0) - 1, longest)
+    first[1:] |= run[1:] != run[:-1]
+    logits = decoder.start(prompt_ids[first], prompt_mask[first], run[first], first.cumsum(0) - 1, longest)
     uniforms = uniforms.to(device)
     end_ids = torch.tensor(sorted(ends), device=device)
     ids = torch.full((rows, longest), pad, device=device)
@@ -53,7 +57,9 @@ def complete(
     grows = torch.ones(rows, dtype=torch.bool, device=device)
     width = longest
     for t in range(longest):
-        drawn = draw(logits.float(), uniforms[row, t], temperature)
+        drawn = draw(
+            logits.float(), uniforms[row, t], temperature[row] if isinstance(temperature, Tensor) else temperature
+        )
         alive = row[grows]
         ids[alive, t], mask[alive, t] = drawn.tokens[grows], 1
         for whole, new in ((logprobs, drawn.logprobs), (plain, drawn.plain_logprobs), (entropies, drawn.entropies)):

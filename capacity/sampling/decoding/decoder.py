@@ -11,11 +11,12 @@ class Decoder(Protocol):
     Shapes: G different prompts of P tokens (padded left), V vocabulary.
     """
 
-    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, row_of: Tensor, longest: int) -> Tensor:
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, run_of: Tensor, row_of: Tensor, longest: int) -> Tensor:
         """Reads each prompt once and returns the logits of the first tokens, (B, V).
 
         Args:
             prompt_ids, prompt_mask: the prompts, (G, P) each.
+            run_of: the number of each prompt's run among the runs of this decoder, (G,), in ascending order.
             row_of: the prompt of each sequence, (B,).
             longest: the largest number of tokens of a completion.
         """

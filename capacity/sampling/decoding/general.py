@@ -1,11 +1,14 @@
 """Decodes through a model's own forward pass and transformers' cache: every causal language model can."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from capacity.adapters.lanes import Host, Pairs
 from capacity.forward.rollout import positions
 
 
@@ -19,15 +22,16 @@ class GeneralDecoder:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.cache: Any = None
-        self.mask = self.position = torch.empty(0)
+        self.mask = self.position = self.run = torch.empty(0)
 
-    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, row_of: Tensor, longest: int) -> Tensor:  # noqa: ARG002
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, run_of: Tensor, row_of: Tensor, longest: int) -> Tensor:  # noqa: ARG002
         """Reads each prompt once. See `Decoder`."""
         config: Any = self.model.config
         self.cache = DynamicCache(config=config)
+        self.run = run_of
         logits = self._forward(prompt_ids, prompt_mask, positions(prompt_mask))
         self.cache.batch_select_indices(row_of)
-        self.mask = prompt_mask[row_of]
+        self.mask, self.run = prompt_mask[row_of], run_of[row_of]
         self.position = positions(prompt_mask)[row_of, -1:]
         return logits[row_of]
 
@@ -40,16 +44,39 @@ class GeneralDecoder:
     def keep(self, rows: Tensor) -> None:
         """Keeps some sequences. See `Decoder`."""
         self.cache.batch_select_indices(rows)
-        self.mask, self.position = self.mask[rows], self.position[rows]
+        self.mask, self.position, self.run = self.mask[rows], self.position[rows], self.run[rows]
+
+    def adapted(self, width: int) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Returns the context of a forward pass over `width` tokens of each sequence."""
+        return nullcontext()
 
     def _forward(self, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with self.adapted(ids.shape[1]):
+            out = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         logits: Tensor = out.logits[:, -1]
         return logits
+
+
+class HostDecoder(GeneralDecoder):
+    """A general decoder for several runs on one base.
+
+    Args:
+        host: the copy of the base that the runs share.
+        updates: the update of each run.
+    """
+
+    def __init__(self, host: Host, updates: Sequence[Pairs]) -> None:
+        super().__init__(host.model)
+        self.host, self.updates = host, updates
+
+    def adapted(self, width: int) -> AbstractContextManager[object]:
+        """Returns the context in which each run's rows have its update."""
+        rows = torch.bincount(self.run, minlength=len(self.updates)).tolist()
+        return self.host.lanes([(pairs, count * width) for pairs, count in zip(self.updates, rows, strict=True)])
