@@ -1,8 +1,8 @@
 """One forward pass of a model over the sequences of a step, packed where its attention allows it, else padded."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -18,6 +18,11 @@ from capacity.forward.rollout import Rollout, positions
 AttentionInterface.register(NAME, packed_attention)  # transformers' own way to add an attention
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}  # of logits, relative to the largest
+
+
+def _alone(tokens: list[int]) -> AbstractContextManager[object]:  # noqa: ARG001
+    """The context of a pass in which all tokens have the model's own update."""
+    return nullcontext()
 
 
 class Forward:
@@ -46,8 +51,15 @@ def packed_predictions(model: nn.Module, rollout: Rollout) -> Predictions:
     return joint_predictions(model, [rollout])[0]
 
 
-def joint_predictions(model: nn.Module, rollouts: Sequence[Rollout]) -> list[Predictions]:
+def joint_predictions(
+    model: nn.Module, rollouts: Sequence[Rollout], lanes: Callable[[list[int]], AbstractContextManager[object]] = _alone
+) -> list[Predictions]:
     """Predicts for several runs in one pass. The tokens of each run stand in a row.
+
+    Args:
+        model: a model whose attention takes packed tokens.
+        rollouts: the sequences of each run.
+        lanes: called with the number of tokens of each run; gives the context in which each has its own update.
 
     Raises:
         NotImplementedError: if the attention of the model does not take packed tokens.
@@ -55,7 +67,7 @@ def joint_predictions(model: nn.Module, rollouts: Sequence[Rollout]) -> list[Pre
     runs = [pack(rollout) for rollout in rollouts]
     starts = list(accumulate((run.tokens for run in runs), initial=0))
     kept, rows = zip(*(rows_of(run.predicting) for run in runs), strict=True)
-    with _attention(model, NAME):
+    with _attention(model, NAME), lanes([run.tokens for run in runs]):
         out = model(
             input_ids=torch.cat([run.ids for run in runs])[None],
             position_ids=torch.cat([run.positions for run in runs])[None],

@@ -105,8 +105,7 @@ def evaluate(
         if on_rollout is not None:
             on_rollout(rollout)
         return graded(task, items, rollout.completions(), spec.samples_per_item, tokenizer, ends, folded=folded)
-    generator = torch.Generator().manual_seed(spec.seed)
-    uniforms = torch.rand(len(items), spec.max_new_tokens, generator=generator, dtype=torch.float64)
+    uniforms = evaluation_uniforms(spec, len(items))
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
     own = TransformersSampler(adapted, tokenizer)
     drawn: list[list[int]] = []
@@ -117,6 +116,46 @@ def evaluate(
         if on_items is not None:
             on_items(len(drawn), len(items))
     return graded(task, items, drawn, spec.samples_per_item, tokenizer, ends, folded=folded)
+
+
+def evaluate_at(model: nn.Module, tokenizer: Any, task: Task, specs: Sequence[EvaluationSpec]) -> list[Evaluation]:
+    """Evaluates the untrained model under protocols that differ in their temperature alone.
+
+    Each prompt is read once for all of them. The answers are those of `evaluate` with each protocol by itself.
+
+    Args:
+        model: the bare model.
+        tokenizer: the model's tokenizer.
+        task: where items and grades come from.
+        specs: the protocols.
+
+    Raises:
+        DataError, SpecError: as `evaluate`.
+    """
+    first = specs[0]
+    items = [item for item in task.items(first.split, first.items) for _ in range(first.samples_per_item)]
+    prompts = [prompt_ids(tokenizer, item) for item in items]
+    adapted = unadapted(model)
+    check_room(context_of(model), items, prompts, first.max_new_tokens)
+    ends, folded = end_tokens(model, tokenizer), folds_system(tokenizer, items)
+    uniforms = evaluation_uniforms(first, len(items))
+    ids, mask = pad_left(prompts, tokenizer.pad_token_id)
+    each = len(specs)
+    temperatures = torch.tensor([spec.temperature for spec in specs]).repeat(len(items))
+    drawn: list[list[int]] = []
+    own = TransformersSampler(adapted, tokenizer)
+    wide = (t.repeat_interleave(each, 0) for t in (ids, mask, uniforms))
+    for rollout in own.parts(*wide, temperature=temperatures):
+        drawn.extend(rollout.completions())
+    return [
+        graded(task, items, drawn[i::each], first.samples_per_item, tokenizer, ends, folded=folded) for i in range(each)
+    ]
+
+
+def evaluation_uniforms(spec: EvaluationSpec, rows: int) -> torch.Tensor:
+    """One number in [0, 1) for each token of `rows` completions, (rows, T), float64; they follow from the protocol."""
+    generator = torch.Generator().manual_seed(spec.seed)
+    return torch.rand(rows, spec.max_new_tokens, generator=generator, dtype=torch.float64)
 
 
 def graded(

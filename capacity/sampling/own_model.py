@@ -52,14 +52,20 @@ class TransformersSampler:
         return joined(list(parts), self.pad)
 
     def parts(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, uniforms: Tensor, *, temperature: float, base: bool = False
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        uniforms: Tensor,
+        *,
+        temperature: float | Tensor,
+        base: bool = False,
     ) -> Iterator[Rollout]:
         """Yields the completions of as many prompts as fit at once, then those of the next ones.
 
         Args:
             prompt_ids, prompt_mask: the prompts, (B, P) each, padded left.
             uniforms: one number in [0, 1) for each token that may be drawn, (B, T), float64.
-            temperature: 0 (greedy) or above.
+            temperature: 0 (greedy) or above; one for all, or one a row, (B,).
             base: draw from the untrained model.
         """
         model = self.adapted.model.eval()
@@ -76,7 +82,7 @@ class TransformersSampler:
                     prompt_ids[part].to(device),
                     prompt_mask[part].to(device),
                     uniforms[part],
-                    temperature=temperature,
+                    temperature=temperature[part].to(device) if isinstance(temperature, Tensor) else temperature,
                     ends=self.ends,
                     pad=self.pad,
                 )

@@ -1,11 +1,31 @@
 """Where a run's samples come from: `TransformersSampler` (the trainer's own model) or `EngineSampler` (vLLM)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from capacity.forward.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request asks for one sample of each prompt, from the model as it is now.
+
+    Attributes:
+        prompts: the token ids of the prompts.
+        rng: the randomness of the samples.
+        temperature: the temperature of the samples.
+        longest: the largest number of tokens of a completion.
+        base: True to sample the untrained model.
+    """
+
+    prompts: list[list[int]]
+    rng: np.random.Generator
+    temperature: float
+    longest: int
+    base: bool
 
 
 class Sampler(Protocol):

@@ -22,7 +22,7 @@ from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.models.ends import end_tokens
 from capacity.sampling.memory_slices import RowsAtOnce, slice_sizes, summed
 from capacity.sampling.own_model import TransformersSampler
-from capacity.sampling.sampler import Sampler
+from capacity.sampling.sampler import Request, Sampler
 from capacity.spec.parts import TrainingSpec
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
@@ -30,26 +30,6 @@ from capacity.tasks.task import Item, Task
 from capacity.training.batch import Batch, Cost, Recorder
 from capacity.training.batches import encode_completions, encode_prompts
 from capacity.training.processes import Processes
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request asks for one sample of each prompt, from the model as it is now.
-
-    Attributes:
-        prompts: the token ids of the prompts.
-        rng: the randomness of the samples.
-        temperature: the temperature of the samples.
-        longest: the largest number of tokens of a completion.
-        base: True to sample the untrained model.
-    """
-
-    prompts: list[list[int]]
-    rng: np.random.Generator
-    temperature: float
-    longest: int
-    base: bool
-
 
 Value = TypeVar("Value")
 # A function that makes something of samples yields what it asks for, and is sent what was drawn.

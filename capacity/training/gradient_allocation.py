@@ -1,15 +1,10 @@
 """Decides which groups of a TinyLoRA get the entries, by the gradient of the run's own loss at θ = 0."""
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from capacity.adapters.attach import attach
 from capacity.adapters.linears import adapted_modules
-from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import TrainingError
 from capacity.plan.apportion import deal
 from capacity.plan.sharing import assign_groups, group_sizes
@@ -17,18 +12,12 @@ from capacity.spec.adapters import LoraXs, TinyLora
 from capacity.spec.result import Allocation
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Task
+from capacity.training.base import Base
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
 
 
-def gradient_allocation(
-    model: nn.Module,
-    tokenizer: Any,
-    task: Task,
-    spec: RunSpec,
-    cache: Path | None,
-    weights: WeightFolder | None = None,
-) -> Allocation:
+def gradient_allocation(base: Base, task: Task, spec: RunSpec) -> Allocation:
     """Deals the planned entries over the groups of a TinyLoRA by their gradients at θ = 0.
 
     A LoRA-XS adapter on the same factors has a free R in place of Σ vᵢ Pᵢ. It gives the gradient G_m = ∂loss/∂R of
@@ -37,22 +26,18 @@ def gradient_allocation(
     sees the same batches again.
 
     Args:
-        model: the bare model. It is given back unchanged.
-        tokenizer: the tokenizer of the model.
+        base: the model, which stays as it is.
         task: the task of the run.
         spec: a run whose adapter is a TinyLora with allocation "gradient".
-        cache: the folder of cached SVD factors.
-        weights: the checkpoint that the model was loaded from.
 
     Raises:
         TrainingError: if there is no gradient at all.
     """
     adapter = spec.adapter
     assert isinstance(adapter, TinyLora)
-    shapes = adapted_modules(model, adapter.targets)
-    free = LoraXs(rank=adapter.rank, scaling=adapter.scaling, targets=adapter.targets)
-    probe = attach(model, free, cache, weights=weights)
-    arm, schedule = next(phases(probe, tokenizer, task, spec, Recorder([], Cost())))
+    shapes = adapted_modules(base.model, adapter.targets)
+    probe = base.adapted(LoraXs(rank=adapter.rank, scaling=adapter.scaling, targets=adapter.targets))
+    arm, schedule = next(phases(probe, base.tokenizer, task, spec, Recorder([], Cost())))
     per_step = arm.prompts_per_step
     batches = min(adapter.allocation_batches, arm.training.steps)
     for batch in range(batches):
@@ -66,7 +51,6 @@ def gradient_allocation(
     group = assign_groups([s.type for s in shapes], adapter.groups, adapter.sharing)
     sums = torch.zeros(adapter.groups, dtype=torch.float64).index_add(0, torch.tensor(group), squares)
     scores = tuple((sums / adapter.rank).sqrt().tolist())
-    probe.detach()
     largest = [adapter.rank**2 * size for size in group_sizes(group)]
     entries = deal(scores, adapter.groups * adapter.u, largest)
     return Allocation(scores=scores, entries=entries, cost=asdict(arm.cost))

@@ -1,44 +1,118 @@
 """The training loop: a batch of samples or demonstrations, its loss, its gradient, one step of Adam.
 
 Read it from top to bottom: `train` is all that a run does between its start and its update. The arms know where batches
-come from and which loss they get; see `capacity.training.arm`.
+come from and which loss they get; see `capacity.training.arm`. Usually one run trains by itself, and `Alone` makes its
+passes. Several runs on one base may share their passes; see `capacity.training.together`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from capacity.errors import CapacityError
 from capacity.spec.parts import TrainingSpec
 from capacity.tasks.task import Item
 from capacity.training.arm import Arm
+from capacity.training.batch import Batch
 from capacity.training.divide import divide
 
 
-def train(arm: Arm, schedule: Sequence[Item]) -> None:
-    """Trains an arm on `schedule`, the prompts of all steps in order.
+def train(trainees: Sequence["Trainee"], passes: "Passes") -> None:
+    """Trains runs until each has made all its steps or has failed.
 
     Args:
-        arm: the arm to train. It samples, grades, computes the loss, and records metrics and costs.
-        schedule: the steps × `prompts_per_step` items.
-
-    Raises:
-        TrainingError: if a loss is not finite, or processes were started in a way that is not supported.
+        trainees: the runs. What ends one of them too early is kept in its `error`.
+        passes: samples and computes losses, for all runs of a step at once.
     """
-    training, parameters = arm.training, list(arm.adapted.trained.values())
-    divide(arm)
-    adam = optimiser(training, parameters)
-    rate = LambdaLR(adam, lambda step: rate_share(training, step))
-    for step in range(training.steps):
-        prompts = schedule[step * arm.prompts_per_step : (step + 1) * arm.prompts_per_step]
-        batch = arm.batch([item for item in prompts for _ in range(arm.sequences_per_prompt)])
-        loss = arm.loss(batch)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
-        adam.step()
-        rate.step()
-        adam.zero_grad()
+    while growing := [trainee for trainee in trainees if trainee.grows]:
+        batches = passes.batches(growing)
+        losses = passes.losses(growing, batches)
+        torch.autograd.backward(losses)
+        for trainee in growing:
+            trainee.update()
+
+
+class Trainee:
+    """A run in training: its present arm, its optimiser, and the step that comes next.
+
+    Args:
+        phases: the arms of the run, one after the other, each with the prompts of its steps in order.
+    """
+
+    arm: Arm
+    schedule: Sequence[Item]
+
+    def __init__(self, phases: Iterable[tuple[Arm, Sequence[Item]]]) -> None:
+        self.phases = iter(phases)
+        self.grows = True
+        self.error: CapacityError | None = None
+        self.step = 0
+        self._enter()
+
+    def items(self) -> list[Item]:
+        """Returns the prompts of the next step, each as often as it has sequences."""
+        size = self.arm.prompts_per_step
+        prompts = self.schedule[self.step * size : (self.step + 1) * size]
+        return [item for item in prompts for _ in range(self.arm.sequences_per_prompt)]
+
+    def update(self) -> None:
+        """Clips the gradient and makes one step of Adam. After its last step, an arm makes room for the next one."""
+        if not self.grows:
+            return
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.arm.training.max_grad_norm)
+        self.adam.step()
+        self.rate.step()
+        self.adam.zero_grad()
+        self.step += 1
+        if self.step == self.arm.training.steps:
+            try:
+                self.arm.diagnose()
+                self._enter()
+            except CapacityError as error:
+                self.fail(error)
+
+    def fail(self, error: CapacityError) -> None:
+        """Ends the training of this run. Other runs go on."""
+        self.error, self.grows = error, False
+
+    def _enter(self) -> None:
+        """Goes on to the next arm, or ends."""
+        entered = next(self.phases, None)
+        if entered is None:
+            self.grows = False
+            return
+        self.arm, self.schedule = entered
+        self.step, training = 0, self.arm.training
+        self.parameters = list(self.arm.adapted.trained.values())
+        divide(self.arm)
+        self.adam = optimiser(training, self.parameters)
+        self.rate = LambdaLR(self.adam, lambda step: rate_share(training, step))
+
+
+class Passes(Protocol):
+    """Samples and computes the losses of a step for some runs."""
+
+    def batches(self, trainees: Sequence[Trainee]) -> list[Batch]:
+        """Returns the sequences of each run's next step."""
+
+    def losses(self, trainees: Sequence[Trainee], batches: Sequence[Batch]) -> list[Tensor]:
+        """Returns the loss of each run's step, and records its metrics."""
+
+
+class Alone:
+    """Makes the passes of one run."""
+
+    def batches(self, trainees: Sequence[Trainee]) -> list[Batch]:
+        """Returns the sequences of the next step."""
+        return [trainee.arm.batch(trainee.items()) for trainee in trainees]
+
+    def losses(self, trainees: Sequence[Trainee], batches: Sequence[Batch]) -> list[Tensor]:
+        """Returns the loss of the step, and records its metrics."""
+        return [trainee.arm.loss(batch) for trainee, batch in zip(trainees, batches, strict=True)]
 
 
 def optimiser(training: TrainingSpec, parameters: Sequence[torch.nn.Parameter]) -> AdamW:

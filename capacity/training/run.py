@@ -1,35 +1,39 @@
-"""Makes one run from its spec: load, adapt, train, round to the storage dtype, evaluate."""
+"""Makes runs from their specs: load, adapt, train, round to the storage dtype, evaluate."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from capacity.adapters.attach import attach
-from capacity.adapters.files.artifact import base_fingerprint, pack, store
+from capacity.adapters.files.artifact import pack, store
 from capacity.adapters.files.codec import payload_bytes
-from capacity.adapters.svd.checkpoint import WeightFolder
-from capacity.cache import cache_folder
-from capacity.errors import DataError, TrainingError
+from capacity.adapters.kinds.low_rank import LowRankModel
+from capacity.adapters.model import AdaptedModel
+from capacity.errors import CapacityError, DataError, TrainingError
 from capacity.models.device_memory import total_memory
-from capacity.models.loading import load, model_folder
 from capacity.plan.memory import check_memory
-from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
 from capacity.runs.resources import peak_memory
-from capacity.sampling.evaluate import evaluate
+from capacity.sampling.evaluate import Evaluation, evaluate, evaluate_at
+from capacity.sampling.sampler import Sampler
 from capacity.sampling.vllm.start import opened_sampler
 from capacity.spec.adapters import TinyLora
 from capacity.spec.result import Allocation, Outcome, Result, Step
 from capacity.spec.run import RunSpec
-from capacity.tasks.catalog import open_task
-from capacity.training import loop
+from capacity.tasks.task import Task
+from capacity.training.base import Base, Bases
 from capacity.training.batch import Cost, OnStep, Recorder
 from capacity.training.gradient_allocation import gradient_allocation
+from capacity.training.loop import Alone, Trainee, train
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
+from capacity.training.together import Together
+
+OnStepOf = Callable[[RunSpec, Step], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,13 @@ class RunRecord:
     artifact: bytes | None
 
 
-def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Path | None = None) -> RunRecord:
+def execute(
+    spec: RunSpec,
+    device: str,
+    on_step: OnStep | None = None,
+    cache: Path | None = None,
+    bases: Bases | None = None,
+) -> RunRecord:
     """Makes one run. One machine, one thread and one set of library versions always give the same result.
 
     The update is rounded to its storage dtype before it is evaluated. So the accuracy is that of the bytes reported.
@@ -55,67 +65,165 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         device: "cpu" or "cuda".
         on_step: a function that is called after each training step with its metrics.
         cache: the folder of cached SVD factors; the default one if None.
+        bases: what earlier runs have loaded already.
 
     Raises:
         TrainingError: if the run cannot give an honest result. The message is the diagnosis.
         EngineError: if the engine that samples does not start, or has ended.
         CapacityError: if the spec does not fit the model or the task.
     """
-    began = time.monotonic()
-    _, shape = model_shape(spec.model)
-    check_memory(spec, total_memory(device))
-    torch.manual_seed(spec.seed)
-    cache = cache or cache_folder("factors")
-    model, tokenizer = load(spec.model, device)
-    # The factors of a quantised base are those of its dequantised weights, not of the checkpoint's.
-    weights = None if parse_model(spec.model).quantised else WeightFolder(model_folder(spec.model))
-    base = base_fingerprint(model, weights.digests(cache) if weights else None)
-    task = open_task(spec.task)
-    allocation: Allocation | None = None
-    if isinstance(spec.adapter, TinyLora) and spec.adapter.allocation == "gradient":
-        allocation = gradient_allocation(model, tokenizer, task, spec, cache, weights)
-    entries = allocation.entries if allocation else None
-    adapted = attach(model, spec.adapter, cache, entries=entries, weights=weights)
-    recorder, artifact, payload, square_sum = Recorder([], Cost(), on_step), None, {}, None
-    with opened_sampler(spec, adapted, tokenizer, device) as sampler:
+    bases = bases or Bases(device, cache)
+    making = _Making(spec, bases, on_step)
+    with opened_sampler(spec, making.adapted, making.base.tokenizer, device) as sampler:
         if spec.training is not None:
-            start = adapted.vector()
-            for arm, schedule in phases(adapted, tokenizer, task, spec, recorder, sampler):
-                loop.train(arm, schedule)
-                arm.diagnose()
-            square_sum = float((adapted.vector() - start).double().square().sum())
-            try:
-                payload = store(adapted, spec.storage_dtype)
-            except DataError as error:
-                raise TrainingError(str(error)) from None
-            artifact = pack(adapted, payload, model=spec.model, base=base, dtype=spec.storage_dtype, run=spec.identity)
-        trained_seconds = time.monotonic() - began
-        engine = sampler if spec.rollouts is not None else None
-        evaluation = evaluate(adapted, tokenizer, task, spec.evaluation, sampler=engine)
-    heldout = heldout_code_length(adapted, tokenizer, task, spec) if spec.training is not None else {}
-    measured = {
-        "model_parameters": shape.parameters,
-        "family": shape.family,
-        "base_fingerprint": base,
-        "trained_parameters": adapted.trained_parameters,
-        "update_bytes": payload_bytes(payload),
-        "header_bytes": len(artifact) - payload_bytes(payload) if artifact else 0,
-        "allocation": allocation,
-        "update_square_sum": square_sum,
-        "items_digest": evaluation.items_digest,
-        "n_items": evaluation.n_items,
-        "n_correct": evaluation.n_correct,
-        "n_strict": evaluation.n_strict,
-        "n_lenient": evaluation.n_lenient,
-        "n_unfinished": evaluation.n_unfinished,
-        "accuracy": evaluation.accuracy,
-        "end_tokens": evaluation.end_tokens,
-        "system_folded": evaluation.system_folded,
-        **asdict(recorder.cost),
-        **heldout,
-        **({} if engine is None else {"engine": engine.engine_name}),
-        "training_seconds": round(trained_seconds, 3),
-        "wall_seconds": round(time.monotonic() - began, 3),
-        "worker_peak_memory_bytes": peak_memory(),
-    }
-    return RunRecord(Result.model_validate(measured), recorder.steps, evaluation.outcomes, artifact)
+            train([making.trainee(sampler)], Alone())
+            making.store()
+        return making.record(making.evaluation(sampler))
+
+
+def execute_together(specs: Sequence[RunSpec], on_step: OnStepOf, bases: Bases) -> list[RunRecord | CapacityError]:
+    """Makes runs that share a base, in common passes, and returns the record of each, or why it failed.
+
+    Runs of the untrained model that differ in their temperature alone read each prompt once. Trained runs need low-rank
+    updates and sample from their own model. `capacity.plan.together` says which runs go together.
+
+    Args:
+        specs: the runs, all on one model.
+        on_step: a function that is called after each training step of each run.
+        bases: what earlier runs have loaded already.
+    """
+    made: list[_Making | CapacityError] = []
+    for spec in specs:
+        try:
+            made.append(_Making(spec, bases, lambda step, spec=spec: on_step(spec, step)))  # type: ignore[misc]
+        except CapacityError as error:
+            made.append(error)
+    making = [m for m in made if isinstance(m, _Making)]
+    records = dict(zip(map(id, making), _made_together(making), strict=True))
+    return [records[id(m)] if isinstance(m, _Making) else m for m in made]
+
+
+def _made_together(making: Sequence["_Making"]) -> list[RunRecord | CapacityError]:
+    """Trains and evaluates runs that have been prepared."""
+    if not making:
+        return []
+    base = making[0].base
+    if all(m.spec.training is None for m in making):
+        found = evaluate_at(base.model, base.tokenizer, making[0].task, [m.spec.evaluation for m in making])
+        return [m.record(evaluation) for m, evaluation in zip(making, found, strict=True)]
+    with ExitStack() as stack:
+        samplers = [stack.enter_context(opened_sampler(m.spec, m.adapted, base.tokenizer, m.device)) for m in making]
+        trainees = [m.trainee(sampler) for m, sampler in zip(making, samplers, strict=True)]
+        train(trainees, Together(base.model, base.tokenizer, [cast(LowRankModel, m.adapted) for m in making]))
+        return [_finished(m, sampler) for m, sampler in zip(making, samplers, strict=True)]
+
+
+def _finished(making: "_Making", sampler: Sampler) -> RunRecord | CapacityError:
+    try:
+        making.store()
+        return making.record(making.evaluation(sampler))
+    except CapacityError as error:
+        return error
+
+
+class _Making:
+    """A run that is being made.
+
+    Args:
+        spec: the spec of the run.
+        bases: what has been loaded already.
+        on_step: a function that is called after each training step with its metrics.
+
+    Raises:
+        CapacityError: if the spec does not fit the model, the task or the memory.
+    """
+
+    def __init__(self, spec: RunSpec, bases: Bases, on_step: OnStep | None) -> None:
+        self.began = time.monotonic()
+        self.spec, self.device = spec, bases.device
+        check_memory(spec, total_memory(bases.device))
+        torch.manual_seed(spec.seed)
+        self.base: Base = bases.of(spec.model)
+        self.task: Task = bases.task(spec.task)
+        self.allocation: Allocation | None = None
+        if isinstance(spec.adapter, TinyLora) and spec.adapter.allocation == "gradient":
+            self.allocation = gradient_allocation(self.base, self.task, spec)
+        entries = self.allocation.entries if self.allocation else None
+        self.adapted: AdaptedModel = self.base.adapted(spec.adapter, entries)
+        self.start = self.adapted.vector() if spec.training is not None else torch.empty(0)
+        self.recorder = Recorder([], Cost(), on_step)
+        self.in_training: Trainee | None = None
+        self.artifact: bytes | None = None
+        self.payload_bytes = 0
+        self.square_sum: float | None = None
+        self.trained_seconds = 0.0
+        self.engine_name: str | None = None
+
+    def trainee(self, sampler: Sampler) -> Trainee:
+        """Returns the run as one in training."""
+        arms = phases(self.adapted, self.base.tokenizer, self.task, self.spec, self.recorder, sampler)
+        self.in_training = Trainee(arms)
+        return self.in_training
+
+    def store(self) -> None:
+        """Rounds the trained update to its storage dtype, and packs it.
+
+        Raises:
+            CapacityError: if the training has failed, or the update does not fit the dtype.
+        """
+        if self.in_training is not None and self.in_training.error is not None:
+            raise self.in_training.error
+        self.square_sum = float((self.adapted.vector() - self.start).double().square().sum())
+        try:
+            payload = store(self.adapted, self.spec.storage_dtype)
+        except DataError as error:
+            raise TrainingError(str(error)) from None
+        self.payload_bytes = payload_bytes(payload)
+        self.artifact = pack(
+            self.adapted,
+            payload,
+            model=self.spec.model,
+            base=self.base.fingerprint,
+            dtype=self.spec.storage_dtype,
+            run=self.spec.identity,
+        )
+
+    def evaluation(self, sampler: Sampler) -> Evaluation:
+        """Evaluates the update as it is now, by the engine that has sampled in training if there is one."""
+        self.trained_seconds = time.monotonic() - self.began
+        engine = sampler if self.spec.rollouts is not None else None
+        self.engine_name = None if engine is None else engine.engine_name
+        return evaluate(self.adapted, self.base.tokenizer, self.task, self.spec.evaluation, sampler=engine)
+
+    def record(self, evaluation: Evaluation) -> RunRecord:
+        """Returns all that the run leaves behind."""
+        heldout = {}
+        if self.spec.training is not None:
+            heldout = heldout_code_length(self.adapted, self.base.tokenizer, self.task, self.spec)
+        _, shape = model_shape(self.spec.model)
+        measured = {
+            "model_parameters": shape.parameters,
+            "family": shape.family,
+            "base_fingerprint": self.base.fingerprint,
+            "trained_parameters": self.adapted.trained_parameters,
+            "update_bytes": self.payload_bytes,
+            "header_bytes": len(self.artifact) - self.payload_bytes if self.artifact else 0,
+            "allocation": self.allocation,
+            "update_square_sum": self.square_sum,
+            "items_digest": evaluation.items_digest,
+            "n_items": evaluation.n_items,
+            "n_correct": evaluation.n_correct,
+            "n_strict": evaluation.n_strict,
+            "n_lenient": evaluation.n_lenient,
+            "n_unfinished": evaluation.n_unfinished,
+            "accuracy": evaluation.accuracy,
+            "end_tokens": evaluation.end_tokens,
+            "system_folded": evaluation.system_folded,
+            **asdict(self.recorder.cost),
+            **heldout,
+            **({} if self.engine_name is None else {"engine": self.engine_name}),
+            "training_seconds": round(self.trained_seconds, 3),
+            "wall_seconds": round(time.monotonic() - self.began, 3),
+            "worker_peak_memory_bytes": peak_memory(),
+        }
+        return RunRecord(Result.model_validate(measured), self.recorder.steps, evaluation.outcomes, self.artifact)

@@ -55,7 +55,8 @@ class Product:
         bias = None
         if any(linear.bias is not None for _, linear in linears):
             own = [
-                w.new_zeros(len(w)) if linear.bias is None else linear.bias for w, (_, linear) in zip(weights, linears, strict=True)
+                w.new_zeros(len(w)) if linear.bias is None else linear.bias
+                for w, (_, linear) in zip(weights, linears, strict=True)
             ]
             bias = torch.cat([*own, *(down.new_zeros(len(down)) for down in within)])
         parts = [*weights, *within]

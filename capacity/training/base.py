@@ -1,0 +1,109 @@
+"""The bases that runs start from. A worker loads each once; every run gets a model of its own on the same weights."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from capacity.adapters.attach import attach
+from capacity.adapters.files.artifact import base_fingerprint
+from capacity.adapters.kinds.whole import OwnWeightsModel
+from capacity.adapters.lanes import shared_copy
+from capacity.adapters.model import AdaptedModel
+from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.cache import cache_folder
+from capacity.models.loading import load, model_folder
+from capacity.plan.model_names import parse_model
+from capacity.spec.adapters import Adapter
+from capacity.spec.parts import TaskSpec
+from capacity.tasks.catalog import open_task
+from capacity.tasks.task import Task
+
+
+@dataclass
+class Base:
+    """A loaded model without any update.
+
+    Attributes:
+        name: the name of the model.
+        model: the bare model. Nothing changes it.
+        tokenizer: its tokenizer.
+        weights: the checkpoint that it was loaded from; None for a quantised model, whose factors are those of its
+            dequantised weights.
+        fingerprint: the SHA-256 over its weights.
+        cache: the folder of SVD factors.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    weights: WeightFolder | None
+    fingerprint: str
+    cache: Path
+
+    @classmethod
+    def loaded(cls, name: str, device: str, cache: Path | None = None) -> "Base":
+        """Loads a model.
+
+        Raises:
+            CapacityError: if there is no such model, or it cannot be read.
+        """
+        cache = cache or cache_folder("factors")
+        model, tokenizer = load(name, device)
+        weights = None if parse_model(name).quantised else WeightFolder(model_folder(name))
+        fingerprint = base_fingerprint(model, weights.digests(cache) if weights else None)
+        return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, cache)
+
+    def adapted(self, adapter: Adapter, entries: tuple[int, ...] | None = None) -> AdaptedModel:
+        """Returns a model of its own on these weights, with an update on it.
+
+        Only an update of the weights themselves has a copy of them.
+
+        Raises:
+            SpecError: if the adapter does not fit the model.
+        """
+        model = copy.deepcopy(self.model) if adapter.form == "weights" else shared_copy(self.model)
+        found = attach(model, adapter, self.cache, entries=entries, weights=self.weights)
+        if isinstance(found, OwnWeightsModel):  # the untrained values are here already
+            found.base_state = {name: self.model.get_parameter(name) for name in found.untrained}
+        return found
+
+
+@dataclass
+class Bases:
+    """What a worker has loaded: the base and the task of the last run.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        cache: the folder of SVD factors; the default one if None.
+    """
+
+    device: str
+    cache: Path | None = None
+    _base: Base | None = field(default=None, repr=False)
+    _tasks: dict[str, Task] = field(default_factory=dict, repr=False)
+
+    def of(self, name: str) -> Base:
+        """Returns the base of this name. Another one is forgotten first.
+
+        A quantised base is loaded for every run anew, because its first pass repacks the weights on a CPU.
+
+        Raises:
+            CapacityError: if it cannot be loaded.
+        """
+        if self._base is None or self._base.name != name or parse_model(name).quantised:
+            self._base = None
+            self._base = Base.loaded(name, self.device, self.cache)
+        return self._base
+
+    def task(self, spec: TaskSpec) -> Task:
+        """Returns a task, which is opened once.
+
+        Raises:
+            CapacityError: if its data cannot be read.
+        """
+        if spec.label not in self._tasks:
+            self._tasks[spec.label] = open_task(spec)
+        return self._tasks[spec.label]

@@ -1,0 +1,104 @@
+"""Runs that train together are the runs that each would be alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from small import SMALLEST, small_spec
+
+from capacity.errors import TrainingError
+from capacity.spec.adapters import Lora, LoraXs, TinyLora
+from capacity.spec.run import RunSpec
+from capacity.training.base import Bases
+from capacity.training.run import RunRecord, execute, execute_together
+
+ADAPTERS: dict[str, Any] = {
+    "tinylora": TinyLora(groups=5, u=2, projection_seed=3),
+    "tinylora-tied": TinyLora(groups=1, u=1, projection_seed=4),
+    "lora-xs": LoraXs(rank=3),
+    "lora": Lora(rank=2, init_seed=5),
+    "some": TinyLora(groups=2, u=1, projection_seed=3, targets=("q_proj", "down_proj")),
+}
+
+
+def run(method: Any, adapter: str = "tinylora", seed: int = 0, rate: float = 0.01, **training: Any) -> RunSpec:
+    sizes = {"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 4, **training}
+    spec = small_spec(method, seed=seed, rate=rate, model=SMALLEST, **sizes)
+    return spec.model_copy(update={"adapter": ADAPTERS[adapter]})
+
+
+def together(*specs: RunSpec) -> list[Any]:
+    return execute_together(specs, lambda *_: None, Bases("cpu"))
+
+
+def assert_same(found: Any, alone: RunRecord) -> None:
+    assert isinstance(found, RunRecord)
+    assert [s.model_fields_set for s in found.steps] == [s.model_fields_set for s in alone.steps]
+    for ours, theirs in zip(found.steps, alone.steps, strict=True):
+        for name, value in theirs.model_dump().items():
+            measured = isinstance(value, float)
+            assert getattr(ours, name) == (pytest.approx(value, rel=1e-4, abs=1e-5) if measured else value), name
+    assert found.outcomes == alone.outcomes
+    assert found.result.flops == alone.result.flops
+    square = alone.result.update_square_sum
+    assert square and found.result.update_square_sum == pytest.approx(square, rel=1e-4)
+
+
+def test_runs_of_all_methods_and_updates_are_the_same_together_and_alone() -> None:
+    specs = [
+        run("grpo", seed=0),
+        run("sft", "lora-xs", seed=0, rate=0.003),
+        run("grpo", "lora", seed=1, rate=0.002, steps=2),
+        run("random-reward", "tinylora-tied", seed=2),
+        run("rft", "some", seed=1),
+        run("sft+grpo", "lora-xs", seed=3, rate=0.003),
+    ]
+    for found, spec in zip(together(*specs), specs, strict=True):
+        assert_same(found, execute(spec, "cpu"))
+
+
+def test_companions_change_nothing() -> None:
+    first = run("grpo", seed=0)
+    (beside_sft, _) = together(first, run("sft", "lora", seed=4, rate=0.002))
+    (_, beside_two, _) = together(run("grpo", "lora-xs", seed=7), first, run("rft", seed=5))
+    for found in (beside_sft, beside_two):
+        assert_same(found, execute(first, "cpu"))
+
+
+def test_a_run_that_fails_fails_alone() -> None:
+    healthy, broken = run("sft", seed=0), run("sft", "lora", seed=1, rate=1e30)
+    found, failure = together(healthy, broken)
+    assert_same(found, execute(healthy, "cpu"))
+    assert isinstance(failure, TrainingError)
+    with pytest.raises(TrainingError) as alone:
+        execute(broken, "cpu")
+    assert str(failure) == str(alone.value)
+
+
+def test_runs_of_the_base_at_several_temperatures_read_each_prompt_once_and_answer_the_same() -> None:
+    base = small_spec("base", model=SMALLEST, items=24)
+    specs = [
+        base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"temperature": t})})
+        for t in (0.0, 0.5, 1.0)
+    ]
+    for found, spec in zip(together(*specs), specs, strict=True):
+        alone = execute(spec, "cpu")
+        assert found.outcomes == alone.outcomes
+        assert found.result.n_correct == alone.result.n_correct
+
+
+def test_a_pass_of_large_groups_is_the_same_to_the_last_bit() -> None:
+    """Products of 64 rows and more do not depend on the other rows, so the update of a step on demonstrations is exact."""
+    specs = [run("sft", "tinylora", seed=s, prompts_per_step=16, samples_per_prompt=8, steps=2) for s in (0, 1, 2)]
+    for found, spec in zip(together(*specs), specs, strict=True):
+        alone = execute(spec, "cpu")
+        assert found.artifact == alone.artifact
+        assert [s.loss for s in found.steps] == [s.loss for s in alone.steps]
+
+
+def test_the_base_stays_as_it_is() -> None:
+    bases = Bases("cpu")
+    before = {n: p.clone() for n, p in bases.of(SMALLEST).model.named_parameters()}
+    execute(small_spec("sft", "full", rate=0.01, model=SMALLEST), "cpu", bases=bases)
+    execute_together([run("sft"), run("grpo", "lora")], lambda *_: None, bases)
+    assert all(torch.equal(p, before[n]) for n, p in bases.of(SMALLEST).model.named_parameters())
