@@ -41,7 +41,8 @@ def assert_same(found: Any, alone: RunRecord) -> None:
     assert found.outcomes == alone.outcomes
     assert found.result.flops == alone.result.flops
     square = alone.result.update_square_sum
-    assert square and found.result.update_square_sum == pytest.approx(square, rel=1e-4)
+    assert square
+    assert found.result.update_square_sum == pytest.approx(square, rel=1e-4)
 
 
 def test_runs_of_all_methods_and_updates_are_the_same_together_and_alone() -> None:
@@ -88,7 +89,7 @@ def test_runs_of_the_base_at_several_temperatures_read_each_prompt_once_and_answ
 
 
 def test_a_pass_of_large_groups_is_the_same_to_the_last_bit() -> None:
-    """Products of 64 rows and more do not depend on the other rows, so the update of a step on demonstrations is exact."""
+    """Products of 64 rows and more do not depend on other rows, so updates on demonstrations are exact."""
     specs = [run("sft", "tinylora", seed=s, prompts_per_step=16, samples_per_prompt=8, steps=2) for s in (0, 1, 2)]
     for found, spec in zip(together(*specs), specs, strict=True):
         alone = execute(spec, "cpu")

@@ -27,7 +27,7 @@ SAMPLED_AT_ONCE = 256  # sequences at most; more make no GPU faster
 # KL, and KL's three intermediates. A pass without gradients keeps fewer.
 _LOGIT_COPIES = 8
 _LOGIT_COPIES_FORWARD = 3
-_GPU_SHARE = 0.9  # of a GPU's memory that is planned with
+GPU_SHARE = 0.9  # of a GPU's memory that is planned with
 # Activations and logits of one pass on a CPU, weights and update not counted. Fixed: several workers share the memory,
 # and the number of slices, which moves the last bits of a sum, should not depend on the machine.
 CPU_PASS_BYTES = 2 * 1024**3
@@ -263,7 +263,7 @@ def rows_at_once(
     """
     row = row_bytes(shape, prompt_tokens, new_tokens, dtype, backward=backward)
     on_cpu = CPU_PASS_BYTES if backward else CPU_PASS_BYTES / 2
-    room = on_cpu if device_bytes is None else _GPU_SHARE * device_bytes / HEADROOM - resident
+    room = on_cpu if device_bytes is None else GPU_SHARE * device_bytes / HEADROOM - resident
     return max(1, int(room // (row.activations + row.logits)))
 
 
