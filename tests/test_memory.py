@@ -33,9 +33,11 @@ SHAPE = ALIASES["qwen2.5-3b"].shape
 TOKENS: dict[str, Any] = {"prompt_tokens": 256, "new_tokens": 512}
 
 
+@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("budget", ["100", "full"])
-def test_activations_are_those_that_a_backward_pass_keeps(budget: str) -> None:
+def test_activations_are_those_that_a_backward_pass_keeps(budget: str, packs: bool) -> None:
     arm = arm_of(spec_of("sft", budget=budget), LuckyTask())
+    arm.forward.packs = packs
     batch = arm.batch(laid_out(arm, LuckyTask().items("train", arm.prompts_per_step)))
     parameters = {p.untyped_storage().data_ptr() for p in arm.adapted.model.parameters()}
     kept: dict[int, int] = {}
@@ -51,7 +53,9 @@ def test_activations_are_those_that_a_backward_pass_keeps(budget: str) -> None:
     assert torch.isfinite(loss)
     prompt, new = batch.rollout.prompt_ids.shape[1], batch.rollout.completion_ids.shape[1]
     row = row_bytes(ALIASES[SMALLEST].shape, prompt, new)
-    assert 0.6 < batch.sequences * row.activations / sum(kept.values()) < 1.7
+    share = batch.sequences * row.activations / sum(kept.values())
+    # The plan counts padded rows, as some models need them. Packed rows take less: a prompt stands once.
+    assert 1 < share < 2.5 if packs else 0.6 < share < 1.7
 
 
 def test_rows_fill_the_room_that_weights_and_update_leave() -> None:
