@@ -54,11 +54,14 @@ IDS = torch.tensor([[1, 4, 5, 13, 6, 7, 40, 8, 9, 13, 60, 11, 14, 18], [0, 0, 1,
 MASK = (IDS != 0).long()
 
 
-def tiny(name: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A random model of this architecture whose linears have well separated leading singular values."""
+def tiny(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A random model of this architecture whose linears have well separated leading singular values.
+
+    `changes` are settings of its config beside the usual ones.
+    """
     kind, settings = CONFIGS[name]
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**settings))
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**{**settings, **changes}))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in model.modules():

@@ -37,9 +37,9 @@ class LaneLinear(nn.Module):
         """Inputs (…, k) → (…, d). Lanes count tokens of the flattened inputs."""
         flat = x.reshape(-1, x.shape[-1])
         linear: Any = self.linear
-        if type(linear) is nn.Linear and fuses(linear.weight, flat, self.lanes):
+        if type(linear) is nn.Linear and fuses(linear.weight, linear.bias, flat, self.lanes):
             found = adapted_linear(flat, linear.weight, linear.bias, self.lanes)
-            return found.view(*x.shape[:-1], -1)
+            return found.view(*x.shape[:-1], len(linear.weight))
         y: Tensor = linear(x)
         rows = y.reshape(-1, y.shape[-1])
         parts, end = [], 0

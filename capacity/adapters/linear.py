@@ -62,10 +62,12 @@ class _Adapted(torch.autograd.Function):
         return for_x, None, None, None, *(None for _ in downs), *for_b
 
 
-def fuses(weight: Tensor, x: Tensor, lanes: Sequence[Lane]) -> bool:
-    """Tells whether `adapted_linear` computes these in its fused way: frozen W and A, all of one dtype."""
-    frozen = not weight.requires_grad and not any(lane.a.requires_grad for lane in lanes)
-    return frozen and all(x.dtype == t.dtype for t in (weight, *(half for lane in lanes for half in (lane.a, lane.b))))
+def fuses(weight: Tensor, bias: Tensor | None, x: Tensor, lanes: Sequence[Lane]) -> bool:
+    """Tells whether `adapted_linear` computes these in its fused way: frozen W, bias and A, all of one dtype."""
+    fixed = [weight, *([] if bias is None else [bias]), *(lane.a for lane in lanes)]
+    return all(not t.requires_grad and t.dtype == x.dtype for t in fixed) and all(
+        lane.b.dtype == x.dtype for lane in lanes
+    )
 
 
 def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, lanes: Sequence[Lane]) -> Tensor:

@@ -185,7 +185,16 @@ def _continued(
     weights = _weights(torch.cat([to_prompt, q @ k.transpose(-1, -2)], 3), unseen, scaling, softcap).to(v)
     on_prompt, on_own = torch.split(weights, [prompt_width, width], 3)
     from_prompt = on_prompt.reshape(heads, groups, -1, prompt_width) @ v_prompt
-    return from_prompt.view(heads, rows, width, size) + on_own @ v
+    return from_prompt.view(heads, rows, width, -1) + on_own @ v
+
+
+def window_as_mask(local_size: int | None = None, **_: Any) -> Tensor | None:
+    """Stands for a mask of transformers, which a model hands on to `packed_attention`: the window alone, or nothing.
+
+    Args:
+        local_size: the number of tokens that a layer sees, or the size of its chunks; all earlier tokens if None.
+    """
+    return None if local_size is None else torch.tensor(local_size)
 
 
 def packed_attention(
@@ -193,7 +202,7 @@ def packed_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,  # noqa: ARG001
     sliding_window: int | None = None,
@@ -207,7 +216,7 @@ def packed_attention(
         module: the attention module.
         query: of shape (1, H, N, D).
         key, value: of shape (1, KV heads, N, D).
-        attention_mask: none is needed, since `packed` says who sees whom.
+        attention_mask: what `window_as_mask` gives. Some models tell their window to the mask alone.
         scaling: the factor of the scores; 1/√D if None.
         dropout: none, since the model is in evaluation mode.
         sliding_window, softcap: of the layer, if it has any.
@@ -222,7 +231,9 @@ def packed_attention(
         NotImplementedError: if the model does not hand on the sequences, or its attention has parts that are not
             known here.
     """
-    if packed is None or others.get("s_aux") is not None or others.get("position_bias") is not None:
+    masked = None if attention_mask is None else int(attention_mask)
+    unknown = others.get("s_aux") is not None or others.get("position_bias") is not None
+    if packed is None or unknown or masked != (sliding_window or None):
         raise NotImplementedError(f"{type(module).__name__} has an attention that packed tokens cannot go through")
     repeat = query.shape[1] // key.shape[1]
     if repeat > 1:

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
-from capacity.forward.attention import NAME, Sight, packed_attention
+from capacity.forward.attention import NAME, Sight, packed_attention, window_as_mask
 from capacity.forward.packing import pack
 from capacity.forward.predictions import Predictions, rows_of
 from capacity.forward.rollout import Rollout, positions
 
 AttentionInterface.register(NAME, packed_attention)  # transformers' own way to add an attention
+AttentionMaskInterface.register(NAME, window_as_mask)
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}  # of logits, relative to the largest
 
@@ -143,7 +144,7 @@ def _packs(model: nn.Module) -> bool:
     model.eval()
     try:
         packed, padded = packed_predictions(model, probe), padded_predictions(model, probe)
-    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # models that know nothing of packed tokens raise all sorts
         why = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
         distance = float((packed.logits[packed.row] - padded.logits[padded.row]).abs().max())
@@ -155,6 +156,6 @@ def _packs(model: nn.Module) -> bool:
     finally:
         model.train(was_training)
     warnings.warn(
-        f"{type(bare).__name__} does not take packed tokens, so rows are padded, which is slower ({why})", stacklevel=3
+        f"{type(bare).__name__} does not take packed tokens, so rows are padded, which is slower ({why})", stacklevel=1
     )
     return False

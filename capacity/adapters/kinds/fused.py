@@ -26,10 +26,10 @@ class FusedLinear(Linear):  # type: ignore[misc]
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         flat = x.reshape(-1, x.shape[-1])
         lanes = [Lane(0, len(flat), *halves)]
-        weight = self.base_layer.weight
-        if not fuses(weight, flat, lanes):
+        weight, bias = self.base_layer.weight, self.base_layer.bias
+        if not fuses(weight, bias, flat, lanes):
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        return adapted_linear(flat, weight, self.base_layer.bias, lanes).view(*x.shape[:-1], -1)
+        return adapted_linear(flat, weight, bias, lanes).view(*x.shape[:-1], len(weight))
 
     def _halves(self) -> tuple[Tensor, Tensor] | None:
         """Returns A and B·R(θ) if they are all that is switched on."""

@@ -13,14 +13,15 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from capacity.adapters.kinds.low_rank import NAME
 from capacity.adapters.lanes import Pairs
 from capacity.adapters.linears import inner_linear
 from capacity.adapters.model import AdaptedModel
 from capacity.forward.rollout import positions
 
-_FAMILIES = ("qwen2", "llama", "qwen3")
+_MODELS = (Qwen2ForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM)
 _FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # whose frequencies do not depend on the length
 _LARGEST = 2 * 1024**3  # bytes of weights that are copied into stacked products
 
@@ -109,16 +110,19 @@ class _Block:
 def takes(adapted: AdaptedModel) -> bool:
     """Tells whether a model with its update can be decoded here."""
     bare: Any = adapted.bare
-    if not isinstance(bare, PreTrainedModel) or any(m._forward_hooks or m._forward_pre_hooks for m in bare.modules()):
+    if type(bare) not in _MODELS or any(m._forward_hooks or m._forward_pre_hooks for m in bare.modules()):
         return False
-    tuned = {name for name, module in bare.named_modules() if isinstance(module, BaseTunerLayer)}
-    if tuned != {shape.name for shape in adapted.shapes}:
+    tuned = {name: module for name, module in bare.named_modules() if isinstance(module, BaseTunerLayer)}
+    if tuned.keys() != {shape.name for shape in adapted.shapes}:
+        return False
+    linears = [inner_linear(m) for m in bare.modules() if isinstance(m, nn.Linear | BaseTunerLayer)]
+    others = any(layer.merged or layer.active_adapters != [NAME] for layer in tuned.values())
+    if others or any(type(linear) is not nn.Linear for linear in linears):
         return False
     config: Any = bare.config
     rope = getattr(config, "rope_parameters", None) or {}
     plain = (
-        config.model_type in _FAMILIES
-        and config.hidden_act == "silu"
+        config.hidden_act == "silu"
         and rope.get("rope_type", "default") in _FIXED_ROPES
         and not any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
     )

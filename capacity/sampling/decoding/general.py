@@ -1,5 +1,6 @@
 """Decodes through a model's own forward pass and transformers' cache: every causal language model can."""
 
+import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,50 +16,56 @@ from capacity.forward.rollout import positions
 class GeneralDecoder:
     """A decoder for every causal language model of transformers.
 
+    Models that take no cache, such as Mamba, read the whole sequences again for each token.
+
     Args:
         model: the model, with or without PEFT's layers around its modules, in evaluation mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        bare = getattr(model, "get_base_model", lambda: model)()
+        self.takes_cache = "past_key_values" in inspect.signature(bare.forward).parameters
         self.cache: Any = None
-        self.mask = self.position = self.run = torch.empty(0)
+        self.ids = self.mask = self.run = torch.empty(0)
 
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor, run_of: Tensor, row_of: Tensor, longest: int) -> Tensor:  # noqa: ARG002
         """Reads each prompt once. See `Decoder`."""
         config: Any = self.model.config
-        self.cache = DynamicCache(config=config)
-        self.run = run_of
-        logits = self._forward(prompt_ids, prompt_mask, positions(prompt_mask))
-        self.cache.batch_select_indices(row_of)
-        self.mask, self.run = prompt_mask[row_of], run_of[row_of]
-        self.position = positions(prompt_mask)[row_of, -1:]
+        self.cache = DynamicCache(config=config) if self.takes_cache else None
+        self.ids, self.mask, self.run = prompt_ids, prompt_mask, run_of
+        logits = self._read(prompt_ids.shape[1])
+        self.keep(row_of)
         return logits[row_of]
 
     def step(self, tokens: Tensor) -> Tensor:
         """Appends a token to each sequence. See `Decoder`."""
-        self.position = self.position + 1
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-        return self._forward(tokens[:, None], self.mask, self.position)
+        return self._read(1)
 
     def keep(self, rows: Tensor) -> None:
         """Keeps some sequences. See `Decoder`."""
-        self.cache.batch_select_indices(rows)
-        self.mask, self.position, self.run = self.mask[rows], self.position[rows], self.run[rows]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)  # which every kind of cache can, whatever the number of rows
+        self.ids, self.mask, self.run = self.ids[rows], self.mask[rows], self.run[rows]
 
     def adapted(self, width: int) -> AbstractContextManager[object]:  # noqa: ARG002
         """Returns the context of a forward pass over `width` tokens of each sequence."""
         return nullcontext()
 
-    def _forward(self, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
-        with self.adapted(ids.shape[1]):
+    def _read(self, width: int) -> Tensor:
+        """The logits after the last tokens, from the last `width` ones and the cache, or from all without a cache."""
+        cached = {} if self.cache is None else {"past_key_values": self.cache}
+        width = width if cached else self.ids.shape[1]
+        with self.adapted(width):
             out = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=self.cache,
-                use_cache=True,
+                input_ids=self.ids[:, -width:],
+                attention_mask=self.mask,
+                position_ids=positions(self.mask)[:, -width:],
+                use_cache=bool(cached),
                 logits_to_keep=1,
+                **cached,
             )
         logits: Tensor = out.logits[:, -1]
         return logits
