@@ -171,7 +171,9 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         except EOFError:
             return
         try:
-            record = execute(spec, fingerprint.device, lambda step: say("step", step.step + 1))
+            record = execute(
+                spec, fingerprint.device, lambda step: say("step", step.step + 1), trainer=fingerprint.trainer
+            )
             _end_if_orphaned(parent)
             study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
         except Exception as error:

@@ -18,6 +18,7 @@ from capacity.models.loading import load, model_folder
 from capacity.plan.memory import check_memory
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
+from capacity.runs.fingerprint import Trainer
 from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.vllm.start import opened_sampler
@@ -25,11 +26,11 @@ from capacity.spec.adapters import TinyLora
 from capacity.spec.result import Allocation, Outcome, Result, Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
-from capacity.training import loop
 from capacity.training.batch import Cost, OnStep, Recorder
 from capacity.training.gradient_allocation import gradient_allocation
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
+from capacity.training.trainers import train_by
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,13 @@ class RunRecord:
     artifact: bytes | None
 
 
-def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Path | None = None) -> RunRecord:
+def execute(
+    spec: RunSpec,
+    device: str,
+    on_step: OnStep | None = None,
+    cache: Path | None = None,
+    trainer: Trainer = "loop",
+) -> RunRecord:
     """Makes one run. One machine, one thread and one set of library versions always give the same result.
 
     The update is rounded to its storage dtype before it is evaluated. So the accuracy is that of the bytes reported.
@@ -55,6 +62,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         device: "cpu" or "cuda".
         on_step: a function that is called after each training step with its metrics.
         cache: the folder of cached SVD factors; the default one if None.
+        trainer: what makes the steps. The update is the same by each trainer, up to rounding.
 
     Raises:
         TrainingError: if the run cannot give an honest result. The message is the diagnosis.
@@ -81,7 +89,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         if spec.training is not None:
             start = adapted.vector()
             for arm, schedule in phases(adapted, tokenizer, task, spec, recorder, sampler):
-                loop.train(arm, schedule)
+                train_by(trainer, arm, schedule)
                 arm.diagnose()
             square_sum = float((adapted.vector() - start).double().square().sum())
             try:
