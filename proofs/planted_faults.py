@@ -55,7 +55,7 @@ class Change:
     words: str = ""
 
 
-_RATE = '"learning_rate": training.learning_rate,'
+_RATE = "lr=training.learning_rate,"
 _SURROGATE = "-((surrogate * mask).sum(-1)"
 CHANGES = (
     Change("unchanged", "the sources as they are", "green"),
@@ -63,17 +63,13 @@ CHANGES = (
         "rate-high",
         "learning rate 10 times too high",
         "worse",
-        (Edit("training/trl_trainer.py", _RATE, _RATE.replace("training.", "10 * training.")),),
+        (Edit("training/loop.py", _RATE, _RATE.replace("training.", "10 * training.")),),
     ),
     Change(
         "rate-low",
         "learning rate 10 times too low",
         "worse",
-        (
-            Edit(
-                "training/trl_trainer.py", _RATE, _RATE.replace("training.learning_rate", "training.learning_rate / 10")
-            ),
-        ),
+        (Edit("training/loop.py", _RATE, _RATE.replace("training.learning_rate", "training.learning_rate / 10")),),
     ),
     Change(
         "sharing",
@@ -120,13 +116,13 @@ CHANGES = (
         "renamed",
         "an internal function renamed",
         "green",
-        (Edit("training/trl_trainer.py", "_restore_fp32", "_restore_precision"),),
+        (Edit("training/loop.py", "rate_share", "share_of_the_rate"),),
     ),
     Change(
         "message",
         "another message",
         "green",
-        (Edit("training/step.py", "no step had a gradient", "every gradient was zero"),),
+        (Edit("training/arm.py", "no step had a gradient", "every gradient was zero"),),
     ),
     Change(
         "float-order",

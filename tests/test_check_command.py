@@ -204,7 +204,9 @@ def test_a_broken_history_is_refused_and_left_alone(old, capacity, tmp_path):
     [
         ((), "give either a study folder, or --run"),
         (("old", "--run", "x.toml"), "give either a study folder, or --run"),
-        (("old", "--out", "x"), "--out and --workers belong to --run"),
+        (("old", "--out", "x"), "--out, --trainer and --workers belong to --run"),
+        (("old", "--trainer", "trl"), "--out, --trainer and --workers belong to --run"),
+        (("--run", "x.toml", "--trainer", "torch"), "unknown trainer 'torch': choose from loop, trl"),
         (("old", "--margin", "2"), "margin 2: a share of 1 is needed"),
         (("old", "--margin", "0"), "margin 0: a share of 1 is needed"),
         (("old", "--margin", "nan"), "margin nan: a share of 1 is needed"),
@@ -289,8 +291,8 @@ def sweep(monkeypatch):
     calls: list[tuple[object, ...]] = []
 
     def install(make, planned=None):
-        def make_fresh(path, out, *, workers, observe):
-            calls.append((path, out, workers))
+        def make_fresh(path, out, *, workers, trainer, observe):
+            calls.append((path, out, trainer, workers))
             return make(out)
 
         monkeypatch.setattr("capacity.library.check.make_fresh", make_fresh)
@@ -305,12 +307,12 @@ def test_run_makes_an_empty_study_first(old, study, capacity, sweep, tmp_path):
     done = capacity("check", "--run", "studies/ci-abacus.toml", "--workers", "2")
     assert done.code == 1
     default = Path("capacity-studies") / "check-ci-abacus"
-    assert calls == [(Path("studies/ci-abacus.toml"), default, 2)]
+    assert calls == [(Path("studies/ci-abacus.toml"), default, "loop", 2)]
     assert (tmp_path / default / "runs").is_dir()
     assert capacity("check", "--run", "studies/ci-abacus.toml").code == 1
     assert calls[1][1] == Path("capacity-studies") / "check-ci-abacus-2"
-    assert capacity("check", "--run", "s.toml", "--out", "mine").code == 1
-    assert calls[2] == (Path("s.toml"), Path("mine"), None)
+    assert capacity("check", "--run", "s.toml", "--out", "mine", "--trainer", "trl").code == 1
+    assert calls[2] == (Path("s.toml"), Path("mine"), "trl", None)
 
 
 def test_run_looks_at_the_baseline_before_it_trains(capacity, sweep):

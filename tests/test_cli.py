@@ -283,6 +283,7 @@ WRONG = [
     ("compare --budget 100 --groups 4", "give --budget, or --groups, not both"),
     ("compare --adapter vera --n-tie 4", "adapter vera takes no --n-tie: it takes --rank, --targets"),
     ("compare --budget 3 --sharing structured", "each of the 7 module types"),
+    ("compare --trainer tlr", "unknown trainer 'tlr': did you mean trl?"),
     ("compare --learning-rates fast", "'fast' is not a positive number"),
     ("compare --learning-rates 0", "'0' is not a positive number"),
     ("compare --learning-rates nan", "'nan' is not a positive number"),
@@ -345,6 +346,7 @@ LISTINGS = (
     "runs study",
     "runs study --points study.csv",
     "runs study --points nowhere/study.csv",
+    "runs mixed",
     "runs mixed --points refused.csv",
     "runs mixed --points mixed.csv --allow-mixed",
     "runs corrupt",
@@ -362,7 +364,7 @@ def listings(tmp_path_factory):
             fakes.add(study, fakes.spec("sft"), [1, 0, 1, 1])
             fakes.add(study, fakes.spec("base"), [1, 0, 0, 0])
             study.add_failure(fakes.spec("grpo"), "diverged at step 3", "")
-    other = fakes.FINGERPRINT.model_copy(update={"sources": "t"})
+    other = fakes.FINGERPRINT.model_copy(update={"sources": "t", "trainer": "loop"})
     fakes.add(studies["mixed"], fakes.spec("sft", 1), [1, 0, 1, 1], other)
     (studies["corrupt"].path_of(fakes.spec("sft")) / "result.json").write_text("{}")
     return run_many(LISTINGS, folder)[0], folder
@@ -400,6 +402,14 @@ def test_runs_shows_runs_and_failures_to_people(listings):
     assert "1 failed" in done.stdout
 
 
+def test_runs_says_which_trainer_made_a_run(listings):
+    listing = json.loads(listings[0]["runs study --json"].stdout)
+    assert [r["trainer"] for r in listing["runs"]] == ["trl"] * 2
+    lines = listings[0]["runs mixed"].stdout.splitlines()
+    made = {" ".join(line.split()[1:5]): line.split()[-2] for line in lines if "seed" in line}
+    assert made == {"sft 13 seed 0": "trl", "sft 13 seed 1": "loop", "base T=1 seed 0": "trl"}
+
+
 def test_runs_writes_the_points_table(listings):
     assert listings[0]["runs study --points study.csv"].returncode == 0
     header, *rows = (listings[1] / "study.csv").read_text().splitlines()
@@ -416,7 +426,7 @@ def test_points_that_cannot_be_written_end_in_one_line(listings):
 def test_points_of_two_environments_are_refused_in_one_line(listings):
     done = listings[0]["runs mixed --points refused.csv"]
     assert_one_line(done, 1)
-    assert "(sources): use --allow-mixed" in done.stderr
+    assert "(sources, trainer trl → loop): use --allow-mixed" in done.stderr
     assert not (listings[1] / "refused.csv").exists()
 
 

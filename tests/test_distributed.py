@@ -15,24 +15,24 @@ from small import SMALLEST, small_spec
 from untrained import LuckyTask, arm_of, spec_of
 
 from capacity.errors import SpecError, TrainingError
-from capacity.runs.fingerprint import current
+from capacity.runs.fingerprint import Trainer, current
 from capacity.runs.study import Run, Study
 from capacity.studies.torchrun import make, specs_of
-from capacity.training import trl_trainer
 from capacity.training.batches import prompt_schedule
 from capacity.training.processes import Processes
 from capacity.training.run import execute
+from capacity.training.trainers import train_by
 
 TASK = LuckyTask()
-METHODS = ["grpo", "sft", "rft"]
+CASES: list[tuple[str, Trainer]] = [("grpo", "loop"), ("sft", "loop"), ("rft", "loop"), ("grpo", "trl"), ("sft", "trl")]
 RUN = small_spec("sft", model=SMALLEST, items=8)
 
 
-def trained(method: Any, folder: str) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+def trained(method: Any, trainer: Trainer = "loop") -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """The update after three steps, and the metrics."""
     spec = spec_of(method, steps=3, prompts_per_step=3)
     arm = arm_of(spec, TASK)
-    trl_trainer.train(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step), "cpu", folder)
+    train_by(trainer, [(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step))])
     return arm.adapted.vector(), arm.steps
 
 
@@ -41,7 +41,7 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
     os.environ.update(where, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    found = {method: trained(method, f"{folder}/{rank}") for method in METHODS}
+    found = {(method, trainer): trained(method, trainer) for method, trainer in CASES}
     torch.save(found, f"{folder}/{rank}.pt")
     failed = make([RUN], Study(Path(folder) / "study"), current("cpu", "fp32"))
     assert failed == 0
@@ -60,12 +60,12 @@ def made_by_two() -> Iterator[tuple[list[dict[str, Any]], list[Run]]]:
         yield found, Study(Path(folder) / "study").runs()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_two_processes_make_the_update_of_one(made_by_two: Any, method: str, tmp_path: Path) -> None:
-    (update, metrics), (other, other_metrics) = (found[method] for found in made_by_two[0])
+@pytest.mark.parametrize(("method", "trainer"), CASES)
+def test_two_processes_make_the_update_of_one(made_by_two: Any, method: str, trainer: Trainer) -> None:
+    (update, metrics), (other, other_metrics) = (found[method, trainer] for found in made_by_two[0])
     assert torch.equal(update, other)
     assert metrics == other_metrics
-    alone, alone_metrics = trained(method, str(tmp_path))
+    alone, alone_metrics = trained(method, trainer)
     assert float(alone.abs().max()) > 1e-3
     torch.testing.assert_close(update, alone, atol=1e-5, rtol=1e-4)
     assert len(metrics) == len(alone_metrics) == 3
@@ -101,11 +101,11 @@ def test_rows_are_divided_in_order_and_evenly() -> None:
     ],
 )
 def test_what_cannot_be_divided_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, message: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(TrainingError, match=message):
-        trained("sft", str(tmp_path))
+        trained("sft")
 
 
 def test_a_study_whose_rates_are_tuned_is_refused() -> None:

@@ -22,7 +22,7 @@ SFT, GRPO = fakes.spec("sft"), fakes.spec("grpo")
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that tests make up come from the present environment."""
-    monkeypatch.setattr("capacity.studies.make.environment", lambda: FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.make.environment", lambda _: FINGERPRINT)
 
 
 def wants(*specs: RunSpec, failing: Sequence[RunSpec] = ()) -> Callable[[Study, Make], Wanted]:
@@ -50,6 +50,16 @@ def test_a_made_study_has_the_wanted_runs_and_the_diagnoses_of_those_that_failed
     with pytest.raises(RunsFailedError, match=r"1 of 2 runs failed; the diagnosis of each: capacity runs "):
         made.check()
     assert capsys.readouterr() == ("", "")
+
+
+def test_runs_of_another_trainer_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_loop = FINGERPRINT.model_copy(update={"trainer": "loop"})
+    monkeypatch.setattr("capacity.studies.make.environment", lambda name: {"trl": FINGERPRINT, "loop": by_loop}[name])
+    make_study(tmp_path / "study", wants(SFT), trainer="trl")
+    with pytest.raises(DataError, match=r"1 runs are stale.* \(trainer trl → loop\): .* --allow-mixed"):
+        make_study(tmp_path / "study", lambda _study, _make: Wanted((SFT,), ()))
+    made = make_study(tmp_path / "study", lambda _study, _make: Wanted((SFT,), ()), allow_mixed=True)
+    assert [run.fingerprint.trainer for run in made.runs] == ["trl"]
 
 
 @pytest.mark.usefixtures("here")

@@ -1,6 +1,5 @@
 """The arms of a run: which prompts they see, and `sft+grpo` as two halves of one training."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +11,12 @@ from capacity.errors import DataError
 from capacity.spec.methods import TRAINED, Method
 from capacity.spec.run import RunSpec
 from capacity.tasks.abacus import AbacusTask
-from capacity.training import trl_trainer
 from capacity.training.batch import Cost, Recorder
 from capacity.training.batches import prompt_schedule
 from capacity.training.grpo import GrpoArm
 from capacity.training.phases import phases
 from capacity.training.sft import SftArm
+from capacity.training.trainers import train_by
 
 TASK = LuckyTask()
 ONE_PHASE: tuple[Method, ...] = tuple(m for m in TRAINED if m != "sft+grpo")
@@ -82,12 +81,12 @@ def test_with_matching_sequences_the_second_half_goes_on_after_all_prompts_of_th
     assert [*before, *after] == prompt_schedule(TASK, 0, 11, 4)
 
 
-def test_halves_train_one_update_at_their_own_rates(tmp_path: Path) -> None:
+def test_halves_train_one_update_at_their_own_rates() -> None:
     """Adam's first step moves every entry by the learning rate, so one step a half shows both."""
     spec = spec_of("sft+grpo", rates={"sft": 0.003, "grpo": 0.02}, steps=2, max_new_tokens=26)
     adapted, recorder, positions = adapted_model(spec), Recorder([], Cost()), []
     for arm, schedule in phases(adapted, TOKENIZER, TASK, spec, recorder):
-        trl_trainer.train(arm, schedule, "cpu", str(tmp_path / str(arm.phase)))
+        train_by("loop", [(arm, schedule)])
         arm.diagnose()
         positions.append(adapted.vector().clone())
     after_sft, after_both = positions
@@ -101,10 +100,10 @@ def test_halves_train_one_update_at_their_own_rates(tmp_path: Path) -> None:
     assert (recorder.cost.prompts, recorder.cost.sequences, recorder.cost.sampled_sequences) == (8, 32, 16)
 
 
-def test_runs_of_one_phase_do_not_name_it(tmp_path: Path) -> None:
+def test_runs_of_one_phase_do_not_name_it() -> None:
     spec, recorder = spec_of("sft", steps=1), Recorder([], Cost())
     for arm, schedule in phases(adapted_model(spec), TOKENIZER, TASK, spec, recorder):
-        trl_trainer.train(arm, schedule, "cpu", str(tmp_path))
+        train_by("loop", [(arm, schedule)])
     assert [row.step for row in recorder.steps] == [0]
     assert recorder.steps[0].phase is None
 

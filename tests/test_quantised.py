@@ -111,7 +111,7 @@ def test_adapters_that_cannot_sit_on_a_quantised_base_are_refused(quantised: Any
         attach(quantised(), adapter, None)
 
 
-def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monkeypatch: Any, tmp_path: Path) -> None:
+def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monkeypatch: Any) -> None:
     """TRL casts the trained parameters of a quantised model to bf16; θ must come out of it as it went in."""
     from small import small_spec
 
@@ -127,7 +127,7 @@ def test_trl_leaves_what_is_trained_in_fp32(quantised: Any, tokenizer: Any, monk
     seen: list[torch.Tensor] = []
     arm = SftArm(adapted, tokenizer, task, spec)
     monkeypatch.setattr(type(arm), "loss", _count_of(seen))
-    trl_trainer.train(arm, list(task.items("train", 8)), "cpu", str(tmp_path))
+    trl_trainer.train(arm, list(task.items("train", 8)))
     assert torch.equal(seen[0], start)
     assert {p.dtype for p in adapted.trained.values()} == {torch.float32}
 

@@ -10,7 +10,7 @@ import sys
 import fakes
 import pytest
 
-from capacity.errors import DataError, StudyLockedError
+from capacity.errors import DataError, SpecError, StudyLockedError
 from capacity.runs import files, fingerprint
 from capacity.runs.cell import cell_of
 from capacity.runs.points import COLUMNS, COSTS, points, to_csv
@@ -351,6 +351,8 @@ def test_a_run_of_another_environment_is_never_replaced(study):
         ({"versions": {"torch": "2.12.0", "trl": "1.16"}}, "trl none → 1.16"),
         ({"versions": {}}, "torch 2.12.0 → none"),
         ({"device": "cuda", "dtype": "bf16"}, "device, dtype"),
+        ({"trainer": "loop", "sources": "t"}, "sources, trainer trl → loop"),
+        ({"trainer": "loop", "versions": {"torch": "2.12.0", "trl": "1.16"}}, "trainer trl → loop"),
     ],
 )
 def test_difference_of_fingerprints_in_words(change, words):
@@ -366,6 +368,35 @@ def test_fingerprint_of_here_names_libraries_device_and_dtype():
     assert len(here.sources) == 64
     assert fingerprint.current("cpu", "fp32") == here
     assert fingerprint.current("cuda", "fp32").difference(here) == "device"
+
+
+def test_the_version_of_trl_counts_only_where_it_trains():
+    by_loop, by_trl = (fingerprint.current("cpu", "fp32", trainer) for trainer in ("loop", "trl"))
+    assert "trl" not in by_loop.versions
+    assert {*by_trl.versions} == {*by_loop.versions, "trl"}
+    assert by_trl.difference(by_loop) == "trainer trl → loop"
+    assert by_trl.digest != by_loop.digest
+
+
+def test_a_fingerprint_that_names_no_trainer_is_of_trl_and_is_written_as_it_was():
+    old = {"sources": "s", "versions": {"trl": "1.16.0"}, "device": "cpu", "dtype": "fp32"}
+    read = fingerprint.Fingerprint.model_validate(old)
+    assert read.trainer == "trl"
+    assert read.model_dump(mode="json") == old
+    by_loop = read.model_copy(update={"trainer": "loop"})
+    assert by_loop.model_dump(mode="json") == {**old, "trainer": "loop"}
+    assert fingerprint.Fingerprint.model_validate_json(by_loop.model_dump_json()) == by_loop
+
+
+def test_a_run_of_another_trainer_is_stale(study, run):
+    assert study.find(run.spec, fakes.FINGERPRINT)[0] == "complete"
+    by_loop = fakes.FINGERPRINT.model_copy(update={"trainer": "loop"})
+    assert study.find(run.spec, by_loop)[0] == "stale"
+
+
+def test_an_unknown_trainer_is_refused():
+    with pytest.raises(SpecError, match=r"unknown trainer 'peft': choose from loop, trl"):
+        fingerprint.parse_trainer("peft")
 
 
 def test_library_that_is_not_installed_has_version_none(monkeypatch):

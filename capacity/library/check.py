@@ -10,6 +10,7 @@ from typing import Any
 from capacity.errors import Interrupted, SpecError
 from capacity.library.shown import Shown
 from capacity.runs import study as folders
+from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.studies.make import Observer, unobserved
 from capacity.studies.sweep import make_fresh, planned_specs
 from capacity_analysis.check import result
@@ -57,6 +58,7 @@ def check(
     history: str | Path | None = None,
     alarms_per_100: float = ALARMS_PER_100,
     out: str | Path | None = None,
+    trainer: Trainer | None = None,
     workers: int | None = None,
     observe: Observer = unobserved,
 ) -> Checked:
@@ -71,6 +73,7 @@ def check(
         history: file that remembers checks and limits false alarms; None for none.
         alarms_per_100: with a history, false alarms in 100 checks of an unchanged project, on average at most.
         out: with `run`, the folder of the study; a new one under capacity-studies/ if None.
+        trainer: with `run`, what makes the steps: "loop" or "trl"; the loop if None.
         workers: with `run`, processes that make the runs.
         observe: with `run`, watches the runs.
 
@@ -81,8 +84,9 @@ def check(
     """
     if (study is None) == (run is None):
         raise SpecError("give either a study folder, or --run with a study file")
-    if run is None and (out is not None or workers is not None):
-        raise SpecError("--out and --workers belong to --run")
+    if run is None and (out is not None or trainer is not None or workers is not None):
+        raise SpecError("--out, --trainer and --workers belong to --run")
+    chosen = parse_trainer(trainer or "loop")
     remembered = None if history is None else Path(history)
     check_options(margin, alpha, remembered, alarms_per_100)
     old = read_baseline(Path(baseline))
@@ -90,7 +94,8 @@ def check(
         made = folders.Study(Path(study))
     else:
         assert run is not None
-        made = fresh_study(Path(run), old, None if out is None else Path(out), workers=workers, observe=observe)
+        where = None if out is None else Path(out)
+        made = fresh_study(Path(run), old, where, trainer=chosen, workers=workers, observe=observe)
     found = guard(made, old, margin=margin, alpha=alpha, history=remembered, alarms_per_100=alarms_per_100)
     return Checked(made.folder, found)
 
@@ -100,6 +105,7 @@ def fresh_study(
     baseline: Baseline,
     out: Path | None = None,
     *,
+    trainer: Trainer = "loop",
     workers: int | None = None,
     observe: Observer = unobserved,
 ) -> folders.Study:
@@ -109,6 +115,7 @@ def fresh_study(
         run: the study file.
         baseline: what the study is meant to be compared with.
         out: the folder of the study; a new one under capacity-studies/ if None.
+        trainer: what makes the steps of the runs.
         workers: processes that make the runs.
         observe: watches the runs.
 
@@ -121,7 +128,7 @@ def fresh_study(
         check_plan(planned, baseline)
     folder = out or _new_folder(run.stem)
     try:
-        return make_fresh(run, folder, workers=workers, observe=observe)
+        return make_fresh(run, folder, workers=workers, trainer=trainer, observe=observe)
     except Interrupted:  # what a sweep says, that the same command continues, is not so here
         raise Interrupted(f"interrupted: a check starts anew each time; {folder} has the runs that were made") from None
 

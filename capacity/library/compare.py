@@ -12,6 +12,7 @@ from capacity.plan.rates import named_rates
 from capacity.plan.sampling import Choice
 from capacity.plan.sizes import SizeChoice, as_choice
 from capacity.plan.specs import named_methods
+from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.spec.parts import Match
 from capacity.studies.comparison import ComparisonPlan, plan_comparison
 from capacity.studies.make import MadeStudy, Observer, make_study, unobserved
@@ -79,12 +80,13 @@ def compare(
     *,
     task: str | None = None,
     methods: Sequence[str] = ("sft", "rft", "grpo"),
-    seeds: int = 3,
+    seeds: int = 5,
     learning_rates: float | Mapping[str, float] | None = None,
     storage_dtype: str = "bf16",
     match: Match = "prompts",
     tokens_per_step: int | None = None,
     rollouts: Choice = "auto",
+    trainer: Trainer = "loop",
     workers: int | None = None,
     out: str | Path | None = None,
     allow_mixed: bool = False,
@@ -106,6 +108,7 @@ def compare(
         match: what the methods have in common: "prompts", "sequences" or "tokens".
         tokens_per_step: completion tokens that a step trains on, for matching "tokens".
         rollouts: what samples: "transformers", "vllm", or "auto".
+        trainer: what makes the steps: "loop", or "trl" for the trainers of TRL, which give the same update.
         workers: processes; one a core, at most four, if None.
         out: study folder; one of its own for each question if None.
         allow_mixed: reuse runs of the study that another environment made.
@@ -124,7 +127,7 @@ def compare(
     plan = plan_comparison(
         model, task, as_choice(size), chosen, seeds,
         rates=named_rates(learning_rates, chosen), storage_dtype=storage_dtype, match=match,
-        tokens_per_step=tokens_per_step, rollouts=rollouts,
+        tokens_per_step=tokens_per_step, rollouts=rollouts, trainer=parse_trainer(trainer),
     )  # fmt: skip
     folder = plan.folder if out is None else Path(out)
     return compare_planned(plan, folder, workers=workers, allow_mixed=allow_mixed, page=page, observe=observe)
@@ -149,7 +152,9 @@ def compare_planned(
     Raises:
         CapacityError: as `compare`.
     """
-    made = make_study(folder, plan.produce, workers=workers, observe=observe, allow_mixed=allow_mixed)
+    made = make_study(
+        folder, plan.produce, workers=workers, trainer=plan.trainer, observe=observe, allow_mixed=allow_mixed
+    )
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()
     comparison, costs = compare_runs(folder, made.runs, made.specs), costs_of(made.runs)

@@ -50,12 +50,13 @@ class Study(Shown, study.Study):
         return cells(self.runs(), lambda run: run.spec)
 
     def state_of(self, run: Run) -> State:
-        """Whether a run of the study was made in the present environment.
+        """Whether a run of the study was made in the present environment, by whichever trainer and on whichever device.
 
         Without torch runs cannot be made here, so none of them is stale: they come from elsewhere.
         """
-        here = current(run.fingerprint.device, run.fingerprint.dtype)
-        return "stale" if find_spec("torch") is not None and run.fingerprint != here else "complete"
+        made = run.fingerprint
+        here = current(made.device, made.dtype, made.trainer)
+        return "stale" if find_spec("torch") is not None and made != here else "complete"
 
     @property
     def line(self) -> str:

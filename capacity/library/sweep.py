@@ -9,6 +9,7 @@ from capacity.library.report import Page, page_of
 from capacity.library.shown import Shown
 from capacity.library.study import Study
 from capacity.plan.study_file import StudyFile, parse_study, read_study_file
+from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.studies.make import MadeStudy, Observer, unobserved
 from capacity.studies.sweep import POINTS, default_folder, make_sweep
 from capacity_analysis.compare.sizes_table import size_cells, size_json
@@ -71,6 +72,7 @@ class Swept(Shown):
 def sweep(
     study: str | Path | Mapping[str, Any] | StudyFile,
     *,
+    trainer: Trainer = "loop",
     workers: int | None = None,
     out: str | Path | None = None,
     allow_mixed: bool = False,
@@ -83,6 +85,7 @@ def sweep(
 
     Args:
         study: a study file (TOML), or what one says as a mapping.
+        trainer: what makes the steps: "loop", or "trl" for the trainers of TRL, which give the same update.
         workers: processes; one a core, at most four, if None.
         out: study folder; capacity-studies/NAME if None.
         allow_mixed: reuse runs of the study that another environment made.
@@ -96,7 +99,9 @@ def sweep(
     """
     file = study if isinstance(study, StudyFile) else _read(study)
     folder = default_folder(file) if out is None else Path(out)
-    made = make_sweep(file, folder, workers=workers, observe=observe, allow_mixed=allow_mixed)
+    made = make_sweep(
+        file, folder, workers=workers, trainer=parse_trainer(trainer), observe=observe, allow_mixed=allow_mixed
+    )
     sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
     return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())
 

@@ -1,4 +1,4 @@
-"""The fingerprint of a run records the sources, library versions, device kind and dtype that it was made with."""
+"""The fingerprint of a run records the sources, library versions, device kind, dtype and trainer that made it."""
 
 import ast
 import hashlib
@@ -6,11 +6,16 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from capacity.errors import unknown
 from capacity.spec.frozen import Frozen, canonical_json
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy", "reasoning-gym")
+# What makes the steps of a run: the loop of this package, or the trainers of TRL, which are its oracle.
+Trainer = Literal["loop", "trl"]
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "reasoning-gym")  # TRL joins them as trainer
 _PACKAGE = Path(__file__).parent.parent
 # Where a run starts: in the worker's process, and in the process that compares answers.
 _ENTRIES = ("capacity.training.run", "capacity.tasks.grading.verifier_worker")
@@ -18,12 +23,23 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Fingerprint(Frozen):
-    """A fingerprint describes the environment of a run. Runs may stand in one table only if theirs are equal."""
+    """A fingerprint describes the environment of a run. Runs may stand in one table only if theirs are equal.
+
+    A fingerprint that names no trainer is of a run that TRL's trainers made. All runs were, before there was a choice.
+    """
 
     sources: str
     versions: dict[str, str]
     device: str
     dtype: str
+    trainer: Trainer = "trl"
+
+    @model_serializer(mode="wrap")
+    def _as_before_the_choice(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.trainer == "trl":
+            fields.pop("trainer")
+        return fields
 
     @property
     def digest(self) -> str:
@@ -32,12 +48,14 @@ class Fingerprint(Frozen):
 
     def difference(self, other: "Fingerprint") -> str:
         """Describes in words what differs, such as "torch 2.12.0 → 2.13.0, sources"."""
+        other_trainer = self.trainer != other.trainer
         parts = [
             f"{name} {self.versions.get(name, 'none')} → {other.versions.get(name, 'none')}"
-            for name in sorted({*self.versions, *other.versions})
+            for name in sorted({*self.versions, *other.versions} - ({"trl"} if other_trainer else set()))
             if self.versions.get(name) != other.versions.get(name)
         ]
         parts += [name for name in ("sources", "device", "dtype") if getattr(self, name) != getattr(other, name)]
+        parts += [f"trainer {self.trainer} → {other.trainer}"] if other_trainer else []
         return ", ".join(parts) or "nothing"
 
 
@@ -106,17 +124,29 @@ def syntax(node: Any) -> str:
     return f"{type(node).__name__}({','.join(told)})"
 
 
-def current(device: str, dtype: str) -> Fingerprint:
-    """Returns the fingerprint of runs that this process makes.
+def current(device: str, dtype: str, trainer: Trainer = "loop") -> Fingerprint:
+    """Returns the fingerprint of runs that this process makes. It names the version of TRL only if TRL trains.
 
     Args:
         device: "cpu" or "cuda".
         dtype: the dtype of the base weights.
+        trainer: what makes the steps.
     """
     versions = {}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, "trl") if trainer == "trl" else LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "none"
-    return Fingerprint(sources=source_digest(), versions=versions, device=device, dtype=dtype)
+    return Fingerprint(sources=source_digest(), versions=versions, device=device, dtype=dtype, trainer=trainer)
+
+
+def parse_trainer(text: str) -> Trainer:
+    """Reads what makes the steps of runs.
+
+    Raises:
+        SpecError: if there is no such trainer.
+    """
+    if text not in get_args(Trainer):
+        raise unknown("trainer", text, get_args(Trainer))
+    return cast(Trainer, text)

@@ -13,6 +13,7 @@ from capacity.plan.rates import rate_remarks
 from capacity.plan.sampling import Choice, rollout_spec, with_rollouts
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import compare_specs, shipped_rates
+from capacity.runs.fingerprint import Trainer
 from capacity.runs.study import Study
 from capacity.spec.methods import Method
 from capacity.spec.parts import Match
@@ -31,17 +32,19 @@ class ComparisonPlan:
         size: of every update.
         specs: the runs, those of the slowest methods first, the base last.
         remarks: what to know of rates and weights, a sentence each.
+        trainer: what makes the steps.
     """
 
     model: str
     size: Size
     specs: tuple[RunSpec, ...]
     remarks: tuple[str, ...]
+    trainer: Trainer = "loop"
 
     @property
     def folder(self) -> Path:
         """A folder of its own for each question and environment, so the same question continues where it stopped."""
-        identities = "".join(spec.identity for spec in self.specs) + environment().digest
+        identities = "".join(spec.identity for spec in self.specs) + environment(self.trainer).digest
         digest = hashlib.sha256(identities.encode()).hexdigest()[:8]
         plain = re.sub(r"[^\w.-]+", "-", self.model)
         return Path("capacity-studies") / f"compare-{plain}-{self.size.kind}-{self.size.trained_parameters}-{digest}"
@@ -64,6 +67,7 @@ def plan_comparison(
     match: Match,
     tokens_per_step: int | None,
     rollouts: Choice,
+    trainer: Trainer = "loop",
 ) -> ComparisonPlan:
     """Plans matched runs.
 
@@ -78,6 +82,7 @@ def plan_comparison(
         match: what the methods have in common.
         tokens_per_step: for matching "tokens".
         rollouts: what samples.
+        trainer: what makes the steps.
 
     Raises:
         SpecError: something that cannot be planned; the message says what to change.
@@ -91,4 +96,4 @@ def plan_comparison(
     remarks = rate_remarks(shipped_rates(name, task_spec, methods, size, rates))
     if name != resolve(model):
         remarks += (f"Weights in bf16, as a large model's are unless its name says another: {model}?dtype=fp32.",)
-    return ComparisonPlan(name, size, tuple(with_rollouts(spec, engine) for spec in specs), remarks)
+    return ComparisonPlan(name, size, tuple(with_rollouts(spec, engine) for spec in specs), remarks, trainer)

@@ -4,17 +4,23 @@ import os
 from importlib.util import find_spec
 
 from capacity.errors import CapacityError
+from capacity.runs.fingerprint import Trainer
 
-_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate")
+_OF_TRL = ("trl", "datasets")
 
 
-def check_libraries() -> None:
+def check_libraries(trainer: Trainer = "loop") -> None:
     """Checks that everything that training needs is installed: the extra `train`.
+
+    Args:
+        trainer: what makes the steps.
 
     Raises:
         CapacityError: names what is absent, and how to get it.
     """
-    absent = [name for name in _LIBRARIES if find_spec(name) is None]
+    needed = (*_LIBRARIES, *_OF_TRL) if trainer == "trl" else _LIBRARIES
+    absent = [name for name in needed if find_spec(name) is None]
     if absent:
         raise CapacityError(f"this command needs {', '.join(absent)}: pip install 'sft-rl-capacity[train]'")
 

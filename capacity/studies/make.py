@@ -12,7 +12,7 @@ from pathlib import Path
 
 from capacity.errors import DataError, Interrupted, RunsFailedError
 from capacity.plan.sampling import SERVER
-from capacity.runs.fingerprint import Fingerprint, current
+from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.study import Failure, Run, State, Study
 from capacity.sampling.vllm.engine import installed_version
 from capacity.spec.run import RunSpec
@@ -77,9 +77,9 @@ class MadeStudy:
             )
 
 
-def environment() -> Fingerprint:
-    """The fingerprint of runs that are made here and now."""
-    return current(device(), "fp32")
+def environment(trainer: Trainer = "loop") -> Fingerprint:
+    """The fingerprint of runs that `trainer` makes here and now."""
+    return current(device(), "fp32", trainer)
 
 
 def make_study(
@@ -87,6 +87,7 @@ def make_study(
     produce: Callable[[Study, Make], Wanted],
     *,
     workers: int | None = None,
+    trainer: Trainer = "loop",
     observe: Observer = unobserved,
     allow_mixed: bool = False,
 ) -> MadeStudy:
@@ -96,15 +97,16 @@ def make_study(
         folder: the study; it continues where it stopped.
         produce: makes runs by what it is given and says which of them the study reports.
         workers: as of `make_missing`.
+        trainer: what makes the steps of runs.
         observe: watches the runs.
         allow_mixed: reuse runs that another environment made.
 
     Raises:
         CapacityError: as `make_missing`; libraries are absent, or another process works on the study.
     """
-    check_libraries()
+    check_libraries(trainer)
     began = time.monotonic()
-    study, fingerprint = Study(folder), environment()
+    study, fingerprint = Study(folder), environment(trainer)
 
     def make(specs: Sequence[RunSpec], what: str) -> None:
         make_missing(study, specs, fingerprint, what, workers=workers, observe=observe, allow_mixed=allow_mixed)

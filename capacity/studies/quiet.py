@@ -8,16 +8,15 @@ import warnings
 def quiet() -> None:
     """Silences progress bars, hints and deprecations of the training libraries in this process.
 
-    Call it before PEFT is imported.
+    Call it before PEFT, TRL or datasets is imported. It imports none of them, since a run may need none but PEFT.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # speaks at its import, which is PEFT's
-    import datasets
     import transformers
 
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     warnings.filterwarnings("ignore", module=r"(?!capacity).*")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     logging.getLogger("trl").setLevel(logging.ERROR)
     logging.getLogger("accelerate").setLevel(logging.ERROR)

@@ -26,6 +26,7 @@ from capacity.plan.grid import (
 from capacity.plan.rates import edge_remark
 from capacity.plan.study_file import StudyFile, Tuning, read_study_file
 from capacity.runs import files
+from capacity.runs.fingerprint import Trainer
 from capacity.runs.points import points, to_csv
 from capacity.runs.study import Study
 from capacity.spec.methods import Method
@@ -141,6 +142,7 @@ def make_sweep(
     folder: Path,
     *,
     workers: int | None = None,
+    trainer: Trainer = "loop",
     observe: Observer = unobserved,
     allow_mixed: bool = False,
 ) -> MadeStudy:
@@ -149,12 +151,21 @@ def make_sweep(
     Raises:
         CapacityError: as `capacity.studies.make.make_study`; runs that fail are in what is returned.
     """
-    made = make_study(folder, partial(sweep, file), workers=workers, observe=observe, allow_mixed=allow_mixed)
+    made = make_study(
+        folder, partial(sweep, file), workers=workers, trainer=trainer, observe=observe, allow_mixed=allow_mixed
+    )
     files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))
     return made
 
 
-def make_fresh(path: Path, folder: Path, *, workers: int | None = None, observe: Observer = unobserved) -> Study:
+def make_fresh(
+    path: Path,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    trainer: Trainer = "loop",
+    observe: Observer = unobserved,
+) -> Study:
     """Makes all runs of a study file in a study that has none: what a check judges.
 
     Raises:
@@ -164,7 +175,7 @@ def make_fresh(path: Path, folder: Path, *, workers: int | None = None, observe:
     file = read_study_file(path)
     if (folder / "runs").is_dir() and any((folder / "runs").iterdir()):
         raise DataError(f"{folder}: has runs already, and a check starts an empty study: choose another folder")
-    made = make_sweep(file, folder, workers=workers, observe=observe)
+    made = make_sweep(file, folder, workers=workers, trainer=trainer, observe=observe)
     arms = files.read_json(folder / "tuning.json") if any(grid_points(file, tuned=True)) else []
     untuned = sum(arm["learning_rate"] is None for arm in arms)
     if untuned:

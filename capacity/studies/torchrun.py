@@ -13,12 +13,12 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from capacity.errors import CapacityError, SpecError
 from capacity.plan.grid import grid_points, result_specs
 from capacity.plan.study_file import read_study_file
-from capacity.runs.fingerprint import Fingerprint, current
+from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.device import own_device
@@ -69,7 +69,7 @@ def _made(spec: RunSpec, study: Study, fingerprint: Fingerprint, processes: "Pro
     from capacity.training.run import execute
 
     try:
-        record = execute(spec, fingerprint.device)
+        record = execute(spec, fingerprint.device, trainer=fingerprint.trainer)
     except CapacityError as error:
         if processes.rank == 0:
             study.add_failure(spec, str(error), traceback.format_exc())
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="capacity.studies.torchrun", description=__doc__.split("\n")[0])
     parser.add_argument("study", type=Path, help="study file whose rates are given")
     parser.add_argument("--out", type=Path, help="study folder; capacity-studies/NAME by default")
+    parser.add_argument("--trainer", choices=get_args(Trainer), default="loop", help="what makes the steps of runs")
     given = parser.parse_args(arguments)
     import torch
     import torch.distributed as dist
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
         study = Study(given.out or default_folder(read_study_file(given.study)))
-        return 1 if make(specs, study, current(device, "fp32")) else 0
+        return 1 if make(specs, study, current(device, "fp32", given.trainer)) else 0
     except CapacityError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"capacity: {error}", file=sys.stderr)

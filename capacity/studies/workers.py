@@ -5,10 +5,10 @@ import signal
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -34,9 +34,11 @@ class Event:
 
 @dataclass
 class _Worker:
+    """A process, and those runs of its job that it has not ended yet, by their identities."""
+
     process: Any
     pipe: Any
-    spec: RunSpec | None = None
+    running: dict[str, RunSpec] = field(default_factory=dict)
 
 
 def run_all(
@@ -45,45 +47,55 @@ def run_all(
     fingerprint: Fingerprint,
     workers: int,
     on_event: Callable[[Event], None],
+    together: Sequence[Sequence[RunSpec]] | None = None,
 ) -> int:
     """Makes all `specs` and adds them to `study`, whose lock the caller holds. Order does not change any result.
+
+    Args:
+        study: where to.
+        specs: the runs.
+        fingerprint: of the present environment.
+        workers: the number of processes.
+        on_event: hears of every event.
+        together: the runs dealt to jobs, whose runs share their passes; each run is a job of its own if None.
 
     Returns:
         How many failed; their diagnosis is in the study.
     """
-    waiting = deque(specs)
-    attempts: dict[str, int] = {}
+    waiting: deque[Sequence[RunSpec]] = deque(together or [(spec,) for spec in specs])
+    attempts: Counter[str] = Counter()
     failed = 0
-    pool = [_start(study.folder, fingerprint) for _ in range(min(workers, len(specs)))]
+    pool = [_start(study.folder, fingerprint) for _ in range(min(workers, len(waiting)))]
     try:
-        while waiting or any(w.spec for w in pool):
+        while waiting or any(w.running for w in pool):
             for worker in pool:
-                if worker.spec is None and waiting and _send(worker, waiting[0]):
-                    worker.spec = waiting.popleft()
-                    on_event(Event("start", worker.spec))
+                if not worker.running and waiting and _send(worker, waiting[0]):
+                    worker.running = {spec.identity: spec for spec in waiting.popleft()}
+                    for spec in worker.running.values():
+                        on_event(Event("start", spec))
             for index, worker in _ready(pool):
                 event = _receive(worker)
-                if event is None:
-                    spec = worker.spec
-                    pool[index] = _start(study.folder, fingerprint)
-                    if spec is None:
-                        continue
+                if event is not None:
+                    if event.kind in ("done", "failed"):
+                        del worker.running[event.spec.identity]
+                        failed += event.kind == "failed"
+                    on_event(event)
+                    continue
+                pool[index] = _start(study.folder, fingerprint)
+                for spec in worker.running.values():
                     if study.path_of(spec).is_dir():  # it died between finishing the run and saying so
                         on_event(Event("done", spec))
                         continue
-                    attempts[spec.identity] = attempts.get(spec.identity, 0) + 1
+                    attempts[spec.identity] += 1
                     if attempts[spec.identity] < _ATTEMPTS:
-                        waiting.appendleft(spec)
+                        waiting.appendleft((spec,))  # alone, lest it take others with it again
                         continue
                     code = worker.process.exitcode
                     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
                     message = f"its worker process {how}, {_ATTEMPTS} times in all"
                     study.add_failure(spec, message, "")
-                    event = Event("failed", spec, message=message)
-                if event.kind in ("done", "failed"):
-                    pool[index].spec = None
-                    failed += event.kind == "failed"
-                on_event(event)
+                    failed += 1
+                    on_event(Event("failed", spec, message=message))
     finally:
         for worker in pool:
             worker.process.kill()
@@ -116,10 +128,10 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _send(worker: _Worker, spec: RunSpec) -> bool:
-    """Hands a run to a worker; False if the worker is dead, which `_ready` will tell."""
+def _send(worker: _Worker, job: Sequence[RunSpec]) -> bool:
+    """Hands a job to a worker; False if the worker is dead, which `_ready` will tell."""
     try:
-        worker.pipe.send(spec.model_dump(mode="json"))
+        worker.pipe.send([spec.model_dump(mode="json") for spec in job])
     except OSError:
         return False
     return True
@@ -135,12 +147,11 @@ def _ready(pool: Sequence[_Worker]) -> list[tuple[int, _Worker]]:
 def _receive(worker: _Worker) -> Event | None:
     """The worker's next event; None if it is dead and has nothing left to say."""
     try:
-        kind, step, message = worker.pipe.recv()
+        kind, run, step, message = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
         return None
-    assert worker.spec is not None
-    return Event(kind, worker.spec, step, message)
+    return Event(kind, worker.running[run], step, message)
 
 
 def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
@@ -154,34 +165,50 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
     from capacity.studies.quiet import quiet
 
     quiet()
-    from capacity.training.run import execute
+    from capacity.training.base import Bases
+    from capacity.training.run import RunRecord, execute, execute_together
 
-    def say(kind: str, step: int = 0, message: str = "") -> None:
+    def say(kind: str, spec: RunSpec, step: int = 0, message: str = "") -> None:
         try:
-            pipe.send((kind, step, message))
+            pipe.send((kind, spec.identity, step, message))
         except OSError:
             os._exit(1)  # the parent is gone
 
+    def add(spec: RunSpec, record: RunRecord) -> None:
+        _end_if_orphaned(parent)
+        study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
+        say("done", spec)
+
+    def fail(spec: RunSpec, error: Exception) -> None:
+        message = str(error) if isinstance(error, CapacityError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        _end_if_orphaned(parent)
+        study.add_failure(spec, message, "".join(traceback.format_exception(error)))
+        say("failed", spec, message=message)
+
     torch.set_num_threads(1)
     fingerprint = Fingerprint.model_validate_json(fingerprint_json)
-    study = Study(Path(folder))
+    study, bases = Study(Path(folder)), Bases(fingerprint.device)
     while True:
         try:
-            spec = RunSpec.model_validate(pipe.recv())
+            job = [RunSpec.model_validate(raw) for raw in pipe.recv()]
         except EOFError:
             return
+        open_runs = list(job)
         try:
-            record = execute(spec, fingerprint.device, lambda step: say("step", step.step + 1))
-            _end_if_orphaned(parent)
-            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
+            if len(job) == 1:
+                on_step = lambda step: say("step", job[0], step.step + 1)  # noqa: E731
+                found = [execute(job[0], fingerprint.device, on_step, bases=bases, trainer=fingerprint.trainer)]
+            else:
+                found = execute_together(job, lambda spec, step: say("step", spec, step.step + 1), bases)
+            for spec, record in zip(job, found, strict=True):
+                open_runs.remove(spec)
+                if isinstance(record, RunRecord):
+                    add(spec, record)
+                else:
+                    fail(spec, record)
         except Exception as error:
-            expected = isinstance(error, CapacityError)
-            message = str(error) if expected else f"{type(error).__name__}: {error}".splitlines()[0]
-            _end_if_orphaned(parent)
-            study.add_failure(spec, message, traceback.format_exc())
-            say("failed", message=message)
-        else:
-            say("done")
+            for spec in open_runs:
+                fail(spec, error)
 
 
 def _end_if_orphaned(parent: int) -> None:

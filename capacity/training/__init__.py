@@ -1,1 +1,1 @@
-"""Trains the methods of a pair alike. Losses are pure functions, and TRL's trainers make the steps."""
+"""Trains the methods of a pair alike. Losses are pure functions, and the loop makes the steps."""

@@ -1,7 +1,7 @@
 """Makes runs from their specs: load, adapt, train, round to the storage dtype, evaluate."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from capacity.errors import CapacityError, DataError, TrainingError
 from capacity.models.device_memory import total_memory
 from capacity.plan.memory import check_memory
 from capacity.plan.models import model_shape
+from capacity.runs.fingerprint import Trainer
 from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import Evaluation, evaluate, evaluate_at
 from capacity.sampling.sampler import Sampler
@@ -24,14 +25,16 @@ from capacity.sampling.vllm.start import opened_sampler
 from capacity.spec.adapters import TinyLora
 from capacity.spec.result import Allocation, Outcome, Result, Step
 from capacity.spec.run import RunSpec
-from capacity.tasks.task import Task
+from capacity.tasks.task import Item, Task
+from capacity.training.arm import Arm
 from capacity.training.base import Base, Bases
 from capacity.training.batch import Cost, OnStep, Recorder
 from capacity.training.gradient_allocation import gradient_allocation
-from capacity.training.loop import Alone, Trainee, train
+from capacity.training.loop import Trainee, train
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
 from capacity.training.together import Together
+from capacity.training.trainers import train_by
 
 OnStepOf = Callable[[RunSpec, Step], None]
 
@@ -55,6 +58,7 @@ def execute(
     on_step: OnStep | None = None,
     cache: Path | None = None,
     bases: Bases | None = None,
+    trainer: Trainer = "loop",
 ) -> RunRecord:
     """Makes one run. One machine, one thread and one set of library versions always give the same result.
 
@@ -66,6 +70,7 @@ def execute(
         on_step: a function that is called after each training step with its metrics.
         cache: the folder of cached SVD factors; the default one if None.
         bases: what earlier runs have loaded already.
+        trainer: what makes the steps. The update is the same by each trainer, up to rounding.
 
     Raises:
         TrainingError: if the run cannot give an honest result. The message is the diagnosis.
@@ -76,7 +81,7 @@ def execute(
     making = _Making(spec, bases, on_step)
     with opened_sampler(spec, making.adapted, making.base.tokenizer, device) as sampler:
         if spec.training is not None:
-            train([making.trainee(sampler)], Alone())
+            train_by(trainer, making.phases(sampler))
             making.store()
         return making.record(making.evaluation(sampler))
 
@@ -113,17 +118,20 @@ def _made_together(making: Sequence["_Making"]) -> list[RunRecord | CapacityErro
         return [m.record(evaluation) for m, evaluation in zip(making, found, strict=True)]
     with ExitStack() as stack:
         samplers = [stack.enter_context(opened_sampler(m.spec, m.adapted, base.tokenizer, m.device)) for m in making]
-        trainees = [m.trainee(sampler) for m, sampler in zip(making, samplers, strict=True)]
+        trainees = [Trainee(m.phases(sampler)) for m, sampler in zip(making, samplers, strict=True)]
         train(trainees, Together(base.model, base.tokenizer, [cast(LowRankModel, m.adapted) for m in making]))
-        return [_finished(m, sampler) for m, sampler in zip(making, samplers, strict=True)]
+        ended = zip(making, samplers, trainees, strict=True)
+        return [_finished(m, sampler, trainee.error) for m, sampler, trainee in ended]
 
 
-def _finished(making: "_Making", sampler: Sampler) -> RunRecord | CapacityError:
+def _finished(making: "_Making", sampler: Sampler, error: CapacityError | None) -> RunRecord | CapacityError:
+    if error is not None:
+        return error
     try:
         making.store()
         return making.record(making.evaluation(sampler))
-    except CapacityError as error:
-        return error
+    except CapacityError as found:
+        return found
 
 
 class _Making:
@@ -152,27 +160,22 @@ class _Making:
         self.adapted: AdaptedModel = self.base.adapted(spec.adapter, entries)
         self.start = self.adapted.vector() if spec.training is not None else torch.empty(0)
         self.recorder = Recorder([], Cost(), on_step)
-        self.in_training: Trainee | None = None
         self.artifact: bytes | None = None
         self.payload_bytes = 0
         self.square_sum: float | None = None
         self.trained_seconds = 0.0
         self.engine_name: str | None = None
 
-    def trainee(self, sampler: Sampler) -> Trainee:
-        """Returns the run as one in training."""
-        arms = phases(self.adapted, self.base.tokenizer, self.task, self.spec, self.recorder, sampler)
-        self.in_training = Trainee(arms)
-        return self.in_training
+    def phases(self, sampler: Sampler) -> Iterator[tuple[Arm, list[Item]]]:
+        """Yields the arms of the run with the prompts of their steps, one after the other."""
+        return phases(self.adapted, self.base.tokenizer, self.task, self.spec, self.recorder, sampler)
 
     def store(self) -> None:
         """Rounds the trained update to its storage dtype, and packs it.
 
         Raises:
-            CapacityError: if the training has failed, or the update does not fit the dtype.
+            TrainingError: if the update does not fit the dtype.
         """
-        if self.in_training is not None and self.in_training.error is not None:
-            raise self.in_training.error
         self.square_sum = float((self.adapted.vector() - self.start).double().square().sum())
         try:
             payload = store(self.adapted, self.spec.storage_dtype)

@@ -1,11 +1,13 @@
 """Trains an arm by TRL's trainers. No other module uses these trainers, or anything private of TRL.
 
-Thin subclasses hand each step's items to an arm (`capacity.training.step`) and take its loss back. Optimiser, gradient
-clipping, accumulation and devices remain TRL's. The subclasses override `_get_train_sampler`, `_prepare_inputs`,
-`_compute_loss` (GRPO) and `compute_loss` (SFT). `tests/test_trl_bridge.py` is the contract test.
+Thin subclasses hand each step's items to an arm (`capacity.training.arm`) and take its loss back. Optimiser, gradient
+clipping, accumulation and devices remain TRL's. So a run made here checks one that `capacity.training.loop` makes. The
+subclasses override `_get_train_sampler`, `_prepare_inputs`, `_compute_loss` (GRPO) and `compute_loss` (SFT).
+`tests/test_trl_bridge.py` is the contract test.
 """
 
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -92,22 +94,25 @@ class PairedSFTTrainer(_ItemFeed, SFTTrainer):  # type: ignore[misc]
         return self.arm.loss(inputs)
 
 
-def train(arm: Arm, schedule: Sequence[Item], device: str, scratch: str) -> None:
+def train(arm: Arm, schedule: Sequence[Item]) -> None:
     """Trains an arm on `schedule`, the prompts of all steps in order.
 
     Args:
         arm: the arm to train. It samples, computes the loss, and records metrics and costs.
         schedule: the steps × `prompts_per_step` items.
-        device: "cpu" or "cuda".
-        scratch: a folder that the trainer may write to.
 
     Raises:
         TrainingError: if several GPUs are visible, or processes were started in a way that is not supported.
     """
+    with TemporaryDirectory() as scratch:  # nothing is saved, but the trainers want a folder
+        _train(arm, schedule, scratch)
+
+
+def _train(arm: Arm, schedule: Sequence[Item], scratch: str) -> None:
     training, processes = arm.training, divide(arm)
     items = [item for item in schedule for _ in range(arm.sequences_per_prompt)]
     dataset = datasets.Dataset.from_dict({"prompt": [i.prompt for i in items], "position": range(len(items))})
-    arguments = common_arguments(training, arm.spec.seed, device, scratch, processes.count)
+    arguments = common_arguments(training, arm.spec.seed, arm.device.type, scratch, processes.count)
     untrained = {name: p.detach().clone() for name, p in arm.adapted.trained.items()}
     trainer: PairedGRPOTrainer | PairedSFTTrainer
     if arm.trainer == "grpo":

@@ -35,6 +35,9 @@ def check(
     out: Annotated[
         Path | None, typer.Option(help="With --run: study folder.", show_default="capacity-studies/check-…")
     ] = None,
+    trainer: Annotated[
+        str | None, typer.Option(help="With --run: what makes the steps, loop or trl.", show_default="loop")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="With --run: worker processes.", show_default="cores, at most 4")
     ] = None,
@@ -47,6 +50,7 @@ def check(
         from rich.console import Console
 
         from capacity.runs.files import write_atomically
+        from capacity.runs.fingerprint import parse_trainer
         from capacity_cli.progress import RunProgress
         from capacity_reports.check_report import check_junit, check_markdown
         from capacity_reports.render.terminal import show
@@ -56,7 +60,7 @@ def check(
         _check_outputs(baseline, history, run, out, markdown, junit)
         checked = capacity.check(
             study, baseline, run=run, margin=margin, alpha=alpha, history=history, alarms_per_100=alarms_per_100,
-            out=out, workers=workers, observe=RunProgress,
+            out=out, trainer=None if trainer is None else parse_trainer(trainer), workers=workers, observe=RunProgress,
         )  # fmt: skip
         found = checked.found
         if markdown is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capacity.plan.sizes import SizeChoice
-from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Workers, sized
+from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Trainer, Workers, sized
 
 if TYPE_CHECKING:
     from capacity.studies.comparison import ComparisonPlan
@@ -24,7 +24,7 @@ def compare(
     methods: Annotated[
         str, typer.Option(help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo.")
     ] = "sft,rft,grpo",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method: seeds 0 … N−1.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method: seeds 0 … N−1.")] = 5,
     learning_rates: Annotated[
         str | None, typer.Option(help="0.01, or sft=0.003,grpo=0.01. Tuned rates are shipped for abacus.")
     ] = None,
@@ -36,6 +36,7 @@ def compare(
         int | None, typer.Option(min=1, help="Completion tokens that a step trains on, with --match tokens.")
     ] = None,
     rollouts: Rollouts = "auto",
+    trainer: Trainer = "loop",
     workers: Workers = None,
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/…")] = None,
     dry_run: DryRun = False,
@@ -48,6 +49,7 @@ def compare(
     from capacity.plan.rates import parse_rates
     from capacity.plan.sampling import parse_choice
     from capacity.plan.specs import parse_methods
+    from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.comparison import plan_comparison
     from capacity_cli.choices import match_choice, storage_dtype_choice
     from capacity_cli.output import finish, print_blocks
@@ -58,7 +60,7 @@ def compare(
     plan = plan_comparison(
         model, task, choice, chosen, seeds,
         rates=parse_rates(learning_rates, chosen), storage_dtype=dtype, match=match_choice(match),
-        tokens_per_step=tokens_per_step, rollouts=parse_choice(rollouts),
+        tokens_per_step=tokens_per_step, rollouts=parse_choice(rollouts), trainer=parse_trainer(trainer),
     )  # fmt: skip
     folder = out or plan.folder
     if dry_run:
@@ -77,7 +79,7 @@ def _show_plan(plan: "ComparisonPlan", folder: Path, *, as_json: bool) -> None:
     from capacity.studies.make import environment
     from capacity_cli.output import print_json, print_rows
 
-    study, fingerprint = Study(folder), environment()
+    study, fingerprint = Study(folder), environment(plan.trainer)
     found = [(spec, study.find(spec, fingerprint)[0]) for spec in plan.specs]
     least = max(run_memory(spec).peak for spec in plan.specs)
     if as_json:

@@ -19,6 +19,9 @@ Rollouts = Annotated[
     str,
     typer.Option(help="What samples: transformers (the trainer's own model), vllm, or auto (vllm for large models)."),
 ]
+Trainer = Annotated[
+    str, typer.Option(help="What makes the steps: loop, or trl (the trainers of TRL, which give the same update).")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 4")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs and stop.")]
 ReuseMixed = Annotated[

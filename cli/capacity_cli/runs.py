@@ -46,6 +46,7 @@ def runs(
                 "id": run.spec.short_id,
                 "label": run.spec.label,
                 "state": state,
+                "trainer": run.fingerprint.trainer,
                 **row,
                 "result": run.result.model_dump(mode="json"),
             }
@@ -55,7 +56,8 @@ def runs(
         return
     columns = (
         Column("run", "run"), Column("what", "what"), Column("rate", "rate", "number"),
-        Column("accuracy", "accuracy, %", "percent"), Column("time", "time", "duration"), Column("state", "state"),
+        Column("accuracy", "accuracy, %", "percent"), Column("time", "time", "duration"), Column("trainer", "trainer"),
+        Column("state", "state"),
     )  # fmt: skip
     table: list[tuple[Cell, ...]] = [
         (
@@ -64,6 +66,7 @@ def runs(
             run.spec.training.learning_rate if run.spec.training else None,
             run.result.accuracy,
             run.result.wall_seconds,
+            run.fingerprint.trainer,
             state,
         )
         for run, state in zip(found, states, strict=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import capacity
-from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Workers
+from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Trainer, Workers
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import StudyFile
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def sweep(
     study: Annotated[Path, typer.Argument(help="Study file (TOML).")],
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/NAME")] = None,
+    trainer: Trainer = "loop",
     workers: Workers = None,
     dry_run: DryRun = False,
     allow_mixed: ReuseMixed = False,
@@ -23,17 +24,20 @@ def sweep(
 ) -> None:
     """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
     from capacity.plan.study_file import read_study_file
+    from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.sweep import default_folder
     from capacity_cli.output import finish, print_blocks
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
-    file = read_study_file(study)
+    file, made_by = read_study_file(study), parse_trainer(trainer)
     folder = out or default_folder(file)
     if dry_run:
         _show_plan(file, folder, as_json=json)
         return
-    result = capacity.sweep(file, workers=workers, out=folder, allow_mixed=allow_mixed, observe=RunProgress)
+    result = capacity.sweep(
+        file, trainer=made_by, workers=workers, out=folder, allow_mixed=allow_mixed, observe=RunProgress
+    )
     if not json:
         made = result.made
         print_blocks(result.blocks)

@@ -12,6 +12,7 @@ from capacity_analysis.data.cell_results import CellResult, cell_results, differ
 from capacity_analysis.data.recipes import UNSEEN, told_apart
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import Estimate
 
 # What the cells of one comparison may differ in, and what the untrained model has none of.
@@ -45,6 +46,11 @@ class Difference:
     first: str
     second: str
     estimate: Estimate
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference that such a study shows in four of five cases; None if that is not known."""
+        return smallest_detectable(self.estimate)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,10 @@ def comparison_json(comparison: Comparison, costs: Mapping[str, Costs]) -> dict[
         "base_by_temperature": {f"{t:g}": at[t].to_json("accuracy") for t in at},
         "best_temperature": comparison.best_temperature,
         "results": [_row(compared, costs[compared.cell.identity]) for compared in comparison.cells],
-        "differences": [{"first": d.first, "second": d.second, **d.estimate.to_json()} for d in comparison.differences],
+        "differences": [
+            {"first": d.first, "second": d.second, **d.estimate.to_json(), "smallest_detectable": d.detectable}
+            for d in comparison.differences
+        ],
         "incomplete": dict(comparison.incomplete),
         "verdict": verdict(comparison).sentence,
     }

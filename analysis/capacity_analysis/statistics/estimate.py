@@ -40,6 +40,7 @@ class Estimate:
         pooled: the variance between seeds is that of several cells together, not of this cell's own seeds.
         counted: only counts are known, so the variance between items is the largest that they allow.
         confidence: of the interval.
+        terms: of a difference, the variances of the value with their degrees of freedom, that between seeds first.
     """
 
     value: float
@@ -51,6 +52,7 @@ class Estimate:
     pooled: bool = False
     counted: bool = False
     confidence: float = 0.95
+    terms: tuple[tuple[float, int], ...] = ()
 
     @classmethod
     def none(cls, value: float, seeds: int, items: int | None = None) -> "Estimate":
@@ -179,13 +181,25 @@ def difference_estimate(first: Array, second: Array, confidence: float = 0.95) -
         raise ValueError(f"answers of shapes {first.shape} and {second.shape} cannot be paired")
     difference = first - second
     seeds, items = difference.shape
-    half, _ = _half_width(_crossed(difference), confidence)
-    z = _normal_quantile(confidence)
-    half = max(half, z * z / (items + z * z))
+    terms = _crossed(difference)
+    half = max(_half_width(terms, confidence)[0], least_half_width(items, confidence))
     mean = float(difference.mean())
     return Estimate(
-        mean, max(-1.0, mean - half), min(1.0, mean + half), _over(seeds), seeds, items, confidence=confidence
+        mean,
+        max(-1.0, mean - half),
+        min(1.0, mean + half),
+        _over(seeds),
+        seeds,
+        items,
+        confidence=confidence,
+        terms=tuple(terms),
     )
+
+
+def least_half_width(items: int, confidence: float) -> float:
+    """The half-width of a difference never seen in I items, z²/(I + z²)."""
+    z = _normal_quantile(confidence)
+    return z * z / (items + z * z)
 
 
 def _over(seeds: int) -> Over:

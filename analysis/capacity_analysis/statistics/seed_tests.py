@@ -205,7 +205,7 @@ def maximum_modulus(confidence: float, count: int, df: float) -> float:
     """The quantile of max |Zᵢ|/S for `count` independent normals and one S² = χ²(df)/df (Stoline & Ury, 1979)."""
     if count == 1:
         return float(stats.t.ppf(0.5 + confidence / 2, df))
-    s, weight = _spread(df)
+    s, weight = scaled_chi(df)
 
     def excess(quantile: float) -> float:
         return float(weight @ (2 * ndtr(quantile * s) - 1) ** count) - confidence
@@ -216,7 +216,7 @@ def maximum_modulus(confidence: float, count: int, df: float) -> float:
     return float(optimize.brentq(excess, 0.99 * low, 1.01 * high, xtol=1e-6))
 
 
-def _spread(df: float, kink: float = 0.0) -> tuple[Array, Array]:
+def scaled_chi(df: float, kink: float = 0.0) -> tuple[Array, Array]:
     """Nodes and weights for expectations over S with S² = χ²(df)/df, Gauss–Legendre on either side of `kink`."""
     scale = 1 / math.sqrt(df)
     low, high = (float(end) for end in stats.chi.ppf((1e-12, 1 - 1e-12), df, scale=scale))
@@ -246,7 +246,7 @@ def power(drop: float, standard_error: float, df: float, margin: float, level: f
     if standard_error == 0:
         return float(drop > margin)
     quantile = float(stats.t.ppf(1 - level, df))
-    s, weight = _spread(df, margin / (quantile * standard_error))
+    s, weight = scaled_chi(df, margin / (quantile * standard_error))
     least = np.maximum(margin, quantile * s * standard_error)
     return min(1.0, float(weight @ ndtr((drop - least) / standard_error)))
 

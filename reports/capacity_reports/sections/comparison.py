@@ -43,6 +43,7 @@ _DIFFERENCES = (
     Column("estimate", "difference, points", "points", ends=("low", "high")),
     Column("low", "95 % low", "points"),
     Column("high", "95 % high", "points"),
+    Column("detectable", "could have shown, points", "percent"),
     Column("seeds", "seeds", "count"),
     Column("n_items", "items", "count"),
 )
@@ -77,7 +78,10 @@ _SIZES = (
     Column("seeds", "seeds", "count"),
 )
 
-
+_COULD_HAVE_SHOWN = (
+    " Could have shown: the smallest true difference that four of five studies of this design would tell from 0, "
+    "if their runs scatter as these did."
+)
 _NO_GAIN = (None, None, None)
 
 
@@ -114,6 +118,7 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
         note += " One seed: no claim about methods."
     elif any(e.over is not None for e in differences):
         note += " Each interval stands alone: of twenty pairs that do not differ one seems to."
+        note += _COULD_HAVE_SHOWN
     apart = Table(
         "comparison-differences",
         "Paired differences of accuracy",
@@ -210,4 +215,5 @@ def _differences(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]
         cell = c.cells[0].cell
         where = (cell.model, cell.task, cell.adapter, cell.trained_parameters, cell.storage_dtype)
         for d in c.differences:
-            yield d.first, d.second, *where, *_accuracy(d.estimate), d.estimate.seeds, d.estimate.items
+            estimate = d.estimate
+            yield d.first, d.second, *where, *_accuracy(estimate), d.detectable, estimate.seeds, estimate.items

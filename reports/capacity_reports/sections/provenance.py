@@ -100,6 +100,7 @@ def _environment(runs: Sequence[Run]) -> dict[str, str]:
         "runs made in": note,
         "source digest": first.sources[:16],
         "device and dtype": f"{first.device}, {first.dtype}",
+        "trainer": first.trainer,
         **dict(sorted(first.versions.items())),
     }
 
