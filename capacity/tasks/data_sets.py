@@ -13,7 +13,7 @@ import numpy as np
 from capacity.errors import DataError, SpecError, unknown
 from capacity.spec.parts import TaskSpec
 from capacity.tasks.grading import answers
-from capacity.tasks.grading.verifier import verifier
+from capacity.tasks.grading.latex import latex_is_right
 from capacity.tasks.hub import GitFile, HubFile, fetch
 from capacity.tasks.rows import SPLITS, ReadRow, Row, Rows, carved, keep, kept, named_files, read_rows
 from capacity.tasks.task import Item, Split
@@ -24,7 +24,6 @@ Grading = Literal["strict", "lenient"]
 Style = Literal["solutions", "answers", "none"]
 VALIDATION_SHARE = 1 / 16  # of train, where a data set brings no validation split
 _MOST_TOKENS = 1_000_000
-_LONGEST_ANSWER = 1_000  # characters; a longer one is not compared, no reference comes near
 
 
 @dataclass(frozen=True)
@@ -172,23 +171,6 @@ class WordTask:
         if self.compare == "text":
             return answers.text_is_right(completion, item.answer, form, lenient=lenient)
         return latex_is_right(completion, item.answer, form, lenient=lenient)
-
-
-def latex_is_right(completion: str, answer: str, form: answers.AnswerForm, *, lenient: bool) -> bool:
-    """Tells whether the completion's answer equals `answer` by math-verify.
-
-    It is False if the comparison reaches its limit of time or memory.
-    """
-    found = answers.stated(completion, form)
-    comparable = found is not None and len(found) <= _LONGEST_ANSWER
-    if comparable and (answers.same_latex(str(found), answer) or _equal(answer, str(found), stated=True)):
-        return True
-    return lenient and bool(completion.strip()) and _equal(answer, completion, stated=False)
-
-
-@lru_cache(maxsize=65_536)  # strict and lenient grades of a completion, and its repetitions, are worked out once
-def _equal(answer: str, text: str, *, stated: bool) -> bool:
-    return verifier("math").right(answer=answer, text=text, stated=stated)
 
 
 _FILES = ("path", "train", "validation", "test")

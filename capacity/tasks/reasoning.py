@@ -19,6 +19,7 @@ from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.spec.parts import TaskSpec
 from capacity.tasks.data_sets import Grading
 from capacity.tasks.grading import answers
+from capacity.tasks.grading.numbers import last_number, shown
 from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.task import Item, Split
 from capacity.tasks.templates import Chat, Template, chat_choice, template
@@ -102,8 +103,8 @@ class GymTask:
     def grade_lenient(self, item: Item, completion: str) -> bool:
         """Tells whether strict grading, the last line of the completion or its last number gets full marks."""
         lines = completion.strip().splitlines()
-        number = answers.last_number(completion)
-        candidates = [lines[-1].strip() if lines else "", "" if number is None else f"{number:f}"]
+        number = last_number(completion)
+        candidates = [lines[-1].strip() if lines else "", "" if number is None else shown(number)]
         return self.grade_strict(item, completion) or any(self._full_marks(item, c) for c in candidates if c)
 
     def _full_marks(self, item: Item, answer: str) -> bool:
