@@ -9,6 +9,7 @@ from capacity.errors import DataError
 from capacity.tasks.catalog import DATA_SETS, open_task, parse_task
 from capacity.tasks.data_sets import WordTask
 from capacity.tasks.grading import answers
+from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.reasoning import GymTask
 from capacity.tasks.task import Item, Split, Task
 
@@ -33,7 +34,8 @@ class TaskFacts:
         has_demonstrations: whether methods that learn from demonstrations can run on it.
         prompt, answer: those of the first item, if there is one.
         demonstration: of the first item of the train split, if there is one.
-        graded: which references and demonstrations its own grader finds wrong, by split, if asked for.
+        graded: which references and demonstrations its own grader finds wrong, by split, if asked for. Of LaTeX also
+            the references that math-verify cannot read, so that only the same spelling is graded right.
     """
 
     name: str
@@ -45,6 +47,26 @@ class TaskFacts:
     answer: str | None
     demonstration: str | None
     graded: dict[str, dict[str, Any]] | None
+
+    def check(self) -> None:
+        """Checks that the task's own grader found no reference and no demonstration wrong.
+
+        Raises:
+            DataError: it found some, or it was not asked.
+        """
+        if self.graded is None:
+            raise DataError(f"task {self.name}: its references were not graded")
+        faults = [
+            f"{split}: {len(ids):,} {what} graded wrong, such as {ids[0]}"
+            for split, counts in self.graded.items()
+            for what, ids in (
+                ("references", counts.get("references_wrong")),
+                ("demonstrations", counts.get("demonstrations_wrong")),
+            )
+            if ids
+        ]
+        if faults:
+            raise DataError(f"task {self.name}: {'; '.join(faults)}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -103,8 +125,14 @@ def _graded(task: Task, items: list[Item]) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     if isinstance(task, WordTask | GymTask):
         form = task.template.form
-        wrong = [i.id for i in items if not task.grade_strict(i, answers.shown(i.answer, form))]
-        counts = {"references": len(items), "references_wrong": wrong}
+        stated = [item for item in items if item.answer]  # some problems of reasoning-gym have no reference
+        wrong = [i.id for i in stated if not task.grade_strict(i, answers.shown(i.answer, form))]
+        counts = {"references": len(stated), "references_wrong": wrong}
+    if isinstance(task, WordTask) and task.compare == "latex":
+        asked = verifier("math")
+        counts["references_by_spelling_only"] = [
+            i.id for i in items if not asked.right(answer=i.answer, text=i.answer, stated=True)
+        ]
     if task.has_demonstrations:
         rng = np.random.default_rng(0)
         try:

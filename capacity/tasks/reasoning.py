@@ -19,6 +19,7 @@ from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.spec.parts import TaskSpec
 from capacity.tasks.data_sets import Grading
 from capacity.tasks.grading import answers
+from capacity.tasks.grading.answer_type import same_type
 from capacity.tasks.grading.numbers import last_number, shown
 from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.task import Item, Split
@@ -108,7 +109,10 @@ class GymTask:
         return self.grade_strict(item, completion) or any(self._full_marks(item, c) for c in candidates if c)
 
     def _full_marks(self, item: Item, answer: str) -> bool:
-        return answer == item.answer or _full_marks(self.task, self.config, int(item.id.rpartition("-")[2]), answer)
+        if answer == item.answer:
+            return True
+        index = int(item.id.rpartition("-")[2])
+        return same_type(answer, item.answer) and _full_marks(self.task, self.config, index, answer)
 
 
 @lru_cache(maxsize=65_536)
