@@ -9,7 +9,6 @@ from capacity.errors import DataError
 from capacity.tasks.catalog import DATA_SETS, open_task, parse_task
 from capacity.tasks.data_sets import WordTask
 from capacity.tasks.grading import answers
-from capacity.tasks.grading.verifier import verifier
 from capacity.tasks.reasoning import GymTask
 from capacity.tasks.task import Item, Split, Task
 
@@ -34,8 +33,7 @@ class TaskFacts:
         has_demonstrations: whether methods that learn from demonstrations can run on it.
         prompt, answer: those of the first item, if there is one.
         demonstration: of the first item of the train split, if there is one.
-        graded: which references and demonstrations its own grader finds wrong, by split, if asked for. Of LaTeX also
-            the references that math-verify cannot read, so that only the same spelling is graded right.
+        graded: which references and demonstrations its own grader finds wrong, by split, if asked for.
     """
 
     name: str
@@ -128,11 +126,6 @@ def _graded(task: Task, items: list[Item]) -> dict[str, Any]:
         stated = [item for item in items if item.answer]  # some problems of reasoning-gym have no reference
         wrong = [i.id for i in stated if not task.grade_strict(i, answers.shown(i.answer, form))]
         counts = {"references": len(stated), "references_wrong": wrong}
-    if isinstance(task, WordTask) and task.compare == "latex":
-        asked = verifier("math")
-        counts["references_by_spelling_only"] = [
-            i.id for i in items if not asked.right(answer=i.answer, text=i.answer, stated=True)
-        ]
     if task.has_demonstrations:
         rng = np.random.default_rng(0)
         try:

@@ -142,7 +142,9 @@ def _place(where: str) -> str:
 
 
 def _places(found: Sequence[tuple[str, str]]) -> str:
-    """Returns the lines or rows of several places."""
+    """Returns the lines or rows of places, such as "line 2" or "lines 2, 4"."""
+    if len(found) == 1:
+        return _place(found[0][0])
     first = _place(found[0][0]).partition(" ")[0]
     numbers = [_place(where).partition(" ")[2] for where, _ in found[:_NAMED]]
     return f"{first}s {', '.join(numbers)}" + (", …" if len(found) > _NAMED else "")

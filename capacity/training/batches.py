@@ -46,5 +46,16 @@ def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:
 
 
 def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
-    """Returns the token ids of each completion, ended by the end-of-sequence token."""
-    return [[*tokenizer.encode(c, add_special_tokens=False), tokenizer.eos_token_id] for c in completions]
+    """Returns the token ids of each completion, ended by the end-of-sequence token.
+
+    Raises:
+        DataError: if a completion holds that token itself. It would teach a model to stop there.
+    """
+    end = tokenizer.eos_token_id
+    encoded = [tokenizer.encode(c, add_special_tokens=False) for c in completions]
+    for text, ids in zip(completions, encoded, strict=True):
+        if end in ids:
+            raise DataError(
+                f"a demonstration holds {tokenizer.eos_token!r}, which ends a sequence: take it out of {text[:60]!r}"
+            )
+    return [[*ids, end] for ids in encoded]
