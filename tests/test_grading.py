@@ -172,6 +172,7 @@ class TestMathVerify:
     @pytest.mark.parametrize(
         ("found", "answer", "right"),
         [
+            (r"\frac{2}{0}", r"\frac{1}{0}", False), (r"\frac{1}{0}", r"\frac{1}{0}", True),
             ("1/2^{91}", "1/2^{90}", False), ("1/2^{90}", "1/2^{90}+0", True), ("1/2007!", "1/2009!", False),
             (r"\sqrt{3}+10^{-20}", r"\sqrt{3}", False), ("(1/2^{91},1)", "(1/2^{90},1)", False),
             (r"\sqrt{2}\sqrt{3}", r"\sqrt{6}", True), (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}", True),

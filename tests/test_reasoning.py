@@ -142,6 +142,16 @@ def test_options_that_generate_nothing_are_refused() -> None:
         task.items("test")
 
 
+def test_answers_that_cannot_stand_in_the_template_are_refused() -> None:
+    message = r'binary_matrix: the answer of problem 0 cannot stand on the line after "####": take template=boxed or'
+    with pytest.raises(SpecError, match=message):
+        opened("reasoning-gym:binary_matrix").items("test", 5)
+    task = opened("reasoning-gym:binary_matrix?template=boxed")
+    item = task.items("test", 1)[0]
+    assert "\n" in item.answer
+    assert task.grade(item, f"\\boxed{{{item.answer}}}")
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reasoning, "find_spec", lambda _: None)
     with pytest.raises(CapacityError, match=r"^reasoning-gym needs a package: pip install reasoning-gym$"):

@@ -22,6 +22,7 @@ from capacity.tasks.grading import answers
 from capacity.tasks.grading.answer_type import same_type
 from capacity.tasks.grading.numbers import last_number, shown
 from capacity.tasks.grading.verifier import verifier
+from capacity.tasks.references import PLACES
 from capacity.tasks.task import Item, Split
 from capacity.tasks.templates import Chat, Template, chat_choice, template
 
@@ -66,8 +67,16 @@ class GymTask:
 
         Raises:
             DataError: if the split has fewer than `count` items.
+            SpecError: if a reference answer cannot stand where the template asks for it.
         """
         problems = _problems(self.task, self.config, split)
+        form = self.template.form
+        for index, _, answer in problems:
+            if answers.stated(answers.shown(answer, form), form) != (answer.strip() or None):
+                raise SpecError(
+                    f"task {NAME}:{self.task}: the answer of problem {index} cannot stand {PLACES[form]}: "
+                    "take template=boxed or template=bare"
+                )
         if count is not None and count > len(problems):
             raise DataError(
                 f"task {NAME}:{self.task}: {split} has {len(problems):,} different items, {count:,} were asked for"

@@ -14,7 +14,7 @@ from capacity.tasks.rows import ReadRow, Row
 Compare = Literal["number", "latex", "text"]
 # Tokens that end a sequence or a turn. In a demonstration they would end it, and no completion contains them.
 _ENDS = re.compile(r"<eos>|</s>|<end_of_turn>|<\|[a-z_]{3,}\|>")
-_PLACES = {"hash": f'on the line after "{answers.MARK}"', "boxed": r"in \boxed{…}", "whole": "as the whole completion"}
+PLACES = {"hash": f'on the line after "{answers.MARK}"', "boxed": r"in \boxed{…}", "whole": "as the whole completion"}
 _SHOWN = 60  # characters of an answer in an error
 
 
@@ -47,7 +47,7 @@ class Rule:
             return f"the answer {_short(answer)} is no number, and compare=number asks for one"
         stated = answers.stated(answers.shown(row.answer, self.form), self.form)
         if stated is None or not self.equal(stated, answer):
-            return f"the answer {_short(answer)} cannot stand {_PLACES[self.form]}"
+            return f"the answer {_short(answer)} cannot stand {PLACES[self.form]}"
         faults = (self._fault_of(solution, answer) for solution in row.solutions if self.solved)
         return next(filter(None, faults), None)
 

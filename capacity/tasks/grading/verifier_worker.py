@@ -25,6 +25,13 @@ def _limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + 1 + seconds, hard))
 
 
+def _undefined(reference: Any) -> bool:
+    """Tells whether an expression of sympy has no value, as 1/0 has none. It equals nothing."""
+    from sympy import Expr, nan, zoo
+
+    return isinstance(reference, Expr) and bool(reference.doit().has(nan, zoo))
+
+
 def _unequal(one: Any, other: Any) -> bool:
     """Tells whether two expressions of sympy certainly differ. math-verify calls numbers equal that are close.
 
@@ -58,7 +65,7 @@ def _math() -> Callable[[dict[str, Any]], bool]:
         for text in (f"\\boxed{{{request['text']}}}",) if request["stated"] else (request["text"][-_TAIL:],):
             found = parse(text, parsing_timeout=None)
             if verify(gold, found, timeout_seconds=None):
-                return not (gold and found and _unequal(gold[0], found[0]))
+                return not (gold and found and (_undefined(gold[0]) or _unequal(gold[0], found[0])))
         return False
 
     return right
