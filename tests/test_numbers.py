@@ -82,7 +82,7 @@ def test_everything_else_is_no_number(text: str) -> None:
         (r"18 \text{ cm}^2", "18"),
         ("18, by COVID-19", "18"), ("18, from x_2", "18"), ("the 18th", "18"), ("18\n\nDone.", "18"), ("**18**", "18"),
         ("12*3", None), ("12 x 3", None), ("10-12 apples", None), ("10–12", None), ("5 - 3", None),
-        ("it is - 12", None), ("2^{10}", None),
+        ("it is - 12", None), ("2^{10}", None), ("3²", None), ("18 m²", "18"),
         ("2,5", None), ("1,00,000", None), ("12 500", None), ("12/25/2024", None), ("10:30", None), ("3.5.2", None),
         (r"\frac{x}{4}", None), (r"\sqrt{4}", None), ("0x12", None), ("±4", None), ("5k", None), ("(1,2)", None),
     ],

@@ -8,17 +8,21 @@ import re
 from functools import lru_cache
 
 from capacity.tasks.grading.answers import AnswerForm, stated
-from capacity.tasks.grading.numbers import number
+from capacity.tasks.grading.numbers import SUPERSCRIPTS, VULGAR_FRACTIONS, number, vulgar
 from capacity.tasks.grading.verifier import verifier
 
 LONGEST_ANSWER = 1_000  # characters; a longer one is compared by its letters only
 
 _SPACES = re.compile(r"(?:\\[,!;: ]|\\(?:left|right|displaystyle)(?![a-zA-Z])|[\s$~])+")
 _WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
-_BASE = re.compile(r"([0-9A-Za-z]+)_(?:\{([0-9]+)\}|([0-9]))")
+_BASE = re.compile(r"([0-9A-Za-z]+)_(?:\{([0-9]{1,2})\}|([0-9]))")
 _TUPLE = re.compile(r"([(\[])([^()\[\]{}]*,[^()\[\]{}]*)([)\]])")
 _PADDED = re.compile(r"[-+]?0[0-9]")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|([0-9]+|[A-Za-z]))")
+_POWER = re.compile(f"[{SUPERSCRIPTS}]+")
+_DIGITS = str.maketrans(SUPERSCRIPTS, "0123456789")
+_VULGAR = re.compile(f"[{VULGAR_FRACTIONS}]")
+_SIGNS = str.maketrans({"∞": r"\infty ", "·": r"\cdot ", "°": r"^{\circ}"})
 
 
 def latex_is_right(completion: str, answer: str, form: AnswerForm, *, lenient: bool) -> bool:
@@ -47,10 +51,9 @@ def decided(found: str, answer: str) -> bool | None:
         if one != other and ("%" in found) != ("%" in answer):
             return None  # 12 % may be meant as 0.12
         return one == other
-    one_base, other_base = (_BASE.fullmatch(_plain_latex(text)) for text in (found, answer))
-    if one_base and other_base:
-        same_base = int(one_base[2] or one_base[3]) == int(other_base[2] or other_base[3])
-        return same_base and one_base[1].lower() == other_base[1].lower()
+    one_numeral, other_numeral = _numeral(found), _numeral(answer)
+    if one_numeral is not None and other_numeral is not None:
+        return one_numeral == other_numeral
     return _same_tuple(found, answer)
 
 
@@ -64,8 +67,23 @@ def same_latex(one: str, other: str) -> bool:
 
 
 def in_latex(text: str) -> str:
-    r"""Returns `text` with roots of Unicode as \sqrt{…}, which math-verify does not read otherwise."""
-    return _ROOT.sub(lambda found: rf"\sqrt{{{found[1] or found[2] or found[3] or ''}}}", text)
+    r"""Returns `text` with the characters of Unicode that math-verify does not read in LaTeX."""
+    text = _ROOT.sub(lambda found: rf"\sqrt{{{found[1] or found[2] or found[3] or ''}}}", text)
+    text = _POWER.sub(lambda found: f"^{{{found[0].translate(_DIGITS)}}}", text)
+    text = _VULGAR.sub(lambda found: r"\frac{{{}}}{{{}}}".format(*vulgar(found[0]).split("/")), text)
+    return text.translate(_SIGNS)
+
+
+def _numeral(text: str) -> tuple[int, int] | None:
+    """Returns the value and the base of a numeral such as 4210_7; None if `text` is none, as x_1 is."""
+    match = _BASE.fullmatch(_plain_latex(text))
+    if match is None:
+        return None
+    base = int(match[2] or match[3])
+    try:
+        return (int(match[1], base), base) if base > 1 else None
+    except ValueError:  # a digit is none of this base
+        return None
 
 
 def _same_tuple(found: str, answer: str) -> bool | None:

@@ -20,6 +20,8 @@ import unicodedata
 from collections import deque
 from fractions import Fraction
 
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+VULGAR_FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 _DIGITS = 40  # a number with more digits is no answer of any task here, and is not read
 _LONGEST = 200  # characters, with markup
 
@@ -57,7 +59,7 @@ _JOINT = (
     rf"|[.,:'’]|(?<=[0-9]){_BLANK}{{1,2}}|)"
 )
 _EXPRESSION = re.compile(
-    rf"(?<![A-Za-z0-9_^{{\\.,/±√-])(?<!-{_BLANK})(?<!-{_BLANK}{{2}}){_NUMBER}(?:{_JOINT}{_NUMBER})*+(?![A-Za-z_]{{1,3}}[0-9]|k\b)"
+    rf"(?<![A-Za-z0-9_^{{\\.,/±√-])(?<!-{_BLANK})(?<!-{_BLANK}{{2}}){_NUMBER}(?:{_JOINT}{_NUMBER})*+(?![A-Za-z_]{{1,3}}[0-9]|k\b|[{SUPERSCRIPTS}])"
 )
 _NAME = re.compile(r"[A-Za-z](?:-| ?[_^]\{?)?[0-9][0-9.,]*")  # x2, cm^2, COVID-19: digits that are no number
 
@@ -89,7 +91,7 @@ _CHARACTERS = str.maketrans(
         "º": "°",
     }
 )
-_VULGAR = re.compile("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒]")
+_VULGAR = re.compile(f"[{VULGAR_FRACTIONS}]")
 _DASH = re.compile(rf"(?<!\w)—(?={_CURRENCY}?[0-9.])")  # elsewhere a long dash is punctuation
 _BULLET = re.compile(rf"^{_BLANK}*[-+*•]{_BLANK}+")
 _SIGN_APART = re.compile(rf"(^|[=≈:(#]){_BLANK}{{0,2}}([-+]){_BLANK}{{1,2}}(?={_CURRENCY}?[0-9.])")  # x = - 12
@@ -138,6 +140,11 @@ def shown(value: Fraction) -> str:
     return ("-" if value < 0 else "") + (f"{whole}.{decimals}" if decimals else whole)
 
 
+def vulgar(character: str) -> str:
+    """Returns a fraction of Unicode as text: ¾ as 3/4."""
+    return unicodedata.normalize("NFKC", character).replace("⁄", "/")
+
+
 def _value(text: str) -> Fraction | None:
     match = _WHOLE.fullmatch(text)
     if match is None or sum(c in "0123456789" for c in text) > _DIGITS:
@@ -177,7 +184,7 @@ def _plain(text: str) -> str:
     for _ in range(_NESTED):
         text = _WRAPPED.sub(r" \1 ", text)
     text = _LATEX_FRACTION.sub(_plain_fraction, text)
-    text = _VULGAR.sub(lambda found: _apart(found) + unicodedata.normalize("NFKC", found[0]).replace("⁄", "/"), text)
+    text = _VULGAR.sub(lambda found: _apart(found) + vulgar(found[0]), text)
     return _DASH.sub("-", text)
 
 
