@@ -92,12 +92,16 @@ planted-faults: $(READY)
 check-power: $(READY)
 	$(BIN)/python proofs/check_power.py
 
+# Which verifiers of reasoning-gym pay for constants and nonsense (about ten minutes).
+gym-verifiers: $(READY)
+	$(BIN)/python proofs/gym_verifiers.py --items 20
+
 # SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py --threads 2
 
 # Long proofs, run by hand.
-nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power planted-faults
+nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -20,6 +20,10 @@ class DataError(CapacityError):
     """Data is missing, unreadable or corrupt: a run folder, a cache, an artifact or a task file."""
 
 
+class DataWarning(UserWarning):
+    """A task file is read without some of its rows. `str(warning)` is one line."""
+
+
 class StudyLockedError(CapacityError):
     """Another process works on the same study folder."""
 

@@ -1,7 +1,6 @@
 """Finding and comparing answers: pure functions, and the process that runs math-verify within limits."""
 
 import time
-from decimal import Decimal
 
 import pytest
 from fakes import unhurried
@@ -9,34 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.errors import CapacityError
-from capacity.tasks.data_sets import latex_is_right
 from capacity.tasks.grading import answers as grading
 from capacity.tasks.grading import verifier as verifier_module
+from capacity.tasks.grading.latex import decided, latex_is_right, same_latex
 from capacity.tasks.grading.verifier import Verifier, verifier
 
 FORMS = ("hash", "boxed", "whole")
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("18", "18"), (" $1,234.50 ", "1234.50"), ("-7", "-7"), ("12%", "12"), ("3.", "3"), (".5", "0.5"), ("+4", "4"),
-        ("1e5", None), ("", None), ("eighteen", None), ("1 2", None), ("١٨", None), ("9" * 10**6, None), ("--1", None),
-    ],
-)  # fmt: skip
-def test_number_reads_plain_numbers_only(text: str, value: str | None) -> None:
-    assert grading.number(text) == (None if value is None else Decimal(value))
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("She has 3 apples and 4 pears, so 7.", 7), ("costs $1,250 in all", 1250), ("no number", None), ("5-3=2", 2),
-        ("x = -12", -12), ("in 2024, 18.50 dollars.", Decimal("18.5")), ("= 1,000,000!", 1000000),
-    ],
-)  # fmt: skip
-def test_last_number(text: str, value: object) -> None:
-    assert grading.last_number(text) == value
 
 
 @pytest.mark.parametrize(
@@ -131,11 +108,42 @@ def test_thirteen_hundred_numbers_take_less_than_a_second() -> None:
     ("one", "other", "same"),
     [
         (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\dfrac{\pi}{2})", True), (r"\text{Evelyn}", "Evelyn", True),
-        ("1/2", "0.5", False), ("", "", False),
+        ("1/2", "0.5", False), ("", "", False), ("3 1/2", "31/2", False), (r"\frac12 3", r"\frac123", False),
+        (r"3\,4", "34", False), ("5$ $6", "56", False), (r"10,\!000", "10,000", True), ("2 x", "2x", True),
     ],
 )  # fmt: skip
 def test_same_latex_is_a_quick_yes(one: str, other: str, same: bool) -> None:
-    assert grading.same_latex(one, other) is same
+    assert same_latex(one, other) is same
+
+
+@pytest.mark.parametrize(
+    ("found", "answer", "equal"),
+    [
+        ("3 1/2", "31/2", False), ("3 1/2", r"\frac{7}{2}", True), ("1 1/4", "5/4", True),
+        (r"1\frac{1}{4}", "1.25", True),
+        ("4210_5", "4210_7", False), ("4210_{7}", "4210_7", True), ("4_{10}", "100_2", False), ("4210", "4210_7", None),
+        ("ff_{16}", "FF_{16}", True), ("x_2", "X_2", None), ("9_7", "12_7", None), ("a_{99}", "A_{99}", None),
+        ("(1,0)", "(1,000)", False), ("(1,000)", "(1,0)", False), ("(3,400)", "(3, 400)", True),
+        ("(1/2,1)", "(0.5,1)", True),
+        ("(2,1)", "(1,2)", False), ("(1,2,3)", "(1,2)", False), ("[1,2)", "(1,2)", None),
+        (r"\{2,1\}", r"\{1,2\}", None),
+        ("0.333333", "1/3", False), ("2.75e11", r"2.75 \times 10^{11}", True), ("1,000", "1000", True),
+        ("1,000", "1", False),
+        (r"12\%", "12", True), (r"12\%", "0.12", None), (r"12\%", r"13\%", False), ("025", "25", True),
+        ("x", "5", None),
+        ("−5", "-5", True), ("3k", "3000", None), ("2,5", "25", None),
+    ],
+)  # fmt: skip
+def test_latex_that_needs_no_algebra_is_decided_exactly(found: str, answer: str, equal: bool | None) -> None:
+    assert decided(found, answer) is equal
+
+
+def test_an_answer_far_before_the_end_is_found() -> None:
+    after = "\nI checked it again." * 5_000
+    assert grading.number_is_right("#### 18" + after, "18", "hash", lenient=False)
+    assert grading.number_is_right(r"\boxed{18}" + after, "18", "boxed", lenient=False)
+    assert grading.number_is_right("It is 18." + after, "18", "hash", lenient=True)
+    assert grading.text_is_right("word " * 9_999 + "end", "word " * 9_999 + "end", "whole", lenient=False)
 
 
 class TestMathVerify:
@@ -161,6 +169,39 @@ class TestMathVerify:
     def test_latex(self, completion: str, answer: str, strict: bool, lenient: bool) -> None:
         assert latex_is_right(completion, answer, "boxed", lenient=False) is strict
         assert latex_is_right(completion, answer, "boxed", lenient=True) is lenient
+
+    @pytest.mark.parametrize(
+        ("found", "answer", "right"),
+        [
+            (r"\frac{2}{0}", r"\frac{1}{0}", False), (r"\frac{1}{0}", r"\frac{1}{0}", True),
+            ("1/2^{91}", "1/2^{90}", False), ("1/2^{90}", "1/2^{90}+0", True), ("1/2007!", "1/2009!", False),
+            (r"\sqrt{3}+10^{-20}", r"\sqrt{3}", False), ("(1/2^{91},1)", "(1/2^{90},1)", False),
+            (r"\sqrt{2}\sqrt{3}", r"\sqrt{6}", True), (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}", True),
+            ("4^{50}", "2^{100}", True),
+            ("√2", r"\sqrt{2}", True), ("2√3", r"2\sqrt{3}", True), ("√(2)", r"\sqrt{2}", True),
+            ("√3", r"\sqrt{2}", False),
+            ("x²", "x^2", True), ("x¹²", "x^{12}", True), ("x³", "x^2", False), ("(-∞,3)", r"(-\infty,3)", True),
+            ("½x", r"\frac{x}{2}", True),
+            ("90°", "90", True), ("2·x", "2x", True), ("√2/2", r"\frac{\sqrt{2}}{2}", True), ("2π", r"2\pi", True),
+            (r"\frac{7}{2}", "3 1/2", True), ("31/2", "3 1/2", False), ("4210_5", "4210_7", False),
+            ("(1,0)", "(1,000)", False),
+            (r"12\%", "0.12", True), (r"12\%", "12", True), (r"12\%", "5", False), ("x=5", "5", True),
+            (r"5 \text{ cm}", "5", True),
+        ],
+    )  # fmt: skip
+    def test_what_math_verify_alone_gets_wrong(self, found: str, answer: str, right: bool) -> None:
+        assert latex_is_right(f"\\boxed{{{found}}}", answer, "boxed", lenient=False) is right
+        assert latex_is_right(f"\\boxed{{{found}}}", answer, "boxed", lenient=True) is right
+
+    @pytest.mark.parametrize(
+        ("found", "answer", "right"),
+        [
+            ("3.14159265", r"\pi", True), ("4210", "4210_7", True), ("1,2", "(1,2)", True), ("5", "x=5", True),
+            ("5 dollars", "5", False), (r"e^{i\pi}", "-1", False),
+        ],
+    )  # fmt: skip
+    def test_what_the_documents_list_as_left(self, found: str, answer: str, right: bool) -> None:
+        assert latex_is_right(f"\\boxed{{{found}}}", answer, "boxed", lenient=False) is right
 
     @pytest.mark.parametrize(
         "content", [r"\frac{1}{0}", "", "{" * 300, "1&" * 300, "\ud800", "__import__('os')._exit(0)", "\x00", "\n"]

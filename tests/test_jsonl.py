@@ -115,3 +115,104 @@ def test_no_file_no_rows_no_path(tmp_path: Path) -> None:
         parse_task("jsonl")
     with pytest.raises(SpecError, match="gsm8k takes no name behind a colon"):
         parse_task("gsm8k:main")
+
+
+NUMBER = "template=hash&compare=number"
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "message"),
+    [
+        ("", '{"prompt": "p", "answer": NaN}', 'line 2: "answer" is nan, which is no value of JSON$'),
+        (NUMBER, '{"prompt": "p", "answer": NaN}', 'line 2: "answer" is nan, which is no value of JSON$'),
+        (NUMBER, '{"prompt": "p", "answer": -Infinity}', 'line 2: "answer" is -inf, which is no value of JSON$'),
+        ("", '{"prompt": "p", "answer": "nan"}', "line 2: the answer is 'nan', which marks a missing value$"),
+        ("", '{"prompt": "p", "answer": 2.50}', "line 2: the answer 2.50 is a number, and compare=text"),
+        ("", '{"prompt": "p", "answer": 1e22}', r"line 2: the answer 1E\+22 is a number, and compare=text"),
+        (NUMBER, '{"prompt": "p", "answer": "about 3"}',
+         "line 2: the answer 'about 3' is no number, and compare=number"),
+        (NUMBER, '{"prompt": "p", "answer": "2,5"}', "line 2: the answer '2,5' is no number, and compare=number"),
+        ("template=hash", '{"prompt": "p", "answer": "a\\nb"}',
+         r"line 2: the answer 'a\\nb' cannot stand on the line after "),
+        ("template=boxed", '{"prompt": "p", "answer": "}{"}', r"line 2: the answer '}{' cannot stand in \\boxed{…}$"),
+        ("compare=latex&template=boxed", '{"prompt": "p", "answer": "$ $"}',
+         "line 2: the answer '\\$ \\$' cannot stand in "),
+        ("", '{"prompt": "p", "answer": "5<eos>"}', "line 2: the answer holds '<eos>', which ends a sequence"),
+        (NUMBER, '{"prompt": "p", "answer": "5", "solution": "so</s> 5"}',
+         "line 2: a solution holds '</s>', which ends"),
+        (NUMBER, '{"prompt": "p", "answer": 5, "solution": "x<|im_end|>"}',
+         r"line 2: a solution holds '<\|im_end\|>', which"),
+        (NUMBER, '{"prompt": "p", "answer": 5, "solution": "#### 6"}',
+         "line 2: a solution states '6', and the answer is '5'$"),
+        ("", '{"prompt": " What\\n is q? ", "answer": "c"}',
+         "line 2: the same problem as line 1, with another answer: 'b' and 'c'"),
+        ("", '{"prompt": "half \\ud835", "answer": "c"}', r'line 2: "prompt" holds half a character, \\ud835'),
+        ("", '{"prompt": "p", "answer": "\\udfff"}', r'line 2: "answer" holds half a character, \\udfff: '),
+        ("", '{"prompt": "p", "answer": "c", "solution": "\\udc00"}',
+         r'line 2: "solution" holds half a character, \\udc00: '),
+        ("", '{"prompt": "p", "answer": "c", "id": "\\udc00"}', r'line 2: "id" holds half a character, \\udc00: '),
+        ("", "[" * 100_000, "line 2: its JSON is nested too deeply to be read$"),
+        ("", '{"a":' * 100_000, "line 2: its JSON is nested too deeply to be read$"),
+    ],
+)  # fmt: skip
+def test_rows_that_no_completion_meets_are_refused_with_their_line(
+    tmp_path: Path, options: str, line: str, message: str
+) -> None:
+    answer = "1" if "number" in options else "b"
+    file = tmp_path / "own.jsonl"
+    file.write_text(f'{{"prompt": "What is q?", "answer": "{answer}"}}\n{line}\n')
+    with pytest.raises(DataError, match=message):
+        parse_task(f"jsonl:{file}?{options}")
+
+
+def test_all_faulty_rows_are_named(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"p{i}", "answer": "x" if i % 2 else i} for i in range(30)]
+    file = written(tmp_path / "own.jsonl", rows)
+    lines = "lines 2, 4, 6, 8, 10, 12, 14, 16, …"
+    with pytest.raises(
+        DataError, match=rf"line 2: the answer 'x' is no number.* \(the first of 15 faulty rows: {lines}\)$"
+    ):
+        parse_task(f"jsonl:{file}?compare=number")
+
+
+def test_the_same_problem_with_the_same_answer_is_no_contradiction(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": "p", "answer": a, "split": "test"} for a in ("1/2", "0.5", "½")]
+    assert len(opened(f"jsonl:{written(tmp_path / 'own.jsonl', rows)}?compare=number").items("test")) == 3
+    with pytest.raises(DataError, match=r"line 2: the same problem as line 1, with another answer: '1/2' and '0.5'"):
+        parse_task(f"jsonl:{tmp_path / 'own.jsonl'}?compare=text")
+
+
+def test_a_solution_states_its_answer_once(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": f"p{i}", "answer": "1000", "solution": s, "split": "train"}
+        for i, s in enumerate(["200*5\n#### 1,000", "200*5", "200*5\n#### $1000.00"])
+    ]
+    rows.append({"prompt": "q", "answer": "1", "solution": "1", "split": "test"})
+    rows.append({"prompt": "r", "answer": "1", "solution": "1", "split": "validation"})
+    task = opened(f"jsonl:{written(tmp_path / 'own.jsonl', rows)}?{NUMBER}")
+    shown = [task.demonstrations(item, 1, np.random.default_rng(0))[0] for item in task.items("train")]
+    assert shown == ["200*5\n#### 1,000", "200*5\n#### 1000", "200*5\n#### $1000.00"]
+    assert all(task.grade_strict(item, text) for item, text in zip(task.items("train"), shown, strict=True))
+
+
+def test_solutions_that_are_not_demonstrated_may_say_anything(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"p{i}", "answer": i, "solution": "#### 7</s>"} for i in range(9)]
+    file = written(tmp_path / "own.jsonl", rows)
+    assert parse_task(f"jsonl:{file}?{NUMBER}&demonstrations=answers").demonstrations == "answers"
+    with pytest.raises(DataError, match=r"line 1: a solution holds '</s>'"):
+        parse_task(f"jsonl:{file}?{NUMBER}")
+
+
+def test_kept_rows_are_checked_against_another_comparison(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"p{i}", "answer": f"word {i}"} for i in range(40)]
+    spec = parse_task(f"jsonl:{written(tmp_path / 'own.jsonl', rows)}")
+    other = open_task(parse_task(f"jsonl?data={spec.options['data']}&compare=number"))
+    with pytest.raises(DataError, match=r"^task jsonl: item row-[0-9]+: the answer 'word [0-9]+' is no number"):
+        other.items("test")
+
+
+def test_numbers_keep_their_digits(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"prompt": "p", "answer": 0.30000000000000000001, "split": "test"}\n')
+    item = opened(f"jsonl:{file}?compare=number").items("test")[0]
+    assert item.answer == "0.30000000000000000001"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capacity.errors import DataError, SpecError
+from capacity.errors import DataError, DataWarning, SpecError
 from capacity.plan.protocols import PROTOCOLS
 from capacity.tasks import hub
 from capacity.tasks.catalog import DATA_SETS, open_task, parse_task
@@ -49,6 +49,26 @@ def test_rows_of_every_source(record: dict[str, object], problem: str, answer: s
 def test_a_row_without_answer_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "test.jsonl", {"problem": "P", "solution": "no box"})
     with pytest.raises(DataError, match=r"test\.jsonl, line 1: no answer or final_answer"):
+        parse_task(f"aime24?path={file}")
+
+
+def test_rows_that_were_published_without_an_answer_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{i}", "answer": "" if i in (3, 7) else f"${i}$"} for i in range(10)]
+    file = written(tmp_path / "test.jsonl", *rows)
+    counted = rf"^{file}: left out because they were published without an answer: 2 of 10 rows \(lines 4, 8\)$"
+    with pytest.warns(DataWarning, match=counted):
+        task = opened(f"gaokao2023en?path={file}")
+    assert [item.id for item in task.items("test")] == [f"test-{i}" for i in range(10) if i not in (3, 7)]
+    with pytest.raises(DataError, match='line 4: "answer" is empty'):  # other sets have no such rows
+        parse_task(f"minerva_math?path={file}")
+    assert DATA_SETS["gaokao2023en"].sizes["test"] == 385 - 2
+    assert "2 more were published without an answer" in DATA_SETS["gaokao2023en"].about
+
+
+def test_problems_that_were_published_twice_are_kept(tmp_path: Path) -> None:
+    file = written(tmp_path / "test.jsonl", {"question": "Q", "answer": "$1$"}, {"question": "Q", "answer": "$2$"})
+    assert len(opened(f"college_math?path={file}").items("test")) == 2
+    with pytest.raises(DataError, match="line 2: the same problem as line 1, with another answer: '1' and '2'"):
         parse_task(f"aime24?path={file}")
 
 
@@ -122,6 +142,15 @@ def test_a_fetched_file_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     data_sets._read_fetched.cache_clear()
     assert len(opened("amc23?revision=0123abcd").items("test")) == 1
+
+
+@pytest.mark.skipif(not DATA, reason="CAPACITY_DATA names the folder of the real files")
+@pytest.mark.filterwarnings("ignore::capacity.errors.DataWarning")
+@pytest.mark.parametrize("name", [n for n in MATHEMATICS if n != "math"])
+def test_published_sets_load_with_all_their_problems(name: str) -> None:
+    if not (Path(str(DATA)) / name).is_dir():
+        pytest.skip(f"the folder of the real files has no {name}")
+    assert len(opened(f"{name}?path={DATA}/{name}").items("test")) == DATA_SETS[name].sizes["test"]
 
 
 @pytest.mark.skipif(not DATA, reason="CAPACITY_DATA names the folder of the real files")

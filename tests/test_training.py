@@ -121,6 +121,12 @@ def test_demonstrations_longer_than_the_limit_are_refused() -> None:
         execute(small_spec("sft", max_new_tokens=8), "cpu")
 
 
+def test_demonstrations_that_hold_the_end_of_a_sequence_are_refused(monkeypatch: Any) -> None:
+    monkeypatch.setattr(AbacusTask, "demonstrations", lambda *given: ["1<eos>21"] * given[2])
+    with pytest.raises(DataError, match=r"^a demonstration holds '<eos>', which ends a sequence: take it out of "):
+        execute(small_spec("sft"), "cpu")
+
+
 def test_a_split_smaller_than_a_step_is_refused(monkeypatch: Any) -> None:
     full = AbacusTask.items
     monkeypatch.setattr(AbacusTask, "items", lambda self, split, count=None: full(self, split, count or 3))

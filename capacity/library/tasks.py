@@ -46,6 +46,26 @@ class TaskFacts:
     demonstration: str | None
     graded: dict[str, dict[str, Any]] | None
 
+    def check(self) -> None:
+        """Checks that the task's own grader found no reference and no demonstration wrong.
+
+        Raises:
+            DataError: it found some, or it was not asked.
+        """
+        if self.graded is None:
+            raise DataError(f"task {self.name}: its references were not graded")
+        faults = [
+            f"{split}: {len(ids):,} {what} graded wrong, such as {ids[0]}"
+            for split, counts in self.graded.items()
+            for what, ids in (
+                ("references", counts.get("references_wrong")),
+                ("demonstrations", counts.get("demonstrations_wrong")),
+            )
+            if ids
+        ]
+        if faults:
+            raise DataError(f"task {self.name}: {'; '.join(faults)}")
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         found = {
@@ -103,8 +123,9 @@ def _graded(task: Task, items: list[Item]) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     if isinstance(task, WordTask | GymTask):
         form = task.template.form
-        wrong = [i.id for i in items if not task.grade_strict(i, answers.shown(i.answer, form))]
-        counts = {"references": len(items), "references_wrong": wrong}
+        stated = [item for item in items if item.answer]  # some problems of reasoning-gym have no reference
+        wrong = [i.id for i in stated if not task.grade_strict(i, answers.shown(i.answer, form))]
+        counts = {"references": len(stated), "references_wrong": wrong}
     if task.has_demonstrations:
         rng = np.random.default_rng(0)
         try:

@@ -93,7 +93,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "math": _MATHEMATICS,
     "math500": _MATHEMATICS,
     "minerva_math": replace(_MATHEMATICS, test_items=272),
-    "gaokao2023en": replace(_MATHEMATICS, test_items=385),
+    "gaokao2023en": replace(_MATHEMATICS, test_items=383),
     "olympiadbench": replace(_MATHEMATICS, test_items=675),
     "college_math": replace(_MATHEMATICS, test_items=2818),
     "aime24": replace(_MATHEMATICS, test_items=30),

@@ -5,7 +5,7 @@ Such tasks are GSM8K, MATH, the evaluation sets and the user's own files.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,18 +13,17 @@ import numpy as np
 from capacity.errors import DataError, SpecError, unknown
 from capacity.spec.parts import TaskSpec
 from capacity.tasks.grading import answers
-from capacity.tasks.grading.verifier import verifier
+from capacity.tasks.grading.latex import latex_is_right
 from capacity.tasks.hub import GitFile, HubFile, fetch
+from capacity.tasks.references import Compare, Rule
 from capacity.tasks.rows import SPLITS, ReadRow, Row, Rows, carved, keep, kept, named_files, read_rows
 from capacity.tasks.task import Item, Split
 from capacity.tasks.templates import Chat, Template, chat_choice, template
 
-Compare = Literal["number", "latex", "text"]
 Grading = Literal["strict", "lenient"]
 Style = Literal["solutions", "answers", "none"]
 VALIDATION_SHARE = 1 / 16  # of train, where a data set brings no validation split
 _MOST_TOKENS = 1_000_000
-_LONGEST_ANSWER = 1_000  # characters; a longer one is not compared, no reference comes near
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class DataSet:
         compare: how answers are compared: as numbers, as LaTeX (by math-verify) or as text.
         template, max_new_tokens: the defaults of these options.
         solved: True if the data set has worked solutions.
+        ambiguous: True if problems are published twice with different answers. They are kept as they are.
         about: one line for the list of tasks.
     """
 
@@ -53,6 +53,7 @@ class DataSet:
     files: Mapping[Split, HubFile | GitFile] = field(default_factory=dict)
     sizes: Mapping[Split, int] = field(default_factory=dict)
     solved: bool = True
+    ambiguous: bool = False
 
     @property
     def styles(self) -> tuple[Style, ...]:
@@ -144,14 +145,16 @@ class WordTask:
         solutions = self._rows[item.id].solutions
         if not solutions:
             raise DataError(f"task {self.name}: item {item.id} has no solution: take demonstrations=answers, or grpo")
-        return [self._ended(solution, item, statement) for solution in solutions]
+        return [self._ended(solution, statement) for solution in solutions]
 
-    def _ended(self, solution: str, item: Item, statement: str) -> str:
-        """Appends the answer, as the template asks for it, unless the solution already states it so."""
-        form = self.template.form
-        if form == "whole" or (form == "boxed" and answers.boxed(solution) is not None):
+    def _ended(self, solution: str, statement: str) -> str:
+        """Appends the answer, as the template asks for it, unless the solution already states one there.
+
+        A solution that states another answer was refused when its row was read.
+        """
+        if answers.stated(solution, self.template.form) is not None:
             return solution
-        return f"{solution.rstrip()}\n{statement}" if answers.stated(solution, form) != item.answer else solution
+        return f"{solution.rstrip()}\n{statement}"
 
     def grade(self, item: Item, completion: str) -> bool:
         """Tells whether a completion is rewarded. Grading is strict unless the task was opened with grading=lenient."""
@@ -172,23 +175,6 @@ class WordTask:
         if self.compare == "text":
             return answers.text_is_right(completion, item.answer, form, lenient=lenient)
         return latex_is_right(completion, item.answer, form, lenient=lenient)
-
-
-def latex_is_right(completion: str, answer: str, form: answers.AnswerForm, *, lenient: bool) -> bool:
-    """Tells whether the completion's answer equals `answer` by math-verify.
-
-    It is False if the comparison reaches its limit of time or memory.
-    """
-    found = answers.stated(completion, form)
-    comparable = found is not None and len(found) <= _LONGEST_ANSWER
-    if comparable and (answers.same_latex(str(found), answer) or _equal(answer, str(found), stated=True)):
-        return True
-    return lenient and bool(completion.strip()) and _equal(answer, completion, stated=False)
-
-
-@lru_cache(maxsize=65_536)  # strict and lenient grades of a completion, and its repetitions, are worked out once
-def _equal(answer: str, text: str, *, stated: bool) -> bool:
-    return verifier("math").right(answer=answer, text=text, stated=stated)
 
 
 _FILES = ("path", "train", "validation", "test")
@@ -212,10 +198,27 @@ def parse_words(data: DataSet, options: Mapping[str, str]) -> TaskSpec:
     style = options.get("demonstrations")
     if given:
         paths = named_files(given, data.splits if data.splits[0] == "test" else SPLITS)
-        rows = carved({s: read_rows(p, numbered(data.read, s)) for s, p in paths.items()}, data.name, VALIDATION_SHARE)
+        rule = rule_of(data, options)
+        contradict = None if data.ambiguous else rule.contradict
+        read = {s: read_rows(p, rule.checked(numbered(data.read, s)), contradict) for s, p in paths.items()}
+        rows = carved(read, data.name, VALIDATION_SHARE)
         chosen["data"] = keep(rows)
         style = style or style_of(rows)
     return complete_spec(data, style, chosen)
+
+
+def rule_of(data: DataSet, options: Mapping[str, float | str]) -> Rule:
+    """Returns what the options of a task ask of its rows.
+
+    Raises:
+        SpecError: if the comparison or the template is unknown.
+    """
+    compared = str(options.get("compare", data.compare))
+    known = next((c for c in get_args(Compare) if c == compared), None)
+    if known is None:
+        raise unknown("comparison", compared, get_args(Compare))
+    solved = options.get("demonstrations", "solutions") == "solutions"
+    return Rule(known, template(str(options.get("template", data.template))).form, solved)
 
 
 def style_of(rows: Rows) -> Style:
@@ -252,13 +255,10 @@ def complete_spec(data: DataSet, style: str | None, chosen: Mapping[str, float |
         raise unknown("demonstrations", style, get_args(Style))
     if style not in styles and "data" not in chosen:
         raise SpecError(f"task {name} has no {style} to demonstrate: choose from {', '.join(styles)}")
-    graded, compared = str(chosen.get("grading", "strict")), str(chosen.get("compare", data.compare))
+    graded, asked = str(chosen.get("grading", "strict")), str(chosen.get("template", data.template))
     if graded not in get_args(Grading):
         raise unknown("grading", graded, get_args(Grading))
-    if compared not in get_args(Compare):
-        raise unknown("comparison", compared, get_args(Compare))
-    asked = str(chosen.get("template", data.template))
-    template(asked)
+    compared = rule_of(data, chosen).compare
     try:
         tokens = float(chosen.get("max_new_tokens", data.max_new_tokens))
     except ValueError:
@@ -293,14 +293,22 @@ def open_words(data: DataSet, spec: TaskSpec) -> WordTask:
     else:
         sizes = data.sizes if revision is None else {}
 
+    rule = rule_of(data, {**options, "demonstrations": spec.demonstrations})
+
+    @cache
     def load() -> Rows:
-        return kept(str(digest)) if digest is not None else fetched(data, None if revision is None else str(revision))
+        found = kept(str(digest)) if digest is not None else fetched(data, None if revision is None else str(revision))
+        for row in (row for part in found.values() for row in part):
+            fault = rule.fault(row)
+            if fault:
+                raise DataError(f"task {data.name}: item {row.id}: {fault}")
+        return found
 
     return WordTask(
         name=data.name,
         template=template(str(options["template"])),
         chat=chat_choice(str(options["chat"])),
-        compare=next(c for c in get_args(Compare) if c == options["compare"]),
+        compare=rule.compare,
         grading="lenient" if options["grading"] == "lenient" else "strict",
         style=next(s for s in get_args(Style) if s == spec.demonstrations),
         max_new_tokens=int(options["max_new_tokens"]),

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from capacity.tasks.data_sets import DataSet
-from capacity.tasks.grading.answers import MARK, number
+from capacity.tasks.grading.answers import MARK
+from capacity.tasks.grading.numbers import number
 from capacity.tasks.hub import HubFile
 from capacity.tasks.rows import Row, text_field
 

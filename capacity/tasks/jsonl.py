@@ -19,8 +19,17 @@ from typing import Any
 
 from capacity.errors import DataError
 from capacity.spec.parts import TaskSpec
-from capacity.tasks.data_sets import VALIDATION_SHARE, DataSet, complete_spec, numbered, parse_words, style_of
-from capacity.tasks.rows import SPLITS, Row, Rows, carved, keep, read_rows, records, text_field
+from capacity.tasks.data_sets import (
+    VALIDATION_SHARE,
+    DataSet,
+    complete_spec,
+    numbered,
+    parse_words,
+    rule_of,
+    style_of,
+)
+from capacity.tasks.references import Rule
+from capacity.tasks.rows import SPLITS, Row, Rows, carved, keep, read_rows, records, text_field, whole_text
 from capacity.tasks.task import Split
 
 TEST_SHARE = 1 / 5
@@ -36,6 +45,7 @@ def read_row(record: Mapping[str, Any], number: int) -> Row:  # noqa: ARG001
     solutions = solution if isinstance(solution, list) else [] if solution is None else [solution]
     if not all(isinstance(text, str) and text.strip() for text in solutions):
         raise ValueError('"solution" is neither text nor a list of texts')
+    solutions = [whole_text("solution", text) for text in solutions]
     identity = text_field(record, "id") if "id" in record else ""
     return Row(
         identity, text_field(record, "prompt", "problem", "question"), text_field(record, "answer"), (*solutions,)
@@ -63,15 +73,15 @@ def parse_jsonl(options: Mapping[str, str]) -> TaskSpec:
     path = Path(options.get("path", "")).expanduser()
     if "path" not in options or path.is_dir():
         return parse_words(JSONL, options)
-    rows = _one_file(path)
+    rows = _one_file(path, rule_of(JSONL, options))
     rest = {name: value for name, value in options.items() if name != "path"}
     checked = parse_words(JSONL, {**rest, "data": keep(rows)})
     return complete_spec(JSONL, options.get("demonstrations") or style_of(rows), checked.options)
 
 
-def _one_file(path: Path) -> Rows:
+def _one_file(path: Path, rule: Rule) -> Rows:
     """Returns the rows of a single file by split."""
-    every = read_rows(path, numbered(read_row, "row"))
+    every = read_rows(path, rule.checked(numbered(read_row, "row")), rule.contradict)
     splits = [(where, record.get("split")) for where, record in records(path)]
     if all(split is None for _, split in splits):
         return carved({"train": every}, JSONL.name, VALIDATION_SHARE, TEST_SHARE)

@@ -19,7 +19,10 @@ from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.spec.parts import TaskSpec
 from capacity.tasks.data_sets import Grading
 from capacity.tasks.grading import answers
+from capacity.tasks.grading.answer_type import same_type
+from capacity.tasks.grading.numbers import last_number, shown
 from capacity.tasks.grading.verifier import verifier
+from capacity.tasks.references import PLACES
 from capacity.tasks.task import Item, Split
 from capacity.tasks.templates import Chat, Template, chat_choice, template
 
@@ -64,8 +67,16 @@ class GymTask:
 
         Raises:
             DataError: if the split has fewer than `count` items.
+            SpecError: if a reference answer cannot stand where the template asks for it.
         """
         problems = _problems(self.task, self.config, split)
+        form = self.template.form
+        for index, _, answer in problems:
+            if answers.stated(answers.shown(answer, form), form) != (answer.strip() or None):
+                raise SpecError(
+                    f"task {NAME}:{self.task}: the answer of problem {index} cannot stand {PLACES[form]}: "
+                    "take template=boxed or template=bare"
+                )
         if count is not None and count > len(problems):
             raise DataError(
                 f"task {NAME}:{self.task}: {split} has {len(problems):,} different items, {count:,} were asked for"
@@ -102,12 +113,15 @@ class GymTask:
     def grade_lenient(self, item: Item, completion: str) -> bool:
         """Tells whether strict grading, the last line of the completion or its last number gets full marks."""
         lines = completion.strip().splitlines()
-        number = answers.last_number(completion)
-        candidates = [lines[-1].strip() if lines else "", "" if number is None else f"{number:f}"]
+        number = last_number(completion)
+        candidates = [lines[-1].strip() if lines else "", "" if number is None else shown(number)]
         return self.grade_strict(item, completion) or any(self._full_marks(item, c) for c in candidates if c)
 
     def _full_marks(self, item: Item, answer: str) -> bool:
-        return answer == item.answer or _full_marks(self.task, self.config, int(item.id.rpartition("-")[2]), answer)
+        if answer == item.answer:
+            return True
+        index = int(item.id.rpartition("-")[2])
+        return same_type(answer, item.answer) and _full_marks(self.task, self.config, index, answer)
 
 
 @lru_cache(maxsize=65_536)

@@ -7,20 +7,24 @@ workers need no path.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from capacity.cache import cache_folder
-from capacity.errors import DataError, SpecError
+from capacity.errors import DataError, DataWarning, SpecError
 from capacity.runs import files
 from capacity.tasks.task import Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _SUFFIXES = (".jsonl", ".parquet")
 _DIGEST = 16  # hex digits of a data set's hash
+_NAMED = 8  # rows that one error or remark names at most
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Row:
 Rows = Mapping[Split, tuple[Row, ...]]
 # Turns a decoded record into a row; raises ValueError with what is wrong with it. The number counts from 0.
 ReadRow = Callable[[Mapping[str, Any], int], Row]
+
+
+class LeftOut(ValueError):
+    """A data set leaves out a row, for the reason that the message gives."""
 
 
 def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
@@ -58,9 +66,11 @@ def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
             continue
         where = f"{path}, line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_float=Decimal)  # a number keeps its digits
         except ValueError as error:
             raise DataError(f"{where}: not JSON: {error}") from None
+        except RecursionError:
+            raise DataError(f"{where}: its JSON is nested too deeply to be read") from None
         if not isinstance(record, dict):
             raise DataError(f"{where}: not a JSON object")
         found.append((where, record))
@@ -80,33 +90,71 @@ def _parquet(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     return [(f"{path}, row {number}", record) for number, record in enumerate(table.to_pylist(), start=1)]
 
 
-def read_rows(path: Path, read: ReadRow) -> tuple[Row, ...]:
-    """Returns all rows of a file.
+def read_rows(path: Path, read: ReadRow, contradict: Callable[[Row, Row], bool] | None = None) -> tuple[Row, ...]:
+    """Returns all rows of a file. Rows that their data set leaves out are counted in a warning.
+
+    Args:
+        path: the file.
+        read: the function that turns a record into a row.
+        contradict: a function that tells whether two rows of the same problem contradict. None allows all rows.
 
     Raises:
-        DataError: if the file is unreadable or has no rows, a row lacks a field, or an id occurs twice.
+        DataError: if the file is unreadable or has no rows, a row is faulty, an id occurs twice, or rows contradict.
+            The first faulty row is described, and the others are named.
     """
     rows: list[Row] = []
-    seen: set[str] = set()
-    for where, record in records(path):
+    ids: set[str] = set()
+    problems: dict[str, tuple[str, Row]] = {}
+    faults: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str]] = []
+    for number, (where, record) in enumerate(records(path)):
         try:
-            row = read(record, len(rows))
-        except ValueError as error:
-            raise DataError(f"{where}: {error}") from None
-        if row.id in seen:
-            raise DataError(f"{where}: the id {row.id!r} is there twice")
-        seen.add(row.id)
-        rows.append(row)
+            row = read(record, number)
+            if row.id in ids:
+                raise ValueError(f"the id {row.id!r} is there twice")
+            before, other = problems.setdefault(_bare(row.problem), (where, row))
+            if contradict is not None and other is not row and contradict(other, row):
+                raise ValueError(
+                    f"the same problem as {_place(before)}, with another answer: {other.answer!r} and {row.answer!r}"
+                )
+        except LeftOut as reason:
+            left_out.append((where, str(reason)))
+        except ValueError as fault:
+            faults.append((where, str(fault)))
+        else:
+            ids.add(row.id)
+            rows.append(row)
+    if faults:
+        where, fault_ = faults[0]
+        rest = f" (the first of {len(faults):,} faulty rows: {_places(faults)})" if len(faults) > 1 else ""
+        raise DataError(f"{where}: {fault_}{rest}")
     if not rows:
         raise DataError(f"{path}: no rows")
+    if left_out:
+        what = f"{path}: left out because {left_out[0][1]}: {len(left_out):,} of {len(rows) + len(left_out):,} rows"
+        warnings.warn(f"{what} ({_places(left_out)})", DataWarning, stacklevel=2)
     return tuple(rows)
+
+
+def _place(where: str) -> str:
+    """Returns the line or row of a place, without its file."""
+    return where.rpartition(", ")[2]
+
+
+def _places(found: Sequence[tuple[str, str]]) -> str:
+    """Returns the lines or rows of places, such as "line 2" or "lines 2, 4"."""
+    if len(found) == 1:
+        return _place(found[0][0])
+    first = _place(found[0][0]).partition(" ")[0]
+    numbers = [_place(where).partition(" ")[2] for where, _ in found[:_NAMED]]
+    return f"{first}s {', '.join(numbers)}" + (", …" if len(found) > _NAMED else "")
 
 
 def text_field(record: Mapping[str, Any], *names: str) -> str:
     """Returns the text under the first of `names` that the record has. The name "a.b" means the field b of a.
 
     Raises:
-        ValueError: if the record has none of the names, or the value is empty or no text.
+        ValueError: if the record has none of the names, or the value is empty, no text, or half a character.
     """
     for name in names:
         value: Any = record
@@ -114,14 +162,28 @@ def text_field(record: Mapping[str, Any], *names: str) -> str:
             value = value.get(part) if isinstance(value, Mapping) else None
         if value is None:
             continue
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            if not isfinite(value):
+                raise ValueError(f'"{name}" is {value}, which is no value of JSON')
             value = str(value)
         if not isinstance(value, str):
             raise ValueError(f'"{name}" is no text but {type(value).__name__}')
         if not value.strip():
             raise ValueError(f'"{name}" is empty')
-        return value
+        return whole_text(name, value)
     raise ValueError(f"no {' or '.join(names)}; it has {', '.join(map(str, record)) or 'nothing'}")
+
+
+def whole_text(name: str, text: str) -> str:
+    """Returns `text`, which is the value of the field `name`.
+
+    Raises:
+        ValueError: if `text` holds half a character, which no file and no tokenizer can hold.
+    """
+    half = next((c for c in text if "\ud800" <= c <= "\udfff"), None)
+    if half is not None:
+        raise ValueError(f'"{name}" holds half a character, \\u{ord(half):04x}: write the whole character')
+    return text
 
 
 def files_of(path: Path, wanted: Sequence[Split]) -> dict[Split, Path]:

@@ -46,5 +46,16 @@ def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:
 
 
 def encode_completions(tokenizer: Any, completions: Sequence[str], end: int) -> list[list[int]]:
-    """Returns the token ids of each completion, with `end` as the last token."""
-    return [[*tokenizer.encode(c, add_special_tokens=False), end] for c in completions]
+    """Returns the token ids of each completion, with `end` as the last token.
+
+    Raises:
+        DataError: if a completion holds a token that ends a sequence. It would teach a model to stop there.
+    """
+    ends = {end, tokenizer.eos_token_id}
+    encoded = [tokenizer.encode(c, add_special_tokens=False) for c in completions]
+    for text, ids in zip(completions, encoded, strict=True):
+        found = next((token for token in ids if token in ends), None)
+        if found is not None:
+            name = tokenizer.convert_ids_to_tokens(found)
+            raise DataError(f"a demonstration holds {name!r}, which ends a sequence: take it out of {text[:60]!r}")
+    return [[*ids, end] for ids in encoded]

@@ -2,10 +2,11 @@
 
 import io
 import sys
+import warnings
 
 import typer
 
-from capacity.errors import CapacityError, Interrupted, SpecError
+from capacity.errors import CapacityError, DataWarning, Interrupted, SpecError
 from capacity_cli.baseline import baseline
 from capacity_cli.bits import bits
 from capacity_cli.check import check
@@ -67,6 +68,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a minus sign must not end a command where there is no UTF-8
+    warnings.formatwarning = _warning_line
     try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED:  # Typer swallows Ctrl-C
@@ -87,6 +89,20 @@ def main() -> None:
         if len(sys.argv) == 1:  # the help was shown
             sys.exit(2)
         _fail(" ".join(error.format_message().split()), 2)  # type: ignore[attr-defined]
+
+
+_default_format = warnings.formatwarning
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns what stderr shows of a warning: one line of our own ones, and Python's lines of the others."""
+    return (
+        f"capacity: {message}\n"
+        if category is DataWarning
+        else _default_format(message, category, filename, lineno, line)
+    )
 
 
 def _fail(message: str, code: int) -> None:

@@ -19,13 +19,16 @@ def tasks(
     if name is None:
         _list(as_json=json)
         return
-    found = task_facts(name, grade=grade).to_json()
+    facts = task_facts(name, grade=grade)
+    found = facts.to_json()
     if json:
         print_json(found)
-        return
-    for key, value in found.items():
-        if value is not None and value != {}:
-            print(f"{key.replace('_', ' ')}: {value}")
+    else:
+        for key, value in found.items():
+            if value is not None and value != {}:
+                print(f"{key.replace('_', ' ')}: {value}")
+    if grade:
+        facts.check()
 
 
 def _list(*, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 _MEMORY_BYTES = 4 * 1024**3
+_PRECISION, _SAME_DIGITS = 60, 40  # decimal digits of an exact number that are computed, and that must agree
 _TAIL = 4000  # characters from the end in which math-verify looks for an answer
 
 
@@ -22,6 +23,33 @@ def _limit_cpu(seconds: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + 1 + seconds, hard))
+
+
+def _undefined(reference: Any) -> bool:
+    """Tells whether an expression of sympy has no value, as 1/0 has none. It equals nothing."""
+    from sympy import Expr, nan, zoo
+
+    return isinstance(reference, Expr) and bool(reference.doit().has(nan, zoo))
+
+
+def _unequal(one: Any, other: Any) -> bool:
+    """Tells whether two expressions of sympy certainly differ. math-verify calls numbers equal that are close.
+
+    Exact numbers differ if they do so within 40 digits. Tuples and intervals differ if one of their parts does. Of
+    everything else, decimals and expressions with variables too, nothing is certain.
+    """
+    from sympy import Expr, Float, Interval, Tuple
+
+    if isinstance(one, Tuple | Interval) and type(one) is type(other) and len(one.args) == len(other.args):
+        return any(_unequal(a, b) for a, b in zip(one.args, other.args, strict=True))
+    for number in (one, other):
+        if not isinstance(number, Expr) or number.free_symbols or number.has(Float) or not number.is_number:
+            return False
+    values = [number.doit().evalf(_PRECISION) for number in (one, other)]
+    if not all(value.is_finite for value in values):
+        return False
+    scale = max(abs(value) for value in values)
+    return bool(abs((one - other).doit().evalf(_PRECISION)) > scale * Float(10) ** -_SAME_DIGITS)
 
 
 def _math() -> Callable[[dict[str, Any]], bool]:
@@ -35,8 +63,9 @@ def _math() -> Callable[[dict[str, Any]], bool]:
     def right(request: dict[str, Any]) -> bool:
         gold = parse(f"${request['answer']}$", parsing_timeout=None) or parse(request["answer"], parsing_timeout=None)
         for text in (f"\\boxed{{{request['text']}}}",) if request["stated"] else (request["text"][-_TAIL:],):
-            if verify(gold, parse(text, parsing_timeout=None), timeout_seconds=None):
-                return True
+            found = parse(text, parsing_timeout=None)
+            if verify(gold, found, timeout_seconds=None):
+                return not (gold and found and (_undefined(gold[0]) or _unequal(gold[0], found[0])))
         return False
 
     return right
