@@ -193,7 +193,7 @@ def test_methods_and_adapters_make_other_cells() -> None:
 
 def test_runs_are_grouped_in_order_and_by_seed() -> None:
     specs = [fakes.spec(method, seed) for method in ("grpo", "sft") for seed in (2, 0, 1)]
-    found = cells(specs, lambda spec: spec)
+    found = cells(specs, cell_of)
     assert [cell.spec.method for cell in found] == ["grpo", "sft"]
     assert [[spec.seed for spec in members] for members in found.values()] == [[0, 1, 2]] * 2
     assert repr(next(iter(found))) == "Cell('grpo 13')"
@@ -231,7 +231,7 @@ def test_runs_of_a_cell_are_told_apart_by_the_seeds_of_run_and_adapter() -> None
         return RunSpec.model_validate(reseeded({**fakes.raw_spec("sft"), "adapter": ADAPTERS[kind]}, seed, part))
 
     specs = [with_seeds("tinylora", *seeds) for seeds in ((1, 0), (0, 1), (1, 1), (0, 0))]
-    (members,) = cells(specs, lambda spec: spec).values()
+    (members,) = cells(specs, cell_of).values()
     assert [seeds_of(spec) for spec in members] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert seeds_of(with_seeds("vb-lora", 2, 3)) == (2, 3)
     assert [seeds_of(with_seeds(kind, 2, 3)) for kind in ("lora-xs", "full")] == [(2, 2)] * 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capacity.library.shown import Shown
+from capacity.models.base_files import base_digests
 from capacity.runs import study
 from capacity.runs.cell import Cell, cells
 from capacity.runs.fingerprint import current
@@ -47,15 +48,19 @@ class Study(Shown, study.Study):
         Raises:
             DataError: as `runs`.
         """
-        return cells(self.runs(), lambda run: run.spec)
+        return cells(self.runs(), lambda run: run.cell)
 
-    def state_of(self, run: Run) -> State:
-        """Whether a run of the study was made in the present environment.
+    def states(self, runs: Sequence[Run]) -> list[State]:
+        """Whether each of some runs of the study was made in the present environment, on the present base.
 
         Without torch runs cannot be made here, so none of them is stale: they come from elsewhere.
         """
-        here = current(run.fingerprint.device, run.fingerprint.dtype)
-        return "stale" if find_spec("torch") is not None and run.fingerprint != here else "complete"
+        if find_spec("torch") is None:
+            return ["complete"] * len(runs)
+        bases = base_digests(run.spec.model for run in runs)
+        return [
+            run.state(current(run.fingerprint.device, run.fingerprint.dtype), bases[run.spec.model]) for run in runs
+        ]
 
     @property
     def line(self) -> str:

@@ -25,21 +25,41 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def json_text(value: Any) -> str:
+    """Returns `value` as indented JSON, with a line break at the end.
+
+    Raises:
+        ValueError: if the value holds a NaN or an infinity.
+    """
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON.
 
     Raises:
         ValueError: if the value holds a NaN or an infinity.
     """
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(value), encoding="utf-8")
+
+
+def check_regular(path: Path) -> None:
+    """Checks that a file which is there is a regular one. Reading a pipe or a device may never end.
+
+    Raises:
+        DataError: if it is something else.
+    """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: cannot be read: not a regular file")
 
 
 def read_json(path: Path) -> Any:
     """Returns the decoded JSON of a file.
 
     Raises:
-        DataError: if the file is missing or is not JSON.
+        DataError: if the file is missing, is no regular file, or is not JSON.
     """
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -66,6 +86,7 @@ def read_records(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
     Raises:
         DataError: if the file is missing, or a line is not such a record. The message names the line and the field.
     """
+    check_regular(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -164,15 +185,13 @@ def seal(folder: Path) -> None:
         _fsync(path)
 
 
-def publish(folder: Path, destination: Path) -> None:
-    """Moves a sealed folder to `destination` in one step. A folder that is there already stays."""
-    try:
+def publish(folder: Path, destination: Path) -> bool:
+    """Moves a sealed folder to `destination` in one step; False, and nothing is moved, if a folder is there already."""
+    moved = not destination.is_dir()
+    if moved:
         folder.rename(destination)
-    except OSError:
-        if not destination.is_dir():
-            raise
-        shutil.rmtree(folder)
-    _fsync(destination.parent)
+        _fsync(destination.parent)
+    return moved
 
 
 def verify(folder: Path) -> None:
@@ -190,6 +209,7 @@ def verify(folder: Path) -> None:
             raise DataError(f"{folder}: unexpected file {name}: remove it, or remove the folder to run again")
         if name not in present:
             raise DataError(f"{folder}: {name} is missing: remove the folder to run it again")
+        check_regular(folder / name)
         try:
             digest = sha256_file(folder / name)
         except OSError as error:

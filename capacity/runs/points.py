@@ -42,7 +42,7 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
         demonstrations: the style of the demonstrations; "none" for methods that see none.
         run: the name of the run's folder.
         cell: the identity of the run's cell.
-        recipe: the spec without seeds, as canonical JSON.
+        recipe: the spec without seeds and the base, as canonical JSON.
         items: the digest of the names of the items.
         answers: one bit per answer, packed as in `capacity.runs.answers`.
     """
@@ -51,7 +51,7 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[str, Any]:
     """Returns the row of a run with this spec, result and answers. `points` explains the columns."""
-    cell = cell_of(spec)
+    cell = cell_of(spec, result.base_fingerprint)
     return {
         "study": study,
         "model": spec.model,

@@ -14,6 +14,7 @@ from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
 from capacity.errors import DataError, TrainingError
+from capacity.models.base_files import base_digest
 from capacity.models.device_memory import total_memory
 from capacity.models.loading import load, model_folder
 from capacity.plan.memory import check_memory
@@ -67,7 +68,9 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
     check_memory(spec, total_memory(device))
     torch.manual_seed(spec.seed)
     cache = cache or cache_folder("factors")
+    files = base_digest(spec.model)
     model, tokenizer = load(spec.model, device)
+    files = files or base_digest(spec.model)  # which loading may have fetched
     # The factors of a quantised base are those of its dequantised weights, not of the checkpoint's.
     weights = None if parse_model(spec.model).quantised else WeightFolder(model_folder(spec.model))
     base = base_fingerprint(model, weights.digests(cache) if weights else None)
@@ -99,6 +102,7 @@ def execute(spec: RunSpec, device: str, on_step: OnStep | None = None, cache: Pa
         "model_parameters": shape.parameters,
         "family": shape.family,
         "base_fingerprint": base,
+        **({} if files is None else {"base_files": files}),
         "trained_parameters": adapted.trained_parameters,
         "update_bytes": payload_bytes(payload),
         "header_bytes": len(artifact) - payload_bytes(payload) if artifact else 0,

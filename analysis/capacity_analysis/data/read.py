@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
-from capacity.runs.study import Study, one_fingerprint
+from capacity.runs.mixed import refuse_mixed
+from capacity.runs.study import Study
 from capacity_analysis.data.published import reference_points
 from capacity_analysis.data.table import Points, from_frame, study_points
 
@@ -30,7 +31,7 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
     path = Path(source)
     if path.is_dir():
         runs = Study(path).runs()
-        one_fingerprint(runs, path, allow_mixed=allow_mixed)
+        refuse_mixed(runs, path, allow_mixed=allow_mixed)
         return study_points(path, runs)
     if not path.exists():
         raise DataError(f"{source}: no such points table or study folder")

@@ -29,7 +29,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HEADER_LIMIT = 10**8  # bytes, that of the format
 _SAVE_SECONDS = 1.0
 _SAMPLE = 4096  # bytes of each tensor that take part in the identity of a file
-_SCHEME = "digests-2"
+_SCHEME = "digests-3"
 _BESIDE = 2**29  # bytes that factoring takes beside those of a layer's weights: with the libraries it stays below 1 GB
 
 
@@ -63,7 +63,8 @@ class WeightFolder:
         for file in _checkpoint_files(folder):
             stored, sample = _header(file)
             status = file.stat()
-            identity.update(f"|{file.name}|{status.st_size}|{status.st_mtime_ns}|{sample}".encode())
+            times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"
+            identity.update(f"|{file.name}|{status.st_size}|{times}|{sample}".encode())
             self.tensors.update((tensor.name, tensor) for tensor in stored)
         self._identity = identity.hexdigest()
 
