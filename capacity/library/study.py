@@ -62,6 +62,10 @@ class Study(Shown, study.Study):
             run.state(current(run.fingerprint.device, run.fingerprint.dtype), bases[run.spec.model]) for run in runs
         ]
 
+    def state_of(self, run: Run) -> State:
+        """Whether one run of the study was made in the present environment, on the present base; see `states`."""
+        return self.states([run])[0]
+
     @property
     def line(self) -> str:
         """The folder, and how many runs it has."""
