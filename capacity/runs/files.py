@@ -1,5 +1,6 @@
 """Writes files so that they are whole or absent, by fsync, rename and checksums."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from capacity.errors import DataError
 CHECKSUMS = "checksums.json"
 ARTIFACT = "update.safetensors"  # of a run folder: the trained update with the recipe that rebuilds it
 _Record = TypeVar("_Record", bound=BaseModel)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # what a write says without naming a file
 
 
 def sha256_file(path: Path) -> str:
@@ -173,6 +175,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
             partial.rename(folder)
         except OSError as error:
             raise DataError(f"{folder} cannot be made: {error.strerror}") from None
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -181,7 +187,12 @@ def seal(folder: Path) -> None:
     """Writes the checksums of all files of a finished folder and makes the folder durable on disk."""
     files = sorted(p for p in folder.iterdir() if p.name != CHECKSUMS)
     write_json(folder / CHECKSUMS, {p.name: sha256_file(p) for p in files})
-    for path in [*files, folder / CHECKSUMS, folder]:
+    sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Makes a folder and the files in it durable on disk."""
+    for path in [*sorted(folder.iterdir()), folder]:
         _fsync(path)
 
 

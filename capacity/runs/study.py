@@ -12,6 +12,7 @@ Copying run folders from one study to another merges the studies.
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -283,21 +284,43 @@ class Study:
 
         Raises:
             DataError: if the study has this run from another environment.
+            OSError: if the study cannot be written. Nothing is left of the run.
         """
-        partial = study_folder.unfinished_folder(self.folder, spec.short_id)
-        (partial / "spec.json").write_text(spec.canonical_json() + "\n")
-        (partial / "fingerprint.json").write_text(canonical_json(fingerprint.model_dump(mode="json")) + "\n")
-        files.write_json(partial / "result.json", result.model_dump(mode="json"))
-        files.write_records(partial / "metrics.jsonl", steps)
-        files.write_records(partial / "outcomes.jsonl", outcomes)
-        if artifact is not None:
-            (partial / files.ARTIFACT).write_bytes(artifact)
-        files.seal(partial)
+        prints = canonical_json(fingerprint.model_dump(mode="json"))
+        with study_folder.unfinished(self.folder, spec.short_id) as partial:
+            (partial / "spec.json").write_text(spec.canonical_json() + "\n", encoding="utf-8")
+            (partial / "fingerprint.json").write_text(prints + "\n", encoding="utf-8")
+            files.write_json(partial / "result.json", result.model_dump(mode="json"))
+            files.write_records(partial / "metrics.jsonl", steps)
+            files.write_records(partial / "outcomes.jsonl", outcomes)
+            if artifact is not None:
+                (partial / files.ARTIFACT).write_bytes(artifact)
+            files.seal(partial)
+            return self._publish(partial, spec, fingerprint)
+
+    def adopt(self, run: Run) -> Path:
+        """Copies a complete run of another study into this one, and returns its folder.
+
+        Raises:
+            DataError: if the study has this run from another environment.
+            OSError: if the study cannot be written. Nothing is left of the run.
+        """
+        with study_folder.unfinished(self.folder, run.folder.name) as partial:
+            for path in run.folder.iterdir():
+                shutil.copyfile(path, partial / path.name)
+            files.sync(partial)
+            return self._publish(partial, run.spec, run.fingerprint)
+
+    def discard(self, run: Run) -> None:
+        """Removes a run of this study. `Study.read` has seen that its folder holds nothing else."""
+        study_folder.discard(run.folder)
+
+    def _publish(self, partial: Path, spec: RunSpec, fingerprint: Fingerprint) -> Path:
+        """Moves a sealed folder to its place, unless the run is there already."""
         destination = self.path_of(spec)
         if destination.is_dir() and self.read(destination).fingerprint != fingerprint:
             raise DataError(f"{destination}: was made in another environment, and runs are immutable")
-        if not files.publish(partial, destination):
-            study_folder.discard(partial)
+        files.publish(partial, destination)
         (self.folder / "failed" / f"{spec.short_id}.json").unlink(missing_ok=True)
         return destination
 

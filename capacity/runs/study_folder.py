@@ -5,7 +5,8 @@ known by their runs, or by having nothing but the files of a study.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def _has_plan(folder: Path) -> bool:
     return isinstance(plan, list) and all(isinstance(spec, dict) and "schema_version" in spec for spec in plan)
 
 
-def unfinished_folder(study: Path, run: str) -> Path:
-    """Makes the folder in which a run is written until it is whole, and returns it. It is empty.
+@contextmanager
+def unfinished(study: Path, run: str) -> Iterator[Path]:
+    """Gives an empty folder in which a run is written until it is whole. What is still there at the end is removed.
 
     Raises:
         DataError: if files of somebody else are in its place.
@@ -86,7 +88,10 @@ def unfinished_folder(study: Path, run: str) -> Path:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise DataError(f"{folder}: not what this program has left there: move it away") from None
-    return folder
+    try:
+        yield folder
+    finally:
+        discard(folder)
 
 
 def discard_unfinished(study: Path) -> None:
@@ -100,11 +105,11 @@ def discard_unfinished(study: Path) -> None:
     _remove_if_empty(folder)
 
 
-def discard(folder: Path, names: Iterable[str] = RUN_FILES) -> None:
+def discard(folder: Path) -> None:
     """Removes the files of a run from a folder, and the folder if nothing is left in it."""
     if folder.is_symlink() or not folder.is_dir():
         return
-    for name in names:
+    for name in RUN_FILES:
         path = folder / name
         if path.is_file() and not path.is_symlink():
             path.unlink()

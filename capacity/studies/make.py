@@ -19,6 +19,7 @@ from capacity.runs.study import Failure, Run, State, Study
 from capacity.sampling.vllm.engine import installed_version
 from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
+from capacity.studies.finished import adopt_kept
 from capacity.studies.workers import Event, run_all
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
@@ -173,10 +174,13 @@ def missing_runs(
 ) -> list[RunSpec]:
     """Adds `specs` to the study's plan and finds those that are still to be made; the caller holds the lock.
 
+    Runs that the study had no room for are added to it first.
+
     Raises:
-        DataError: as `states`.
+        DataError: as `states`, or there is still no room.
     """
     study.write_plan(specs)
+    adopt_kept(study, specs)
     return [spec for spec, _, run in states(study, specs, fingerprint, allow_mixed=allow_mixed) if run is None]
 
 

@@ -18,15 +18,19 @@ from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.device import keep_one_gpu
+from capacity.studies.finished import add_finished, record_failure
 
 _ATTEMPTS = 2  # a worker that dies (out of memory, killed) takes its run with it; it is tried once more
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a run: it started, made a step (`step` of its steps), ended or failed (`message`)."""
+    """Something happened to a run: it started, made a step (`step` of its steps), ended or failed (`message`).
 
-    kind: Literal["start", "step", "done", "failed"]
+    It may also wait, finished, for room on a disk (`message`).
+    """
+
+    kind: Literal["start", "step", "waiting", "done", "failed"]
     spec: RunSpec
     step: int = 0
     message: str = ""
@@ -78,7 +82,7 @@ def run_all(
                     code = worker.process.exitcode
                     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
                     message = f"its worker process {how}, {_ATTEMPTS} times in all"
-                    study.add_failure(spec, message, "")
+                    message = record_failure(study, spec, message, "")
                     event = Event("failed", spec, message=message)
                 if event.kind in ("done", "failed"):
                     pool[index].spec = None
@@ -173,13 +177,12 @@ def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         try:
             record = execute(spec, fingerprint.device, lambda step: say("step", step.step + 1))
             _end_if_orphaned(parent)
-            study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
+            add_finished(study, spec, fingerprint, record, lambda message: say("waiting", message=message))
         except Exception as error:
             expected = isinstance(error, CapacityError)
             message = str(error) if expected else f"{type(error).__name__}: {error}".splitlines()[0]
             _end_if_orphaned(parent)
-            study.add_failure(spec, message, traceback.format_exc())
-            say("failed", message=message)
+            say("failed", message=record_failure(study, spec, message, traceback.format_exc()))
         else:
             say("done")
 
