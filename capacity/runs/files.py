@@ -147,6 +147,25 @@ def write_atomically(path: Path, text: str) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def refuse_foreign(path: Path, sign: str) -> None:
+    """Checks that a file may be replaced: that it is empty, not there, or was written by this program.
+
+    Args:
+        path: the file.
+        sign: what every such file of this program contains.
+
+    Raises:
+        DataError: if the file does not contain the sign, or cannot be read.
+    """
+    check_regular(path)
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if content and sign.encode() not in content:
+        raise DataError(f"{path} exists and was not made by this program: choose another file, or remove it")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder that becomes `folder`, in one step, when the context ends without an error.

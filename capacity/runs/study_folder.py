@@ -29,7 +29,7 @@ def claim(folder: Path) -> None:
         DataError: if the folder is neither empty nor a study, or cannot be made.
     """
     try:
-        if not _is_study(folder):
+        if not is_study(folder):
             raise DataError(
                 f"{folder}: neither empty nor a study folder: choose another --out, so that nothing there is changed"
             )
@@ -41,8 +41,8 @@ def claim(folder: Path) -> None:
         files.write_atomically(folder / MARKER, files.json_text(_FORMAT))
 
 
-def _is_study(folder: Path) -> bool:
-    """Tells whether a folder is a study, is empty, or is not there."""
+def is_study(folder: Path) -> bool:
+    """Tells whether a folder is a study, or may become one: it is empty, or is not there."""
     if not folder.exists():
         return True
     if (folder / MARKER).exists():
@@ -60,8 +60,9 @@ def _json(path: Path) -> Any:
 def _is_new(folder: Path) -> bool:
     """Tells whether a folder is empty, or as a study of an older version is before its first run."""
     names = {path.name for path in folder.iterdir()}
-    inner = [folder / name for name in (RUNS, FAILED) if name in names]
-    return names <= {LOCK, RUNS, FAILED} and not any(any(path.iterdir()) for path in inner)
+    inner, lock = [folder / name for name in (RUNS, FAILED) if name in names], folder / LOCK
+    unlocked = not lock.exists() or (lock.is_file() and not lock.stat().st_size)  # locking empties the file
+    return names <= {LOCK, RUNS, FAILED} and unlocked and not any(any(path.iterdir()) for path in inner)
 
 
 def _has_runs(folder: Path) -> bool:

@@ -19,10 +19,10 @@ def runs(
     json: Json = False,
 ) -> None:
     """What is in a study: complete, stale and failed runs, and their points table."""
-    from capacity.runs.files import write_atomically
+    from capacity.runs.files import refuse_foreign, write_atomically
     from capacity.runs.mixed import bases, refuse_mixed
+    from capacity.runs.points import COLUMNS, to_csv
     from capacity.runs.points import points as points_rows
-    from capacity.runs.points import to_csv
     from capacity_cli.output import print_blocks, print_json
     from capacity_reports.blocks import Cell, Column, Table
 
@@ -38,6 +38,7 @@ def runs(
     rows = points_rows(study.resolve().name, found)
     if points is not None:
         refuse_mixed(found, study, allow_mixed=allow_mixed)
+        refuse_foreign(points, ",".join(COLUMNS[:4]))
         write_atomically(points, to_csv(rows))
     states = opened.states(found)
     mixed = {model: counts for model, counts in bases(found).items() if len(counts) > 1}
