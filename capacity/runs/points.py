@@ -7,6 +7,7 @@ from typing import Any
 
 from capacity.runs.answers import Answers
 from capacity.runs.cell import cell_of
+from capacity.runs.csv_cells import as_cell
 from capacity.runs.study import Run
 from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
@@ -82,9 +83,9 @@ def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[s
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the rows as CSV text with a header. Absent values are empty."""
+    """Returns the rows as CSV text with a header. Absent values are empty. No text can be taken for a formula."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS + COSTS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()

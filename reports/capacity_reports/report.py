@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from capacity.errors import CapacityError, DataError, SpecError, unknown
+from capacity.runs.csv_cells import as_cell
 from capacity.runs.files import refuse_foreign, write_atomically
 from capacity.runs.study_folder import is_study
 from capacity.version import __version__
@@ -250,16 +251,19 @@ def _refuse_foreign(target: Path, kind: str) -> None:
 
 
 def csv_text(table: Table) -> str:
-    """A table as CSV: raw values under the columns' keys, shares of 1, empty where there is no value."""
+    """A table as CSV: raw values under the columns' keys, shares of 1, empty where there is no value.
+
+    No text can be taken for a formula.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([c.key for c in table.columns])
+    writer.writerow([as_cell(c.key) for c in table.columns])
     writer.writerows([_raw(v) for v in row] for row in table.rows)
     return buffer.getvalue()
 
 
 def _raw(value: Cell) -> Cell:
-    return "" if value is None else value
+    return "" if value is None else as_cell(value)
 
 
 def _write_pdf(report: Report, target: Path) -> None:

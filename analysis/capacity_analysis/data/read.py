@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
+from capacity.runs.csv_cells import from_cell
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Study
 from capacity_analysis.data.published import reference_points
@@ -45,7 +46,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
+        read = pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
+        return read.apply(lambda column: column.map(from_cell, na_action="ignore").astype("string"))
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: is empty") from None
     except ImportError:
