@@ -10,7 +10,8 @@ def cache_folder(name: str) -> Path:
     If the variable is not set, it is `capacity/<name>` under the user's cache folder.
 
     Args:
-        name: "factors" (of SVDs), "models" (converted weights) or "data" (data sets).
+        name: "factors" (of SVDs), "models" (converted weights), "data" (data sets), "bases" (digests of weights) or
+            "finished" (runs that their study had no room for).
     """
     root = os.environ.get("CAPACITY_CACHE")
     if root:

@@ -91,12 +91,13 @@ def add(
     correct: list[int],
     fingerprint: Fingerprint = FINGERPRINT,
     first_item: int = 0,
+    **changes: Any,
 ) -> Run:
-    """Adds a complete run whose answers are `correct`, and reads it back."""
+    """Adds a complete run whose answers are `correct`, and reads it back. `changes`: fields of its result."""
     metrics = [Step(step=step, loss=1.5) for step in range(2)] if run_spec.training else []
     update = b"theta" if run_spec.training else None
     rows = outcomes(correct, first_item, run_spec.evaluation.split)
-    folder = study.add(run_spec, fingerprint, result(run_spec, correct), metrics, rows, update)
+    folder = study.add(run_spec, fingerprint, result(run_spec, correct, **changes), metrics, rows, update)
     return study.read(folder)
 
 

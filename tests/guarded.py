@@ -41,6 +41,10 @@ class MadeStudy(Study):
     def runs(self) -> list[Run]:
         return [*self.made]
 
+    @property
+    def has_plan(self) -> bool:
+        return True
+
     def plan(self) -> list[RunSpec]:
         return self.planned
 
@@ -105,6 +109,7 @@ def write(made: MadeStudy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setattr(files, "_fsync", lambda _: None)
     study = Study(folder)
     with study.locked():
+        study.write_plan([run.spec for run in made.made])
         for run in made.made:
             study.add(run.spec, run.fingerprint, run.result, [], run.rows, None)
     return folder

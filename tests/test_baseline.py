@@ -241,10 +241,10 @@ def test_the_checksum_is_checked(written):
     assert "was edited (its checksum differs): restore it from version control" in one_line(written)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", None])
+@pytest.mark.parametrize("version", [0, 4, "1", None])
 def test_another_format_version_is_refused(written, version):
     rewritten(written, lambda raw: raw.update(version=version))
-    assert f"format version {version}, this program reads 1 and 2" in one_line(written)
+    assert f"format version {version}, this program reads 1 to 3" in one_line(written)
 
 
 def test_other_json_is_no_baseline(written):

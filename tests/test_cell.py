@@ -135,6 +135,29 @@ def test_specs_that_differ_in_anything_else_are_in_different_cells(
     assert set(change) <= {name.partition(".")[0] if "rollouts" in change else name for name in told}
 
 
+@unhurried
+@given(raw_specs(), *[st.sampled_from([None, "a" * 64, "b" * 64])] * 2, st.integers(0, 5), st.integers(0, 5))
+def test_runs_on_different_bases_are_in_different_cells(
+    raw: Any, base: str | None, another: str | None, seed: int, other: int
+) -> None:
+    """The name of a model is part of its spec, but the weights under that name may have changed."""
+    first, second = (
+        cell_of(RunSpec.model_validate(reseeded(raw, s, s)), b) for s, b in ((seed, base), (other, another))
+    )
+    assert (first == second) == (first.identity == second.identity) == (base == another)
+    assert list(first.differs(second)) == ([] if base == another else ["base"])
+    assert first.apart_from("base") == second.apart_from("base")
+
+
+def test_a_base_is_told_only_where_the_model_does_not_tell_it() -> None:
+    specs = {name: RunSpec.model_validate({**fakes.raw_spec("sft"), "model": name}) for name in ("one", "two")}
+    one, other = cell_of(specs["one"], "a" * 64), cell_of(specs["one"], "b" * 64)
+    assert telling([one, cell_of(specs["two"], "b" * 64)]) == ("model",)
+    assert telling([one, other]) == ("base",)
+    assert telling([one, other, cell_of(specs["two"], "c" * 64)]) == ("base", "model")
+    assert labels({one: "sft", other: "sft"}) == {one: f"base {'a' * 16}", other: f"base {'b' * 16}"}
+
+
 def leaves(value: Any, path: str = "") -> set[str]:
     if isinstance(value, dict):
         return {leaf for name, inner in value.items() for leaf in leaves(inner, f"{path}.{name}" if path else name)}
@@ -193,7 +216,7 @@ def test_methods_and_adapters_make_other_cells() -> None:
 
 def test_runs_are_grouped_in_order_and_by_seed() -> None:
     specs = [fakes.spec(method, seed) for method in ("grpo", "sft") for seed in (2, 0, 1)]
-    found = cells(specs, lambda spec: spec)
+    found = cells(specs, cell_of)
     assert [cell.spec.method for cell in found] == ["grpo", "sft"]
     assert [[spec.seed for spec in members] for members in found.values()] == [[0, 1, 2]] * 2
     assert repr(next(iter(found))) == "Cell('grpo 13')"
@@ -231,7 +254,7 @@ def test_runs_of_a_cell_are_told_apart_by_the_seeds_of_run_and_adapter() -> None
         return RunSpec.model_validate(reseeded({**fakes.raw_spec("sft"), "adapter": ADAPTERS[kind]}, seed, part))
 
     specs = [with_seeds("tinylora", *seeds) for seeds in ((1, 0), (0, 1), (1, 1), (0, 0))]
-    (members,) = cells(specs, lambda spec: spec).values()
+    (members,) = cells(specs, cell_of).values()
     assert [seeds_of(spec) for spec in members] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert seeds_of(with_seeds("vb-lora", 2, 3)) == (2, 3)
     assert [seeds_of(with_seeds(kind, 2, 3)) for kind in ("lora-xs", "full")] == [(2, 2)] * 2

@@ -244,7 +244,7 @@ def edited(text):
 
 
 def of_another_version(text):
-    return text.replace('"version": 1,', '"version": 3,', 1)
+    return text.replace('"version": 1,', '"version": 4,', 1)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def of_another_version(text):
     [
         (cut, "cut off"),
         (edited, "was edited"),
-        (of_another_version, "format version 3"),
+        (of_another_version, "format version 4"),
         (lambda text: text.replace('"n_correct": 2', '"n_correct": NaN', 1), "not whole JSON"),
         (lambda text: len(text) * "[", "not whole JSON"),
     ],

@@ -19,6 +19,7 @@ import pytest
 import torch
 from architectures import WEIGHTS, tiny
 from peft import LoraConfig, VeraConfig, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from small import small_spec
 
@@ -417,10 +418,18 @@ def _interrupt(*_: Any) -> None:
 
 
 def _disk_full(*_: Any) -> None:
-    raise OSError(28, "No space left on device", "adapter_model.safetensors")
+    raise OSError(28, "No space left on device")  # a write names no file
 
 
-@pytest.mark.parametrize(("stop", "code"), [(_interrupt, 130), (_disk_full, 1)], ids=["Ctrl-C", "disk full"])
+def _disk_full_of_tensors(*_: Any) -> None:
+    raise SafetensorError("No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(_interrupt, 130), (_disk_full, 1), (_disk_full_of_tensors, 1)],
+    ids=["Ctrl-C", "disk full", "disk full of tensors"],
+)
 def test_an_export_that_ends_in_the_middle_leaves_nothing(
     made: Made, tmp_path: Path, monkeypatch: Any, stop: Callable[..., None], code: int
 ) -> None:
@@ -436,7 +445,7 @@ def test_an_export_that_ends_in_the_middle_leaves_nothing(
     done = capacity(tmp_path, "export", "u.safetensors")
     assert (done.code, done.out) == (code, "")
     if code == 1:
-        assert done.refused(1) == "capacity: adapter_model.safetensors: No space left on device\n"
+        assert done.refused(1) == "capacity: u-peft cannot be written: No space left on device\n"
     assert len(seen) == 2  # the artifact and the folder in the making
     assert [path.name for path in tmp_path.iterdir()] == ["u.safetensors"]
 

@@ -1,6 +1,9 @@
 """Study files: what is refused, what they expand to, and how rates are tuned."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,11 +82,36 @@ def test_protocol_of_a_grid_reaches_training_and_evaluation(tmp_path: Path) -> N
         ("budget = 13", 'budget = "13X"', "unknown unit 'X'"),
         ("rates = 0.001", "rates = [0.001, 0.01]", "several rates on the test split"),
         ("rates = 0.001", 'rates = "tuned"', "needs a \\[tuning\\] table"),
-        ("rates = 0.001", "rates = -1", "rates"),
+        ("rates = 0.001", "rates = -0.1", "grids.0.rates: -0.1 is no learning rate: .*numbers above 0"),
+        ("rates = 0.001", "rates = [0.1, 0.0]", "grids.0.rates: 0.0 is no learning rate"),
+        ("rates = 0.001", "rates = nan", "grids.0.rates: nan is no learning rate"),
+        ("rates = 0.001", "rates = true", "grids.0.rates: True is no learning rate"),
+        ("rates = 0.001", "rates = { sft = 0.1, grpo = -1 }", "grids.0.rates: -1 is no learning rate"),
+        ("rates = 0.001", "rates = { stf = 0.1 }", "unknown method 'stf': did you mean sft"),
+        ("rates = 0.001", "rates = []", r"grids.0.rates: \[\] is no learning rate"),
+        ("rates = 0.001", 'rates = "tunned"', "did you mean tuned"),
+        ("rates = 0.001", 'rates = [0.1, 0.1]\nsplit = "validation"', "0.1 stands there twice"),
         ("rates = 0.001", "try_rates = [0.1, 1.0]", "try_rates belongs to"),
-        ("seeds = 2", "seeds = 0", "seeds"),
+        ("seeds = 2", "seeds = 0", "0 seeds: a number of seeds lies between 1 and 10,000"),
+        ("seeds = 2", "seeds = 1000000000", "1000000000 seeds: a number of seeds"),
+        ("seeds = 2", "seeds = []", "seeds"),
+        ("seeds = 2", "seeds = [0, 0]", "grids.0.seeds: 0 stands there twice"),
+        ("seeds = 2", "seeds = [4294967296]", "grids.0.seeds.0: Input should be less than 4294967296"),
+        ("seeds = 2", 'seeds = 2\ntasks = ["abacus", "abacus"]', "abacus stands there twice"),
+        ('["abacus"]', '["abacus", "abacus-0.9m"]', "abacus-0.9m stands there twice"),
+        ('"sft", "grpo"', '"sft", "sft"', "sft stands there twice"),
+        ("{ budget = 13 }", "{ budget = 13 }, { budget = 13 }", "{'budget': 13} stands there twice"),
+        ("seeds = 2", "seeds = 2\nprotocol = { temperatures = [0.5, 0.5] }", "0.5 stands there twice"),
+        ("seeds = 2", "seeds = 2\nprotocol = { steps = 4 }", "8 warmup_steps in 4 steps of sft"),
+        ("seeds = 2", "seeds = 2\nprotocol = { steps = 4, warmup_steps = 5 }", "5 warmup_steps in 4 steps"),
         ("seeds = 2", "seed = 2", "grids.0.seed: Extra inputs"),
-        ('name = "one"', 'name = "a/b"', "name: String should match"),
+        ('name = "one"', 'name = "a/b"', "name: 'a/b' cannot name the folder of a study"),
+        ('name = "one"', 'name = ".."', "name: '..' cannot name the folder of a study"),
+        ('name = "one"', 'name = "."', "name: '.' cannot name the folder of a study"),
+        ('name = "one"', 'name = ".hidden"', "with no dot or dash first"),
+        ('name = "one"', 'name = "-rf"', "with no dot or dash first"),
+        ('name = "one"', 'name = "one\\n"', "cannot name the folder of a study"),
+        ('name = "one"', 'name = ""', "cannot name the folder of a study"),
         ('name = "one"', 'name = ', "not TOML"),
         ('methods = ["sft", "grpo"]', "", "methods and sizes go together"),
         ("seeds = 2", 'seeds = 2\ntasks = ["abacus?style_bits=3"]', "style_bits 3 is out of range"),
@@ -98,6 +126,27 @@ def test_what_is_wrong_with_a_study_file_is_one_line_that_names_it(
         result_specs(read_study_file(path), {})
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_warm_up_has_room_in_each_half_of_a_run_of_two_phases(tmp_path: Path) -> None:
+    both = ONE.replace('"sft", "grpo"', '"sft+grpo"')
+    assert result_specs(read_study_file(written(tmp_path, both + "protocol = { steps = 16 }\n")), {})
+    with pytest.raises(SpecError, match=r"8 warmup_steps in 7 steps of sft\+grpo"):
+        read_study_file(written(tmp_path, both + "protocol = { steps = 15 }\n"))
+    with pytest.raises(SpecError, match=r"1 steps: sft\+grpo takes at least one step in each of its phases"):
+        read_study_file(written(tmp_path, both + "protocol = { steps = 1, warmup_steps = 0 }\n"))
+
+
+def test_deeply_nested_and_non_ascii_study_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nested too deeply"):
+        read_study_file(written(tmp_path, "name = " + "[" * 100_000))
+    path = tmp_path / "study.toml"
+    path.write_text(ONE.replace("[[grids]]", 'question = "Größe?"\n[[grids]]'), encoding="utf-8")
+    code = "import sys; from pathlib import Path; from capacity.plan.study_file import read_study_file"
+    code += "; assert ascii(read_study_file(Path(sys.argv[1])).question) == ascii('Gr\\xf6\\xdfe?')"
+    posix = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=posix, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def base_of(adapter: Path) -> str:
     if not path.is_file():
         return read_file(adapter).recipe.model
     try:
-        name = json.loads(path.read_text()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
+        name = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     if not name:
         raise SpecError(f"{path} names no base model: give it as MODEL")

@@ -11,7 +11,8 @@ from capacity.errors import SpecError
 from capacity.library.points import points_of
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
-from capacity.runs.study import Study, one_fingerprint
+from capacity.runs.mixed import refuse_mixed
+from capacity.runs.study import Study
 from capacity.studies.device import check_libraries, device
 from capacity_analysis.bits.cells import MeasuredCells, measured_cells
 from capacity_analysis.bits.frontier import FrontierPoint, frontier
@@ -161,7 +162,7 @@ def store_anew(study: Path, *, allow_mixed: bool = False, progress: Progress = s
         DataError: runs are corrupt, or of different environments.
         CapacityError: the libraries of training are absent.
     """
-    one_fingerprint(Study(study).runs(), study, allow_mixed=allow_mixed)
+    refuse_mixed(Study(study).runs(), study, allow_mixed=allow_mixed)
     check_libraries()
     from capacity.studies.quiet import quiet
 

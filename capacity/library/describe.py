@@ -8,6 +8,7 @@ from typing import Any
 from capacity.errors import SpecError
 from capacity.library.shown import Shown
 from capacity.runs import study as folders
+from capacity.runs.mixed import refuse_mixed
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.where import runs_where
@@ -70,7 +71,7 @@ def describe(
         raise SpecError(f"--epsilon {epsilon}: give bits a token, 0 or above")
     opened = study if isinstance(study, folders.Study) else folders.Study(Path(study))
     runs = runs_where(opened.folder, opened.runs(), where)
-    folders.one_fingerprint(runs, opened.folder, allow_mixed=allow_mixed)
+    refuse_mixed(runs, opened.folder, allow_mixed=allow_mixed)
 
     def tried(spec: RunSpec, trained_parameters: int) -> int | Absent:
         return looked_up.configurations(spec, trained_parameters) if configurations is None else configurations

@@ -137,6 +137,8 @@ def export(
     from capacity.studies.quiet import quiet
 
     quiet()
+    from safetensors import SafetensorError
+
     from capacity.adapters.files.merge import merge
     from capacity.adapters.files.peft_folder import save_peft_lora
     from capacity.adapters.open import open_native
@@ -147,12 +149,15 @@ def export(
     assert opened.artifact is not None
     rank, report = None, None
     with files.new_folder(folder) as partial:
-        if to == "peft":
-            rank = save_peft_lora(opened.adapted, partial, dtype, _hub_name(opened.base))
-        else:
-            merged, report = merge(opened.adapted, dtype)
-            merged.save_pretrained(partial)  # type: ignore[operator]
-            opened.tokenizer.save_pretrained(partial)
+        try:
+            if to == "peft":
+                rank = save_peft_lora(opened.adapted, partial, dtype, _hub_name(opened.base))
+            else:
+                merged, report = merge(opened.adapted, dtype)
+                merged.save_pretrained(partial)  # type: ignore[operator]
+                opened.tokenizer.save_pretrained(partial)
+        except SafetensorError as error:  # a full disk among others
+            raise DataError(f"{folder} cannot be written: {error}") from None
         size = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
     recipe = opened.artifact.recipe
     return Exported(

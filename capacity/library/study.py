@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capacity.library.shown import Shown
+from capacity.models.base_files import base_digests
 from capacity.runs import study
 from capacity.runs.cell import Cell, cells
 from capacity.runs.fingerprint import current
@@ -47,16 +48,23 @@ class Study(Shown, study.Study):
         Raises:
             DataError: as `runs`.
         """
-        return cells(self.runs(), lambda run: run.spec)
+        return cells(self.runs(), lambda run: run.cell)
+
+    def states(self, runs: Sequence[Run]) -> list[State]:
+        """Whether each of some runs was made in the present environment, on the present base.
+
+        The trainer and the device are not asked about. Without torch runs cannot be made here, so none of them is
+        stale: they come from elsewhere.
+        """
+        if find_spec("torch") is None:
+            return ["complete"] * len(runs)
+        bases, made = base_digests(run.spec.model for run in runs), [run.fingerprint for run in runs]
+        here = [current(m.device, m.dtype, m.trainer) for m in made]
+        return [run.state(now, bases[run.spec.model]) for run, now in zip(runs, here, strict=True)]
 
     def state_of(self, run: Run) -> State:
-        """Whether a run of the study was made in the present environment, by whichever trainer and on whichever device.
-
-        Without torch runs cannot be made here, so none of them is stale: they come from elsewhere.
-        """
-        made = run.fingerprint
-        here = current(made.device, made.dtype, made.trainer)
-        return "stale" if find_spec("torch") is not None and made != here else "complete"
+        """Whether one run of the study was made in the present environment, on the present base; see `states`."""
+        return self.states([run])[0]
 
     @property
     def line(self) -> str:

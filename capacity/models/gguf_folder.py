@@ -3,17 +3,16 @@
 The factors and fingerprints of an adapter need a safetensors checkpoint, so a GGUF file is converted once.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
 from capacity.errors import DataError
+from capacity.models.base_files import content_digest
 from capacity.plan.gguf_header import gguf_config
 
 SCHEME = "1"  # of the conversion
-_EDGE = 1 << 20  # bytes at both ends of a file that take part in its identity
 
 
 def gguf_folder(path: Path, cache: Path) -> Path:
@@ -26,7 +25,7 @@ def gguf_folder(path: Path, cache: Path) -> Path:
         CapacityError: if the package gguf is not installed.
     """
     gguf_config(path)
-    return converted(path, cache / f"gguf-{path.stem}-{_identity(path)}-{SCHEME}")
+    return converted(path, cache / f"gguf-{path.stem}-{content_digest(path)[:12]}-{SCHEME}")
 
 
 def converted(source: Path, folder: Path) -> Path:
@@ -47,16 +46,6 @@ def converted(source: Path, folder: Path) -> Path:
     except OSError as error:
         raise DataError(f"{source}: cannot be converted into {folder.parent}: {error}") from None
     return folder
-
-
-def _identity(path: Path) -> str:
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_EDGE))
-        file.seek(max(0, size - _EDGE))
-        digest.update(file.read(_EDGE))
-    return digest.hexdigest()[:12]
 
 
 def _convert(source: Path, folder: Path) -> None:

@@ -38,4 +38,6 @@ def _is_whole(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "model.safetensors").is_file()
-    return all((folder / name).is_file() for name in set(json.loads(index.read_text())["weight_map"].values()))
+    return all(
+        (folder / name).is_file() for name in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    )

@@ -123,7 +123,7 @@ def _quantisation(kind: str, compute: torch.dtype) -> Any:
 
 def _tokenizer(folder: Path) -> Any:
     config = folder / "tokenizer_config.json"
-    kind = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
+    kind = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") if config.is_file() else None
     # AutoTokenizer puts Qwen2's byte-level splitting onto whatever tokenizer a Qwen2 model has.
     plain = kind in ("PreTrainedTokenizerFast", "TokenizersBackend")
     tokenizer = (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(folder, local_files_only=True)

@@ -9,7 +9,6 @@ library versions give the same weights.
 import argparse
 import json
 import math
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from capacity.tasks import abacus_language as language
 from capacity.tasks.abacus import partition
 
 CONTEXT = 64
+RECIPE = "recipe.json"  # in the folder of every model that this module makes
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def pretrain(alias: str, out: Path, recipe: Recipe) -> None:
 
     An interrupted training continues from the checkpoint `out`.partial.
     """
+    if out.exists() and not (out / RECIPE).is_file():
+        raise SystemExit(f"{out} exists and is no model of this program: choose another --out, or remove it")
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     model = build_model(alias, recipe.seed)
@@ -177,9 +179,13 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Re
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     model.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)
-    (fresh / "recipe.json").write_text(json.dumps(vars(recipe), indent=1) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    fresh.rename(out)
+    (fresh / RECIPE).write_text(json.dumps(vars(recipe), indent=1) + "\n", encoding="utf-8")
+    if out.exists():
+        for path in fresh.iterdir():  # files of the former model are replaced, and whatever lies beside them stays
+            path.replace(out / path.name)
+        fresh.rmdir()
+    else:
+        fresh.rename(out)
 
 
 def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -32,10 +32,10 @@ def smollm2_folder(cache: Path | None = None) -> Path:
         DataError: if the cache cannot be written.
     """
     cache = cache or cache_folder("models")
-    return converted(_gguf(), cache / f"smollm2-135m-{version(_PACKAGE)}-{SCHEME}")
+    return converted(gguf_file(), cache / f"smollm2-135m-{version(_PACKAGE)}-{SCHEME}")
 
 
-def _gguf() -> Path:
+def gguf_file() -> Path:
     """Returns the GGUF file inside the installed package.
 
     Raises:

@@ -28,7 +28,7 @@ def hub_config(repository: str, revision: str | None) -> dict[str, Any]:
             raise unavailable(repository, revision, error) from None
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{where}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
         raise DataError(f"{where}: not a JSON object")

@@ -153,7 +153,7 @@ def model_shape(name: str) -> tuple[str, ModelShape]:
         raise SpecError(f"{folder}: no model folder, it has no config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):
         raise DataError(f"{path}: not a JSON object")

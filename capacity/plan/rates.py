@@ -22,7 +22,7 @@ _REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
 
 def shipped() -> list[dict[str, Any]]:
     """Returns the rows of the table of tuned rates. Each has the trials that its rate was chosen from."""
-    text = (files("capacity.plan") / "rates.json").read_text()
+    text = (files("capacity.plan") / "rates.json").read_text(encoding="utf-8")
     rows: list[dict[str, Any]] = json.loads(text)["rates"]
     return rows
 

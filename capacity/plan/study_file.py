@@ -16,11 +16,13 @@ This is an example of a study file:
     seeds = 3
 """
 
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -38,11 +40,13 @@ from capacity.plan.protocols import PROTOCOLS, Protocol
 from capacity.plan.sizes import SizeChoice
 from capacity.spec.adapters import StorageDtype
 from capacity.spec.frozen import Frozen
-from capacity.spec.methods import TRAINED, Method
-from capacity.spec.parts import Match, RolloutSpec, TaskSpec
+from capacity.spec.methods import METHODS, TRAINED, Method
+from capacity.spec.parts import Match, RolloutSpec, Seed, TaskSpec
 from capacity.tasks.catalog import parse_task
 
 Rate = Annotated[float, Field(gt=0)]
+RateSource = Literal["shipped", "tuned"]
+_MOST_SEEDS = 10_000
 
 
 def _several(value: Any) -> Any:
@@ -50,10 +54,46 @@ def _several(value: Any) -> Any:
 
 
 def _seeds(value: Any) -> Any:
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 1 <= value <= _MOST_SEEDS:
+        raise ValueError(f"{value} seeds: a number of seeds lies between 1 and {_MOST_SEEDS:,}")
+    return tuple(range(value))
+
+
+def _once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Refuses an entry that stands twice in a list. It would be one run, and look like two."""
+    for place, value in enumerate(values or ()):
+        if value in (values or ())[:place]:
+            raise ValueError(f"{_written(value)} stands there twice: each entry counts once, so leave one out")
+    return values
+
+
+def _written(value: Any) -> str:
+    return str(value.model_dump(exclude_defaults=True)) if isinstance(value, Frozen) else str(value)
+
+
+def _readable_rates(value: Any) -> Any:
+    """Says what is wrong with rates of any form. The union of their types would speak of one form alone."""
+    if isinstance(value, str):
+        if value not in get_args(RateSource):
+            raise unknown("source of rates", value, get_args(RateSource))
+        return value
+    for method in value if isinstance(value, dict) else ():
+        if method not in TRAINED:
+            raise unknown("method", str(method), TRAINED)
+    for given in value.values() if isinstance(value, dict) else [value]:
+        rates = tuple(given) if isinstance(given, list | tuple) else (given,)
+        for one in rates or ([],):
+            number = isinstance(one, int | float) and not isinstance(one, bool)
+            if not number or not math.isfinite(one) or one <= 0:
+                raise ValueError(f'{one!r} is no learning rate: give "shipped", "tuned", or numbers above 0')
+        _once(rates)
+    return value
 
 
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_several), Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), AfterValidator(_once), Field(min_length=1)]
 
 
 def _rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -72,7 +112,7 @@ class ProtocolChanges(Frozen):
     test_items: PositiveInt | None = None
     validation_items: PositiveInt | None = None
     evaluation_temperature: Annotated[float, Field(ge=0)] | None = None
-    temperatures: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    temperatures: Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AfterValidator(_once)] = None
 
     def applied(self, protocol: Protocol) -> Protocol:
         """Returns `protocol` with these changes."""
@@ -88,7 +128,7 @@ class Tuning(Frozen):
     """
 
     rates: Annotated[tuple[Rate, ...], AfterValidator(_rising)]
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (1000,)
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_once), Field(min_length=1)] = (1000,)
     extend: NonNegativeInt = 2
 
 
@@ -106,12 +146,12 @@ class Grid(Frozen):
     """
 
     models: Annotated[tuple[str, ...], Field(min_length=1)]
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("abacus",)
-    methods: tuple[Method, ...] = ()
-    sizes: tuple[SizeChoice, ...] = ()
-    rates: Literal["shipped", "tuned"] | Rates | dict[Method, Rates] = "shipped"
+    tasks: Annotated[tuple[str, ...], AfterValidator(_once), Field(min_length=1)] = ("abacus",)
+    methods: Annotated[tuple[Method, ...], AfterValidator(_once)] = ()
+    sizes: Annotated[tuple[SizeChoice, ...], AfterValidator(_once)] = ()
+    rates: Annotated[RateSource | Rates | dict[Method, Rates], BeforeValidator(_readable_rates)] = "shipped"
     try_rates: Annotated[tuple[Rate, ...] | None, AfterValidator(_rising)] = None
-    seeds: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     storage_dtype: StorageDtype = "bf16"
     match: Match = "prompts"
     tokens_per_step: PositiveInt | None = None
@@ -125,6 +165,7 @@ class Grid(Frozen):
         found = tuple(resolve(name) for name in models)
         for alias in found:
             check_trainable(alias)
+        _once(found)
         return found
 
     @field_validator("methods", mode="before")
@@ -145,16 +186,26 @@ class Grid(Frozen):
         return self.protocol.applied(PROTOCOLS[task.name])
 
 
+def _folder_name(name: str) -> str:
+    """Refuses what is more than the name of a folder, such as a path."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            f"{name!r} cannot name the folder of a study: use letters, digits and . _ - with no dot or dash first"
+        )
+    return name
+
+
 class StudyFile(Frozen):
     """A study file states a question and lists the grids of runs that answer it.
 
     Attributes:
+        name: the name of the study, and of its folder.
         predictions: what the authors expect, written down before the study is run.
         tuning: how learning rates are tuned; None if no grid has tuned rates.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, AfterValidator(_folder_name)]
     question: str = ""
     predictions: tuple[str, ...] = ()
     tuning: Tuning | None = None
@@ -170,11 +221,13 @@ def read_study_file(path: Path) -> StudyFile:
         SpecError: if a field is unknown, missing or out of range. The message names it.
     """
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path}: cannot be read: its lists or tables are nested too deeply") from None
     return parse_study(raw, str(path))
 
 
@@ -225,3 +278,21 @@ def _check(grid: Grid, study: StudyFile, where: str) -> None:
     for task in grid.task_specs:
         if task.name not in PROTOCOLS:
             raise SpecError(f"{where}: task {task.name} has no shipped protocol")
+        _check_steps(grid, grid.protocol_of(task), where)
+
+
+def _check_steps(grid: Grid, protocol: Protocol, where: str) -> None:
+    """Checks that the steps of a protocol have room for its warm-up, in each phase of each method.
+
+    Raises:
+        SpecError: if they do not.
+    """
+    for method in grid.methods:
+        steps = protocol.steps // len(METHODS[method].phases)
+        if steps < 1:
+            raise SpecError(f"{where}: {protocol.steps} steps: {method} takes at least one step in each of its phases")
+        if protocol.warmup_steps > steps:
+            raise SpecError(
+                f"{where}: {protocol.warmup_steps} warmup_steps in {steps} steps of {method}: "
+                "the learning rate would never be reached"
+            )

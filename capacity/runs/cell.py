@@ -2,6 +2,8 @@
 
 The seeds of a run are the run's own and those of its adapter's random parts (projection or initial values). The seed of
 the evaluation is not among them: it is part of the protocol.
+
+A spec names its model, but the weights under that name can change. So the base of a run is part of its cell.
 """
 
 import hashlib
@@ -14,16 +16,24 @@ from capacity.spec.methods import place
 from capacity.spec.run import RunSpec
 
 _Run = TypeVar("_Run")
-Field = str  # a dotted path in the JSON of a spec: "adapter.rank", "training.steps"
+Field = str  # a dotted path in the JSON of a spec, such as "adapter.rank" or "training.steps"
+MODEL, BASE = "model", "base"
 
 
 class Cell:
-    """A cell is a run spec without its seeds. Two cells are equal if their recipes are equal."""
+    """A cell is a run spec without its seeds, and the base that it was run on. Cells with equal recipes are equal.
 
-    def __init__(self, spec: RunSpec) -> None:
+    Args:
+        spec: the spec of a run.
+        base: the fingerprint of the base's weights. It is None for a planned run, and for a run that did not record it.
+    """
+
+    def __init__(self, spec: RunSpec, base: str | None = None) -> None:
         self.spec = spec
         self.recipe = spec.model_dump(mode="json", exclude={"seed"})
         self.recipe["adapter"].pop(spec.adapter.seed_field, None)
+        if base is not None:
+            self.recipe[BASE] = base[:16]
 
     @cached_property
     def identity(self) -> str:
@@ -92,11 +102,15 @@ def without(recipe: Mapping[Field, Any], *fields: Field) -> dict[Field, Any]:
 def differing(recipes: Iterable[Mapping[Field, Any]]) -> list[Field]:
     """Returns the fields in which at least two recipes differ, in the order in which they come.
 
-    A recipe may lack a field.
+    A recipe may lack a field. The base is among the fields only if a model has several: otherwise the model tells it.
     """
     several = list(recipes)
     names = dict.fromkeys(name for recipe in several for name in recipe)
-    return [name for name in names if any(recipe.get(name) != several[0].get(name) for recipe in several)]
+    found = [name for name in names if any(recipe.get(name) != several[0].get(name) for recipe in several)]
+    bases = {(recipe.get(MODEL), recipe.get(BASE)) for recipe in several}
+    if len(bases) == len({model for model, _ in bases}):
+        return [name for name in found if name != BASE]
+    return found
 
 
 def seeds_of(spec: RunSpec) -> tuple[int, int]:
@@ -108,22 +122,23 @@ def seeds_of(spec: RunSpec) -> tuple[int, int]:
     return spec.seed, spec.seed if field is None else getattr(spec.adapter, field)
 
 
-def cell_of(spec: RunSpec) -> Cell:
-    """Returns the cell that a run with this spec belongs to."""
-    return Cell(spec)
+def cell_of(spec: RunSpec, base: str | None = None) -> Cell:
+    """Returns the cell of a run with this spec on a base with this fingerprint; see `Cell`."""
+    return Cell(spec, base)
 
 
-def cells(runs: Iterable[_Run], spec_of: Callable[[_Run], RunSpec]) -> dict[Cell, list[_Run]]:
+def cells(runs: Iterable[_Run], cell_of: Callable[[_Run], Cell]) -> dict[Cell, list[_Run]]:
     """Groups runs by cell. Cells are in the order of their first runs, and runs of a cell in the order of their seeds.
 
     Args:
         runs: objects of any type that stand for runs.
-        spec_of: a function that returns the spec of such an object.
+        cell_of: a function that returns the cell of such an object, made from the spec of this very run.
     """
-    found: dict[Cell, list[_Run]] = {}
+    found: dict[Cell, list[tuple[tuple[int, int], _Run]]] = {}
     for run in runs:
-        found.setdefault(cell_of(spec_of(run)), []).append(run)
-    return {cell: sorted(members, key=lambda run: seeds_of(spec_of(run))) for cell, members in found.items()}
+        cell = cell_of(run)
+        found.setdefault(cell, []).append((seeds_of(cell.spec), run))
+    return {cell: [run for _, run in sorted(members, key=lambda member: member[0])] for cell, members in found.items()}
 
 
 def telling(cells: Iterable[Cell]) -> tuple[Field, ...]:

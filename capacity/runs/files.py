@@ -1,5 +1,6 @@
 """Writes files so that they are whole or absent, by fsync, rename and checksums."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from capacity.errors import DataError
 CHECKSUMS = "checksums.json"
 ARTIFACT = "update.safetensors"  # of a run folder: the trained update with the recipe that rebuilds it
 _Record = TypeVar("_Record", bound=BaseModel)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # what a write says without naming a file
 
 
 def sha256_file(path: Path) -> str:
@@ -25,21 +27,41 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def json_text(value: Any) -> str:
+    """Returns `value` as indented JSON, with a line break at the end.
+
+    Raises:
+        ValueError: if the value holds a NaN or an infinity.
+    """
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON.
 
     Raises:
         ValueError: if the value holds a NaN or an infinity.
     """
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(value), encoding="utf-8")
+
+
+def check_regular(path: Path) -> None:
+    """Checks that a file which is there is a regular one. Reading a pipe or a device may never end.
+
+    Raises:
+        DataError: if it is something else.
+    """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: cannot be read: not a regular file")
 
 
 def read_json(path: Path) -> Any:
     """Returns the decoded JSON of a file.
 
     Raises:
-        DataError: if the file is missing or is not JSON.
+        DataError: if the file is missing, is no regular file, or is not JSON.
     """
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -66,6 +88,7 @@ def read_records(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
     Raises:
         DataError: if the file is missing, or a line is not such a record. The message names the line and the field.
     """
+    check_regular(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -124,6 +147,25 @@ def write_atomically(path: Path, text: str) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def refuse_foreign(path: Path, sign: str) -> None:
+    """Checks that a file may be replaced: that it is empty, not there, or was written by this program.
+
+    Args:
+        path: the file.
+        sign: what every such file of this program contains.
+
+    Raises:
+        DataError: if the file does not contain the sign, or cannot be read.
+    """
+    check_regular(path)
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if content and sign.encode() not in content:
+        raise DataError(f"{path} exists and was not made by this program: choose another file, or remove it")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder that becomes `folder`, in one step, when the context ends without an error.
@@ -152,6 +194,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
             partial.rename(folder)
         except OSError as error:
             raise DataError(f"{folder} cannot be made: {error.strerror}") from None
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -160,19 +206,22 @@ def seal(folder: Path) -> None:
     """Writes the checksums of all files of a finished folder and makes the folder durable on disk."""
     files = sorted(p for p in folder.iterdir() if p.name != CHECKSUMS)
     write_json(folder / CHECKSUMS, {p.name: sha256_file(p) for p in files})
-    for path in [*files, folder / CHECKSUMS, folder]:
+    sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Makes a folder and the files in it durable on disk."""
+    for path in [*sorted(folder.iterdir()), folder]:
         _fsync(path)
 
 
-def publish(folder: Path, destination: Path) -> None:
-    """Moves a sealed folder to `destination` in one step. A folder that is there already stays."""
-    try:
+def publish(folder: Path, destination: Path) -> bool:
+    """Moves a sealed folder to `destination` in one step; False, and nothing is moved, if a folder is there already."""
+    moved = not destination.is_dir()
+    if moved:
         folder.rename(destination)
-    except OSError:
-        if not destination.is_dir():
-            raise
-        shutil.rmtree(folder)
-    _fsync(destination.parent)
+        _fsync(destination.parent)
+    return moved
 
 
 def verify(folder: Path) -> None:
@@ -190,6 +239,7 @@ def verify(folder: Path) -> None:
             raise DataError(f"{folder}: unexpected file {name}: remove it, or remove the folder to run again")
         if name not in present:
             raise DataError(f"{folder}: {name} is missing: remove the folder to run it again")
+        check_regular(folder / name)
         try:
             digest = sha256_file(folder / name)
         except OSError as error:

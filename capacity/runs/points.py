@@ -7,6 +7,7 @@ from typing import Any
 
 from capacity.runs.answers import Answers
 from capacity.runs.cell import cell_of
+from capacity.runs.csv_cells import as_cell
 from capacity.runs.study import Run
 from capacity.spec.frozen import canonical_json
 from capacity.spec.parts import EvaluationSpec
@@ -42,7 +43,7 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
         demonstrations: the style of the demonstrations; "none" for methods that see none.
         run: the name of the run's folder.
         cell: the identity of the run's cell.
-        recipe: the spec without seeds, as canonical JSON.
+        recipe: the spec without seeds and the base, as canonical JSON.
         items: the digest of the names of the items.
         answers: one bit per answer, packed as in `capacity.runs.answers`.
     """
@@ -51,7 +52,7 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[str, Any]:
     """Returns the row of a run with this spec, result and answers. `points` explains the columns."""
-    cell = cell_of(spec)
+    cell = cell_of(spec, result.base_fingerprint)
     return {
         "study": study,
         "model": spec.model,
@@ -82,9 +83,9 @@ def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[s
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the rows as CSV text with a header. Absent values are empty."""
+    """Returns the rows as CSV text with a header. Absent values are empty. No text can be taken for a formula."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS + COSTS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()

@@ -1,17 +1,19 @@
 """A study folder holds run folders, a lock, and the diagnoses of runs that failed.
 
+    STUDY/capacity-study.json      the marker of a study folder
     STUDY/plan.json                the specs that were planned
     STUDY/runs/<identity>/         complete runs, immutable, with checksums
     STUDY/failed/<identity>.json   the diagnoses of runs that failed
-    STUDY/partial/                 unfinished runs; what a crash leaves here is deleted
+    STUDY/partial/<identity>/      unfinished runs; what a crash leaves here is removed
 
 Copying run folders from one study to another merges the studies.
 """
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +23,9 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from capacity.errors import DataError, StudyLockedError
-from capacity.runs import files
+from capacity.runs import files, study_folder
 from capacity.runs.answers import Answers, answers_of
-from capacity.runs.cell import order
+from capacity.runs.cell import Cell, cell_of, order
 from capacity.runs.fingerprint import Fingerprint
 from capacity.spec.frozen import canonical_json
 from capacity.spec.result import Outcome, Result, Step
@@ -40,6 +42,21 @@ class Run:
     spec: RunSpec
     fingerprint: Fingerprint
     result: Result
+
+    @property
+    def cell(self) -> Cell:
+        """Returns the cell of the run: its recipe, and the base that it was made on."""
+        return cell_of(self.spec, self.result.base_fingerprint)
+
+    def state(self, fingerprint: Fingerprint, base_files: str | None) -> State:
+        """Returns "complete" if the run would be made alike here and now, and else "stale".
+
+        Args:
+            fingerprint: the environment here and now.
+            base_files: the digest of the files that the model would be loaded from now; None if it is not known.
+        """
+        same_base = base_files is None or self.result.base_files in (None, base_files)
+        return "complete" if self.fingerprint == fingerprint and same_base else "stale"
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """Returns the answers to each item, in the order of the evaluation.
@@ -71,6 +88,31 @@ class Run:
             raise DataError(f"{self.folder}: its outcomes and its protocol disagree in the number of answers")
         return found
 
+    def check(self) -> None:
+        """Checks that the result of the run says what its outcomes say.
+
+        Raises:
+            DataError: if they contradict each other. The message names the field.
+        """
+        outcomes, said = self.outcomes(), self.result
+        correct = int(self.answers.correct.sum())
+        counted: dict[str, float] = {
+            "n_items": len(outcomes),
+            "n_correct": correct,
+            "accuracy": correct / self.answers.correct.size,
+        }
+        for name in ("strict", "lenient"):
+            grades = [getattr(outcome, name) for outcome in outcomes]
+            if None not in grades:
+                counted[f"n_{name}"] = sum(map(sum, grades))
+        for name, value in counted.items():
+            recorded = getattr(said, name)
+            if recorded is not None and not math.isclose(recorded, value, rel_tol=1e-12):
+                raise DataError(
+                    f"{self.folder}: result.json says {name} {recorded} where outcomes.jsonl has {value}: "
+                    "remove the folder to run it again"
+                )
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -99,14 +141,10 @@ class Study:
 
         Raises:
             StudyLockedError: if another process works on this study.
-            DataError: if the folder cannot be made.
+            DataError: if the folder is neither empty nor a study, or cannot be made.
         """
-        try:
-            for name in ("runs", "failed"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"study folder {self.folder} cannot be made: {error.strerror}") from None
-        lock = FileLock(self.folder / ".lock")
+        study_folder.claim(self.folder)
+        lock = FileLock(self.folder / study_folder.LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -116,11 +154,10 @@ class Study:
         except OSError as error:
             raise DataError(f"study folder {self.folder} cannot be locked: {error.strerror}") from None
         try:
-            shutil.rmtree(self.folder / "partial", ignore_errors=True)
-            (self.folder / "partial").mkdir()
+            study_folder.discard_unfinished(self.folder)
             yield
         finally:
-            shutil.rmtree(self.folder / "partial", ignore_errors=True)
+            study_folder.discard_unfinished(self.folder)
             lock.release()
 
     def path_of(self, spec: RunSpec) -> Path:
@@ -128,10 +165,10 @@ class Study:
         return self.runs_folder / spec.short_id
 
     def read(self, folder: Path) -> Run:
-        """Reads a run after it has checked the checksum of every file.
+        """Reads a run after it has checked the checksum of every file, and that its files agree.
 
         Raises:
-            DataError: if a file is unreadable or corrupt. The message names it.
+            DataError: if a file is unreadable or corrupt, or contradicts another. The message names it.
         """
         files.verify(folder)
         stored = files.read_json(folder / "spec.json")
@@ -144,7 +181,9 @@ class Study:
             fingerprint = Fingerprint.model_validate(files.read_json(folder / "fingerprint.json"))
         except ValueError:
             raise DataError(f"{folder / 'fingerprint.json'}: not a fingerprint") from None
-        return Run(folder, spec, fingerprint, files.read_record(folder / "result.json", Result))
+        run = Run(folder, spec, fingerprint, files.read_record(folder / "result.json", Result))
+        run.check()
+        return run
 
     def runs(self) -> list[Run]:
         """Returns all complete runs, sorted by model, task, method, size, learning rate, protocol and seed.
@@ -161,11 +200,19 @@ class Study:
         found = [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
         return sorted(found, key=lambda run: order(run.spec, run.result.trained_parameters))
 
-    def find(self, spec: RunSpec, fingerprint: Fingerprint) -> tuple[State, Run | None]:
+    def find(
+        self, spec: RunSpec, fingerprint: Fingerprint, bases: Mapping[str, str | None] | None = None
+    ) -> tuple[State, Run | None]:
         """Returns the state of a run in this study, and the run itself if it is there.
 
-        The state is "complete" if the run was made with this fingerprint, "stale" if with another one, and else
-        "missing".
+        The state is "complete" if the run was made with this fingerprint and on this base. It is "stale" if with
+        another environment or base, and else "missing".
+
+        Args:
+            spec: the spec of the run.
+            fingerprint: the environment here and now.
+            bases: by model the digest of the files that it would be loaded from now. Models that it lacks, or that
+                have None there, are taken to be unchanged.
 
         Raises:
             DataError: if the folder of the run is unreadable or corrupt.
@@ -174,7 +221,7 @@ class Study:
         run = self.read(folder) if folder.is_dir() else self._migrated(spec)
         if run is None:
             return "missing", None
-        return ("complete" if run.fingerprint == fingerprint else "stale"), run
+        return run.state(fingerprint, (bases or {}).get(spec.model)), run
 
     def _migrated(self, spec: RunSpec) -> Run | None:
         """Returns the run with this spec under the identity of an older schema version; None if there is none."""
@@ -182,11 +229,16 @@ class Study:
             return None
         return next((run for run in self.runs() if run.spec == spec), None)
 
+    @property
+    def has_plan(self) -> bool:
+        """Tells whether the study says which runs were planned. Whoever makes runs writes that down."""
+        return (self.folder / study_folder.PLAN).exists()
+
     def write_plan(self, specs: Sequence[RunSpec]) -> None:
         """Adds specs to `plan.json`, so that a reader can tell which runs are missing."""
         planned = {s.identity: s for s in [*self.plan(), *specs]}
         text = json.dumps([s.model_dump(mode="json") for s in planned.values()], indent=1)
-        files.write_atomically(self.folder / "plan.json", text + "\n")
+        files.write_atomically(self.folder / study_folder.PLAN, text + "\n")
 
     def plan(self) -> list[RunSpec]:
         """Returns the specs that were planned.
@@ -194,8 +246,8 @@ class Study:
         Raises:
             DataError: if the plan is unreadable.
         """
-        path = self.folder / "plan.json"
-        if not path.exists():
+        path = self.folder / study_folder.PLAN
+        if not self.has_plan:
             return []
         stored = files.read_json(path)
         if not isinstance(stored, list):
@@ -232,18 +284,39 @@ class Study:
 
         Raises:
             DataError: if the study has this run from another environment.
+            OSError: if the study cannot be written. Nothing is left of the run.
         """
-        partial = self.folder / "partial" / spec.short_id
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (partial / "spec.json").write_text(spec.canonical_json() + "\n")
-        (partial / "fingerprint.json").write_text(canonical_json(fingerprint.model_dump(mode="json")) + "\n")
-        files.write_json(partial / "result.json", result.model_dump(mode="json"))
-        files.write_records(partial / "metrics.jsonl", steps)
-        files.write_records(partial / "outcomes.jsonl", outcomes)
-        if artifact is not None:
-            (partial / files.ARTIFACT).write_bytes(artifact)
-        files.seal(partial)
+        prints = canonical_json(fingerprint.model_dump(mode="json"))
+        with study_folder.unfinished(self.folder, spec.short_id) as partial:
+            (partial / "spec.json").write_text(spec.canonical_json() + "\n", encoding="utf-8")
+            (partial / "fingerprint.json").write_text(prints + "\n", encoding="utf-8")
+            files.write_json(partial / "result.json", result.model_dump(mode="json"))
+            files.write_records(partial / "metrics.jsonl", steps)
+            files.write_records(partial / "outcomes.jsonl", outcomes)
+            if artifact is not None:
+                (partial / files.ARTIFACT).write_bytes(artifact)
+            files.seal(partial)
+            return self._publish(partial, spec, fingerprint)
+
+    def adopt(self, run: Run) -> Path:
+        """Copies a complete run of another study into this one, and returns its folder.
+
+        Raises:
+            DataError: if the study has this run from another environment.
+            OSError: if the study cannot be written. Nothing is left of the run.
+        """
+        with study_folder.unfinished(self.folder, run.folder.name) as partial:
+            for path in run.folder.iterdir():
+                shutil.copyfile(path, partial / path.name)
+            files.sync(partial)
+            return self._publish(partial, run.spec, run.fingerprint)
+
+    def discard(self, run: Run) -> None:
+        """Removes a run of this study. `Study.read` has seen that its folder holds nothing else."""
+        study_folder.discard(run.folder)
+
+    def _publish(self, partial: Path, spec: RunSpec, fingerprint: Fingerprint) -> Path:
+        """Moves a sealed folder to its place, unless the run is there already."""
         destination = self.path_of(spec)
         if destination.is_dir() and self.read(destination).fingerprint != fingerprint:
             raise DataError(f"{destination}: was made in another environment, and runs are immutable")
@@ -261,17 +334,3 @@ class Study:
         }
         path = self.folder / "failed" / f"{spec.short_id}.json"
         files.write_atomically(path, json.dumps(record, indent=1) + "\n")
-
-
-def one_fingerprint(runs: Sequence[Run], where: Path, *, allow_mixed: bool = False) -> None:
-    """Checks that all runs were made in one environment, unless `allow_mixed` is True.
-
-    Raises:
-        DataError: if two runs differ in their environment. The message says what differs.
-    """
-    for run in runs[1:]:
-        if run.fingerprint != runs[0].fingerprint and not allow_mixed:
-            raise DataError(
-                f"{where}: runs of different environments "
-                f"({runs[0].fingerprint.difference(run.fingerprint)}): use --allow-mixed to mix them all the same"
-            )

@@ -7,6 +7,8 @@ from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_se
 from capacity.spec.adapters import Form
 from capacity.spec.frozen import Frozen
 
+# The libraries of training take seeds below this limit.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Match = Literal["prompts", "sequences", "tokens"]
 Sync = Literal["hot-swap", "merged"]
 Correction = Literal["none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"]

@@ -45,6 +45,7 @@ class Result(Recorded):
         model_parameters: the number of parameters of the untrained model.
         family: the family of the model, such as "qwen2".
         base_fingerprint: the SHA-256 over the untrained weights, 64 hex digits.
+        base_files: the SHA-256 over the files that the untrained model was loaded from, 64 hex digits.
         trained_parameters: the number of scalars that the optimiser changed.
         update_bytes: the bytes of the payload of the update in its storage dtype.
         header_bytes: the bytes of the rest of the update's file.
@@ -76,6 +77,7 @@ class Result(Recorded):
     model_parameters: PositiveInt
     family: str
     base_fingerprint: str | None = None
+    base_files: str | None = None
     trained_parameters: NonNegativeInt
     update_bytes: NonNegativeInt
     header_bytes: NonNegativeInt = 0

@@ -6,9 +6,9 @@ canonical JSON of its spec. Workers, paths and devices never change it.
 
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from capacity.errors import DataError
 from capacity.spec.adapters import Adapter, StorageDtype
@@ -20,6 +20,7 @@ from capacity.spec.parts import (
     GrpoSpec,
     RftSpec,
     RolloutSpec,
+    Seed,
     TaskSpec,
     TrainingSpec,
     WarmStartSpec,
@@ -45,7 +46,7 @@ class RunSpec(Frozen):
     rft: RftSpec | None = None
     warm_start: WarmStartSpec | None = None
     evaluation: EvaluationSpec
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     rollouts: RolloutSpec | None = None
 
     @model_serializer(mode="wrap")

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capacity.errors import DataError, Interrupted, RunsFailedError
+from capacity.models.base_files import base_digests
 from capacity.plan.sampling import SERVER
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
+from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Failure, Run, State, Study
 from capacity.sampling.vllm.engine import installed_version
 from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
+from capacity.studies.finished import adopt_kept
 from capacity.studies.workers import Event, run_all
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
@@ -173,10 +176,13 @@ def missing_runs(
 ) -> list[RunSpec]:
     """Adds `specs` to the study's plan and finds those that are still to be made; the caller holds the lock.
 
+    Runs that the study had no room for are added to it first.
+
     Raises:
-        DataError: as `states`.
+        DataError: as `states`, or there is still no room.
     """
     study.write_plan(specs)
+    adopt_kept(study, specs)
     return [spec for spec, _, run in states(study, specs, fingerprint, allow_mixed=allow_mixed) if run is None]
 
 
@@ -186,13 +192,30 @@ def states(
     """Each run with its state, and itself unless it is missing.
 
     Raises:
-        DataError: runs are stale, and `allow_mixed` does not say to reuse them.
+        DataError: runs are stale or on different bases, and `allow_mixed` does not say to reuse them.
     """
-    found = [(spec, *study.find(spec, fingerprint)) for spec in specs]
+    found = found_runs(study, specs, fingerprint)
     stale = [run for _, state, run in found if state == "stale" and run is not None]
     if stale and not allow_mixed:
         raise DataError(
-            f"{study.folder}: {len(stale)} runs are stale, made in another environment "
-            f"({stale[0].fingerprint.difference(fingerprint)}): choose another --out, or reuse them with --allow-mixed"
+            f"{study.folder}: {len(stale)} runs are stale, made {_elsewhere(stale[0], fingerprint)}: "
+            "choose another --out, or reuse them with --allow-mixed"
         )
+    refuse_mixed([run for _, _, run in found if run is not None], study.folder, allow_mixed=allow_mixed)
     return found
+
+
+def found_runs(
+    study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint
+) -> list[tuple[RunSpec, State, Run | None]]:
+    """Each run with its state here and now, and itself unless it is missing."""
+    there = study.runs_folder.is_dir() and any(study.runs_folder.iterdir())
+    bases = base_digests(spec.model for spec in specs) if there else {}
+    return [(spec, *study.find(spec, fingerprint, bases)) for spec in specs]
+
+
+def _elsewhere(run: Run, fingerprint: Fingerprint) -> str:
+    """What is other than it was when a run was made, in words."""
+    if run.fingerprint != fingerprint:
+        return f"in another environment ({run.fingerprint.difference(fingerprint)})"
+    return f"on another base (the files of {run.spec.model} have changed since)"

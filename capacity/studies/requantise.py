@@ -102,7 +102,7 @@ class Requantised:
         and `as_trained` are seeds × items: shares of correct samples as stored and as trained.
         """
         own = {s.run.spec.identity: s for s in self.stored if s.storage_dtype == s.run.spec.storage_dtype}
-        grouped = cells(self.stored, lambda s: s.run.spec)
+        grouped = cells(self.stored, lambda s: s.run.cell)
         shown = {cell: (*_columns(members[0].run), cell.spec.storage_dtype) for cell, members in grouped.items()}
         differs = labels(shown)
         rows = []
@@ -213,7 +213,7 @@ def _of_run(
             if records[dtype] is None:
                 opened.adapted.set_vector(trained)
                 record = _record(run, dtype, opened.adapted, opened.tokenizer, base, evaluated)
-                records[dtype] = {**record, "fingerprint": environment}
+                records[dtype] = {**record, "fingerprint": environment, "base": run.result.base_fingerprint}
                 files.write_atomically(paths[dtype], json.dumps(records[dtype], allow_nan=False) + "\n")
     return [record for record in records.values() if record is not None]
 
@@ -248,7 +248,7 @@ def _record(
 
 
 def _read(path: Path, run: Run, environment: str) -> dict[str, Any] | None:
-    """A record made earlier, None if there is none or another environment made it.
+    """A record made earlier, None if there is none or it is of another environment or base.
 
     Raises:
         DataError: it cannot be read.
@@ -258,7 +258,8 @@ def _read(path: Path, run: Run, environment: str) -> dict[str, Any] | None:
     record = files.read_json(path)
     if not isinstance(record, dict) or _FIELDS - set(record) or record["run"] != run.spec.identity:
         raise DataError(f"{path}: not the record of an update that was stored anew: remove it")
-    return record if record["fingerprint"] == environment else None
+    here = record["fingerprint"] == environment and record.get("base") == run.result.base_fingerprint
+    return record if here else None
 
 
 def _stored(run: Run, record: dict[str, Any]) -> Stored:

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -22,6 +23,7 @@ from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.device import own_device
+from capacity.studies.finished import add_finished, record_failure
 from capacity.studies.make import missing_runs
 from capacity.studies.sweep import default_folder
 
@@ -72,14 +74,23 @@ def _made(spec: RunSpec, study: Study, fingerprint: Fingerprint, processes: "Pro
         record = execute(spec, fingerprint.device, trainer=fingerprint.trainer)
     except CapacityError as error:
         if processes.rank == 0:
-            study.add_failure(spec, str(error), traceback.format_exc())
-            print(f"failed: {spec.label}: {error}", file=sys.stderr)
+            _fail(spec, record_failure(study, spec, str(error), traceback.format_exc()))
         return False
+    added = True
     if processes.rank == 0:
-        result = record.result.model_copy(update={"processes": processes.count})
-        study.add(spec, fingerprint, result, record.steps, record.outcomes, record.artifact)
-        print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
-    return True
+        record = replace(record, result=record.result.model_copy(update={"processes": processes.count}))
+        try:
+            add_finished(study, spec, fingerprint, record, lambda message: _fail(spec, message))
+        except CapacityError as error:
+            _fail(spec, record_failure(study, spec, str(error), ""))
+            added = False
+        else:
+            print(f"{spec.label}: {record.result.accuracy:.3f}", flush=True)
+    return all(processes.gathered(added))
+
+
+def _fail(spec: RunSpec, message: str) -> None:
+    print(f"failed: {spec.label}: {message}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,6 @@
 import os
 import signal
 import threading
-import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,20 +11,23 @@ from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from capacity.errors import CapacityError
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
-from capacity.studies.device import keep_one_gpu
+from capacity.studies.finished import record_failure
+from capacity.studies.worker import work
 
 _ATTEMPTS = 2  # a worker that dies (out of memory, killed) takes its run with it; it is tried once more
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a run: it started, made a step (`step` of its steps), ended or failed (`message`)."""
+    """Something happened to a run: it started, made a step (`step` of its steps), ended or failed (`message`).
 
-    kind: Literal["start", "step", "done", "failed"]
+    It may also wait, finished, for room on a disk (`message`).
+    """
+
+    kind: Literal["start", "step", "waiting", "done", "failed"]
     spec: RunSpec
     step: int = 0
     message: str = ""
@@ -82,20 +83,12 @@ def run_all(
                     on_event(event)
                     continue
                 pool[index] = _start(study.folder, fingerprint)
-                for spec in worker.running.values():
-                    if study.path_of(spec).is_dir():  # it died between finishing the run and saying so
-                        on_event(Event("done", spec))
+                for ended in _after_death(study, worker, attempts):
+                    if ended.kind == "start":
+                        waiting.appendleft((ended.spec,))  # alone, lest it take others with it again
                         continue
-                    attempts[spec.identity] += 1
-                    if attempts[spec.identity] < _ATTEMPTS:
-                        waiting.appendleft((spec,))  # alone, lest it take others with it again
-                        continue
-                    code = worker.process.exitcode
-                    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                    message = f"its worker process {how}, {_ATTEMPTS} times in all"
-                    study.add_failure(spec, message, "")
-                    failed += 1
-                    on_event(Event("failed", spec, message=message))
+                    failed += ended.kind == "failed"
+                    on_event(ended)
     finally:
         for worker in pool:
             worker.process.kill()
@@ -104,11 +97,26 @@ def run_all(
     return failed
 
 
+def _after_death(study: Study, worker: _Worker, attempts: "Counter[str]") -> Iterator[Event]:
+    """Tells of each run of a dead worker whether it is done, has failed, or is to start again."""
+    code = worker.process.exitcode
+    for spec in worker.running.values():
+        attempts[spec.identity] += 1
+        if study.path_of(spec).is_dir():  # it died between finishing the run and saying so
+            yield Event("done", spec)
+        elif attempts[spec.identity] < _ATTEMPTS:
+            yield Event("start", spec)
+        else:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            message = f"its worker process {how}, {_ATTEMPTS} times in all"
+            yield Event("failed", spec, message=record_failure(study, spec, message, ""))
+
+
 def _start(folder: Path, fingerprint: Fingerprint) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_work, args=(theirs, str(folder), fingerprint.model_dump_json(), os.getpid()), daemon=True
+        target=work, args=(theirs, str(folder), fingerprint.model_dump_json(), os.getpid()), daemon=True
     )
     with _interrupts_ignored():  # inherited: Ctrl-C is the parent's to handle, even while a worker is starting
         process.start()
@@ -152,73 +160,3 @@ def _receive(worker: _Worker) -> Event | None:
         worker.process.join()
         return None
     return Event(kind, worker.running[run], step, message)
-
-
-def _work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
-    """The life of a worker: takes specs from the pipe, adds runs to the study, tells what happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
-    keep_one_gpu()
-    import torch
-
-    from capacity.studies.quiet import quiet
-
-    quiet()
-    from capacity.training.base import Bases
-    from capacity.training.run import RunRecord, execute, execute_together
-
-    def say(kind: str, spec: RunSpec, step: int = 0, message: str = "") -> None:
-        try:
-            pipe.send((kind, spec.identity, step, message))
-        except OSError:
-            os._exit(1)  # the parent is gone
-
-    def add(spec: RunSpec, record: RunRecord) -> None:
-        _end_if_orphaned(parent)
-        study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
-        say("done", spec)
-
-    def fail(spec: RunSpec, error: Exception) -> None:
-        message = str(error) if isinstance(error, CapacityError) else f"{type(error).__name__}: {error}".splitlines()[0]
-        _end_if_orphaned(parent)
-        study.add_failure(spec, message, "".join(traceback.format_exception(error)))
-        say("failed", spec, message=message)
-
-    torch.set_num_threads(1)
-    fingerprint = Fingerprint.model_validate_json(fingerprint_json)
-    study, bases = Study(Path(folder)), Bases(fingerprint.device)
-    while True:
-        try:
-            job = [RunSpec.model_validate(raw) for raw in pipe.recv()]
-        except EOFError:
-            return
-        open_runs = list(job)
-        try:
-            if len(job) == 1:
-                on_step = lambda step: say("step", job[0], step.step + 1)  # noqa: E731
-                found = [execute(job[0], fingerprint.device, on_step, bases=bases, trainer=fingerprint.trainer)]
-            else:
-                found = execute_together(job, lambda spec, step: say("step", spec, step.step + 1), bases)
-            for spec, record in zip(job, found, strict=True):
-                open_runs.remove(spec)
-                if isinstance(record, RunRecord):
-                    add(spec, record)
-                else:
-                    fail(spec, record)
-        except Exception as error:
-            for spec in open_runs:
-                fail(spec, error)
-
-
-def _end_if_orphaned(parent: int) -> None:
-    """Nothing is written after the parent died: the study may be another process's by now."""
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _follow_parent(parent: int) -> None:
-    """Ends this process soon after its parent died, even by a signal that nobody can catch."""
-    while True:
-        _end_if_orphaned(parent)
-        time.sleep(0.2)

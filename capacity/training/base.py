@@ -14,6 +14,7 @@ from capacity.adapters.lanes import shared_copy
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
+from capacity.models.base_files import base_digest
 from capacity.models.loading import load, model_folder
 from capacity.plan.model_names import parse_model
 from capacity.spec.adapters import Adapter
@@ -33,6 +34,7 @@ class Base:
         weights: the checkpoint that it was loaded from; None for a quantised model, whose factors are those of its
             dequantised weights.
         fingerprint: the SHA-256 over its weights.
+        files: a digest of the files that it was loaded from; None if it has none of its own.
         cache: the folder of SVD factors.
     """
 
@@ -41,6 +43,7 @@ class Base:
     tokenizer: Any
     weights: WeightFolder | None
     fingerprint: str
+    files: str | None
     cache: Path
 
     @classmethod
@@ -50,11 +53,12 @@ class Base:
         Raises:
             CapacityError: if there is no such model, or it cannot be read.
         """
-        cache = cache or cache_folder("factors")
+        cache, files = cache or cache_folder("factors"), base_digest(name)
         model, tokenizer = load(name, device)
+        files = files or base_digest(name)  # which loading may have fetched
         weights = None if parse_model(name).quantised else WeightFolder(model_folder(name))
         fingerprint = base_fingerprint(model, weights.digests(cache) if weights else None)
-        return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, cache)
+        return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, files, cache)
 
     def adapted(self, adapter: Adapter, entries: tuple[int, ...] | None = None) -> AdaptedModel:
         """Returns a model of its own on these weights, with an update on it.
@@ -86,16 +90,23 @@ class Bases:
     _tasks: dict[str, Task] = field(default_factory=dict, repr=False)
 
     def of(self, name: str) -> Base:
-        """Returns the base of this name. Another one is forgotten first.
+        """Returns the base of this name. Another one is forgotten first, and one whose files have changed.
 
         A quantised base is loaded for every run anew, because its first pass repacks the weights on a CPU.
 
         Raises:
             CapacityError: if it cannot be loaded.
         """
-        if self._base is None or self._base.name != name or parse_model(name).quantised:
-            self._base = None
-            self._base = Base.loaded(name, self.device, self.cache)
+        held = self._base
+        if (
+            held is not None
+            and held.name == name
+            and held.files == base_digest(name)
+            and not parse_model(name).quantised
+        ):
+            return held
+        self._base = None
+        self._base = Base.loaded(name, self.device, self.cache)
         return self._base
 
     def task(self, spec: TaskSpec) -> Task:

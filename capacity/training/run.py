@@ -208,6 +208,7 @@ class _Making:
             "model_parameters": shape.parameters,
             "family": shape.family,
             "base_fingerprint": self.base.fingerprint,
+            **({} if self.base.files is None else {"base_files": self.base.files}),
             "trained_parameters": self.adapted.trained_parameters,
             "update_bytes": self.payload_bytes,
             "header_bytes": len(self.artifact) - self.payload_bytes if self.artifact else 0,

@@ -76,11 +76,11 @@ def compare(
 def _show_plan(plan: "ComparisonPlan", folder: Path, *, as_json: bool) -> None:
     from capacity.plan.memory import gigabytes, run_memory
     from capacity.runs.study import Study
-    from capacity.studies.make import environment
+    from capacity.studies.make import environment, found_runs
     from capacity_cli.output import print_json, print_rows
 
-    study, fingerprint = Study(folder), environment(plan.trainer)
-    found = [(spec, study.find(spec, fingerprint)[0]) for spec in plan.specs]
+    study = Study(folder)
+    found = [(spec, state) for spec, state, _ in found_runs(study, plan.specs, environment(plan.trainer))]
     least = max(run_memory(spec).peak for spec in plan.specs)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]

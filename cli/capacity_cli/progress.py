@@ -70,6 +70,8 @@ class RunProgress:
         elif event.kind == "step":
             self.steps[key] = event.step
             self.bars.update(self.tasks[key], completed=event.step)  # type: ignore[arg-type]
+        elif event.kind == "waiting":
+            self._print(f"{self._label(event.spec)}: {event.message}")
         else:
             self.ended += 1
             self.steps[key] = weight(event.spec)
@@ -89,6 +91,9 @@ class RunProgress:
             line += f": {event.message}"
         if self.ended < self.count:
             line += f" (about {left} left)"
+        self._print(line)
+
+    def _print(self, line: str) -> None:
         if self.live:
             self.bars.console.print(line, highlight=False)
         else:

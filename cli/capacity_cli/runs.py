@@ -19,10 +19,10 @@ def runs(
     json: Json = False,
 ) -> None:
     """What is in a study: complete, stale and failed runs, and their points table."""
-    from capacity.runs.files import write_atomically
+    from capacity.runs.files import refuse_foreign, write_atomically
+    from capacity.runs.mixed import bases, refuse_mixed
+    from capacity.runs.points import COLUMNS, to_csv
     from capacity.runs.points import points as points_rows
-    from capacity.runs.points import to_csv
-    from capacity.runs.study import one_fingerprint
     from capacity_cli.output import print_blocks, print_json
     from capacity_reports.blocks import Cell, Column, Table
 
@@ -37,9 +37,11 @@ def runs(
         found = runs_where(study, every, where)
     rows = points_rows(study.resolve().name, found)
     if points is not None:
-        one_fingerprint(found, study, allow_mixed=allow_mixed)
+        refuse_mixed(found, study, allow_mixed=allow_mixed)
+        refuse_foreign(points, ",".join(COLUMNS[:4]))
         write_atomically(points, to_csv(rows))
-    states = [opened.state_of(run) for run in found]
+    states = opened.states(found)
+    mixed = {model: counts for model, counts in bases(found).items() if len(counts) > 1}
     if json:
         listed = [
             {
@@ -52,7 +54,15 @@ def runs(
             }
             for run, state, row in zip(found, states, rows, strict=True)
         ]
-        print_json({"study": str(study), "runs": listed, "missing": missing, "failures": [vars(f) for f in failures]})
+        print_json(
+            {
+                "study": str(study),
+                "runs": listed,
+                "missing": missing,
+                "failures": [vars(f) for f in failures],
+                "mixed_bases": mixed,
+            }
+        )
         return
     columns = (
         Column("run", "run"), Column("what", "what"), Column("rate", "rate", "number"),
@@ -72,8 +82,11 @@ def runs(
         for run, state in zip(found, states, strict=True)
     ]
     print_blocks([Table("runs", str(study), columns, tuple(sorted(table, key=lambda row: str(row[1]))))])
+    for model, counts in mixed.items():
+        shares = ", ".join(f"{count} on base {base[:16]}" for base, count in counts.items())
+        print(f"{model} has runs on different weights, which cannot be compared: {shares}")
     for failure in failures:
         print(f"failed: {failure.label}: {failure.message}")
-    counts = f"{states.count('complete')} complete, {states.count('stale')} stale"
-    counts += f", {len(missing)} missing, {len(failures)} failed"
-    print(counts + (f"; points written to {points}" if points else ""))
+    summary = f"{states.count('complete')} complete, {states.count('stale')} stale"
+    summary += f", {len(missing)} missing, {len(failures)} failed"
+    print(summary + (f"; points written to {points}" if points else ""))

@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from capacity.errors import CapacityError, DataError, SpecError, unknown
-from capacity.runs.files import write_atomically
+from capacity.runs.csv_cells import as_cell
+from capacity.runs.files import refuse_foreign, write_atomically
+from capacity.runs.study_folder import is_study
 from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Section, Table
@@ -24,6 +26,12 @@ from capacity_reports.views import Analysis, Options, analyse
 
 FORMATS = ("html", "md", "pdf", "png", "svg", "csv", "json")
 _FOLDERS = ("png", "svg", "csv")
+# By these, files are known that may be written over.
+_HTML_SIGN, _SIGN, _SIGN_FILE = (
+    '<meta name="generator" content="capacity',
+    "made by capacity report",
+    ".capacity-report",
+)
 REFERENCES = ("tinylora",)
 
 
@@ -205,13 +213,20 @@ def write_files(report: Report, path: Path, formats: Sequence[str]) -> tuple[Pat
     """Writes every format: html, md, pdf and json as a file each, png, svg and csv as a folder of files.
 
     Raises:
-        DataError: a file cannot be written.
+        DataError: a file cannot be written, or is there and was not made by this program.
     """
+    targets = {
+        name: path.with_name(f"{path.stem}-{name}") if name in _FOLDERS else path.with_suffix(f".{name}")
+        for name in formats
+    }
+    for name, target in targets.items():
+        _refuse_foreign(target, name)
     found = []
-    for name in formats:
-        target = path.with_suffix(f".{name}") if name not in _FOLDERS else path.with_name(f"{path.stem}-{name}")
+    for name, target in targets.items():
         try:
             (target if name in _FOLDERS else target.parent).mkdir(parents=True, exist_ok=True)
+            if name in _FOLDERS:
+                (target / _SIGN_FILE).write_text(f"{_SIGN}\n", encoding="utf-8")
             _WRITERS[name](report, target)
         except OSError as error:
             raise DataError(f"{target}: cannot be written: {error.strerror}") from None
@@ -219,23 +234,42 @@ def write_files(report: Report, path: Path, formats: Sequence[str]) -> tuple[Pat
     return tuple(found)
 
 
+def _refuse_foreign(target: Path, kind: str) -> None:
+    """Refuses to write over files of somebody else. Most targets follow from the name of one that was asked for.
+
+    Raises:
+        DataError: the target is there, and is neither a report of this program nor in a study folder.
+    """
+    if kind in _FOLDERS:
+        if target.is_dir() and any(target.iterdir()):
+            sign = target / _SIGN_FILE
+            if not sign.is_file():
+                raise DataError(f"{target} exists and was not made by this program: choose another -o, or remove it")
+            refuse_foreign(sign, _SIGN)
+    elif not (target.parent.is_dir() and any(target.parent.iterdir()) and is_study(target.parent)):
+        refuse_foreign(target, _HTML_SIGN if kind == "html" else _SIGN)
+
+
 def csv_text(table: Table) -> str:
-    """A table as CSV: raw values under the columns' keys, shares of 1, empty where there is no value."""
+    """A table as CSV: raw values under the columns' keys, shares of 1, empty where there is no value.
+
+    No text can be taken for a formula.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([c.key for c in table.columns])
+    writer.writerow([as_cell(c.key) for c in table.columns])
     writer.writerows([_raw(v) for v in row] for row in table.rows)
     return buffer.getvalue()
 
 
 def _raw(value: Cell) -> Cell:
-    return "" if value is None else value
+    return "" if value is None else as_cell(value)
 
 
 def _write_pdf(report: Report, target: Path) -> None:
     from capacity_reports.render.browser import pdf
 
-    target.write_bytes(pdf(report.html()))
+    target.write_bytes(pdf(report.html()) + f"% {_SIGN}\n".encode())  # a comment after the end of the document
 
 
 def _write_png(report: Report, target: Path) -> None:
@@ -259,9 +293,9 @@ def _write_csv(report: Report, target: Path) -> None:
 
 _WRITERS = {
     "html": lambda report, target: write_atomically(target, report.html()),
-    "md": lambda report, target: write_atomically(target, report.markdown()),
+    "md": lambda report, target: write_atomically(target, f"{report.markdown()}\n<!-- {_SIGN} -->\n"),
     "json": lambda report, target: write_atomically(
-        target, json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
+        target, json.dumps({**report.json(), "generator": _SIGN}, indent=1, allow_nan=False) + "\n"
     ),
     "pdf": _write_pdf,
     "png": _write_png,

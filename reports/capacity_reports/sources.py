@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from capacity.errors import CapacityError, DataError
 from capacity.runs import files
-from capacity.runs.study import Failure, Run, Study, one_fingerprint
+from capacity.runs.mixed import refuse_mixed
+from capacity.runs.study import Failure, Run, Study
 from capacity.spec.methods import in_order
 from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
@@ -122,7 +123,7 @@ def read_source(source: str, *, allow_mixed: bool = False) -> Source:
     lost = tuple(spec for spec in study.plan() if spec.identity not in known)
     if not runs and not failures and not lost:
         raise DataError(f"{source}: an empty study: no run is complete, failed or planned")
-    one_fingerprint(runs, folder, allow_mixed=allow_mixed)
+    refuse_mixed(runs, folder, allow_mixed=allow_mixed)
     table = study_points(folder, runs) if runs else Absent("no run of this study is complete")
     described = _table(folder / "study.json")
     return Source(

@@ -4,8 +4,9 @@ The file holds, for each cell (`capacity.runs.cell`), the spec without its seeds
 answer as a bit, so a later study can be compared answer by answer. It is JSON with a checksum, and moves only when it
 is written anew.
 
-Version 2 differs from version 1 in one optional field, `adapter_seed` of a run. A baseline is written in the oldest
-version that can hold it. Version 1 kept adapters of a fixed seed in cells of their own, which are joined here.
+Version 2 added an optional field, `adapter_seed` of a run, and version 3 another, `base` of a cell. A baseline is
+written in the oldest version that can hold it. Version 1 kept adapters of a fixed seed in cells of their own, which are
+joined here.
 """
 
 import hashlib
@@ -68,21 +69,30 @@ class StoredCell(Frozen):
         trained_parameters: scalars that the optimiser changed.
         items_digest: SHA-256 of the names of the items, 16 hex digits.
         contents_digest: SHA-256 of names, prompts and answers; empty for runs that did not record it.
+        base: SHA-256 over the weights of the untrained model; None for runs that did not record it.
         runs: by their seeds.
     """
 
     spec: dict[str, Any]
     model_parameters: PositiveInt
     family: str
+    base: str | None = None
     trained_parameters: Annotated[int, Field(ge=0)]
     n_items: PositiveInt
     items_digest: str
     contents_digest: str = ""
     runs: Annotated[tuple[StoredRun, ...], Field(min_length=1)]
 
+    @model_serializer(mode="wrap")
+    def _as_in_version_2(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.base is None:
+            fields.pop("base")
+        return fields
+
     @cached_property
     def cell(self) -> Cell:
-        """The cell that its runs belong to."""
+        """The cell that its runs belong to, without its base: old baselines have none, so bases are compared apart."""
         return cell_of(self.spec_of(self.runs[0], "baseline"))
 
     def spec_of(self, run: StoredRun, where: str) -> RunSpec:
@@ -134,7 +144,7 @@ class Baseline(Frozen):
     """What `capacity baseline` writes, without the checksum."""
 
     format: Literal["capacity baseline"] = "capacity baseline"
-    version: Literal[1, 2] = 1
+    version: Literal[1, 2, 3] = 1
     study: str
     fingerprint: Fingerprint
     cells: Annotated[tuple[StoredCell, ...], Field(min_length=1)]
@@ -152,7 +162,9 @@ class Baseline(Frozen):
 def baseline_of(study: str, fingerprint: Fingerprint, cells: Sequence[StoredCell]) -> Baseline:
     """A baseline of these cells, in the oldest version that can hold it."""
     apart = any(run.adapter_seed is not None for cell in cells for run in cell.runs)
-    return Baseline(version=2 if apart else 1, study=study, fingerprint=fingerprint, cells=tuple(cells))
+    based = any(cell.base is not None for cell in cells)
+    version: Literal[1, 2, 3] = 3 if based else 2 if apart else 1
+    return Baseline(version=version, study=study, fingerprint=fingerprint, cells=tuple(cells))
 
 
 def stored_spec(spec: RunSpec) -> dict[str, Any]:
@@ -185,9 +197,9 @@ def read_baseline(path: Path) -> Baseline:
         raise DataError(f"{path}: not whole JSON, as if cut off or edited: {_RESTORE}") from None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise DataError(f"{path}: not a baseline: make one with `capacity baseline STUDY -o FILE`")
-    if stored.get("version") not in (1, 2):
+    if stored.get("version") not in (1, 2, 3):
         raise DataError(
-            f"{path}: baseline of format version {stored.get('version')}, this program reads 1 and 2: "
+            f"{path}: baseline of format version {stored.get('version')}, this program reads 1 to 3: "
             "use the program that made it, or make it anew with `capacity baseline`"
         )
     checksum = stored.pop("checksum", None)

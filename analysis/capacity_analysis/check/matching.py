@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from capacity.errors import DataError
-from capacity.runs.cell import Cell, cells, seeds_of
+from capacity.runs.cell import Cell, cell_of, cells, seeds_of
 from capacity.runs.points import protocol_name
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
@@ -26,8 +26,8 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[StoredCell, StoredC
     A study that shares no seed with the baseline keeps its own.
 
     Raises:
-        DataError: a size or a seed is missing, a protocol differs (says in which field), the items differ, or the same
-            spec makes an update of another size.
+        DataError: a size or a seed is missing, a protocol differs (says in which field), the items or the base differ,
+            or the same spec makes an update of another size.
     """
     by_cell = {new.cell: new for new in study.cells}
     kept = {old.cell for old in baseline.cells}
@@ -43,6 +43,11 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[StoredCell, StoredC
                 and (other.trained_parameters == old.trained_parameters or other.cell.spec.model != old.cell.spec.model)
             ]
             raise DataError(_why_missing(old, others, (other.label for other in study.cells), "study"))
+        if None not in (old.base, new.base) and old.base != new.base:
+            raise DataError(
+                f"{old.label}: the study was made on other weights of {old.cell.spec.model} than the baseline: "
+                "restore the weights, or make a new baseline if that was meant"
+            )
         if _other_items(old, new):
             counts = "" if new.n_items == old.n_items else f" ({new.n_items} against {old.n_items})"
             raise DataError(
@@ -68,7 +73,7 @@ def check_plan(specs: Sequence[RunSpec], baseline: Baseline) -> None:
     Raises:
         DataError: what the baseline has is not planned, or with another protocol (says in which field).
     """
-    planned = cells(specs, lambda spec: spec)
+    planned = cells(specs, cell_of)
     kept = {old.cell for old in baseline.cells}
     others = [cell for cell in planned if cell not in kept]
     for old in baseline.cells:

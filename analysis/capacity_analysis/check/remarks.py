@@ -34,6 +34,8 @@ def remarks(
         found.append(f"Controls are not judged: {names}" + (f" (other answers: {', '.join(other)})." if other else "."))
     if any("" in (old.contents_digest, new.contents_digest) for old, new in pairs):
         found.append("Items were compared by name: not all runs recorded what they ask.")
+    if any(None in (old.base, new.base) for old, new in pairs):
+        found.append("The weights of the base were not compared: not all runs recorded them.")
     if not bases:
         found.append("No untrained model was evaluated, so there is no gain to take a threshold of.")
     for curve in curves:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from capacity.errors import DataError
 from capacity.runs.cell import cell_of, cells
+from capacity.runs.mixed import mixture
 from capacity.runs.study import Run, Study
+from capacity.runs.study_folder import PLAN
 from capacity.spec.frozen import canonical_json
 from capacity.spec.run import RunSpec
 from capacity_analysis.check.baseline import (
@@ -27,26 +29,30 @@ def snapshot(study: Study) -> Baseline:
     split.
 
     Raises:
-        DataError: no runs, planned runs without a result, runs of different environments, corrupt runs.
+        DataError: no runs, no plan, planned runs without a result, runs of different environments or bases, corrupt
+            runs.
     """
     runs, planned = study.runs(), study.plan()
     if not runs:
         raise DataError(f"{study.folder}: no complete run: make the study first")
+    if not study.has_plan:
+        raise DataError(
+            f"{study.folder}: it has no {PLAN}, so nobody can tell whether runs failed: the command that made the "
+            "study writes it anew"
+        )
     trials = _trials([*planned, *(run.spec for run in runs)])
     done = {run.spec.identity for run in runs}
     missing = [spec.label for spec in planned if spec.identity not in done | trials]
+    known = {identity[:16] for identity in (*(spec.identity for spec in planned), *done)}
+    missing += [failure.label for failure in study.failures() if failure.run not in known]
     if missing:
         # Runs that fail are the worst ones: a curve without them would look better than it is.
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"{study.folder}: no result of {missing[0]}{more}, which was planned: `capacity runs` says why")
     runs = [run for run in runs if run.spec.identity not in trials]
-    for run in runs[1:]:
-        if run.fingerprint != runs[0].fingerprint:
-            raise DataError(
-                f"{study.folder}: runs of different environments ({runs[0].fingerprint.difference(run.fingerprint)}): "
-                "start an empty study"
-            )
-    stored = [_stored(members) for members in cells(runs, lambda run: run.spec).values()]
+    if difference := mixture(runs):
+        raise DataError(f"{study.folder}: {difference}: start an empty study")
+    stored = [_stored(members) for members in cells(runs, lambda run: run.cell).values()]
     return baseline_of(study.folder.resolve().name, runs[0].fingerprint, sorted(stored, key=_place))
 
 
@@ -77,6 +83,7 @@ def _stored(runs: Sequence[Run]) -> StoredCell:
         spec=stored_spec(first.spec),
         model_parameters=first.result.model_parameters,
         family=first.result.family,
+        base=first.result.base_fingerprint,
         trained_parameters=first.result.trained_parameters,
         n_items=len(first.answers.items),
         items_digest=first.answers.items_digest,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
 
-from capacity.runs.cell import Field, apart_from, cell_of, without
+from capacity.runs.cell import BASE, Field, apart_from, cell_of, without
 from capacity.spec.methods import PAIRS, Part, in_order, place
 from capacity.spec.run import RunSpec
 from capacity_analysis.data.cell_results import CellResult, cell_results, difference
@@ -106,7 +106,10 @@ def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Compariso
     for spec in lost:
         if spec.training is not None and spec.evaluation.split != "validation":
             absent.setdefault(cell_of(spec).apart_from(*_OF_THE_METHOD), []).append(spec)
-    made = [_comparison(trained.get(key, []), absent.get(key, []), untrained) for key in {**trained, **absent}]
+    # A planned run has no base yet: it is missing from whatever comparison its recipe belongs to.
+    planned = {key: apart_from(own[0].recipe, *_OF_THE_METHOD, BASE) for key, own in trained.items()}
+    made = [_comparison(own, absent.get(planned[key], []), untrained) for key, own in trained.items()]
+    made += [_comparison([], own, untrained) for key, own in absent.items() if key not in planned.values()]
     return tuple(sorted(made, key=_order))
 
 

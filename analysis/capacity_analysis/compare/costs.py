@@ -31,7 +31,7 @@ class Costs:
 
 def costs_of(runs: Iterable[Run]) -> Mapping[str, Costs]:
     """The costs of every cell, by its identity."""
-    found = cells(runs, lambda run: run.spec)
+    found = cells(runs, lambda run: run.cell)
     return {cell.identity: _costs(own) for cell, own in found.items()}
 
 

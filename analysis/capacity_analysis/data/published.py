@@ -84,7 +84,7 @@ def read_raw(name: str) -> pd.DataFrame:
     if name not in NAMES:
         raise unknown("reference", name, NAMES)
     path = files("capacity_analysis.data") / "published_data" / f"{name}.csv"
-    with path.open("r") as handle:
+    with path.open("r", encoding="utf-8") as handle:
         return pd.read_csv(handle)
 
 

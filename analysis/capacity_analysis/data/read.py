@@ -5,7 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
-from capacity.runs.study import Study, one_fingerprint
+from capacity.runs.csv_cells import from_cell
+from capacity.runs.mixed import refuse_mixed
+from capacity.runs.study import Study
 from capacity_analysis.data.published import reference_points
 from capacity_analysis.data.table import Points, from_frame, study_points
 
@@ -30,7 +32,7 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
     path = Path(source)
     if path.is_dir():
         runs = Study(path).runs()
-        one_fingerprint(runs, path, allow_mixed=allow_mixed)
+        refuse_mixed(runs, path, allow_mixed=allow_mixed)
         return study_points(path, runs)
     if not path.exists():
         raise DataError(f"{source}: no such points table or study folder")
@@ -44,7 +46,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
+        read = pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
+        return read.apply(lambda column: column.map(from_cell, na_action="ignore").astype("string"))
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: is empty") from None
     except ImportError:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
+from capacity.runs.cell import BASE, MODEL
 from capacity_analysis.data.cell_results import by_seed
 from capacity_analysis.data.curves import CurveRows, curves_of
 from capacity_analysis.data.recipes import keys, said, short, told
@@ -111,6 +112,7 @@ def of_one_question(points: Points, names: Sequence[str] = _QUESTION) -> Points:
     Raises:
         SpecError: the trained rows have several.
     """
+    _refuse_mixed_bases(points)
     for name in names:
         values, trained = told(points, name).values, _trained(points)
         found = list(dict.fromkeys(value for value, here in zip(values, trained, strict=True) if here))
@@ -123,6 +125,24 @@ def of_one_question(points: Points, names: Sequence[str] = _QUESTION) -> Points:
             )
         points = points.where([value is None or [value] == found for value in values])
     return points
+
+
+def _refuse_mixed_bases(points: Points) -> None:
+    """Refuses runs of one model on different weights: neither a gain nor a curve is of both.
+
+    Raises:
+        SpecError: names the bases of the first such model.
+    """
+    found: dict[Any, dict[str, None]] = {}
+    for fields in points.fields:
+        if fields.get(BASE) is not None:
+            found.setdefault(fields.get(MODEL), {})[fields[BASE]] = None
+    for model, bases in found.items():
+        if len(bases) > 1:
+            raise SpecError(
+                f"{points.source}: runs of {model} on different weights (base {', '.join(bases)}) cannot be compared: "
+                f"choose with --where {BASE}={next(iter(bases))}"
+            )
 
 
 def _trained(points: Points) -> "pd.Series[bool]":

@@ -107,7 +107,7 @@ def describe(
     reported = [run for run in runs if run.spec.training is not None and run.spec.evaluation.split == "test"]
     if not reported:
         raise DataError("no complete run of a trained update on the test split: nothing to describe")
-    grouped = cells(reported, lambda run: run.spec)
+    grouped = cells(reported, lambda run: run.cell)
     sizes = {cell: members[0].result.trained_parameters for cell, members in grouped.items()}
     differs = labels({cell: _columns(cell, size) for cell, size in sizes.items()})
     found = []

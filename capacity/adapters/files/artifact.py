@@ -161,14 +161,14 @@ def read(data: bytes, where: str) -> Artifact:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
         raw = json.loads(metadata.get("capacity", "null"))
         payload: dict[str, Tensor] = load_tensors(data)
-    except (ValueError, AttributeError, SafetensorError) as error:
+    except (ValueError, RecursionError, AttributeError, SafetensorError) as error:
         raise DataError(f"{where}: not a readable update artifact, or truncated: {error}") from None
     found = raw.get("format") if isinstance(raw, dict) else None
     if found != FORMAT:
         raise DataError(f"{where}: artifact format {found!r}, this program reads {FORMAT!r}")
     try:
         faithful = raw.pop("digest", None) == _digest(raw, payload)
-    except (ValueError, RuntimeError):  # a number or a tensor that no artifact holds
+    except (ValueError, RuntimeError, RecursionError):  # a number or a tensor that no artifact holds
         faithful = False
     if not faithful:
         raise DataError(f"{where}: the artifact was edited or damaged: its recipe and payload do not match its digest")

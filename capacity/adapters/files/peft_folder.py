@@ -60,9 +60,9 @@ def save_peft_lora(adapted: AdaptedModel, folder: Path, dtype: str, base: str) -
     )
     config.save_pretrained(str(folder))
     path = folder / CONFIG
-    written = json.loads(path.read_text())
+    written = json.loads(path.read_text(encoding="utf-8"))
     written["target_modules"] = sorted(written["target_modules"])  # PEFT keeps a set, in no fixed order
-    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_tensors(tensors, folder)
     return rank
 
@@ -103,11 +103,11 @@ def load_peft_lora(model: nn.Module, folder: Path) -> nn.Module:
     """
     path = folder / TENSORS
     try:
-        json.loads((folder / CONFIG).read_text())
+        json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         stored = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{folder}: not a PEFT adapter folder: it has no {Path(error.filename or path).name}") from None
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, SafetensorError) as error:
         raise DataError(f"{folder}: the PEFT adapter cannot be read: {error}") from None
     try:
         loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=False)

@@ -29,7 +29,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HEADER_LIMIT = 10**8  # bytes, that of the format
 _SAVE_SECONDS = 1.0
 _SAMPLE = 4096  # bytes of each tensor that take part in the identity of a file
-_SCHEME = "digests-2"
+_SCHEME = "digests-3"
 _BESIDE = 2**29  # bytes that factoring takes beside those of a layer's weights: with the libraries it stays below 1 GB
 
 
@@ -63,7 +63,8 @@ class WeightFolder:
         for file in _checkpoint_files(folder):
             stored, sample = _header(file)
             status = file.stat()
-            identity.update(f"|{file.name}|{status.st_size}|{status.st_mtime_ns}|{sample}".encode())
+            times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"
+            identity.update(f"|{file.name}|{status.st_size}|{times}|{sample}".encode())
             self.tensors.update((tensor.name, tensor) for tensor in stored)
         self._identity = identity.hexdigest()
 
@@ -343,11 +344,11 @@ class _Digests:
 def _read_digests(path: Path) -> dict[str, str]:
     """The stored hashes; none if there is no file or it is damaged, since they can be computed again."""
     try:
-        check, _, text = path.read_text().partition("\n")
+        check, _, text = path.read_text(encoding="utf-8").partition("\n")
         if check != hashlib.sha256(text.removesuffix("\n").encode()).hexdigest():
             return {}
         known: dict[str, str] = json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known
 
@@ -362,8 +363,8 @@ def _checkpoint_files(folder: Path) -> Iterable[Path]:
     if not index.exists():
         raise DataError(f"{folder}: neither {SINGLE} nor {INDEX}: give the folder of a model in safetensors format")
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise _damaged(index, "not an index of shards") from None
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -396,7 +397,7 @@ def _header(file: Path) -> tuple[list[StoredTensor], str]:
             for start, stop in sorted(offsets):
                 handle.seek(8 + length + start)
                 sample.update(handle.read(min(_SAMPLE, stop - start)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
         raise _damaged(file, "not a safetensors file") from None
     size = file.stat().st_size
     if size != end:

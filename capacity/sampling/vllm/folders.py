@@ -73,8 +73,8 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        found: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         int(found["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not a PEFT LoRA folder: {error}") from None
     return found

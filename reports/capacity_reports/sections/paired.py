@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capacity.errors import DataError
+from capacity.runs.mixed import bases
 from capacity_analysis.compare.paired import CellPair, Paired, paired
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.statistics.estimate import labels
@@ -93,6 +94,8 @@ def _what_differs(a: Source, b: Source) -> tuple[str, ...]:
         return ()
     one, two = a.runs[0].fingerprint, b.runs[0].fingerprint
     lines = [] if one == two else [f"environment: {one.difference(two)}"]
+    here, there = bases(a.runs), bases(b.runs)
+    lines += [f"weights of {model}" for model in here if model in there and here[model].keys() != there[model].keys()]
     for name, of in (
         ("model", lambda r: r.spec.model),
         ("task", lambda r: r.spec.task.label),

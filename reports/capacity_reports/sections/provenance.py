@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from capacity.runs.mixed import bases
 from capacity.runs.points import COSTS, protocol_name
 from capacity.runs.study import Run
 from capacity_analysis.data.absent import Absent
@@ -65,6 +66,7 @@ def _evaluation(runs: Sequence[Run]) -> dict[str, str]:
     main = [run for run in runs if run.spec.evaluation.split == "test"] or list(runs)
     return {
         "models": _all([r.spec.model for r in runs]),
+        "weights of the bases": _bases(runs),
         "tasks": _all([r.spec.task.label for r in main if r.spec.training] or [r.spec.task.name for r in main]),
         "protocol on test": _all(
             [protocol_name(r.spec.evaluation) for r in main if r.spec.training]
@@ -74,6 +76,16 @@ def _evaluation(runs: Sequence[Run]) -> dict[str, str]:
         "base evaluated at": _all([f"T={r.spec.evaluation.temperature:g}" for r in main if r.spec.method == "base"])
         or "not run",
     }
+
+
+def _bases(runs: Sequence[Run]) -> str:
+    """The fingerprints of the untrained weights by model, and on how many runs each, where a model has several."""
+    found = [
+        f"{model} {base[:16]}" + (f" ({count} runs)" if len(counts) > 1 else "")
+        for model, counts in bases(runs).items()
+        for base, count in counts.items()
+    ]
+    return ", ".join(found) or "not recorded"
 
 
 def _training(runs: Sequence[Run]) -> dict[str, str]:

@@ -1,0 +1,112 @@
+"""Keeps a finished run whose study has no room for it. A run is never thrown away for want of room on a disk.
+
+It is kept in the cache, from where the same command adds it to its study. If the cache is full too, it waits in memory.
+"""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capacity.cache import cache_folder
+from capacity.errors import CapacityError, DataError
+from capacity.runs.fingerprint import Fingerprint
+from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
+
+if TYPE_CHECKING:
+    from capacity.training.run import RunRecord
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_PAUSE = 2.0  # seconds between two tries
+
+
+def kept_study(study: Study) -> Study:
+    """Returns the folder, of the form of a study, that keeps the finished runs which a study had no room for."""
+    place = hashlib.sha256(os.fsencode(study.folder.resolve())).hexdigest()[:16]
+    return Study(cache_folder("finished") / place)
+
+
+def add_finished(
+    study: Study,
+    spec: RunSpec,
+    fingerprint: Fingerprint,
+    record: "RunRecord",
+    on_wait: Callable[[str], None],
+    pause: float = _PAUSE,
+) -> None:
+    """Adds a finished run to its study. If there is no room, it waits until there is some.
+
+    Args:
+        study: the study that the run belongs to.
+        spec: the spec of the run.
+        fingerprint: the environment that the run was made in.
+        record: what the run gave.
+        on_wait: a function that is called once, with the reason, if the run has to wait in memory.
+        pause: the time between two tries, in seconds.
+
+    Raises:
+        DataError: if the study cannot be written. The message says where the run is kept, if the cache could hold it.
+    """
+    told = False
+    while True:
+        try:
+            _add(study, spec, fingerprint, record)
+            return
+        except OSError as error:
+            reason = f"{study.folder} cannot be written: {error.strerror}"
+        kept = kept_study(study)
+        try:
+            folder = _add(kept, spec, fingerprint, record)
+        except OSError as error:
+            reason = f"{reason}, and {kept.folder} neither: {error.strerror}"
+            if error.errno not in _NO_ROOM:
+                raise DataError(f"{reason}: the result of the run is lost") from None
+        else:
+            raise DataError(
+                f"{reason}: the finished run is kept in {folder}, and the same command adds it once there is room"
+            )
+        if not told:
+            on_wait(f"{reason}: the finished run waits in memory until there is room in one of them")
+            told = True
+        time.sleep(pause)
+
+
+def _add(study: Study, spec: RunSpec, fingerprint: Fingerprint, record: "RunRecord") -> Path:
+    study.runs_folder.mkdir(parents=True, exist_ok=True)
+    return study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
+
+
+def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
+    """Moves those runs into a study that it had no room for when they were made. The caller holds the study's lock.
+
+    Raises:
+        DataError: if there is still no room, or a kept run is corrupt.
+    """
+    kept = kept_study(study)
+    if not kept.runs_folder.is_dir():
+        return
+    for spec in specs:
+        folder = kept.path_of(spec)
+        if not folder.is_dir() or study.path_of(spec).is_dir():
+            continue
+        run = kept.read(folder)
+        try:
+            study.adopt(run)
+        except OSError as error:
+            raise DataError(
+                f"{study.folder} cannot be written: {error.strerror}: make room for the finished run in {folder}"
+            ) from None
+        kept.discard(run)
+
+
+def record_failure(study: Study, spec: RunSpec, message: str, traceback: str) -> str:
+    """Keeps the diagnosis of a run that failed. Returns the message, and says so if it could not be kept."""
+    try:
+        study.add_failure(spec, message, traceback)
+    except CapacityError as error:
+        return f"{message} (no record of this failure could be left: {error})"
+    return message

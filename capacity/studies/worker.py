@@ -1,0 +1,118 @@
+"""The life of a worker process: it takes jobs from a pipe, makes their runs and tells what happens."""
+
+import os
+import signal
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capacity.errors import CapacityError
+from capacity.runs.fingerprint import Fingerprint
+from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
+from capacity.studies.device import keep_one_gpu
+from capacity.studies.finished import add_finished, record_failure
+
+if TYPE_CHECKING:
+    from capacity.training.run import RunRecord
+
+
+def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
+    """Makes the runs of all jobs that come, until the pipe or the parent process ends.
+
+    A job is a list of specs as JSON. What is told of a run is (kind, identity, step, message); see
+    `capacity.studies.workers.Event`.
+
+    Args:
+        pipe: the worker's end of the pipe.
+        folder: the study that runs are added to.
+        fingerprint_json: the environment of the runs.
+        parent: the process whose worker this is.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
+    keep_one_gpu()
+    import torch
+
+    from capacity.studies.quiet import quiet
+
+    quiet()
+    from capacity.training.base import Bases
+
+    torch.set_num_threads(1)
+    fingerprint = Fingerprint.model_validate_json(fingerprint_json)
+    worker = _Worker(pipe, Study(Path(folder)), fingerprint, parent)
+    bases = Bases(fingerprint.device)  # what is loaded serves all runs of this worker
+    while True:
+        try:
+            job = [RunSpec.model_validate(raw) for raw in pipe.recv()]
+        except EOFError:
+            return
+        worker.make(job, bases)
+
+
+class _Worker:
+    """Makes jobs, adds their runs to a study and tells the parent of them."""
+
+    def __init__(self, pipe: Any, study: Study, fingerprint: Fingerprint, parent: int) -> None:
+        self.pipe, self.study, self.fingerprint, self.parent = pipe, study, fingerprint, parent
+
+    def make(self, job: list[RunSpec], bases: Any) -> None:
+        """Makes the runs of a job. What goes wrong with one of them is recorded, and no error leaves."""
+        left = list(job)
+        try:
+            for spec, record in zip(job, self._records(job, bases), strict=True):
+                if isinstance(record, CapacityError):
+                    self._fail(spec, record)
+                else:
+                    self._add(spec, record)
+                left.remove(spec)
+        except Exception as error:
+            for spec in left:
+                self._fail(spec, error)
+
+    def _records(self, job: list[RunSpec], bases: Any) -> "list[RunRecord | CapacityError]":
+        from capacity.training.run import execute, execute_together
+
+        if len(job) > 1:
+            return execute_together(job, lambda spec, step: self._say("step", spec, step.step + 1), bases)
+        (spec,), device = job, self.fingerprint.device
+        trainer = self.fingerprint.trainer
+        return [
+            execute(spec, device, lambda step: self._say("step", spec, step.step + 1), bases=bases, trainer=trainer)
+        ]
+
+    def _add(self, spec: RunSpec, record: "RunRecord") -> None:
+        _end_if_orphaned(self.parent)
+        add_finished(
+            self.study, spec, self.fingerprint, record, lambda message: self._say("waiting", spec, message=message)
+        )
+        self._say("done", spec)
+
+    def _fail(self, spec: RunSpec, error: Exception) -> None:
+        message = str(error) if isinstance(error, CapacityError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        _end_if_orphaned(self.parent)
+        trace = "".join(traceback.format_exception(error))
+        self._say("failed", spec, message=record_failure(self.study, spec, message, trace))
+
+    def _say(self, kind: str, spec: RunSpec, step: int = 0, message: str = "") -> None:
+        try:
+            self.pipe.send((kind, spec.identity, step, message))
+        except OSError:
+            os._exit(1)  # the parent is gone
+
+
+def _end_if_orphaned(parent: int) -> None:
+    """Nothing is written after the parent died: the study may be another process's by now."""
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _follow_parent(parent: int) -> None:
+    """Ends this process soon after its parent died, even by a signal that nobody can catch."""
+    while True:
+        _end_if_orphaned(parent)
+        time.sleep(0.2)
