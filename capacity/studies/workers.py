@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,8 +54,12 @@ def run_all(
     waiting = deque(specs)
     attempts: dict[str, int] = {}
     failed = 0
-    pool = [_start(study.folder, fingerprint) for _ in range(min(workers, len(specs)))]
+    pool: list[_Worker] = []
+    resource_tracker.ensure_running()  # or its start would unblock Ctrl-C for the first worker
     try:
+        for _ in range(min(workers, len(specs))):
+            with _interrupts_held():
+                pool.append(_start(study.folder, fingerprint))
         while waiting or any(w.spec for w in pool):
             for worker in pool:
                 if worker.spec is None and waiting and _send(worker, waiting[0]):
@@ -64,22 +68,13 @@ def run_all(
             for index, worker in _ready(pool):
                 event = _receive(worker)
                 if event is None:
-                    spec = worker.spec
-                    pool[index] = _start(study.folder, fingerprint)
-                    if spec is None:
-                        continue
-                    if study.path_of(spec).is_dir():  # it died between finishing the run and saying so
-                        on_event(Event("done", spec))
-                        continue
-                    attempts[spec.identity] = attempts.get(spec.identity, 0) + 1
-                    if attempts[spec.identity] < _ATTEMPTS:
-                        waiting.appendleft(spec)
-                        continue
-                    code = worker.process.exitcode
-                    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                    message = f"its worker process {how}, {_ATTEMPTS} times in all"
-                    study.add_failure(spec, message, "")
-                    event = Event("failed", spec, message=message)
+                    with _interrupts_held():
+                        pool[index] = _start(study.folder, fingerprint)
+                    event = _end_of(worker, study, attempts)
+                if event is None:
+                    if worker.spec is not None:
+                        waiting.appendleft(worker.spec)
+                    continue
                 if event.kind in ("done", "failed"):
                     pool[index].spec = None
                     failed += event.kind == "failed"
@@ -92,28 +87,51 @@ def run_all(
     return failed
 
 
+def _end_of(worker: _Worker, study: Study, attempts: dict[str, int]) -> Event | None:
+    """What the death of a worker means for its run, and counts the attempt; None if the run is to be tried again."""
+    spec = worker.spec
+    if spec is None:
+        return None
+    if study.path_of(spec).is_dir():  # it died between finishing the run and saying so
+        return Event("done", spec)
+    attempts[spec.identity] = attempts.get(spec.identity, 0) + 1
+    if attempts[spec.identity] < _ATTEMPTS:
+        return None
+    code = worker.process.exitcode
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    message = f"its worker process {how}, {_ATTEMPTS} times in all"
+    study.add_failure(spec, message, "")
+    return Event("failed", spec, message=message)
+
+
 def _start(folder: Path, fingerprint: Fingerprint) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
         target=_work, args=(theirs, str(folder), fingerprint.model_dump_json(), os.getpid()), daemon=True
     )
-    with _interrupts_ignored():  # inherited: Ctrl-C is the parent's to handle, even while a worker is starting
-        process.start()
+    process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C comes after the block; a process that is started in it never hears of one, because that is inherited."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    came: list[int] = []
+    # Another thread may take the signal, which blocking it here does not prevent.
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _send(worker: _Worker, spec: RunSpec) -> bool:
