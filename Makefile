@@ -7,7 +7,7 @@ REAL := $(VENV)/.real-model
 VLLM ?= .venv-vllm
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof merge-loss factors-speed nightly clean
+.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed nightly clean
 
 # The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -72,6 +72,10 @@ abacus: $(READY)
 kill-proof: $(READY)
 	$(BIN)/python proofs/kill.py
 
+# Presses Ctrl-C at random moments and shows that every command ends in one line and exit code 130.
+interrupt-proof: $(READY)
+	$(BIN)/python proofs/interrupt.py
+
 # What merging a tiny update into bf16 weights loses, on SmolLM2-135M.
 merge-loss: $(REAL)
 	$(BIN)/python benchmarks/merge_loss.py
@@ -101,7 +105,7 @@ factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py --threads 2
 
 # Long proofs, run by hand.
-nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
+nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

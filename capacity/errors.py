@@ -44,6 +44,13 @@ class Interrupted(CapacityError):
     """Ctrl-C has ended the work; what was complete is kept."""
 
 
+def by_interruption(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is the reason of an error: libraries wrap the exception that hits them in errors of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
     """Returns the error for an unknown `name`. It offers the nearest known names, or lists all of them."""
     names = sorted(known)

@@ -121,10 +121,17 @@ class Case:
 
     def these_items(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
         """Both arms on items that are the same in every simulation."""
+        s, means = self.spec, self.seed_means(rng, n)
+        spreads = self.rounded(rng, means) if s["answers"] == "rounded" else self.drawn(rng, means)
+        share, top = 0.0 if self.absolute else s["gain"], spreads["grpo"]
+        target = np.full(n, self.target) if self.absolute else s["base"] + share * (top.mean[:, -1] - s["base"])
+        return self.relative(spreads, target, None)
+
+    def drawn(self, rng: np.random.Generator, means: dict[str, Array]) -> dict[str, Spread]:
+        """The spreads where each run draws its answers."""
         s, items = self.spec, self.spec["items"]
         per_class = np.full(CLASSES, items // CLASSES)
         per_class[: items % CLASSES] += 1
-        means = self.seed_means(rng, n)
         spreads = {}
         for arm in ARMS:
             central = expected(s[arm], self.log_sizes, 0.0)
@@ -133,9 +140,17 @@ class Case:
             right = rng.binomial(per_class, np.clip(chances, 0, 1)).sum(-1)
             # Classes differ in size by one item, which moves the expectation by less than 0.01 points.
             spreads[arm] = spread_of_seeds(right / items, np.full(len(self.log_sizes), float(items)))
-        share, top = 0.0 if self.absolute else s["gain"], spreads["grpo"]
-        target = np.full(n, self.target) if self.absolute else s["base"] + share * (top.mean[:, -1] - s["base"])
-        return self.relative(spreads, target, None)
+        return spreads
+
+    def rounded(self, rng: np.random.Generator, means: dict[str, Array]) -> dict[str, Spread]:
+        """The spreads where each run answers as many items right as its accuracy says, to the nearest whole item.
+
+        Each study has another number of items, or all would be rounded alike.
+        """
+        items = self.spec["items"]
+        count = rng.integers(items, 2 * items, size=(len(means["sft"]), 1)).astype(float)
+        right = {arm: np.rint(means[arm] * count[:, :, None]) for arm in ARMS}
+        return {arm: spread_of_seeds(right[arm] / count[:, :, None], count) for arm in ARMS}
 
     def relative(
         self, spreads: dict[str, Spread], target: Array, items: Array | None
@@ -148,13 +163,13 @@ class Case:
         blocks = {"sft": slice(0, k), "grpo": slice(k, 2 * k)}
         arms = [
             against_target(
-                self.log_sizes, spread.mean, spread.variance, spread.df, target, variance, spread.deviations,
-                with_target[arm], None if items is None else items[:, blocks[arm], blocks[arm]],
+                self.log_sizes, spread, target, variance, with_target[arm],
+                None if items is None else items[:, blocks[arm], blocks[arm]],
             )
             for arm, spread in spreads.items()
         ]  # fmt: skip
         rho = seed_correlation(spreads["sft"].deviations, spreads["grpo"].deviations)
-        paired = (rho[:, None] * np.sqrt(spreads["sft"].variance * spreads["grpo"].variance))[:, :, None] * np.eye(k)
+        paired = (rho[:, None] * np.sqrt(spreads["sft"].between * spreads["grpo"].between))[:, :, None] * np.eye(k)
         cross = cross_covariance(
             with_target["sft"], with_target["grpo"], variance, paired,
             None if items is None else items[:, :k, k:],
@@ -187,7 +202,7 @@ class Case:
         spreads = {}
         for arm in ARMS:
             found = spread_of_seeds(accuracy[arm], np.full(k, float(items)))
-            spreads[arm] = replace(found, variance=np.maximum(found.variance - twice[arm], 0.0))
+            spreads[arm] = replace(found, between=np.maximum(found.between - twice[arm], 0.0))
         return self.relative(spreads, target, over_items)
 
     def simulate(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:

@@ -16,7 +16,7 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 from capacity.plan import protocols
-from capacity_cli.app import main
+from capacity_cli.__main__ import main
 
 small = replace(
     protocols.PROTOCOLS["abacus"],
@@ -71,10 +71,9 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     assert line.startswith("[1/10] ")
     first.send_signal(signal.SIGINT)
     out, err = first.communicate()
-    assert first.returncode == 130
-    assert out == ""
+    assert (first.returncode, out) == (130, ""), f"{line}{err}"
     last = [text for text in err.splitlines() if not text.startswith("[")]
-    assert len(last) == 1
+    assert len(last) == 1, err
     assert last[0].startswith("capacity: interrupted: ")
     assert "the same command continues" in last[0]
     kept = written(study)

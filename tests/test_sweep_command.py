@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,22 @@ def test_second_start_makes_nothing_again(made: Path) -> None:
     assert result["sizes"] == first["sizes"]
     assert (result["report"], result["report_error"]) == ("capacity-studies/tiny/report.html", None)
     assert "Does it run?" in page.read_text()
+
+
+def test_a_pipe_cuts_no_number(made: Path) -> None:
+    narrow = {**os.environ, "COLUMNS": "20"}
+    done = subprocess.run(
+        [CAPACITY, "sweep", "tiny.toml", "--no-report"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=made,
+        env=narrow,
+    )
+    rows = json.loads((made / "first.json").read_text())["sizes"]
+    texts = ["{:.1f} ({:.1f} to {:.1f})".format(*(100 * row[k] for k in ("accuracy", "low", "high"))) for row in rows]
+    assert [text for text in texts if text not in done.stdout] == []
+    assert "…" not in done.stdout
 
 
 def test_a_report_that_fails_is_said_and_fails_nothing(made: Path) -> None:

@@ -1,10 +1,13 @@
 """What a terminal shows of the blocks of a report: names and numbers stay whole at any width."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from capacity_cli.app import app
 from capacity_reports.blocks import Column, Example, Figure, Section, Table, Text
 from capacity_reports.render.terminal import show
 
@@ -112,3 +115,23 @@ def test_a_pipe_gets_whole_lines():
     lines = shown(TABLE, Text((SAID,)), width=40, terminal=False).splitlines()
     assert any(line.startswith(NAME) and line.endswith(SAID) for line in lines)
     assert lines[-1] == SAID
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plan", "--model", "qwen2.5-7b", "--budget", "13", "--modules"],
+        ["models"],
+        ["models", "qwen2.5-7b"],
+        ["sweep", str(Path(__file__).parent.parent / "studies" / "abacus-sizes.toml"), "--dry-run"],
+        ["threshold", "reference:tinylora-table2"],
+        ["threshold", "reference:tinylora-table2", "--target", "0.9", "--task", "gsm8k", "--null", "0"],
+        ["bits", "reference:tinylora-table2", "--task", "gsm8k", "--replicates", "100"],
+    ],
+    ids=lambda command: " ".join(command[:2])[-30:],
+)
+def test_piped_output_is_the_same_at_any_width(command):
+    narrow, wide = (CliRunner().invoke(app, command, env={"COLUMNS": width}) for width in ("20", "300"))
+    assert (narrow.exit_code, wide.exit_code) == (0, 0), narrow.output
+    assert narrow.stdout == wide.stdout
+    assert "…" not in narrow.stdout

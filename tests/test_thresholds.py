@@ -252,7 +252,7 @@ def test_variance_is_pooled_over_sizes_and_never_below_the_resolution():
     assert noisy.df[0] == 14
     assert noisy.variance.mean() == pytest.approx(1e-4 / 3, rel=0.02)
     equal = spread_of_seeds(np.full((1, 4, 3), 0.8), np.full(4, 100.0))
-    assert equal.variance.min() == pytest.approx(0.01**2 / 12 / 3)
+    assert equal.variance.min() == pytest.approx(0.01**2 / 12)
 
 
 def test_one_seed_has_the_binomial_variance():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.errors import DataError, Interrupted
+from capacity.errors import DataError, Interrupted, by_interruption
 from capacity.library.progress import Progress, silent
 from capacity.runs.resources import peak_memory
 from capacity.studies.device import check_libraries
@@ -101,7 +101,9 @@ def cache_factors(
             for name, _, new in stream:
                 done, computed = done + 1, computed + new
                 count.on_module(done, len(modules), name)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not by_interruption(error):
+            raise
         raise Interrupted(
             f"interrupted: the factors of at least {done} of {len(modules)} modules are kept in {cache}; "
             "the same command continues"

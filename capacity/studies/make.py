@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from capacity.errors import DataError, Interrupted, RunsFailedError
+from capacity.errors import DataError, Interrupted, RunsFailedError, by_interruption
 from capacity.models.base_files import base_digests
 from capacity.plan.sampling import SERVER
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
@@ -163,7 +163,9 @@ def make_missing(
     try:
         with observe(missing, what) as on_event:
             run_all(study, missing, fingerprint, count, on_event)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not by_interruption(error):
+            raise
         done = sum(study.path_of(spec).is_dir() for spec in missing)
         raise Interrupted(
             f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "

@@ -119,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"capacity: {error}", file=sys.stderr)
         return 2 if isinstance(error, SpecError) else 1
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            print("capacity: interrupted: complete runs are kept; the same command continues", file=sys.stderr)
+        return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,8 +66,12 @@ def run_all(
     waiting: deque[Sequence[RunSpec]] = deque(together or [(spec,) for spec in specs])
     attempts: Counter[str] = Counter()
     failed = 0
-    pool = [_start(study.folder, fingerprint) for _ in range(min(workers, len(waiting)))]
+    pool: list[_Worker] = []
+    resource_tracker.ensure_running()  # or its start would unblock Ctrl-C for the first worker
     try:
+        for _ in range(min(workers, len(waiting))):
+            with _interrupts_held():
+                pool.append(_start(study.folder, fingerprint))
         while waiting or any(w.running for w in pool):
             for worker in pool:
                 if not worker.running and waiting and _send(worker, waiting[0]):
@@ -82,7 +86,8 @@ def run_all(
                         failed += event.kind == "failed"
                     on_event(event)
                     continue
-                pool[index] = _start(study.folder, fingerprint)
+                with _interrupts_held():
+                    pool[index] = _start(study.folder, fingerprint)
                 for ended in _after_death(study, worker, attempts):
                     if ended.kind == "start":
                         waiting.appendleft((ended.spec,))  # alone, lest it take others with it again
@@ -118,22 +123,28 @@ def _start(folder: Path, fingerprint: Fingerprint) -> _Worker:
     process = context.Process(
         target=work, args=(theirs, str(folder), fingerprint.model_dump_json(), os.getpid()), daemon=True
     )
-    with _interrupts_ignored():  # inherited: Ctrl-C is the parent's to handle, even while a worker is starting
-        process.start()
+    process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C comes after the block; a process that is started in it never hears of one, because that is inherited."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    came: list[int] = []
+    # Another thread may take the signal, which blocking it here does not prevent.
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _send(worker: _Worker, job: Sequence[RunSpec]) -> bool:

@@ -1,4 +1,4 @@
-"""Entry point of `capacity`: the commands, and how errors end."""
+"""The commands of `capacity`, and how errors end."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ import warnings
 
 import typer
 
-from capacity.errors import CapacityError, DataWarning, Interrupted, SpecError
+from capacity.errors import CapacityError, DataWarning, Interrupted, SpecError, by_interruption
 from capacity_cli.baseline import baseline
 from capacity_cli.bits import bits
 from capacity_cli.check import check
@@ -15,6 +15,7 @@ from capacity_cli.describe import describe
 from capacity_cli.evaluate import evaluate
 from capacity_cli.export import export
 from capacity_cli.factors import factors
+from capacity_cli.interrupts import CODE, Interrupts
 from capacity_cli.models import models
 from capacity_cli.plan import plan
 from capacity_cli.report import report
@@ -58,37 +59,72 @@ for command in (
 ):
     app.command()(command)
 
-_INTERRUPTED = 130
 # Click's own base of usage errors, wherever Typer keeps it.
 _UsageError = typer.BadParameter.__mro__[1]
 
 
-def main() -> None:
-    """Runs the command line. Every expected error is one line on stderr: exit 2 for wrong input, 1 for the rest."""
+def main(interrupts: Interrupts | None = None) -> None:
+    """Runs the command line. Every expected error is one line on stderr: exit 2 for wrong input, 1 for the rest.
+
+    Args:
+        interrupts: what handles Ctrl-C; None: Python.
+
+    Raises:
+        SystemExit: always.
+        Exception: an error that nobody expected, unless Ctrl-C is its reason.
+    """
+    interrupts = interrupts or Interrupts()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a minus sign must not end a command where there is no UTF-8
     warnings.formatwarning = _warning_line
     try:
         code = app(standalone_mode=False)
-        if code == _INTERRUPTED:  # Typer swallows Ctrl-C
-            _fail("interrupted", _INTERRUPTED)
-        sys.exit(code)
-    except CapacityError as error:
-        _fail(str(error), 2 if isinstance(error, SpecError) else 130 if isinstance(error, Interrupted) else 1)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        _fail(f"{error.filename or 'file'}: {error.strerror}", 1)
-    except Exception as error:
-        if not isinstance(error, _UsageError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        if code == CODE:  # Typer swallows Ctrl-C
+            code = _said("interrupted", CODE)
+    except (Exception, KeyboardInterrupt) as error:
+        ended = _end(error, asked=interrupts.asked)
+        if ended is None:
             raise
+        code = ended
+    finally:
+        interrupts.end()
+    sys.exit(code)
+
+
+def _end(error: BaseException, *, asked: bool) -> int | None:
+    """The exit code of a command that an error ends, which is said in one line; None if nobody expected the error.
+
+    Args:
+        error: what ended the command.
+        asked: Ctrl-C was pressed, so that it is the reason of any error.
+    """
+    message, code = str(error), 1
+    if isinstance(error, Interrupted):
+        code = CODE
+    elif asked or isinstance(error, typer.Abort) or by_interruption(error):
+        message, code = "interrupted", CODE
+    elif isinstance(error, SpecError):
+        code = 2
+    elif isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has had enough
+        sys.stderr.close()
+        return 1
+    elif isinstance(error, OSError):
+        message = f"{error.filename or 'file'}: {error.strerror}"
+    elif isinstance(error, _UsageError):
         if len(sys.argv) == 1:  # the help was shown
-            sys.exit(2)
-        _fail(" ".join(error.format_message().split()), 2)  # type: ignore[attr-defined]
+            return 2
+        message, code = " ".join(error.format_message().split()), 2  # type: ignore[attr-defined]
+    elif not isinstance(error, CapacityError):
+        return None
+    return _said(message, code)
+
+
+def _said(message: str, code: int) -> int:
+    print(f"capacity: {message}", file=sys.stderr)
+    return code
 
 
 _default_format = warnings.formatwarning
@@ -103,12 +139,3 @@ def _warning_line(
         if category is DataWarning
         else _default_format(message, category, filename, lineno, line)
     )
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"capacity: {message}", file=sys.stderr)
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import capacity
-from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError
+from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity_cli.options import Json
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
@@ -130,6 +130,8 @@ def _as_usage() -> Iterator[None]:
     except OSError as error:
         raise SpecError(f"{error.filename or 'output'}: {error.strerror}") from None
     except Exception as error:
+        if by_interruption(error):
+            raise
         from traceback import print_exc
 
         print_exc()

@@ -1,5 +1,7 @@
 """Reads a points table from wherever it is: a file, a study folder, or the published figures that ship."""
 
+import csv
+import io
 from pathlib import Path
 
 import pandas as pd
@@ -46,12 +48,35 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        read = pd.read_csv(path, dtype="string", skipinitialspace=True, comment=None)
-        return read.apply(lambda column: column.map(from_cell, na_action="ignore").astype("string"))
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: is empty") from None
+        return _read_csv(path)
     except ImportError:
         raise DataError(f"{path}: reading Parquet needs the package pyarrow") from None
-    except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+    except (ValueError, OSError, csv.Error) as error:  # pyarrow's parser errors and those of UTF-8 are ValueErrors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a table: {reason}") from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file as columns of text, row for row as it is written; rows without any text are none.
+
+    Raises:
+        SpecError: a row has more or fewer fields than the header, so that nobody knows which column they belong to.
+        DataError: no header.
+        csv.Error, OSError, UnicodeDecodeError: not a CSV file in UTF-8.
+    """
+    text = path.read_bytes().decode("utf-8-sig")
+    before = csv.field_size_limit(max(len(text), 1))  # the answers of a run are one field
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    finally:
+        csv.field_size_limit(before)
+    header, *rows = [row for row in rows if any(field.strip() for field in row)] or [[]]
+    if not header:
+        raise DataError(f"{path}: is empty")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise SpecError(
+                f"{path}: row {number} has {len(row)} fields and the header has {len(header)}: every row needs a field "
+                "for each column, and no more commas than the header"
+            )
+    return pd.DataFrame([[from_cell(field) for field in row] for row in rows], columns=header, dtype="string")

@@ -22,12 +22,9 @@ from capacity.runs.cell import leaves
 from capacity.runs.points import COLUMNS
 from capacity.runs.points import points as study_rows
 from capacity.runs.study import Run
+from capacity.spec.frozen import canonical_json
+from capacity_analysis.data.columns import validated
 
-TEXT = ("study", "model", "family", "task", "protocol", "method", "adapter", "storage_dtype", "split",
-        "demonstrations", "run", "cell", "recipe", "items", "answers")  # fmt: skip
-WHOLE = (
-    "model_parameters", "trained_parameters", "update_bytes", "seed", "n_items", "n_correct", "samples_per_item",
-)  # fmt: skip
 # All that a table of the former format knows of a recipe: the fields nearest to its columns. They tell its cells apart.
 FORMER = {
     "model": "model", "task.name": "task", "task.demonstrations": "demonstrations", "evaluation.protocol": "protocol",
@@ -85,10 +82,10 @@ def from_frame(raw: pd.DataFrame, source: str) -> Points:
         SpecError: see `capacity_analysis.data.read.read_points`.
         DataError: no rows.
     """
-    frame = _validated(raw, source)
+    frame = validated(raw, source)
     lacking = []
     if frame["cell"].isna().any():
-        told = frame[list(KNOWN)].astype("string").fillna("").agg("|".join, axis=1)
+        told = frame[list(KNOWN)].astype("string").fillna("").apply(lambda row: canonical_json(list(row)), axis=1)
         digests = told.map(lambda text: hashlib.sha256(text.encode()).hexdigest()[:16])
         frame["cell"] = frame["cell"].fillna(digests.astype("string"))
         lacking.append(
@@ -99,9 +96,21 @@ def from_frame(raw: pd.DataFrame, source: str) -> Points:
     outcomes, items = _outcomes(frame, source)
     if outcomes is None and frame["n_items"].notna().all():
         lacking.append(f"{source} has no column answers: items cannot be paired")
+    lacking += _seedless(frame, source)
     points = Points(frame, outcomes, items, source, fields, tuple(lacking))
     refuse_duplicates(points)
     return points
+
+
+def _seedless(frame: pd.DataFrame, source: str) -> list[str]:
+    """What follows from trained runs without a seed, in words; empty if there are none."""
+    rows = np.flatnonzero((frame["method"] != "base") & frame["seed"].isna())
+    if not len(rows):
+        return []
+    if frame["seed"].isna().all():
+        return [f"{source} has no seeds: runs cannot be paired by seed"]
+    more = f", and {len(rows) - 1} more rows have none" if len(rows) > 1 else ""
+    return [f"{source}: row {rows[0] + 1} has no seed{more}: its curve cannot be paired by seed with another"]
 
 
 def refuse_duplicates(points: Points) -> None:
@@ -197,84 +206,3 @@ def study_points(folder: Path, runs: Sequence[Run]) -> Points:
     if not runs:
         raise DataError(f"{folder}: no complete runs in this study")
     return from_frame(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
-
-
-def _validated(raw: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The canonical columns in their types, every value checked."""
-    if any(not isinstance(c, str) for c in raw.columns) or len(set(raw.columns)) < len(raw.columns):
-        raise SpecError(f"{source}: column names must be text and differ from one another")
-    counted = {"n_items", "n_correct"} <= set(raw.columns)
-    missing = [c for c in ("method", "trained_parameters") if c not in raw.columns]
-    if not counted and "accuracy" not in raw.columns:
-        half = next((c for c in ("n_items", "n_correct") if c not in raw.columns and counted is False), "n_correct")
-        missing.append(f"{half} (or accuracy)")
-    if missing:
-        raise SpecError(f"{source}: missing column {', '.join(missing)}; it has {', '.join(raw.columns) or 'none'}")
-    if raw.empty:
-        raise DataError(f"{source}: has no rows")
-    raw = raw.reset_index(drop=True)
-    frame = pd.DataFrame({name: _column(raw, name, source) for name in COLUMNS}, columns=list(COLUMNS))
-    _check_rows(frame, source)
-    return frame
-
-
-def _column(raw: pd.DataFrame, name: str, source: str) -> pd.Series:
-    if name in TEXT:
-        if name not in raw:
-            return pd.Series(pd.NA, index=raw.index, dtype="string")
-        text = raw[name].astype("string").str.strip()
-        return text.mask(text == "", pd.NA)
-    kind = "Int64" if name in WHOLE else "Float64"
-    if name not in raw:
-        return pd.Series(pd.NA, index=raw.index, dtype=kind)
-    given = raw[name]
-    text = given.astype("string").str.strip()
-    absent = given.isna() | (text == "").fillna(True)
-    # A NaN that somebody wrote down is not the same as a value that is not there.
-    numbers = pd.to_numeric(text.mask(absent, pd.NA), errors="coerce").astype("Float64")
-    bad = ~absent & ~np.isfinite(numbers.to_numpy(dtype=float, na_value=np.nan))
-    _refuse(bad, lambda row: f"{name} is {given[row]!s}, not a number", name, source)
-    if name in WHOLE:
-        broken = (numbers % 1 != 0).fillna(False)
-        _refuse(broken, lambda row: f"{name} is {given[row]}, not a whole number", name, source)
-        _refuse((numbers < 0).fillna(False), lambda row: f"{name} is {given[row]}, below 0", name, source)
-    return numbers.astype(kind)
-
-
-def _refuse(bad: Any, message: Any, name: str, source: str) -> None:
-    """Raises the error of the first row at which `bad` is true."""
-    rows = np.flatnonzero(np.asarray(bad, dtype=bool))
-    if len(rows):
-        more = f" ({len(rows) - 1} more rows like it)" if len(rows) > 1 else ""
-        raise SpecError(f"{source}: row {rows[0] + 1}, column {name}: {message(int(rows[0]))}{more}")
-
-
-def _check_rows(frame: pd.DataFrame, source: str) -> None:
-    """Checks values against one another and completes `accuracy` and `samples_per_item`."""
-    for name in ("method", "trained_parameters"):
-        _refuse(frame[name].isna(), lambda _: "is missing", name, source)
-    base, size = frame["method"] == "base", frame["trained_parameters"]
-    _refuse(base & (size > 0), lambda row: f"base has {size[row]} trained parameters, it must have 0", "method", source)
-    items, right = frame["n_items"], frame["n_correct"]
-    _refuse((items == 0).fillna(False), lambda _: "no items were asked", "n_items", source)
-    for name in ("samples_per_item", "update_bytes"):
-        limit = frame[name] < 1 if name == "samples_per_item" else (frame[name] < 1) & (size > 0)
-        _refuse(limit.fillna(False), lambda row, name=name: f"{frame[name][row]} is below 1", name, source)
-    rate = frame["learning_rate"]
-    _refuse((rate <= 0).fillna(False), lambda row: f"{rate[row]:g} is not above 0", "learning_rate", source)
-    counted = items.notna() & right.notna()
-    frame.loc[counted & frame["samples_per_item"].isna(), "samples_per_item"] = 1
-    total = items * frame["samples_per_item"]
-    _refuse(
-        (right > total).fillna(False), lambda row: f"{right[row]} right of {total[row]} answers", "n_correct", source
-    )
-    given = frame["accuracy"]
-    outside = ((given < 0) | (given > 1)).fillna(False)
-    _refuse(outside, lambda row: f"{given[row]:g} is not a share from 0 to 1 (percent?)", "accuracy", source)
-    share = (right / total).astype("Float64")
-    apart = counted & ((given - share).abs() > 1e-3).fillna(False)
-    _refuse(
-        apart, lambda row: f"{given[row]:g} is not {right[row]} of {total[row]} ({share[row]:.4f})", "accuracy", source
-    )
-    frame["accuracy"] = share.where(counted, given)
-    _refuse(frame["accuracy"].isna(), lambda _: "neither counts nor accuracy", "accuracy", source)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from capacity_analysis.statistics.hill_profile import INNER, Crossings, Fits, Limits, crossings, fit_curves
 from capacity_analysis.statistics.monotone import Brackets, brackets
+from capacity_analysis.statistics.spread import Spread, combined_df
 from capacity_analysis.types import Array
 
 CONFIDENCE = 0.95
@@ -21,13 +22,22 @@ FIT_LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Relative:
-    """A curve's means minus the target: `z` N × K with covariance N × K × K, `df` N."""
+    """A curve's means minus the target.
+
+    Attributes:
+        log_sizes: K.
+        z: the differences, N × K.
+        covariance: of `z`, N × K × K.
+        df: of the covariance, N.
+        between: the part of the variances of `z` that comes from what differs between seeds, N × K.
+        seeds: the deviation of each run from its mean, N × K × S.
+    """
 
     log_sizes: Array
     z: Array
     covariance: Array
     df: Array
-    variance: Array
+    between: Array
     seeds: Array
 
     @property
@@ -98,7 +108,7 @@ def _critical(relative: Relative, fits: Fits, confidence: float) -> Array:
     """Critical value of the profile of one curve, N."""
     influence = np.nan_to_num(fits.influence)
     modelled = np.einsum("nk,nkl,nl->n", influence, relative.covariance, influence)
-    implied = ((influence**2) * relative.variance).sum(1)
+    implied = ((influence**2) * relative.between).sum(1)
     return _scattered(modelled, implied, _by_seed(influence, relative), relative.df, confidence)
 
 
@@ -241,7 +251,7 @@ def _together(
     """Correlation of two thresholds by the delta method, and the critical value of their difference; N-vectors."""
     left, right = np.nan_to_num(n.influence), np.nan_to_num(d.influence)
     own = [np.einsum("nk,nkl,nl->n", i, r.covariance, i) for i, r in ((left, numerator), (right, denominator))]
-    implied = [((i**2) * r.variance).sum(1) for i, r in ((left, numerator), (right, denominator))]
+    implied = [((i**2) * r.between).sum(1) for i, r in ((left, numerator), (right, denominator))]
     both, from_seeds = (np.einsum("nk,nkl,nl->n", left, c, right) for c in (cross, paired))
     scale = np.sqrt(own[0] * own[1])
     rho = np.clip(np.divide(both, scale, out=np.zeros_like(both), where=scale > 0), -0.95, 0.95)
@@ -271,12 +281,9 @@ def believes_hill(*curves: CurveEstimates) -> NDArray[np.bool_]:
 
 def against_target(
     log_sizes: Array,
-    mean: Array,
-    variance: Array,
-    df: Array,
+    spread: Spread,
     target: Array,
     target_variance: Array,
-    seeds: Array,
     with_target: Array | None = None,
     items: Array | None = None,
 ) -> Relative:
@@ -284,29 +291,23 @@ def against_target(
 
     Args:
         log_sizes: K.
-        mean, variance: N × K, of each size, over seeds.
-        df: N, of `variance`.
+        spread: of the curve's means, N × K.
         target, target_variance: N, the target and its variance over seeds.
-        seeds: N × K × S, deviations of single runs from `mean`.
         with_target: N × K, covariance over seeds of each mean with the target: not 0 where the ceiling is one of the
             curve's own sizes.
         items: N × K × K, covariance over items of the differences; None if the items are fixed.
     """
     k = len(log_sizes)
+    known = spread.rounding.mean(1)
     if items is not None:
-        df = _combined_df(variance.mean(1), df, np.einsum("nkk->n", items) / k)
-    covariance = variance[:, :, None] * np.eye(k) + target_variance[:, None, None]
+        known = known + np.einsum("nkk->n", items) / k
+    df = combined_df(spread.between.mean(1), spread.between_df, known)
+    covariance = spread.variance[:, :, None] * np.eye(k) + target_variance[:, None, None]
     if with_target is not None:
         covariance = covariance - with_target[:, :, None] - with_target[:, None, :]
     if items is not None:
         covariance = covariance + items
-    return Relative(log_sizes, mean - target[:, None], covariance, df, variance, seeds)
-
-
-def _combined_df(estimated: Array, df: Array, known: Array) -> Array:
-    """Satterthwaite's degrees of freedom of a variance plus another one that is as good as known."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(estimated > 0, df * (1 + known / estimated) ** 2, np.inf)
+    return Relative(log_sizes, spread.mean - target[:, None], covariance, df, spread.between, spread.deviations)
 
 
 def cross_covariance(

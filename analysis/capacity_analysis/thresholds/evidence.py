@@ -1,6 +1,6 @@
 """The curves of one design against a target: what thresholds and ratios are estimated from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from capacity_analysis.types import Array
 _BASIS: dict[Basis, str] = {
     "seeds": "95 %, fresh seeds on these items, variance pooled over sizes",
     "counts": "95 %, fresh answers of one seed (binomial), the spread between seeds is unknown",
-    "nothing": "none: neither counts nor a second seed",
+    "nothing": "none: neither counts nor seeds that differ",
 }
 
 
@@ -95,12 +95,11 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
         if target.gain is not None and question.ceiling is None and curve.label == design.ceiling[0]:
             top = int(np.flatnonzero(curve.sizes == design.ceiling[1])[0])
             with_target[0, top] = target.gain * spread.variance[0, top]
-        seeds = np.maximum(spread.variance - items.twice[place], 0.0) if known else np.full_like(spread.mean, 1e-4)
+        between = np.maximum(spread.between - items.twice[place], 0.0) if known else np.full_like(spread.mean, 1e-4)
         relatives.append(
             against_target(
-                np.log10(curve.sizes), spread.mean, seeds, spread.df, targets,
-                variance if known else np.zeros(1), spread.deviations, with_target if known else None,
-                items.block(place, place),
+                np.log10(curve.sizes), replace(spread, between=between), targets, variance if known else np.zeros(1),
+                with_target if known else None, items.block(place, place),
             )
         )  # fmt: skip
         covariances.append(with_target)
@@ -120,7 +119,7 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
                 cross[i, j] = cross_covariance(
                     covariances[i], covariances[j], variance, paired[i, j], items.block(i, j)
                 )
-    fractions = _fractions(relatives, items, target, question, rng) if known else tuple(None for _ in curves)
+    fractions = _fractions(relatives, own, items, target, question, rng) if known else tuple(None for _ in curves)
     basis = items.basis or _BASIS[next(s.basis for s in own if known or not s.known)]
     return Evidence(
         design, question, target, curves, tuple(own), tuple(relatives), limits, estimates, cross, paired, fractions,
@@ -142,12 +141,17 @@ def _paired(first: Curve, second: Curve, one: Spread, two: Spread) -> Array:
     if not len(sizes) or not len(seeds):
         return out
     rho = seed_correlation(one.deviations[:, rows][:, :, left], two.deviations[:, columns][:, :, right])
-    out[0, rows, columns] = rho[0] * np.sqrt(one.variance[0, rows] * two.variance[0, columns])
+    out[0, rows, columns] = rho[0] * np.sqrt(one.between[0, rows] * two.between[0, columns])
     return out
 
 
 def _fractions(
-    relatives: list[Relative], items: ItemShare, target: Target, question: Question, rng: np.random.Generator
+    relatives: list[Relative],
+    own: list[Spread],
+    items: ItemShare,
+    target: Target,
+    question: Question,
+    rng: np.random.Generator,
 ) -> tuple[float | None, ...]:
     """Share of replicates that reach the target nowhere, by curve."""
     n = question.replicates
@@ -155,9 +159,9 @@ def _fractions(
     goal = seed_shifts(np.array([target.variance + items.of_target]), float(relatives[0].df[0]), n, rng)[:, 0]
     found: list[float | None] = []
     for place, relative in enumerate(relatives):
-        variance = relative.variance[0].copy()
+        variance = relative.between[0] + own[place].rounding[0]
         if moved is None and items.covariance is not None:
-            variance += np.diag(items.block(place, place)[0])  # type: ignore[index]
+            variance = variance + np.diag(items.block(place, place)[0])  # type: ignore[index]
         means = relative.z + seed_shifts(variance, float(relative.df[0]), n, rng)
         if moved is not None:
             start = items.starts[place]

@@ -72,10 +72,14 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
     for i in (n, d):
         seeds = int((~np.isnan(evidence.curves[i].accuracy)).sum(1).max())
         deviation = np.sqrt(
-            np.interp(log_sizes, evidence.relatives[i].log_sizes, evidence.relatives[i].variance[0]) * seeds
+            np.interp(log_sizes, evidence.relatives[i].log_sizes, evidence.relatives[i].between[0]) * seeds
         )
         draws = truth[:, None] + deviation[:, None] * rng.normal(size=(simulations, len(truth), seeds))
         answers = evidence.curves[d].answers
+        if answers is not None:
+            # Whole answers. Where between two of them a curve lies is chance, and all seeds share it.
+            chance = rng.spawn(1)[0].uniform(size=(simulations, len(truth), 1))
+            draws = (np.rint(draws * answers[:, None] + chance) - chance) / answers[:, None]
         found = spread_of_seeds(np.clip(draws, 0.0, 1.0), answers)
         spreads.append(found)
     q = target.gain or 0.0
@@ -89,7 +93,7 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
         with_target[:, -1] = q * top.variance[:, -1]
     limits = limits_around(goal, question.lower, question.upper)
     relatives = [
-        against_target(log_sizes, s.mean, s.variance, s.df, goal, variance, s.deviations, w)
+        against_target(log_sizes, s, goal, variance, w)
         for s, w in zip(spreads, (np.zeros_like(with_target), with_target), strict=True)
     ]
     estimates = [estimate_curve(r, limits) for r in relatives]

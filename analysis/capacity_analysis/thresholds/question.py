@@ -78,7 +78,7 @@ def target_of(design: Design, question: Question, spreads: dict[str, Spread]) ->
     untrained = spread_of_seeds(design.base.accuracy[None], design.base.answers)
     base = float(untrained.mean[0, 0])
     # A single run of the base is what it is on these items; between several, seeds are random as elsewhere.
-    base_variance = float(untrained.variance[0, 0]) if np.isfinite(untrained.df[0]) else 0.0
+    base_variance = float(untrained.variance[0, 0]) if untrained.basis == "seeds" else 0.0
     if question.ceiling is not None:
         ceiling, ceiling_variance, source = question.ceiling, 0.0, "given"
     else:

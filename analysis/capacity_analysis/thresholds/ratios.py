@@ -163,7 +163,7 @@ def _against_target(
             continue
         own = evidence.relatives[i]
         z = own.z + target.accuracy - goals[:, None]
-        repeated = (np.repeat(x, count, axis=0) for x in (own.covariance, own.df, own.variance, own.seeds))
+        repeated = (np.repeat(x, count, axis=0) for x in (own.covariance, own.df, own.between, own.seeds))
         relative = Relative(own.log_sizes, z, *repeated)
         known[i] = relative, estimate_curve(relative, limits)
     first, second = known[n][1].hill, known[d][1].hill
