@@ -8,6 +8,7 @@ from chatting import FORMATS, tokenizer_of, writes
 from small import small_spec
 
 from capacity.adapters.attach import attach
+from capacity.library.measured import Measured
 from capacity.models.ends import end_tokens, turn_end
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.own_model import TransformersSampler
@@ -74,6 +75,17 @@ def test_a_completion_ends_where_transformers_generate_ends_it(name: str, end: s
     assert [row.completions for row in found.outcomes] == [("4",)]
     assert (found.n_correct, found.n_unfinished) == (1, 0)
     assert found.end_tokens == end_tokens(model, tokenizer).ids
+
+
+@pytest.mark.parametrize(("name", "folds"), [("gemma3", True), ("mistral", True), ("phi3.5", False)])
+def test_an_evaluation_records_that_a_system_message_was_folded(name: str, folds: bool) -> None:
+    model, tokenizer = answering(name, FORMATS[name].turn)
+    item = Item("test-0", "2+2?", "4", (("system", "S"), ("user", "2+2?")))
+    spec = EvaluationSpec(split="test", items=1, temperature=0.0, max_new_tokens=5)
+    found = evaluate(model, tokenizer, FourTask(item), spec)
+    assert (found.n_correct, found.system_folded) == (1, folds)
+    assert Measured(found).to_json()["system_folded"] == folds
+    assert not evaluate(model, tokenizer, FourTask(CHAT), spec).system_folded
 
 
 def test_a_completion_ends_with_the_turn_of_a_chat_format_that_the_model_does_not_list() -> None:

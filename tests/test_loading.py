@@ -91,6 +91,12 @@ def _a_list(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("[]")
 
 
+def _without_end(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    absent = ("eos_token", "pad_token")
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in absent}))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -98,12 +104,13 @@ def _a_list(folder: Path) -> None:
         (_remove("model.safetensors"), r"the model cannot be loaded: .*no file named model\.safetensors"),
         (_without_a_tensor, f"the model is not whole: 1 of its tensors .*{DOWN} first"),
         (_of_another_width, f"the model is not whole: 12 of its tensors .*another shape, {DOWN} first"),
-        (_truncate("tokenizer.json"), "the model cannot be loaded: Expecting"),
+        (_truncate("tokenizer.json"), "the tokenizer cannot be loaded: Expecting"),
         (_remove("tokenizer.json"), r"the model has no tokenizer \(tokenizer\.json\)"),
-        (_a_list, "the model cannot be loaded: 'list' object"),
+        (_a_list, "the tokenizer cannot be loaded: 'list' object"),
+        (_without_end, "the tokenizer names no end-of-sequence token, .*set eos_token in tokenizer_config.json"),
         (_truncate("config.json"), "cannot be read as JSON"),
     ],
-    ids=["truncated", "no weights", "no tensor", "width", "tokenizer", "no tokenizer", "list", "config"],
+    ids=["truncated", "no weights", "no tensor", "width", "tokenizer", "no tokenizer", "list", "no end", "config"],
 )
 def test_broken_folders_are_refused_in_one_line(copied: Path, change: Any, message: str) -> None:
     change(copied)

@@ -9,6 +9,7 @@ from capacity.tasks.templates import Messages, folded
 # Some chat templates write today's date into the prompt, by which a run could not be made again. Theirs is the date
 # that Llama 3's template itself falls back to.
 _DATE = "26 Jul 2024"
+_MARK = "4711"  # stands for a system message that may be left out
 
 
 def chat_text(tokenizer: Any, messages: Messages, *, asks: bool = True) -> str:
@@ -44,14 +45,14 @@ def taken(tokenizer: Any, messages: Messages) -> Messages:
     Some templates, such as Gemma's, refuse a system message, and some leave it out. It then comes first in the user's
     turn, as the documents of these models say.
     """
-    system = [content for role, content in messages if role == "system"]
-    if not system:
+    if all(role != "system" for role, _ in messages):
         return messages
+    marked = tuple((role, _MARK if role == "system" else content) for role, content in messages)
     try:
-        text = chat_text(tokenizer, messages)
+        text = chat_text(tokenizer, marked)
     except SpecError:
         return folded(messages)
-    return messages if all(content.strip() in text for content in system) else folded(messages)
+    return messages if _MARK in text else folded(messages)
 
 
 def _applied(tokenizer: Any, messages: Sequence[tuple[str, str]], *, asks: bool, tokenize: bool) -> Any:

@@ -74,8 +74,7 @@ def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, A
     if parsed.quantised is not None:
         options |= {"quantization_config": _quantisation(parsed.quantised, weights), "device_map": {"": device}}
     folder = model_folder(name)
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise DataError(f"{folder}: the model has no tokenizer (tokenizer.json)")
+    tokenizer = load_tokenizer(folder)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -85,7 +84,6 @@ def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, A
             ignore_mismatched_sizes=True,
             **options,
         )
-        tokenizer = _tokenizer(folder)
     except Exception as error:  # transformers and the readers beneath it raise all sorts, some of no common base
         raise DataError(f"{folder}: the model cannot be loaded: {' '.join(str(error).split())}") from None
     # transformers gives these random values and goes on.
@@ -121,12 +119,31 @@ def _quantisation(kind: str, compute: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=compute)
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Loads the tokenizer of a model, which then has an end of sequence and padding.
+
+    Raises:
+        DataError: if the folder has no tokenizer, or one that cannot be read or that names no end of sequence.
+    """
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise DataError(f"{folder}: the model has no tokenizer (tokenizer.json)")
+    try:
+        tokenizer = _tokenizer(folder)
+    except Exception as error:  # as above
+        raise DataError(f"{folder}: the tokenizer cannot be loaded: {' '.join(str(error).split())}") from None
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            f"{folder}: the tokenizer names no end-of-sequence token, so no answer could end: set eos_token in "
+            "tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:  # padding is masked, so any token serves
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def _tokenizer(folder: Path) -> Any:
     config = folder / "tokenizer_config.json"
     kind = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") if config.is_file() else None
     # AutoTokenizer puts Qwen2's byte-level splitting onto whatever tokenizer a Qwen2 model has.
     plain = kind in ("PreTrainedTokenizerFast", "TokenizersBackend")
-    tokenizer = (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token_id is None:  # padding is masked, so any token serves
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(folder, local_files_only=True)

@@ -95,7 +95,7 @@ def evaluate(
     items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
     adapted = model if isinstance(model, AdaptedModel) else unadapted(model)
-    check_room(context_of(adapted.bare), items, prompts, spec.max_new_tokens)
+    check_room(context_of(adapted.bare), _lengths(items, prompts), spec.max_new_tokens)
     ends, folded = end_tokens(adapted.bare, tokenizer), folds_system(tokenizer, items)
     if sampler is not None:
         sampler.follow(prompts, "evaluation")
@@ -136,7 +136,7 @@ def evaluate_at(model: nn.Module, tokenizer: Any, task: Task, specs: Sequence[Ev
     items = [item for item in task.items(first.split, first.items) for _ in range(first.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
     adapted = unadapted(model)
-    check_room(context_of(model), items, prompts, first.max_new_tokens)
+    check_room(context_of(model), _lengths(items, prompts), first.max_new_tokens)
     ends, folded = end_tokens(model, tokenizer), folds_system(tokenizer, items)
     uniforms = evaluation_uniforms(first, len(items))
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
@@ -156,6 +156,11 @@ def evaluation_uniforms(spec: EvaluationSpec, rows: int) -> torch.Tensor:
     """One number in [0, 1) for each token of `rows` completions, (rows, T), float64; they follow from the protocol."""
     generator = torch.Generator().manual_seed(spec.seed)
     return torch.rand(rows, spec.max_new_tokens, generator=generator, dtype=torch.float64)
+
+
+def _lengths(items: Sequence[Item], prompts: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The tokens of each prompt, by the name of its item."""
+    return {item.id: len(ids) for item, ids in zip(items, prompts, strict=True)}
 
 
 def graded(

@@ -1,6 +1,6 @@
 """Turns an item into the token ids of its prompt, in the model's own chat format where the task asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capacity.errors import SpecError
@@ -20,7 +20,7 @@ def prompt_ids(tokenizer: Any, item: Item) -> list[int]:
     ids: list[int] = tokenizer.encode(item.prompt)
     if ids and ids[-1] in tokenizer.all_special_ids:
         plain = tokenizer.encode(item.prompt, add_special_tokens=False)
-        if plain[-1:] != ids[-1:]:
+        if plain != ids[len(ids) - len(plain) :]:
             raise SpecError(
                 f"{tokenizer.name_or_path}: the tokenizer appends {tokenizer.decode(ids[-1:])} to prompts, after which "
                 "a model writes no answer: set add_eos_token to false in tokenizer_config.json, or take the token out "
@@ -37,24 +37,22 @@ def folds_system(tokenizer: Any, items: Sequence[Item]) -> bool:
     return any(taken(tokenizer, item.messages) != item.messages for item in items[:1])
 
 
-def check_room(context: int | None, items: Sequence[Item], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+def check_room(context: int | None, lengths: Mapping[str, int], new_tokens: int) -> None:
     """Checks that each prompt and its completion fit the model's context.
 
     Args:
         context: tokens of the longest sequence that the model takes; None if it does not say.
-        items: the items that the prompts are of.
-        prompts: their token ids.
+        lengths: tokens of each prompt, by the name of its item.
         new_tokens: length of a completion, at most.
 
     Raises:
         SpecError: they do not; the message names the longest.
     """
-    if context is None or not prompts:
+    if context is None or not lengths:
         return
-    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
-    length = len(prompts[longest])
-    if length + new_tokens > context:
+    longest = max(lengths, key=lengths.__getitem__)
+    if lengths[longest] + new_tokens > context:
         raise SpecError(
-            f"item {items[longest].id} has a prompt of {length:,} tokens, which with {new_tokens:,} new ones exceeds "
+            f"item {longest} has a prompt of {lengths[longest]:,} tokens, which with {new_tokens:,} new ones exceeds "
             f"the model's context of {context:,}: lower max_new_tokens, or take a model with a longer context"
         )

@@ -152,6 +152,7 @@ def make_missing(
     Raises:
         DataError: as `missing_runs`.
         EngineError: runs sample from a vLLM in their own process, and there is none.
+        CapacityError: a model cannot be asked the prompts of its runs.
         Interrupted: Ctrl-C; complete runs are kept.
     """
     missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)

@@ -49,6 +49,7 @@ def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> in
     Raises:
         CapacityError: in every process alike: another process works on the study, or it has stale runs.
     """
+    from capacity.training.preflight import check_runs
     from capacity.training.processes import Processes
 
     processes = Processes.current()
@@ -58,6 +59,7 @@ def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> in
             try:
                 held.enter_context(study.locked())
                 missing = missing_runs(study, specs, fingerprint)
+                check_runs(missing)
             except CapacityError as error:
                 missing = error
         missing = processes.gathered(missing)[0]  # the first process knows what is missing, and all must agree

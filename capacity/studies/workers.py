@@ -62,6 +62,9 @@ def run_all(
 
     Returns:
         How many failed; their diagnosis is in the study.
+
+    Raises:
+        CapacityError: before the first run, if a model cannot be asked the prompts of its runs.
     """
     waiting: deque[Sequence[RunSpec]] = deque(together or [(spec,) for spec in specs])
     attempts: Counter[str] = Counter()
@@ -72,12 +75,10 @@ def run_all(
         for _ in range(min(workers, len(waiting))):
             with _interrupts_held():
                 pool.append(_start(study.folder, fingerprint))
+        _check(specs)  # while the workers import torch
         while waiting or any(w.running for w in pool):
-            for worker in pool:
-                if not worker.running and waiting and _send(worker, waiting[0]):
-                    worker.running = {spec.identity: spec for spec in waiting.popleft()}
-                    for spec in worker.running.values():
-                        on_event(Event("start", spec))
+            for spec in _handed_out(pool, waiting):
+                on_event(Event("start", spec))
             for index, worker in _ready(pool):
                 event = _receive(worker)
                 if event is not None:
@@ -102,6 +103,14 @@ def run_all(
     return failed
 
 
+def _handed_out(pool: Sequence[_Worker], waiting: deque[Sequence[RunSpec]]) -> Iterator[RunSpec]:
+    """Hands jobs to the workers that have none, and yields their runs."""
+    for worker in pool:
+        if not worker.running and waiting and _send(worker, waiting[0]):
+            worker.running = {spec.identity: spec for spec in waiting.popleft()}
+            yield from worker.running.values()
+
+
 def _after_death(study: Study, worker: _Worker, attempts: "Counter[str]") -> Iterator[Event]:
     """Tells of each run of a dead worker whether it is done, has failed, or is to start again."""
     code = worker.process.exitcode
@@ -115,6 +124,12 @@ def _after_death(study: Study, worker: _Worker, attempts: "Counter[str]") -> Ite
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             message = f"its worker process {how}, {_ATTEMPTS} times in all"
             yield Event("failed", spec, message=record_failure(study, spec, message, ""))
+
+
+def _check(specs: Sequence[RunSpec]) -> None:
+    from capacity.training.preflight import check_runs
+
+    check_runs(specs)
 
 
 def _start(folder: Path, fingerprint: Fingerprint) -> _Worker:

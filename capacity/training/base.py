@@ -19,8 +19,10 @@ from capacity.models.loading import load, model_folder
 from capacity.plan.model_names import parse_model
 from capacity.spec.adapters import Adapter
 from capacity.spec.parts import TaskSpec
+from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.tasks.task import Task
+from capacity.training.preflight import check_run
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Bases:
     cache: Path | None = None
     _base: Base | None = field(default=None, repr=False)
     _tasks: dict[str, Task] = field(default_factory=dict, repr=False)
+    _lengths: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict, repr=False)
 
     def of(self, name: str) -> Base:
         """Returns the base of this name. Another one is forgotten first, and one whose files have changed.
@@ -108,6 +111,15 @@ class Bases:
         self._base = None
         self._base = Base.loaded(name, self.device, self.cache)
         return self._base
+
+    def check(self, spec: RunSpec) -> None:
+        """Checks that every prompt of a run fits the model. Each prompt is encoded once.
+
+        Raises:
+            CapacityError: if one does not, or cannot be encoded.
+        """
+        known = self._lengths.setdefault((spec.model, spec.task.problems), {})
+        check_run(spec, self.task(spec.task), self.of(spec.model).tokenizer, known)
 
     def task(self, spec: TaskSpec) -> Task:
         """Returns a task, which is opened once.

@@ -10,6 +10,7 @@ from capacity.sampling.prompts import prompt_ids
 from capacity.tasks.task import Item, Task
 
 # Streams of randomness of one run. Each draws from its own generator, so that no arm's draws move another's.
+HELDOUT_ITEMS = 256  # validation items whose code length is measured after training
 PROMPT_STREAM, DEMONSTRATION_STREAM, ROLLOUT_STREAM, PERMUTATION_STREAM, HELDOUT_STREAM = 1, 2, 3, 4, 5
 
 

@@ -153,6 +153,7 @@ class _Making:
         torch.manual_seed(spec.seed)
         self.base: Base = bases.of(spec.model)
         self.task: Task = bases.task(spec.task)
+        bases.check(spec)
         self.allocation: Allocation | None = None
         if isinstance(spec.adapter, TinyLora) and spec.adapter.allocation == "gradient":
             self.allocation = gradient_allocation(self.base, self.task, spec)

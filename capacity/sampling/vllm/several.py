@@ -48,7 +48,8 @@ def evaluate_several(
     """
     items = [item for item in task.items(spec.split, spec.items) for _ in range(spec.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
-    check_room(context_of(model), items, prompts, spec.max_new_tokens)
+    lengths = {item.id: len(ids) for item, ids in zip(items, prompts, strict=True)}
+    check_room(context_of(model), lengths, spec.max_new_tokens)
     ends, folded = end_tokens(model, tokenizer), folds_system(tokenizer, items)
     seeds = [int(seed) for seed in np.random.default_rng(spec.seed).integers(2**31, size=len(prompts))]
     probe = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:_CHECKED]

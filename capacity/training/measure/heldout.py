@@ -17,11 +17,10 @@ from capacity.models.ends import end_tokens
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
-from capacity.training.batches import HELDOUT_STREAM, encode_completions, encode_prompts, generator
+from capacity.training.batches import HELDOUT_ITEMS, HELDOUT_STREAM, encode_completions, encode_prompts, generator
 from capacity.training.rft import RftArm
 from capacity.training.sft import SftArm
 
-_ITEMS = 256
 _SEED = 0  # the same held-out sequences for all runs of one kind
 
 
@@ -37,7 +36,7 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
         `heldout_demonstrations` and `heldout_tokens` (counts). The result is empty if there are no such sequences.
     """
     rng = generator(_SEED, HELDOUT_STREAM)
-    items = task.items("validation")[:_ITEMS]
+    items = task.items("validation")[:HELDOUT_ITEMS]
     arm: Arm
     if spec.method == "sft":
         arm = SftArm(adapted, tokenizer, task, spec)

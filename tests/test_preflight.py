@@ -1,0 +1,195 @@
+"""What is checked before the first run: every prompt that the runs ask fits, and the tokenizer can be used."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chatting import FORMATS, Format, appending, saved, tokenizer_of, writes
+from sizes import chosen
+from small import small_spec
+from transformers import GPT2Config, GPT2LMHeadModel
+from untrained import TOKENIZER, LuckyTask, adapted_model
+
+from capacity.errors import CapacityError, DataError, SpecError
+from capacity.plan.specs import base_spec, trained_spec
+from capacity.runs.fingerprint import current
+from capacity.runs.study import Study
+from capacity.spec.methods import METHODS, TRAINED, Method
+from capacity.spec.parts import Match
+from capacity.spec.run import RunSpec
+from capacity.studies import workers
+from capacity.tasks.catalog import open_task, parse_task
+from capacity.training.phases import phases
+from capacity.training.preflight import asked, check_run, check_runs, drawn_prompts
+from capacity.training.run import execute
+from capacity.training.step import Cost, Recorder
+
+NEW, CONTEXT = 4, 64
+LONG = "1+" * 40
+
+
+def data_in(folder: Path, long_in: str | None = None) -> Path:
+    """Sums in three files of 16 rows. The last row of one of them is longer than the context."""
+    folder.mkdir(exist_ok=True)
+    for one, split in enumerate(("train", "validation", "test"), 1):  # splits share no problem
+        rows = [{"id": f"{split}-{i}", "prompt": f"{i}+{one}=", "answer": str(i + one)} for i in range(16)]
+        if split == long_in:
+            rows[-1]["prompt"] = LONG
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def model_in(folder: Path, form: Format = FORMATS["plain"], change: Callable[[Any], Any] = lambda t: t) -> Path:
+    tokenizer = change(tokenizer_of(form))
+    return saved(folder / "model", writes(tokenizer, {}, context=CONTEXT), tokenizer)
+
+
+def spec_of(model: Path, data: Path, method: Method, options: str = "", match: Match = "prompts") -> RunSpec:
+    """Two steps of 4 prompts × 2 sequences, 8 items of evaluation, completions of 4 tokens."""
+    task = parse_task(f"jsonl:{data}?max_new_tokens={NEW}{options}")
+    if method == "base":
+        spec = base_spec(str(model), task)
+    else:
+        size = chosen(str(model), "lora", rank=1)
+        spec = trained_spec(str(model), task, method, size, 0, "fp32", rates=dict.fromkeys(METHODS, 0.01), match=match)
+        sizes = {"steps": 2, "warmup_steps": 0, "prompts_per_step": 4, "samples_per_prompt": 2}
+        assert spec.training is not None
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update=sizes)})
+    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"items": 8})})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return model_in(tmp_path)
+
+
+def test_runs_whose_prompts_fit_pass(model: Path, tmp_path: Path) -> None:
+    check_runs([spec_of(model, data_in(tmp_path / "data"), method) for method in METHODS])
+
+
+@pytest.mark.parametrize(
+    ("split", "method", "refused"),
+    [
+        ("train", "grpo", True),
+        ("train", "sft", True),
+        ("train", "base", False),
+        ("validation", "sft", True),
+        ("validation", "rft", True),
+        ("validation", "grpo", False),
+    ],
+)
+def test_a_prompt_that_a_run_asks_and_that_exceeds_the_context_is_named(
+    model: Path, tmp_path: Path, split: str, method: Method, refused: bool
+) -> None:
+    spec = spec_of(model, data_in(tmp_path / "data", split), method)
+    if spec.training is not None:  # so many steps that every prompt is drawn
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update={"steps": 4})})
+    if not refused:
+        check_runs([spec])
+        return
+    with pytest.raises(SpecError, match=rf"item {split}-15 has a prompt of 80 tokens, which with 4 new ones .* of 64"):
+        check_runs([spec])
+
+
+def test_the_longest_sequence_that_fits_is_the_context(model: Path, tmp_path: Path) -> None:
+    data = data_in(tmp_path / "data")
+    rows = [{"id": f"test-{i}", "prompt": "1" * length, "answer": "1"} for i, length in enumerate((60, 61))]
+    for count, fits in ((1, True), (2, False)):
+        (data / "test.jsonl").write_text("\n".join(map(json.dumps, rows[:count])))
+        spec = spec_of(model, data, "base")
+        spec = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"items": count})})
+        if fits:
+            check_runs([spec])
+        else:
+            with pytest.raises(SpecError, match="item test-1 has a prompt of 61 tokens"):
+                check_runs([spec])
+
+
+def test_a_prompt_that_a_run_does_not_draw_does_not_refuse_it(model: Path, tmp_path: Path) -> None:
+    spec, found = spec_of(model, data_in(tmp_path / "data", "train"), "grpo"), set()
+    for seed in range(6):
+        seeded = spec.model_copy(update={"seed": seed})
+        (_, (drawn, new)) = asked(seeded, open_task(spec.task))
+        assert (len(drawn), new) == (8, NEW)
+        found.add(refused := "train-15" in {item.id for item in drawn})
+        if refused:
+            with pytest.raises(SpecError, match="item train-15"):
+                check_runs([seeded])
+        else:
+            check_runs([seeded])
+    assert found == {True, False}
+
+
+@pytest.mark.parametrize("match", ["prompts", "sequences"])
+@pytest.mark.parametrize("method", TRAINED)
+def test_the_prompts_that_are_checked_are_those_that_are_drawn(method: Method, match: Match) -> None:
+    spec = small_spec(method, model="abacus-0.2m", match=match, steps=3)
+    task = LuckyTask()
+    arms = phases(adapted_model(spec), TOKENIZER, task, spec, Recorder([], Cost()))
+    drawn = [item for _, schedule in arms for item in schedule]
+    assert len(drawn) == drawn_prompts(spec)
+    assert list(asked(spec, task))[1][0] == drawn
+
+
+@pytest.mark.parametrize(
+    ("form", "change", "options", "message"),
+    [
+        ("plain", appending, "", "the tokenizer appends </s> to prompts"),
+        ("gemma3", lambda t: setattr(t, "chat_template", "{{ m }") or t, "&chat=model", "line 1: unexpected '}'"),
+        ("plain", lambda t: t, "&chat=model", "the model's tokenizer has no chat template: add chat=none"),
+    ],
+    ids=["appends", "template", "no template"],
+)
+def test_a_tokenizer_that_cannot_be_used_is_refused(
+    tmp_path: Path, form: str, change: Any, options: str, message: str
+) -> None:
+    model = model_in(tmp_path, FORMATS[form], change)
+    spec = spec_of(model, data_in(tmp_path / "data"), "sft", options)
+    for check in (lambda: check_runs([spec]), lambda: execute(spec, "cpu")):
+        with pytest.raises(SpecError) as refusal:
+            check()
+        assert message in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_tokenizer_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
+    form = Format(None, ("<bos>",), None, (), "")
+    spec = spec_of(model_in(tmp_path, form), data_in(tmp_path / "data"), "base")
+    with pytest.raises(DataError, match=r"model: the tokenizer names no end-of-sequence token, .*: set eos_token in"):
+        check_runs([spec])
+
+
+def test_a_run_checks_its_prompts_itself(tmp_path: Path) -> None:
+    """GPT-2 has no position beyond its context: such a prompt used to end in an IndexError."""
+    torch.set_num_threads(1)
+    tokenizer = tokenizer_of(FORMATS["plain"])
+    size = {"vocab_size": len(tokenizer), "n_positions": CONTEXT, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    end = tokenizer.eos_token_id
+    gpt2 = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=end, eos_token_id=end))
+    spec = spec_of(saved(tmp_path / "model", gpt2, tokenizer), data_in(tmp_path / "data", "train"), "sft")
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"steps": 4})})  # type: ignore[union-attr]
+    with pytest.raises(SpecError, match="item train-15 has a prompt of 80 tokens"):
+        execute(spec, "cpu")
+
+
+def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = (spec_of(model, data_in(tmp_path / split, split), "sft") for split in ("test", "validation"))
+    with pytest.raises(CapacityError):
+        check_run(bad, open_task(bad.task), tokenizer_of(FORMATS["plain"]))
+
+    class Idle:
+        def kill(self) -> None:
+            self.killed = True
+
+        def join(self) -> None:
+            assert self.killed
+
+    started: list[Any] = []
+    monkeypatch.setattr(workers, "_start", lambda *_: workers._Worker(Idle(), None))
+    study = Study(tmp_path / "study")
+    with study.locked(), pytest.raises(SpecError, match="item validation-15"):
+        workers.run_all(study, [good, bad], current("cpu", "fp32"), 1, started.append)
+    assert (started, study.runs(), study.failures()) == ([], [], [])
