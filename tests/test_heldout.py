@@ -17,7 +17,7 @@ TASK = LuckyTask()
 
 @pytest.fixture(autouse=True)
 def few_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heldout, "_ITEMS", 24)
+    monkeypatch.setattr(heldout, "HELDOUT_ITEMS", 24)
 
 
 def measured(spec: RunSpec, scale: float, task: Any = TASK) -> dict[str, float]:

@@ -72,6 +72,13 @@ def test_adapters_and_base_are_evaluated_together_as_they_would_be_alone(
     assert engine.adapters == {}
 
 
+def test_the_base_alone_is_evaluated(loaded_smallest: Any) -> None:
+    model, tokenizer = loaded_smallest
+    found = evaluate_several(PlainEngine(model, tokenizer.pad_token_id), model, tokenizer, AbacusTask(), SPEC, {})
+    assert list(found) == [BASE]
+    assert found[BASE].outcomes == evaluate(model, tokenizer, AbacusTask(), SPEC).outcomes
+
+
 def test_base_rows_that_get_an_adapter_s_output_end_the_evaluation(
     adapted: AdaptedModel, loaded_smallest: Any, folders: dict[str, Path]
 ) -> None:

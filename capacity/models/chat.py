@@ -9,7 +9,7 @@ from capacity.tasks.templates import Messages, folded
 # Some chat templates write today's date into the prompt, by which a run could not be made again. Theirs is the date
 # that Llama 3's template itself falls back to.
 _DATE = "26 Jul 2024"
-_MARK = "4711"  # stands for a system message that may be left out
+_MARK = "system-4711"  # stands for a system message that may be left out
 
 
 def chat_text(tokenizer: Any, messages: Messages, *, asks: bool = True) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from capacity.forward.rollout import Rollout
 from capacity.sampling.decoding.decoder import Decoder
 from capacity.sampling.draw import draw
+from capacity.sampling.finite import check_drawn
 
 _WORTH_DROPPING = 0.75  # finished sequences are dropped when at most this share of the batch still grows
 
@@ -41,6 +42,9 @@ def complete(
 
     Returns:
         The rollout, with the sampler's measurements. Its T is the length of the longest completion.
+
+    Raises:
+        TrainingError: if the model's logits are not finite.
     """
     device, (rows, longest) = prompt_ids.device, uniforms.shape
     run = torch.zeros(rows, dtype=torch.long, device=device) if run is None else run.to(device)
@@ -75,5 +79,6 @@ def complete(
             decoder.keep(kept)
             row, tokens, grows = row[kept], tokens[kept], grows[kept]
         logits = decoder.step(tokens)
+    check_drawn(plain[mask.bool()])
     cut = (t[:, :width] for t in (ids, mask, logprobs, plain, entropies))
     return Rollout(prompt_ids, prompt_mask, *cut)

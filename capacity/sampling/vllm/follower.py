@@ -18,6 +18,7 @@ from capacity.forward.model import padded_logits
 from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.models.ends import end_tokens
 from capacity.sampling import likelihood
+from capacity.sampling.finite import check_logprobs
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.sampling.vllm.freshness import Freshness, Logprobs, judge
 from capacity.sampling.vllm.sync import LoraWriter
@@ -133,6 +134,7 @@ class EngineSampler:
     def _drawn(self, requests: Sequence[Request], *, temperature: float, max_new_tokens: int) -> Rollout:
         """Draws completions by the engine and gives them as a rollout on the trainer's device."""
         found = self.engine.generate(requests, temperature=temperature, max_new_tokens=max_new_tokens, ends=self.ends)
+        check_logprobs(c.logprobs for c in found)
         prompt_ids, prompt_mask = pad_left([r.prompt for r in requests], self.pad)
         ids, mask = pad_right([c.ids for c in found], self.pad)
         logprobs = torch.zeros(ids.shape)

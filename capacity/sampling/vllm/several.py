@@ -1,7 +1,6 @@
 """Evaluates many adapters in one pass of one engine: each row has its own adapter or none."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from capacity.errors import EngineError
 from capacity.models.ends import end_tokens
 from capacity.sampling.evaluate import Evaluation, context_of, graded
+from capacity.sampling.finite import check_logprobs
 from capacity.sampling.prompts import check_room, folds_system, prompt_ids
 from capacity.sampling.vllm.engine import Engine, Request
 from capacity.spec.parts import EvaluationSpec
@@ -56,8 +56,9 @@ def evaluate_several(
     alone = _scores(engine, probe, None)
     found: dict[str, Evaluation] = {}
     rows: list[str | None] = [None] if base else []
-    waiting = iter(adapters)
-    while group := tuple(islice(waiting, AT_ONCE)):
+    names = list(adapters)
+    groups = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
+    for group in groups or [[]]:  # without adapters, one pass of the base
         for name in group:
             engine.load(name, adapters[name])
         check_base_rows(engine, probe, alone, group)
@@ -66,6 +67,7 @@ def evaluate_several(
         drawn = engine.generate(
             requests, temperature=spec.temperature, max_new_tokens=spec.max_new_tokens, ends=ends.ids
         )
+        check_logprobs(completion.logprobs for completion in drawn)
         for index, adapter in enumerate(rows):
             mine = drawn[index * len(prompts) : (index + 1) * len(prompts)]
             ids = [completion.ids for completion in mine]

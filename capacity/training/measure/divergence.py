@@ -9,6 +9,7 @@ from torch import nn
 
 from capacity.forward.model import Forward
 from capacity.forward.rollout import Rollout
+from capacity.sampling.finite import check_logits
 
 _LOGITS = 32 * 1024**2  # at most so many at a time: 128 MB in fp32, for each of the two models
 
@@ -32,7 +33,11 @@ class KlMeter:
 
     @torch.no_grad()
     def add(self, rollout: Rollout) -> None:
-        """Adds the completions of a rollout, a few rows at a time."""
+        """Adds the completions of a rollout, a few rows at a time.
+
+        Raises:
+            TrainingError: if the logits of either model are not finite.
+        """
         vocabulary = int(self.model.config.vocab_size)  # type: ignore[union-attr, arg-type]
         rows = max(1, _LOGITS // (rollout.completion_ids.shape[1] * vocabulary))
         for start in range(0, len(rollout.completion_ids), rows):
@@ -40,6 +45,8 @@ class KlMeter:
             adapted = self.forward(part)
             with self.switched_off():
                 base = self.forward(part)
+            check_logits(adapted.logits)
+            check_logits(base.logits)
             self.nats += adapted.mean_kl(base) * adapted.tokens
             self.tokens += adapted.tokens
 

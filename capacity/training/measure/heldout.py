@@ -14,6 +14,7 @@ from capacity.adapters.model import AdaptedModel
 from capacity.forward.model import Forward
 from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.models.ends import end_tokens
+from capacity.sampling.finite import check_logits
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
@@ -101,8 +102,14 @@ def demonstration_length(
 
 @torch.no_grad()
 def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
-    """Returns Σ −log₂ p over the completion tokens, in bits. `rows` sequences go through the model at a time."""
+    """Returns Σ −log₂ p over the completion tokens, in bits. `rows` sequences go through the model at a time.
+
+    Raises:
+        TrainingError: if the model's logits are not finite.
+    """
     bits, forward = 0.0, Forward(model)
     for start in range(0, len(rollout.completion_ids), rows):
-        bits += forward(rollout.rows(start, start + rows)).code_length_bits()
+        predictions = forward(rollout.rows(start, start + rows))
+        check_logits(predictions.logits)
+        bits += predictions.code_length_bits()
     return bits
