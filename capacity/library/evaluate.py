@@ -29,7 +29,7 @@ class Evaluated(Shown):
         trained_parameters: of a native adapter.
         asked: task and protocol.
         measured: what it answered.
-        kl_to_base_bits: mean KL divergence to its base, a token; None without an adapter.
+        kl_to_base_bits: mean KL divergence to its base, a token; None without an adapter that can be switched off.
         control: the same model with its adapter off, if asked for.
         demonstrations: what a demonstration of each item costs to code, if asked for.
     """
@@ -94,6 +94,8 @@ class Evaluated(Shown):
             )
         if self.kl_to_base_bits is not None:
             lines.append(f"KL to the base: {self.kl_to_base_bits:.4g} bits a token")
+        elif found["form"] == "peft":
+            lines.append("KL to the base: not measured, because the adapter changes the base itself")
         if found["control"] is not None:
             lines.append(f"adapter off: {_percent(found['control'])}; gain {_gain_words(found['control'])}")
         lines.append(f"Intervals: {found['interval']}.")
@@ -130,7 +132,8 @@ def evaluate(
         progress: hears what is done.
 
     Raises:
-        SpecError: options out of range, or that do not go together.
+        SpecError: options out of range or that do not go together, or an adapter that cannot be switched off for a
+            control.
         DataError: the adapter is unreadable or does not belong to the model.
         CapacityError: the libraries of training are absent.
     """
@@ -150,6 +153,8 @@ def evaluate(
     with progress("factors") as count:
         opened = open_model(model, path, device(), on_module=count.on_module)
     off = _switch(opened)
+    if control and off is None:
+        raise SpecError(f"--control: {path} changes the base itself ({_changed_by(opened)}): it cannot be switched off")
     meter = None if off is None else KlMeter(opened.model, off)
     with progress("items") as count:
         found = answers(
@@ -190,13 +195,21 @@ def _demonstrations(opened: "Opened", asked: Asked) -> "DemonstrationLength":
 
 
 def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | None:
-    """What gives a context without the adapter; None if there is none."""
+    """What gives a context without the adapter; None if there is none, or it cannot be switched off."""
     if opened.adapted is not None:
         return opened.adapted.switched_off
-    if opened.form == "peft":
+    if opened.form == "peft" and _changed_by(opened) is None:
         disable: Callable[[], AbstractContextManager[object]] = opened.model.disable_adapter  # type: ignore[assignment]
         return disable
     return None
+
+
+def _changed_by(opened: "Opened") -> str | None:
+    """By which of its settings a PEFT adapter changes the base itself; None if by none."""
+    from capacity.adapters.files.peft_kinds import changes_base
+
+    (config,) = opened.model.peft_config.values()  # type: ignore[operator]
+    return changes_base(config.to_dict())
 
 
 def _percent(values: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from capacity.adapters.files.peft_kinds import check_kind
 from capacity.adapters.linears import inner_linear, is_conv1d, linear_shapes
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import DataError, SpecError
@@ -98,17 +99,18 @@ def load_peft_lora(model: nn.Module, folder: Path) -> nn.Module:
     """Puts a PEFT adapter folder on its base, and makes sure that every stored tensor arrived and that none is lacking.
 
     Raises:
-        DataError: not a PEFT folder, unreadable, or tensors that this model has no place for or that it misses (PEFT
-            itself would leave them out and run as if there were no adapter).
+        DataError: not a PEFT folder, unreadable, of a kind that is not supported, or tensors that this model has no
+            place for or that it misses (PEFT itself would leave them out and run as if there were no adapter).
     """
     path = folder / TENSORS
     try:
-        json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         stored = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{folder}: not a PEFT adapter folder: it has no {Path(error.filename or path).name}") from None
     except (ValueError, RecursionError, SafetensorError) as error:
         raise DataError(f"{folder}: the PEFT adapter cannot be read: {error}") from None
+    check_kind(config if isinstance(config, dict) else {}, folder)
     try:
         loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     except (ValueError, RuntimeError, KeyError, TypeError, re.error) as error:
