@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 1
 
 .PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed nightly clean
 
-# The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
+# The main job on the embedded default: sft, rft and grpo, five seeds each, on a laptop's CPU.
 compare: $(READY)
 	$(BIN)/capacity compare
 

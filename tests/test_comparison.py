@@ -20,6 +20,7 @@ from capacity_analysis.compare.result import compare_runs, comparison_json
 from capacity_analysis.compare.verdicts import verdict, verdicts
 from capacity_analysis.data.cell_results import CellResult, answers_of
 from capacity_analysis.data.table import study_points
+from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import Estimate, accuracy_estimate, difference_estimate
 
 ITEMS = 40
@@ -124,6 +125,7 @@ def test_intervals_are_those_of_the_outcomes_on_disk(three_seeds, three_seeds_js
     assert sft.gain == difference_estimate(other, base)
     (difference,) = three_seeds.differences
     assert difference == Difference("grpo", "sft", difference_estimate(matrix, other))
+    assert difference.detectable == smallest_detectable(difference.estimate)
     found = difference.estimate
     assert [(d["first"], d["second"], d["estimate"], d["low"], d["high"]) for d in three_seeds_json["differences"]] == [
         ("grpo", "sft", found.value, found.low, found.high)
