@@ -8,6 +8,7 @@ from chatting import FORMATS, tokenizer_of, writes
 from small import small_spec
 
 from capacity.adapters.attach import attach
+from capacity.errors import DataError
 from capacity.library.measured import Measured
 from capacity.models.ends import end_tokens, turn_end
 from capacity.sampling.evaluate import evaluate
@@ -17,7 +18,7 @@ from capacity.spec.adapters import FullUpdate
 from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.abacus import AbacusTask
 from capacity.tasks.task import Item
-from capacity.training.batches import DEMONSTRATION_STREAM, generator
+from capacity.training.batches import DEMONSTRATION_STREAM, encode_completions, generator
 from capacity.training.sft import SftArm
 
 CHAT = Item("test-0", "2+2?", "4", (("user", "2+2?"),))
@@ -106,6 +107,13 @@ def test_a_demonstration_teaches_the_token_that_ends_a_turn(name: str) -> None:
         arm_of[bool(item.messages)] = tokenizer.convert_ids_to_tokens(ids)
     wanted = {True: ["4", FORMATS[name].turn], False: ["4", FORMATS[name].eos]}
     assert arm_of == {chat: wanted[chat] for chat in arm_of}
+
+
+@pytest.mark.parametrize("end", FORMATS["phi3.5"].listed)
+def test_a_demonstration_that_holds_any_of_them_is_refused(end: str) -> None:
+    model, tokenizer = answering("phi3.5", end)
+    with pytest.raises(DataError, match=r"a demonstration holds '<\|\w+\|>', which ends a sequence: take it out of '4"):
+        encode_completions(tokenizer, ["4", f"4{end}5"], end_tokens(model, tokenizer), PLAIN)
 
 
 def test_samples_for_training_end_where_those_of_the_evaluation_do() -> None:
