@@ -233,7 +233,7 @@ class Arm:
     def demonstrated(self, items: Sequence[Item], count: int, rng: np.random.Generator) -> list[list[int]]:
         """Returns `count` demonstrations of each item as token ids."""
         texts = [text for item in items for text in self.task.demonstrations(item, count, rng)]
-        return encode_completions(self.tokenizer, texts, self.ends.after(items[0]))
+        return encode_completions(self.tokenizer, texts, self.ends, items[0])
 
     def within_tokens(self, rollout: Rollout) -> int:
         """Returns how many of the step's sequences are trained on.

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from capacity.errors import DataError
+from capacity.models.ends import EndTokens
 from capacity.sampling.prompts import prompt_ids
 from capacity.tasks.task import Item, Task
 
-# Streams of randomness of one run. Each draws from its own generator, so that no arm's draws move another's.
 HELDOUT_ITEMS = 256  # validation items whose code length is measured after training
+# Streams of randomness of one run. Each draws from its own generator, so that no arm's draws move another's.
 PROMPT_STREAM, DEMONSTRATION_STREAM, ROLLOUT_STREAM, PERMUTATION_STREAM, HELDOUT_STREAM = 1, 2, 3, 4, 5
 
 
@@ -46,17 +47,24 @@ def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:
     return [prompt_ids(tokenizer, item) for item in items]
 
 
-def encode_completions(tokenizer: Any, completions: Sequence[str], end: int) -> list[list[int]]:
-    """Returns the token ids of each completion, with `end` as the last token.
+def encode_completions(tokenizer: Any, completions: Sequence[str], ends: EndTokens, item: Item) -> list[list[int]]:
+    """Returns the token ids of each completion, with the token that ends it.
+
+    Args:
+        tokenizer: the tokenizer of the model.
+        completions: texts.
+        ends: the end tokens of the model.
+        item: an item that they answer; whether its prompt is in the chat format decides how they end.
 
     Raises:
-        DataError: if a completion holds a token that ends a sequence. It would teach a model to stop there.
+        DataError: if a completion holds an end token itself. It would teach a model to stop there.
     """
-    ends = {end, tokenizer.eos_token_id}
     encoded = [tokenizer.encode(c, add_special_tokens=False) for c in completions]
     for text, ids in zip(completions, encoded, strict=True):
-        found = next((token for token in ids if token in ends), None)
-        if found is not None:
-            name = tokenizer.convert_ids_to_tokens(found)
-            raise DataError(f"a demonstration holds {name!r}, which ends a sequence: take it out of {text[:60]!r}")
-    return [[*ids, end] for ids in encoded]
+        inside = next((token for token in ids if token in ends.ids), None)
+        if inside is not None:
+            raise DataError(
+                f"a demonstration holds {tokenizer.decode([inside])!r}, which ends a sequence: "
+                f"take it out of {text[:60]!r}"
+            )
+    return [[*ids, ends.after(item)] for ids in encoded]

@@ -59,7 +59,7 @@ def code_length(model: nn.Module, tokenizer: object, bits: int) -> tuple[float, 
     task = AbacusTask("worked", bits, 0.0)
     items = task.items("test")
     texts = [task.demonstrations(item, 1, rng)[0] for item in items]
-    completions = encode_completions(tokenizer, texts, end_tokens(model, tokenizer).text)
+    completions = encode_completions(tokenizer, texts, end_tokens(model, tokenizer), items[0])
     ids, mask = pad_right(completions, 0)
     rollout = Rollout(*pad_left(encode_prompts(tokenizer, items), 0), ids, mask, torch.zeros(ids.shape))
     logprobs = likelihood.token_logprobs(padded_logits(model, rollout), ids)

@@ -91,8 +91,8 @@ def demonstration_length(
     """
     rng = generator(_SEED, HELDOUT_STREAM)
     texts = [text for item in items for text in task.demonstrations(item, 1, rng)]
-    end = end_tokens(model, tokenizer).after(items[0])
-    ids, mask = pad_right(encode_completions(tokenizer, texts, end), tokenizer.pad_token_id)
+    coded = encode_completions(tokenizer, texts, end_tokens(model, tokenizer), items[0])
+    ids, mask = pad_right(coded, tokenizer.pad_token_id)
     prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
     device = next(model.parameters()).device
     rollout = Rollout(*prompts, ids, mask, torch.zeros(ids.shape)).to(device)
