@@ -7,7 +7,7 @@ REAL := $(VENV)/.real-model
 VLLM ?= .venv-vllm
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed nightly clean
+.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed nightly clean bench
 
 # The main job on the embedded default: sft, rft and grpo, five seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -103,6 +103,10 @@ gym-verifiers: $(READY)
 # SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py --threads 2
+
+# Speed and memory beside stock TRL and PEFT, side by side; writes docs/performance.md (a quarter of an hour).
+bench: $(REAL)
+	$(BIN)/python -m benchmarks.bench
 
 # Long proofs, run by hand.
 nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults

@@ -13,11 +13,11 @@ from small import small_spec
 
 from capacity.adapters.attach import attach
 from capacity.errors import TrainingError
+from capacity.forward.rollout import Rollout
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.finite import check_logits, check_logprobs
 from capacity.sampling.memory_slices import RowsAtOnce
 from capacity.sampling.own_model import TransformersSampler
-from capacity.sampling.rollout import Rollout
 from capacity.sampling.vllm.engine import Completion
 from capacity.sampling.vllm.several import evaluate_several
 from capacity.spec.adapters import FullUpdate, NoAdapter

@@ -19,12 +19,12 @@ from peft import (
     get_peft_model,
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from sampled import sample
 
 from capacity.adapters.files.peft_folder import load_peft_lora
 from capacity.adapters.files.peft_kinds import KINDS
 from capacity.errors import DataError, SpecError
 from capacity.library.evaluate import evaluate
-from capacity.sampling.rollout import sample
 
 NEW = 6
 IDS = architectures.IDS.clamp(max=56)  # within the vocabulary of the abacus models too

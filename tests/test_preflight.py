@@ -22,10 +22,10 @@ from capacity.spec.parts import Match
 from capacity.spec.run import RunSpec
 from capacity.studies import workers
 from capacity.tasks.catalog import open_task, parse_task
+from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
 from capacity.training.preflight import asked, check_run, check_runs, drawn_prompts
 from capacity.training.run import execute
-from capacity.training.step import Cost, Recorder
 
 NEW, CONTEXT = 4, 64
 LONG = "1+" * 40

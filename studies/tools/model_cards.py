@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from capacity.forward.model import padded_logits
+from capacity.forward.model import padded_predictions
 from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.models.ends import end_tokens
 from capacity.models.loading import embedded_folder, load
 from capacity.models.pretrain import RECIPES, Recipe
 from capacity.plan.protocols import PROTOCOLS
 from capacity.runs.files import write_atomically
-from capacity.sampling import likelihood
 from capacity.sampling.evaluate import Evaluation, evaluate
 from capacity.spec.parts import EvaluationSpec, TaskSpec
 from capacity.tasks import abacus_language as language
@@ -62,7 +61,7 @@ def code_length(model: nn.Module, tokenizer: object, bits: int) -> tuple[float, 
     completions = encode_completions(tokenizer, texts, end_tokens(model, tokenizer), items[0])
     ids, mask = pad_right(completions, 0)
     rollout = Rollout(*pad_left(encode_prompts(tokenizer, items), 0), ids, mask, torch.zeros(ids.shape))
-    logprobs = likelihood.token_logprobs(padded_logits(model, rollout), ids)
+    logprobs = padded_predictions(model, rollout).logprobs()
     each = -(logprobs * mask).sum(1).double() / np.log(2)
     return float(each.mean()), float(each.std() / len(each) ** 0.5)
 

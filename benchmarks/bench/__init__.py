@@ -1,0 +1,1 @@
+"""Speed and memory beside stock TRL + PEFT, measured side by side: `python -m benchmarks.bench`, `make bench`."""
