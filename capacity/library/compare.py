@@ -88,6 +88,7 @@ def compare(
     rollouts: Choice = "auto",
     trainer: Trainer = "loop",
     workers: int | None = None,
+    together: int | None = None,
     out: str | Path | None = None,
     allow_mixed: bool = False,
     page: bool = False,
@@ -110,6 +111,8 @@ def compare(
         rollouts: what samples: "transformers", "vllm", or "auto".
         trainer: what makes the steps: "loop", or "trl" for the trainers of TRL, which give the same update.
         workers: processes; one a core, at most four, if None.
+        together: the largest number of runs that share their passes. If None: one on a CPU, and as many as fit on a
+            GPU, at most 16.
         out: study folder; one of its own for each question if None.
         allow_mixed: reuse runs of the study that another environment made.
         page: write the report of the study.
@@ -130,7 +133,9 @@ def compare(
         tokens_per_step=tokens_per_step, rollouts=rollouts, trainer=parse_trainer(trainer),
     )  # fmt: skip
     folder = plan.folder if out is None else Path(out)
-    return compare_planned(plan, folder, workers=workers, allow_mixed=allow_mixed, page=page, observe=observe)
+    return compare_planned(
+        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, page=page, observe=observe
+    )
 
 
 def compare_planned(
@@ -138,6 +143,7 @@ def compare_planned(
     folder: Path,
     *,
     workers: int | None = None,
+    together: int | None = None,
     allow_mixed: bool = False,
     page: bool = False,
     observe: Observer = unobserved,
@@ -147,14 +153,15 @@ def compare_planned(
     Args:
         plan: what to run.
         folder: of the study.
-        workers, allow_mixed, page, observe: as of `compare`.
+        workers, together, allow_mixed, page, observe: as of `compare`.
 
     Raises:
         CapacityError: as `compare`.
     """
     made = make_study(
-        folder, plan.produce, workers=workers, trainer=plan.trainer, observe=observe, allow_mixed=allow_mixed
-    )
+        folder, plan.produce, workers=workers, together=together, trainer=plan.trainer,
+        observe=observe, allow_mixed=allow_mixed,
+    )  # fmt: skip
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()
     comparison, costs = compare_runs(folder, made.runs, made.specs), costs_of(made.runs)

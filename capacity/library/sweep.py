@@ -74,6 +74,7 @@ def sweep(
     *,
     trainer: Trainer = "loop",
     workers: int | None = None,
+    together: int | None = None,
     out: str | Path | None = None,
     allow_mixed: bool = False,
     page: bool = False,
@@ -87,6 +88,8 @@ def sweep(
         study: a study file (TOML), or what one says as a mapping.
         trainer: what makes the steps: "loop", or "trl" for the trainers of TRL, which give the same update.
         workers: processes; one a core, at most four, if None.
+        together: the largest number of runs on one base that share their passes. If None: what the study says, else one
+            on a CPU, and as many as fit on a GPU, at most 16.
         out: study folder; capacity-studies/NAME if None.
         allow_mixed: reuse runs of the study that another environment made.
         page: write the report of the study.
@@ -100,8 +103,9 @@ def sweep(
     file = study if isinstance(study, StudyFile) else _read(study)
     folder = default_folder(file) if out is None else Path(out)
     made = make_sweep(
-        file, folder, workers=workers, trainer=parse_trainer(trainer), observe=observe, allow_mixed=allow_mixed
-    )
+        file, folder, workers=workers, together=together, trainer=parse_trainer(trainer),
+        observe=observe, allow_mixed=allow_mixed,
+    )  # fmt: skip
     sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
     return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())
 

@@ -203,6 +203,7 @@ class StudyFile(Frozen):
         predictions: what the authors expect, written down before the study is run.
         tuning: how learning rates are tuned; None if no grid has tuned rates.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
+        together: the largest number of runs on one base that share their passes. It changes no result.
     """
 
     name: Annotated[str, AfterValidator(_folder_name)]
@@ -210,6 +211,7 @@ class StudyFile(Frozen):
     predictions: tuple[str, ...] = ()
     tuning: Tuning | None = None
     rollouts: RolloutSpec | None = None
+    together: PositiveInt | None = None
     grids: Annotated[tuple[Grid, ...], Field(min_length=1)]
 
 

@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from capacity.errors import DataError, Interrupted, RunsFailedError, by_interruption
+from capacity.errors import DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity.models.base_files import base_digests
 from capacity.plan.sampling import SERVER
+from capacity.plan.together import jobs
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Failure, Run, State, Study
@@ -90,6 +91,7 @@ def make_study(
     produce: Callable[[Study, Make], Wanted],
     *,
     workers: int | None = None,
+    together: int | None = None,
     trainer: Trainer = "loop",
     observe: Observer = unobserved,
     allow_mixed: bool = False,
@@ -99,7 +101,7 @@ def make_study(
     Args:
         folder: the study; it continues where it stopped.
         produce: makes runs by what it is given and says which of them the study reports.
-        workers: as of `make_missing`.
+        workers, together: as of `make_missing`.
         trainer: what makes the steps of runs.
         observe: watches the runs.
         allow_mixed: reuse runs that another environment made.
@@ -112,7 +114,10 @@ def make_study(
     study, fingerprint = Study(folder), environment(trainer)
 
     def make(specs: Sequence[RunSpec], what: str) -> None:
-        make_missing(study, specs, fingerprint, what, workers=workers, observe=observe, allow_mixed=allow_mixed)
+        make_missing(
+            study, specs, fingerprint, what,
+            workers=workers, together=together, observe=observe, allow_mixed=allow_mixed,
+        )  # fmt: skip
 
     with study.locked():
         wanted = produce(study, make)
@@ -135,6 +140,7 @@ def make_missing(
     what: str,
     *,
     workers: int | None = None,
+    together: int | None = None,
     observe: Observer = unobserved,
     allow_mixed: bool = False,
 ) -> None:
@@ -146,12 +152,14 @@ def make_missing(
         fingerprint: of the present environment.
         what: what the runs are for, in words.
         workers: number of processes; one a core, at most four, if None, and one on a GPU.
+        together: the largest number of trained runs that share their passes; see `capacity.plan.together.jobs`.
         observe: watches the runs.
         allow_mixed: stale runs are not missing.
 
     Raises:
         DataError: as `missing_runs`.
         EngineError: runs sample from a vLLM in their own process, and there is none.
+        SpecError: so many runs do not fit together, or TRL's trainers are to train several together.
         CapacityError: a model cannot be asked the prompts of its runs.
         Interrupted: Ctrl-C; complete runs are kept.
     """
@@ -160,10 +168,11 @@ def make_missing(
         return
     if any(spec.rollouts is not None for spec in missing) and SERVER not in os.environ:
         installed_version()
+    dealt = _jobs(missing, together, fingerprint)
     count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
     try:
         with observe(missing, what) as on_event:
-            run_all(study, missing, fingerprint, count, on_event)
+            run_all(study, missing, fingerprint, count, on_event, dealt)
     except (Exception, KeyboardInterrupt) as error:
         if not by_interruption(error):
             raise
@@ -172,6 +181,21 @@ def make_missing(
             f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
             "the same command continues"
         ) from None
+
+
+def _jobs(specs: Sequence[RunSpec], together: int | None, fingerprint: Fingerprint) -> list[tuple[RunSpec, ...]]:
+    """Deals runs to the jobs of workers."""
+    if fingerprint.trainer == "trl":
+        if together is not None and together > 1:
+            raise SpecError("--together is for --trainer loop: TRL's trainers train one run at a time")
+        together = 1
+    if fingerprint.device == "cpu":
+        return jobs(specs, together, None)
+    import torch
+
+    from capacity.models.device_memory import gpu_memory
+
+    return jobs(specs, together, gpu_memory(torch.device(fingerprint.device)))
 
 
 def missing_runs(

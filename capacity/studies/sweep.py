@@ -142,18 +142,22 @@ def make_sweep(
     folder: Path,
     *,
     workers: int | None = None,
+    together: int | None = None,
     trainer: Trainer = "loop",
     observe: Observer = unobserved,
     allow_mixed: bool = False,
 ) -> MadeStudy:
     """Makes what is missing of a study file's study in `folder`, and writes its points table, `points.csv`.
 
+    `together` says how many runs share their passes; if it is None, the study file does.
+
     Raises:
         CapacityError: as `capacity.studies.make.make_study`; runs that fail are in what is returned.
     """
     made = make_study(
-        folder, partial(sweep, file), workers=workers, trainer=trainer, observe=observe, allow_mixed=allow_mixed
-    )
+        folder, partial(sweep, file), workers=workers, together=together or file.together, trainer=trainer,
+        observe=observe, allow_mixed=allow_mixed,
+    )  # fmt: skip
     files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))
     return made
 

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capacity.plan.sizes import SizeChoice
-from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Rollouts, StorageDtype, Trainer, Workers, sized
+from capacity_cli.options import (
+    DryRun,
+    Json,
+    NoReport,
+    ReuseMixed,
+    Rollouts,
+    StorageDtype,
+    Together,
+    Trainer,
+    Workers,
+    sized,
+)
 
 if TYPE_CHECKING:
     from capacity.studies.comparison import ComparisonPlan
@@ -38,6 +49,7 @@ def compare(
     rollouts: Rollouts = "auto",
     trainer: Trainer = "loop",
     workers: Workers = None,
+    together: Together = None,
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/…")] = None,
     dry_run: DryRun = False,
     allow_mixed: ReuseMixed = False,
@@ -66,7 +78,9 @@ def compare(
     if dry_run:
         _show_plan(plan, folder, as_json=json)
         return
-    result = compare_planned(plan, folder, workers=workers, allow_mixed=allow_mixed, observe=RunProgress)
+    result = compare_planned(
+        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, observe=RunProgress
+    )
     if not json:
         print_blocks(result.blocks)
         print(f"\nRuns: {folder}; {duration(result.made.wall_seconds)}")

@@ -23,6 +23,12 @@ Trainer = Annotated[
     str, typer.Option(help="What makes the steps: loop, or trl (the trainers of TRL, which give the same update).")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 4")]
+Together = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Runs on one base that share their passes, at most.", show_default="1 on a CPU, what fits on a GPU"
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs and stop.")]
 ReuseMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import capacity
-from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Trainer, Workers
+from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Together, Trainer, Workers
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import StudyFile
@@ -17,6 +17,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/NAME")] = None,
     trainer: Trainer = "loop",
     workers: Workers = None,
+    together: Together = None,
     dry_run: DryRun = False,
     allow_mixed: ReuseMixed = False,
     no_report: NoReport = False,
@@ -36,8 +37,9 @@ def sweep(
         _show_plan(file, folder, as_json=json)
         return
     result = capacity.sweep(
-        file, trainer=made_by, workers=workers, out=folder, allow_mixed=allow_mixed, observe=RunProgress
-    )
+        file, trainer=made_by, workers=workers, together=together, out=folder,
+        allow_mixed=allow_mixed, observe=RunProgress,
+    )  # fmt: skip
     if not json:
         made = result.made
         print_blocks(result.blocks)
