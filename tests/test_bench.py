@@ -209,3 +209,12 @@ def test_sweep_has_twenty_four_runs_that_stock_can_make() -> None:
     assert specs is not None
     assert len({spec.identity for spec in specs}) == 24
     assert {(spec.method, spec.adapter.kind) for spec in specs} == {("sft", "tinylora"), ("grpo", "tinylora")}
+
+
+def test_document_shows_a_stored_result() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert text.count(START) == text.count(END) == 1
+    stored = json.loads((ROOT / "benchmarks" / "results" / "bench-before.json").read_text())
+    for raw in stored["figures"]:
+        figure = figure_of(raw)
+        assert [q.ratio for q in figure.quantities] == [q["ratio"] for q in raw["quantities"]]

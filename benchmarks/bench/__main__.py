@@ -34,7 +34,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
 def machine() -> dict[str, Any]:
-    """Returns where and with what the figures are measured."""
+    """Returns where and with what the figures are measured. `load` is the mean of the last quarter of an hour."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -45,6 +45,7 @@ def machine() -> dict[str, Any]:
         "changed_files": len(git("status", "--porcelain", "--", "capacity").splitlines()),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[2], 1),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
     }

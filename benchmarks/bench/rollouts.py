@@ -56,14 +56,15 @@ def _speeds(tokens: Sequence[int], seconds: Sequence[float]) -> tuple[float, ...
 def by_vllm(gate: Gate, spec: Mapping[str, Any], turns: int) -> dict[str, Any]:
     """Samples as `stock.rollouts` does, by a vLLM engine in this process."""
     from benchmarks.bench.models import first_prompts, opened
+    from capacity.models.ends import end_tokens
     from capacity.models.loading import model_folder
     from capacity.sampling.vllm.engine import Request
     from capacity.sampling.vllm.in_process import LocalEngine
 
-    run, _, tokenizer = opened(spec)
+    run, model, tokenizer = opened(spec)
     assert run.training is not None
     prompts, longest = first_prompts(run, tokenizer), run.training.max_new_tokens
-    context = max(map(len, prompts)) + longest
+    context, ends = max(map(len, prompts)) + longest, end_tokens(model, tokenizer).ids
     engine = LocalEngine(
         model_folder(run.model), dtype="fp32", context=context, rank=None, adapters=1, cache_bytes=CACHE_BYTES
     )
@@ -71,7 +72,7 @@ def by_vllm(gate: Gate, spec: Mapping[str, Any], turns: int) -> dict[str, Any]:
     for turn in range(turns):
         requests = [Request(ids, turn * len(prompts) + i) for i, ids in enumerate(prompts)]
         gate.wait()
-        drawn = engine.generate(requests, temperature=1.0, max_new_tokens=longest, eos=tokenizer.eos_token_id)
+        drawn = engine.generate(requests, temperature=1.0, max_new_tokens=longest, ends=ends)
         gate.done()
         tokens.append(sum(len(completion.ids) for completion in drawn))
     engine.close()

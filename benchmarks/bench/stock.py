@@ -20,6 +20,7 @@ from benchmarks.bench.models import first_prompts, opened
 from benchmarks.bench.optimiser import steps_in_turns
 from benchmarks.bench.side import Gate
 from benchmarks.bench.workloads import by_step, digest, graded, modules, written
+from capacity.models.ends import end_tokens
 from capacity.spec.adapters import TinyLora
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
@@ -207,17 +208,19 @@ def rollouts(gate: Gate, spec: Mapping[str, Any], turns: int, adapter: bool) -> 
 @torch.no_grad()
 def generated(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], longest: int) -> list[list[int]]:
     """Returns a completion of each prompt, sampled at T = 1 from the whole distribution, with its last token."""
+    ends = end_tokens(model, tokenizer).ids
     batch = tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, padding_side="left", return_tensors="pt")
     found = model.generate(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], do_sample=True, temperature=1.0,
-        top_k=0, top_p=1.0, max_new_tokens=longest, eos_token_id=tokenizer.eos_token_id,
+        top_k=0, top_p=1.0, max_new_tokens=longest, eos_token_id=list(ends),
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    return [_ended(row, tokenizer.eos_token_id) for row in found[:, batch["input_ids"].shape[1] :].tolist()]
+    return [_ended(row, ends) for row in found[:, batch["input_ids"].shape[1] :].tolist()]
 
 
-def _ended(ids: list[int], eos: int) -> list[int]:
-    return ids[: ids.index(eos) + 1] if eos in ids else ids
+def _ended(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """Returns the tokens up to the first that ends a completion, with it."""
+    return ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))]
 
 
 def injection(gate: Gate, spec: Mapping[str, Any], turns: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from capacity.studies.sweep import planned_specs
 
 SWEEP = Path(__file__).with_name("sweep.toml")
 WORKERS = 2
-SEEDS = 3
+SEEDS = 5
 
 
 def measure(say: Say) -> Iterator[Figure]:

@@ -53,7 +53,7 @@ def _table(figure: Figure) -> Iterator[str]:
 def described(machine: Mapping[str, Any]) -> str:
     """Returns a line that says where and with what the figures were measured."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    where = f"on {machine['processor']} ({machine['cores']} cores)"
+    where = f"on {machine['processor']} ({machine['cores']} cores, load {machine['load']:g} at the end)"
     return f"Measured at commit `{machine['commit'][:12]}` {where}; {versions}."
 
 
