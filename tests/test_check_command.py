@@ -206,7 +206,7 @@ def test_a_broken_history_is_refused_and_left_alone(old, capacity, tmp_path):
         (("old", "--run", "x.toml"), "give either a study folder, or --run"),
         (("old", "--out", "x"), "--out, --trainer and --workers belong to --run"),
         (("old", "--trainer", "trl"), "--out, --trainer and --workers belong to --run"),
-        (("--run", "x.toml", "--trainer", "torch"), "unknown trainer 'torch': choose from loop, trl"),
+        (("--run", "x.toml", "--trainer", "torch"), "unknown trainer 'torch': did you mean trl?"),
         (("old", "--margin", "2"), "margin 2: a share of 1 is needed"),
         (("old", "--margin", "0"), "margin 0: a share of 1 is needed"),
         (("old", "--margin", "nan"), "margin nan: a share of 1 is needed"),

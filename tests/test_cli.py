@@ -406,7 +406,9 @@ def test_runs_says_which_trainer_made_a_run(listings):
     listing = json.loads(listings[0]["runs study --json"].stdout)
     assert [r["trainer"] for r in listing["runs"]] == ["trl"] * 2
     lines = listings[0]["runs mixed"].stdout.splitlines()
-    made = {" ".join(line.split()[1:5]): line.split()[-2] for line in lines if "seed" in line}
+    made = {
+        " ".join(line.split()[1:5]): line.split()[-2] for line in lines if " seed " in line and "failed" not in line
+    }
     assert made == {"sft 13 seed 0": "trl", "sft 13 seed 1": "loop", "base T=1 seed 0": "trl"}
 
 
@@ -462,7 +464,7 @@ def test_dry_run_lists_the_runs(dry_runs):
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["study"] == "mine"
-    expected = [f"{method} 84 seed {seed}" for method in ("rft", "grpo", "sft") for seed in range(3)]
+    expected = [f"{method} 84 seed {seed}" for method in ("rft", "grpo", "sft") for seed in range(5)]
     expected += 2 * [f"base T={t} seed 0" for t in ("0", "0.25", "0.5", "0.75", "1")]  # on validation and on test
     assert sorted(r["label"] for r in plan["runs"]) == sorted(expected)
     assert {r["state"] for r in plan["runs"]} == {"missing"}
