@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from architectures import CONFIGS, adapters, logits, tiny
+from given import assert_near, assert_same_predictions, given_rollout, gradients, ragged
+from sampled import sample
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from capacity.adapters.attach import attach
@@ -17,6 +19,9 @@ from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.adapters.linears import weight_matrix
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import CapacityError, SpecError
+from capacity.forward.model import Forward, packed_predictions, padded_predictions
+from capacity.forward.rollout import pad_left
+from capacity.sampling.decoding.blocks import takes
 from capacity.spec.adapters import FullUpdate, LoraXs, TinyLora
 
 SETTINGS = {
@@ -140,3 +145,25 @@ def _count_of(seen: list[torch.Tensor]) -> Any:
         return sum(p.sum() for p in arm.adapted.trained.values())
 
     return loss
+
+
+@pytest.mark.parametrize("kind", ["tinylora", "lora-xs", "lora"])
+def test_packed_tokens_give_what_padded_rows_give(quantised: Any, kind: str) -> None:
+    adapted = attach(quantised(), adapters()[kind], None)
+    generator = torch.Generator().manual_seed(2)
+    adapted.set_vector(adapted.vector() + 0.3 * torch.randn(adapted.trained_parameters, generator=generator))
+    rollout = given_rollout(*ragged([4, 2, 1, 3, 2]))
+    assert Forward(adapted.model).packs
+    packed, padded = packed_predictions(adapted.model, rollout), padded_predictions(adapted.model, rollout)
+    assert_same_predictions(packed, padded)
+    assert_near(gradients(packed, adapted.trained), gradients(padded, adapted.trained))
+
+
+def test_a_quantised_base_is_sampled_by_its_own_pass(quantised: Any) -> None:
+    adapted = attach(quantised(), LoraXs(rank=2), None)
+    assert not takes(adapted)
+    prompts = ragged([4, 1, 2])[0]
+    uniforms = torch.rand(len(prompts), 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = sample(adapted.model, *pad_left(prompts, 0), uniforms, temperature=1.0, ends=range(20, 30), pad=0)
+    expected = padded_predictions(adapted.model, drawn).logprobs().detach()
+    assert_near({"logprobs": drawn.sampler_logprobs}, {"logprobs": expected})
