@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from architectures import CONFIGS, adapters, logits, tiny
+from given import assert_near, assert_same_predictions, given_rollout, gradients, ragged
+from sampled import sample
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from capacity.adapters.attach import attach
@@ -17,6 +19,10 @@ from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.adapters.linears import weight_matrix
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import CapacityError, SpecError
+from capacity.forward.model import Forward, packed_predictions, padded_predictions
+from capacity.forward.rollout import pad_left
+from capacity.models.loading import without_repacking
+from capacity.sampling.decoding.blocks import takes
 from capacity.spec.adapters import FullUpdate, LoraXs, TinyLora
 
 SETTINGS = {
@@ -41,13 +47,19 @@ def folder(tmp_path_factory: Any) -> Path:
     return path
 
 
+def load(folder: Path, name: str) -> Any:
+    """The model as `capacity.models.loading.load` quantises it, but for nested blocks."""
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=copy.deepcopy(SETTINGS[name]), dtype=torch.float32, device_map="cpu"
+    )
+    without_repacking(model)
+    return model.eval()
+
+
 @pytest.fixture(params=SETTINGS)
 def quantised(request: Any, folder: Path) -> Any:
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    settings = copy.deepcopy(SETTINGS[request.param])
-    return lambda: AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=settings, dtype=torch.float32, device_map="cpu"
-    ).eval()
+    return lambda: load(folder, request.param)
 
 
 @pytest.mark.parametrize("kind", ["tinylora", "tinylora-split", "lora-xs", "lora", "vera", "vb-lora"])
@@ -96,8 +108,11 @@ def test_weights_repacked_by_use_are_refused_not_misread(folder: Path) -> None:
     before = weight_matrix(base.model.layers[0].mlp.up_proj)
     logits(base)
     if getattr(base.model.layers[0].mlp.up_proj.weight.quant_state, "packing_format_for_cpu", False):
+        for adapter in (LoraXs(rank=2), adapters()["lora"]):
+            with pytest.raises(CapacityError, match="repacks 4-bit weights"):
+                attach(base, adapter, None)
         with pytest.raises(CapacityError, match="repacks 4-bit weights"):
-            attach(base, LoraXs(rank=2), None)
+            weight_matrix(base.model.layers[0].mlp.up_proj)
     else:  # a CPU without the instructions for it
         assert torch.equal(weight_matrix(base.model.layers[0].mlp.up_proj), before)
 
@@ -140,3 +155,53 @@ def _count_of(seen: list[torch.Tensor]) -> Any:
         return sum(p.sum() for p in arm.adapted.trained.values())
 
     return loss
+
+
+@pytest.mark.parametrize("kind", ["tinylora", "lora-xs", "lora"])
+def test_packed_tokens_give_what_padded_rows_give(quantised: Any, kind: str) -> None:
+    adapted = attach(quantised(), adapters()[kind], None)
+    generator = torch.Generator().manual_seed(2)
+    adapted.set_vector(adapted.vector() + 0.3 * torch.randn(adapted.trained_parameters, generator=generator))
+    rollout = given_rollout(*ragged([4, 2, 1, 3, 2]))
+    assert Forward(adapted.model).packs
+    packed, padded = packed_predictions(adapted.model, rollout), padded_predictions(adapted.model, rollout)
+    assert_same_predictions(packed, padded)
+    assert_near(gradients(packed, adapted.trained), gradients(padded, adapted.trained))
+
+
+def test_a_quantised_base_is_sampled_by_its_own_pass(quantised: Any) -> None:
+    adapted = attach(quantised(), LoraXs(rank=2), None)
+    assert not takes(adapted)
+    prompts = ragged([4, 1, 2])[0]
+    uniforms = torch.rand(len(prompts), 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = sample(adapted.model, *pad_left(prompts, 0), uniforms, temperature=1.0, ends=range(20, 30), pad=0)
+    expected = padded_predictions(adapted.model, drawn).logprobs().detach()
+    assert_near({"logprobs": drawn.sampler_logprobs}, {"logprobs": expected})
+
+
+@pytest.mark.parametrize("kind", ["tinylora", "lora-xs", "lora"])
+def test_gradients_are_those_of_finite_differences_after_the_base_has_been_used(folder: Path, kind: str) -> None:
+    """The first pass without a gradient, which sampling makes, must not change what later ones learn from.
+
+    An 8-bit base rounds its inputs, so it has no slopes to compare with.
+    """
+    adapted = attach(load(folder, "4bit"), adapters()[kind], None)
+    generator = torch.Generator().manual_seed(2)
+    start = adapted.vector() + 0.3 * torch.randn(adapted.trained_parameters, generator=generator)
+    adapted.set_vector(start)
+    rollout = given_rollout(*ragged([3, 2]))
+    with torch.no_grad():
+        adapted.model.eval()(input_ids=rollout.prompt_ids)
+    found = torch.cat(
+        [g.reshape(-1) for g in gradients(packed_predictions(adapted.model, rollout), adapted.trained).values()]
+    )
+    weights = torch.randn(rollout.completion_ids.shape, generator=torch.Generator().manual_seed(7)).double()
+    direction = found / torch.linalg.vector_norm(found)
+
+    def value(step: float) -> float:
+        adapted.set_vector(start + step * direction)
+        with torch.no_grad():
+            return float((padded_predictions(adapted.model, rollout).logprobs().double() * weights).sum())
+
+    slope = (value(0.01) - value(-0.01)) / 0.02
+    assert slope == pytest.approx(float(torch.linalg.vector_norm(found)), rel=0.02)

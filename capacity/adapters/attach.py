@@ -11,6 +11,7 @@ from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.factors import Factors
 from capacity.adapters.svd.source import FactorSource, OnModule
+from capacity.models.loading import without_repacking
 from capacity.spec.adapters import Adapter, NoAdapter
 
 Build = Callable[[nn.Module, Any, FactorSource, tuple[int, ...] | None], AdaptedModel]
@@ -65,7 +66,9 @@ def attach(
 
     Raises:
         SpecError: the spec does not fit the model.
+        CapacityError: the model's 4-bit weights have been repacked for a CPU by their first use.
     """
     model.requires_grad_(False)
+    without_repacking(model)
     source = FactorSource(factor_cache, weights, factors, on_module)
     return BUILDS[adapter.kind](model, adapter, source, entries)

@@ -92,7 +92,7 @@ def weight_matrix(module: Any) -> Tensor:
         if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
             raise CapacityError(
                 "bitsandbytes repacks 4-bit weights at their first forward pass on a CPU, with a loss: "
-                "load the model anew and put the adapter on before it is used"
+                "load the model anew and read its weights before it is used"
             )
         from peft.utils.integrations import dequantize_bnb_weight
 

@@ -94,6 +94,7 @@ def load(name: str, device: str, dtype: str | None = None) -> tuple[nn.Module, A
             f"{absent[0]} first"
         )
     without_router_logits(model)
+    without_repacking(model)
     return (model if parsed.quantised else model.to(device)).eval(), tokenizer
 
 
@@ -106,6 +107,27 @@ def without_router_logits(model: nn.Module) -> None:
     config: Any = model.config
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False
+
+
+def without_repacking(model: nn.Module) -> None:
+    """Keeps bitsandbytes from repacking 4-bit weights at their first forward pass on a CPU.
+
+    Its product with repacked weights has no gradient for the input, so all blocks below the last would learn from a
+    wrong one. It also rounds inputs to bf16.
+
+    Raises:
+        CapacityError: if the model has been used already, and so has been repacked.
+    """
+    for module in model.modules():
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        linear: Any = module
+        if getattr(linear.weight.quant_state, "packing_format_for_cpu", False):
+            raise CapacityError(
+                "bitsandbytes repacks 4-bit weights at their first forward pass on a CPU, with a loss and without a "
+                "gradient: load the model anew and put the adapter on before it is used"
+            )
+        linear.support_avx512bf16_for_cpu = False
 
 
 def _quantisation(kind: str, compute: torch.dtype) -> Any:

@@ -268,21 +268,22 @@ class Arm:
 
         If a step is too large for the device, its rows go through the model in slices. Up to the order of summation,
         the value and its gradient are those of the whole step. The gradient is then computed before `backward` asks for
-        it. Sequences whose gradient is zero do not go through the model, unless the base is measured.
+        it. Sequences whose gradient is zero do not go through the model. Where the base is measured, all sequences go
+        through both models once more, without a gradient. So the update is the same whether it is measured or not.
 
         Raises:
             TrainingError: if the loss is not finite.
         """
         processes, base = Processes.current(), self.measures_base
-        passed = batch if base else self.with_gradient(batch)
-        first, last = processes.own(passed.sequences)
-        sizes = self._slice_sizes(passed, last - first)
-        ends = [first + end for end in accumulate(sizes)]
-        parts = [passed.rows(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        passed = self.with_gradient(batch)
+        apart = base and passed is not batch
+        # Before the pass with a gradient, because to switch off an update of the weights changes them in place.
+        whole = self._measured(batch) if apart else []
+        parts = self._slices(passed)
         seen: list[_Seen] = []
 
         def share(part: Batch) -> Tensor:
-            loss, looked_at = self.look(part, *self._predictions(part, base))
+            loss, looked_at = self.look(part, *self._predictions(part, base and not apart))
             seen.append(looked_at)
             return loss if part is batch else loss * self.share(part, batch)
 
@@ -291,8 +292,22 @@ class Arm:
         else:
             add_up = processes.add_up if processes.count > 1 else None
             loss = summed([partial(share, p) for p in parts], list(self.adapted.trained.values()), add_up)
-        self.record(loss, batch, passed, [s for found in processes.gathered(seen) for s in found])
+        found = [s for own in processes.gathered(seen) for s in own]
+        self.record(loss, batch, passed, found, whole if apart else found)
         return loss
+
+    @torch.no_grad()
+    def _measured(self, batch: Batch) -> list[_Seen]:
+        """Returns the measurements of all sequences of a step under the model and its base."""
+        own = [self.look(part, *self._predictions(part, True))[1] for part in self._slices(batch)]
+        return [seen for found in Processes.current().gathered(own) for seen in found]
+
+    def _slices(self, batch: Batch) -> list[Batch]:
+        """Returns this process's rows of some sequences, in slices that go through the model one after the other."""
+        first, last = Processes.current().own(batch.sequences)
+        sizes = self._slice_sizes(batch, last - first)
+        ends = [first + end for end in accumulate(sizes)]
+        return [batch.rows(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
     def _slice_sizes(self, batch: Batch, rows: int) -> list[int]:
         """Returns the sizes of the slices of some rows. A slice holds whole groups if one fits."""
@@ -325,14 +340,18 @@ class Arm:
             )
         return loss, looked_at
 
-    def record(self, loss: Tensor, batch: Batch, passed: Batch, seen: Sequence["_Seen"]) -> None:
+    def record(
+        self, loss: Tensor, batch: Batch, passed: Batch, seen: Sequence["_Seen"], whole: Sequence["_Seen"]
+    ) -> None:
         """Records the metrics of a step: sums over its slices, or means weighted by the tokens of the slices.
 
         Args:
             loss: the loss of the step.
             batch: the sequences of the step.
-            passed: those that went through the model.
-            seen: what was measured of them.
+            passed: those that went through the model with a gradient.
+            seen: what was measured of these.
+            whole: what was measured of all sequences, if the base was measured on sequences without a gradient; else
+                the same as `seen`.
 
         Raises:
             TrainingError: if the loss is not finite.
@@ -346,7 +365,7 @@ class Arm:
             "step": step,
             "loss": value,
             "mean_length": float(batch.rollout.completion_mask.sum(-1).float().mean()),
-            **_measurements(batch.rollout, seen),
+            **_measurements(batch.rollout, whole),
             "trained_tokens": batch.tokens,
             "passed_tokens": passed.tokens,
             **batch.extra,

@@ -6,6 +6,7 @@ few. Attention, losses, metrics, clipping and Adam are each run's own.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,17 +69,18 @@ class Together:
             if not trainee.grows:
                 continue
             arm = trainee.arm
-            passed = batch if arm.measures_base else arm.with_gradient(batch)
-            if passed.sequences and self.packs and arm.at_once(passed.rollout) >= passed.sequences:
+            passed = arm.with_gradient(batch)
+            if passed.sequences and self.packs and arm.at_once(batch.rollout) >= batch.sequences:
                 joint.append((trainee, batch, passed))
             else:
                 made += _tried(trainee, lambda arm=arm, batch=batch: arm.loss(batch))
         if joint:
-            own, base = self._predictions([(t.arm, p) for t, _, p in joint])
-            for (trainee, batch, passed), predictions, of_base in zip(joint, own, base, strict=True):
+            own = self._predictions([(t.arm, p) for t, _, p in joint])
+            beside = self._beside(joint)
+            for (trainee, batch, passed), predictions, other in zip(joint, own, beside, strict=True):
                 made += _tried(
                     trainee,
-                    lambda a=trainee.arm, b=batch, p=passed, o=predictions, f=of_base: _recorded(a, b, p, o, f),
+                    lambda a=trainee.arm, b=batch, p=passed, o=predictions, f=other: _recorded(a, b, p, o, f),
                 )
         return made
 
@@ -89,30 +91,52 @@ class Together:
             updates: list[Pairs] = [{} if r.base else pairs_of(trainees[i].arm.adapted) for i, r in requests.items()]
         return self.sampler.sample(list(requests.values()), updates)
 
-    def _predictions(self, passed: Sequence[tuple[Arm, Batch]]) -> tuple[list[Predictions], list[Predictions | None]]:
-        """Returns what each run's model predicts, and what the base predicts for the runs that measure it."""
-        rollouts = [batch.rollout for _, batch in passed]
-        updates = [pairs_of(arm.adapted) for arm, _ in passed]
+    def _predictions(self, sequences: Sequence[tuple[Arm, Batch]]) -> list[Predictions]:
+        """Returns what each run's model predicts."""
+        updates = [pairs_of(arm.adapted) for arm, _ in sequences]
 
         def lanes(tokens: list[int]) -> AbstractContextManager[object]:
             return self.host.lanes(list(zip(updates, tokens, strict=True)))
 
-        own = joint_predictions(self.host.model, rollouts, lanes)
-        measuring = [i for i, (arm, _) in enumerate(passed) if arm.measures_base]
-        base: list[Predictions | None] = [None] * len(passed)
-        if measuring:
-            with torch.no_grad():
-                found = joint_predictions(self.host.model, [rollouts[i] for i in measuring])
-            for i, predictions in zip(measuring, found, strict=True):
-                base[i] = predictions
-        return own, base
+        return joint_predictions(self.host.model, [batch.rollout for _, batch in sequences], lanes)
+
+    @torch.no_grad()
+    def _beside(self, joint: Sequence[tuple[Trainee, Batch, Batch]]) -> "list[_Beside | None]":
+        """Returns what is predicted without a gradient for each run that measures the base.
+
+        The base predicts all sequences. So does a run's own model, if not all of them have a gradient.
+        """
+        measuring = [i for i, (trainee, _, _) in enumerate(joint) if trainee.arm.measures_base]
+        partly = [i for i in measuring if joint[i][2] is not joint[i][1]]
+        base = joint_predictions(self.host.model, [joint[i][1].rollout for i in measuring]) if measuring else []
+        own = self._predictions([(joint[i][0].arm, joint[i][1]) for i in partly]) if partly else []
+        whole = dict(zip(partly, own, strict=True))
+        found = {i: _Beside(predictions, whole.get(i)) for i, predictions in zip(measuring, base, strict=True)}
+        return [found.get(i) for i in range(len(joint))]
 
 
-def _recorded(arm: Arm, batch: Batch, passed: Batch, own: Predictions, base: Predictions | None) -> Tensor:
+@dataclass(frozen=True)
+class _Beside:
+    """What is predicted of all sequences of a step beside the pass with a gradient.
+
+    Attributes:
+        base: the predictions of the base.
+        own: those of the run's model, if the pass with a gradient left some sequences out.
+    """
+
+    base: Predictions
+    own: Predictions | None
+
+
+def _recorded(arm: Arm, batch: Batch, passed: Batch, own: Predictions, beside: _Beside | None) -> Tensor:
     """Returns the loss of a run's step from its predictions, and records its metrics."""
-    loss, seen = arm.look(passed, own, base)
+    loss, seen = arm.look(passed, own, beside.base if beside is not None and beside.own is None else None)
     loss = loss if passed is batch else loss * arm.share(passed, batch)
-    arm.record(loss, batch, passed, [seen])
+    whole = seen
+    if beside is not None and beside.own is not None:
+        with torch.no_grad():
+            _, whole = arm.look(batch, beside.own, beside.base)
+    arm.record(loss, batch, passed, [seen], [whole])
     return loss
 
 
