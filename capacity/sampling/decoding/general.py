@@ -28,10 +28,11 @@ class GeneralDecoder:
         """Reads each prompt once. See `Decoder`."""
         config: Any = self.model.config
         self.cache = DynamicCache(config=config)
-        self.run = run_of
+        self.of_runs(run_of)
         logits = self._forward(prompt_ids, prompt_mask, positions(prompt_mask))
         self.cache.batch_select_indices(row_of)
-        self.mask, self.run = prompt_mask[row_of], run_of[row_of]
+        self.mask = prompt_mask[row_of]
+        self.of_runs(run_of[row_of])
         self.position = positions(prompt_mask)[row_of, -1:]
         return logits[row_of]
 
@@ -44,7 +45,12 @@ class GeneralDecoder:
     def keep(self, rows: Tensor) -> None:
         """Keeps some sequences. See `Decoder`."""
         self.cache.batch_select_indices(rows)
-        self.mask, self.position, self.run = self.mask[rows], self.position[rows], self.run[rows]
+        self.mask, self.position = self.mask[rows], self.position[rows]
+        self.of_runs(self.run[rows])
+
+    def of_runs(self, run: Tensor) -> None:
+        """Remembers the run of each row, (B,)."""
+        self.run = run
 
     def adapted(self, width: int) -> AbstractContextManager[object]:  # noqa: ARG002
         """Returns the context of a forward pass over `width` tokens of each sequence."""
@@ -75,8 +81,13 @@ class HostDecoder(GeneralDecoder):
     def __init__(self, host: Host, updates: Sequence[Pairs]) -> None:
         super().__init__(host.model)
         self.host, self.updates = host, updates
+        self.counts: list[int] = []
 
     def adapted(self, width: int) -> AbstractContextManager[object]:
         """Returns the context in which each run's rows have its update."""
-        rows = torch.bincount(self.run, minlength=len(self.updates)).tolist()
-        return self.host.lanes([(pairs, count * width) for pairs, count in zip(self.updates, rows, strict=True)])
+        return self.host.lanes([(pairs, n * width) for pairs, n in zip(self.updates, self.counts, strict=True)])
+
+    def of_runs(self, run: Tensor) -> None:
+        """Remembers the run of each row, and how many rows each run has."""
+        super().of_runs(run)
+        self.counts = torch.bincount(run, minlength=len(self.updates)).tolist()
