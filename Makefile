@@ -7,7 +7,7 @@ REAL := $(VENV)/.real-model
 VLLM ?= .venv-vllm
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof merge-loss factors-speed nightly clean
+.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof merge-loss factors-speed gpu-check nightly clean
 
 # The main job on the embedded default: sft and grpo, three seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -95,6 +95,10 @@ check-power: $(READY)
 # SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py --threads 2
+
+# On a GPU, under eight minutes, offline: every adapter trains, packed passes, memory, speed, runs together, vLLM.
+gpu-check: $(READY)
+	$(BIN)/python -m proofs.gpu_check
 
 # Long proofs, run by hand.
 nightly: kill-proof sizes causal merge-loss factors-speed calibration check-power planted-faults
