@@ -7,7 +7,7 @@ REAL := $(VENV)/.real-model
 VLLM ?= .venv-vllm
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed nightly clean bench
+.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed bench gpu-check nightly clean
 
 # The main job on the embedded default: sft, rft and grpo, five seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -107,6 +107,10 @@ factors-speed: $(READY)
 # Speed and memory beside stock TRL and PEFT, side by side; writes docs/performance.md (a quarter of an hour).
 bench: $(REAL)
 	$(BIN)/python -m benchmarks.bench
+
+# On a GPU, under eight minutes, offline: every adapter trains, packed passes, memory, speed, runs together, vLLM.
+gpu-check: $(READY)
+	$(BIN)/python -m proofs.gpu_check
 
 # Long proofs, run by hand.
 nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults

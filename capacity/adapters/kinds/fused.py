@@ -32,7 +32,7 @@ class FusedLinear(Linear):  # type: ignore[misc]
         return adapted_linear(flat, weight, bias, lanes).view(*x.shape[:-1], len(weight))
 
     def _halves(self) -> tuple[Tensor, Tensor] | None:
-        """Returns A and B·R(θ) if they are all that is switched on."""
+        """Returns A and B·R(θ) if they are all that is switched on, and of the dtype of the weight."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         name = self.active_adapters[0]
@@ -40,5 +40,7 @@ class FusedLinear(Linear):  # type: ignore[misc]
             return None
         down, up = self.lora_A[name], self.lora_B[name]
         if not isinstance(down, FrozenDown) or not isinstance(up, TiedUp):
+            return None
+        if down.weight.dtype != self.base_layer.weight.dtype:  # PEFT's forward pass makes B·R(θ) itself
             return None
         return down.weight, up.weight

@@ -151,6 +151,7 @@ class BlockDecoder:
         self.filled = 0
         self.run = torch.empty(0)
         self.runs = len(updates)
+        self.ends: list[int] = []
         self.position = self.cos = self.sin = torch.empty(0)
         self.unseen: Tensor | None = None
 
@@ -167,7 +168,7 @@ class BlockDecoder:
         seen = torch.ones(width, width, dtype=torch.bool, device=x.device).tril() & prompt_mask.bool()[:, None, :]
         # A padding token sees nothing, which softmax cannot take: it looks at itself, and nobody looks at it.
         seen = (seen | torch.eye(width, dtype=torch.bool, device=x.device))[:, None]
-        self.run = run_of
+        self._of_runs(run_of)
         rows = self._rows(width)
         for block in self.blocks:
             q, k, v = self._heads(block, x, turn, rows)
@@ -178,7 +179,8 @@ class BlockDecoder:
                 room[:, :, :width] = t[row_of]
                 cache.append(room)
             x = self._after_attention(block, x, found.transpose(1, 2).reshape(groups * width, -1), rows)
-        self.filled, self.run = width, run_of[row_of]
+        self.filled = width
+        self._of_runs(run_of[row_of])
         self.position = position[row_of, -1]
         padded = not bool(prompt_mask.all())
         self.unseen = (1 - prompt_mask[row_of]).bool()[:, None, None] if padded else None
@@ -213,16 +215,19 @@ class BlockDecoder:
             for i, room in enumerate(cache):
                 room[:count, :, : self.filled] = room[rows, :, : self.filled]
                 cache[i] = room[:count]
-        self.position, self.run = self.position[rows], self.run[rows]
+        self.position = self.position[rows]
+        self._of_runs(self.run[rows])
         if self.unseen is not None:
             self.unseen = self.unseen[rows]
 
+    def _of_runs(self, run: Tensor) -> None:
+        """Remembers the run of each sequence, (B,), and where the sequences of each run end."""
+        self.run = run
+        self.ends = [] if self.runs == 1 else torch.bincount(run, minlength=self.runs).cumsum(0).tolist()
+
     def _rows(self, width: int) -> list[slice]:
-        """The rows of each run, `width` for each of its sequences."""
-        if self.runs == 1:
-            return []
-        ends = (torch.bincount(self.run, minlength=self.runs).cumsum(0) * width).tolist()
-        return [slice(start, stop) for start, stop in pairwise([0, *ends])]
+        """The rows of each run, `width` for each of its sequences; none for a single run."""
+        return [slice(start * width, stop * width) for start, stop in pairwise([0, *self.ends])]
 
     def _heads(
         self, block: _Block, x: Tensor, turn: tuple[Tensor, ...], rows: Sequence[slice]

@@ -64,10 +64,10 @@ def complete(
         drawn = draw(
             logits.float(), uniforms[row, t], temperature[row] if isinstance(temperature, Tensor) else temperature
         )
-        alive = row[grows]
-        ids[alive, t], mask[alive, t] = drawn.tokens[grows], 1
+        # Finished sequences are written too, as padding: to choose among rows, the host would wait for a GPU each time.
+        ids[row, t], mask[row, t] = torch.where(grows, drawn.tokens, pad), grows.long()
         for whole, new in ((logprobs, drawn.logprobs), (plain, drawn.plain_logprobs), (entropies, drawn.entropies)):
-            whole[alive, t] = new[grows]
+            whole[row, t] = torch.where(grows, new, 0.0)
         grows = grows & ~torch.isin(drawn.tokens, end_ids)
         count = int(grows.sum())
         if count == 0 or t + 1 == longest:

@@ -33,7 +33,8 @@ class GeneralDecoder:
         """Reads each prompt once. See `Decoder`."""
         config: Any = self.model.config
         self.cache = DynamicCache(config=config) if self.takes_cache else None
-        self.ids, self.mask, self.run = prompt_ids, prompt_mask, run_of
+        self.ids, self.mask = prompt_ids, prompt_mask
+        self.of_runs(run_of)
         logits = self._read(prompt_ids.shape[1])
         self.keep(row_of)
         return logits[row_of]
@@ -48,7 +49,12 @@ class GeneralDecoder:
         """Keeps some sequences. See `Decoder`."""
         if self.cache is not None:
             self.cache.reorder_cache(rows)  # which every kind of cache can, whatever the number of rows
-        self.ids, self.mask, self.run = self.ids[rows], self.mask[rows], self.run[rows]
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
+        self.of_runs(self.run[rows])
+
+    def of_runs(self, run: Tensor) -> None:
+        """Remembers the run of each row, (B,)."""
+        self.run = run
 
     def adapted(self, width: int) -> AbstractContextManager[object]:  # noqa: ARG002
         """Returns the context of a forward pass over `width` tokens of each sequence."""
@@ -82,8 +88,13 @@ class HostDecoder(GeneralDecoder):
     def __init__(self, host: Host, updates: Sequence[Pairs]) -> None:
         super().__init__(host.model)
         self.host, self.updates = host, updates
+        self.counts: list[int] = []
 
     def adapted(self, width: int) -> AbstractContextManager[object]:
         """Returns the context in which each run's rows have its update."""
-        rows = torch.bincount(self.run, minlength=len(self.updates)).tolist()
-        return self.host.lanes([(pairs, count * width) for pairs, count in zip(self.updates, rows, strict=True)])
+        return self.host.lanes([(pairs, n * width) for pairs, n in zip(self.updates, self.counts, strict=True)])
+
+    def of_runs(self, run: Tensor) -> None:
+        """Remembers the run of each row, and how many rows each run has."""
+        super().of_runs(run)
+        self.counts = torch.bincount(run, minlength=len(self.updates)).tolist()
