@@ -11,13 +11,17 @@ import torch
 from small import SMALLEST, small_spec
 from untrained import LuckyTask, arm_of, laid_out, spec_of
 
+from capacity.adapters.attach import attach
 from capacity.errors import SpecError, TrainingError
 from capacity.models.device_memory import total_memory
+from capacity.models.loading import DTYPES
+from capacity.models.pretrain import build_model
 from capacity.plan.memory import (
     CPU_PASS_BYTES,
     HEADROOM,
     check_memory,
     gigabytes,
+    kept_numbers,
     memory_plan,
     parse_memory,
     row_bytes,
@@ -26,6 +30,7 @@ from capacity.plan.memory import (
     run_memory,
 )
 from capacity.plan.models import ALIASES
+from capacity.spec.adapters import Adapter, Lora, LoraXs, TinyLora, UniLora, VbLora, Vera
 from capacity.spec.run import RunSpec
 from capacity_cli import app
 
@@ -56,6 +61,40 @@ def test_activations_are_those_that_a_backward_pass_keeps(budget: str, packs: bo
     share = batch.sequences * row.activations / sum(kept.values())
     # The plan counts padded rows, as some models need them. Packed rows take less: a prompt stands once.
     assert 1 < share < 2.5 if packs else 0.6 < share < 1.7
+
+
+UPDATES: dict[str, Adapter] = {
+    "tinylora": TinyLora(groups=4, u=2, projection_seed=0),
+    "lora-xs": LoraXs(rank=4),
+    "lora": Lora(rank=8, init_seed=0),
+    "vera": Vera(rank=16, projection_seed=0),
+    "vb-lora": VbLora(rank=2, vectors=16, vector_length=64, init_seed=0),
+    "uni-lora": UniLora(rank=2, length=256, projection_seed=0),
+    "some": Lora(rank=8, init_seed=0, targets=("q_proj", "down_proj")),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("kind", UPDATES)
+def test_the_plan_counts_what_the_gradient_of_an_update_needs(kind: str, dtype: str) -> None:
+    """Of a step whose tokens stand once, as the plan counts them, so that it is exact but for small change."""
+    shape, adapter = ALIASES[SMALLEST].shape, UPDATES[kind]
+    model = build_model(SMALLEST, seed=0).to(DTYPES[dtype]).requires_grad_(False)
+    adapted = attach(model, adapter, None)
+    parameters = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    tokens = torch.arange(4 * 16).view(4, 16) % shape.vocabulary
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        adapted.model(input_ids=tokens, logits_to_keep=1)
+    extra = kept_numbers(adapter, shape, dtype)
+    planned = 4 * row_bytes(shape, 16, 0, dtype, extra=extra).activations
+    assert 0.6 < sum(kept.values()) / planned < HEADROOM
 
 
 def test_rows_fill_the_room_that_weights_and_update_leave() -> None:

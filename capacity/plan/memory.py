@@ -18,6 +18,7 @@ from capacity.plan.kinds.table import trained_parameters
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import model_shape
+from capacity.spec.adapters import AdapterSpec, Injected
 from capacity.spec.run import RunSpec
 
 WEIGHT_BYTES: dict[str, float] = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1.03, "nf4": 0.56, "fp4": 0.56}
@@ -114,6 +115,7 @@ def run_memory(spec: RunSpec, *, sampled: int = 1, rows: int = 1, prompt_tokens:
         dtype=name.dtype,
         quantised=name.quantised,
         full=spec.adapter.every_weight,
+        extra=kept_numbers(spec.adapter, shape, name.dtype),
     )
 
 
@@ -125,11 +127,13 @@ def rows_that_fit(spec: RunSpec, device_bytes: int, prompt_tokens: int = PROMPT_
         device_bytes: memory of the GPU.
         prompt_tokens: length of the longest prompt.
     """
+    (_, shape), dtype = model_shape(spec.model), parse_model(spec.model).dtype
     fitting = rows_at_once(
-        model_shape(spec.model)[1],
+        shape,
         prompt_tokens=prompt_tokens,
         new_tokens=longest_completion(spec),
-        dtype=parse_model(spec.model).dtype,
+        dtype=dtype,
+        extra=kept_numbers(spec.adapter, shape, dtype),
         resident=run_memory(spec).resident,
         device_bytes=device_bytes,
     )
@@ -169,6 +173,7 @@ def memory_plan(
     dtype: str = "fp32",
     quantised: str | None = None,
     full: bool = False,
+    extra: int = 0,
 ) -> MemoryPlan:
     """The arithmetic of `run_memory`.
 
@@ -181,11 +186,12 @@ def memory_plan(
         dtype: dtype of weights and activations.
         quantised: how the linear modules are stored, if they are quantised.
         full: every weight is trained, so the update is no addition to the weights but its gradient and moments are.
+        extra: numbers a token that the update keeps in fp32, from `kept_numbers`.
     """
     width = WEIGHT_BYTES[dtype]
     linear = sum(m.d * m.k for m in shape.linears)
     stored = WEIGHT_BYTES[quantised] if quantised else width
-    row = row_bytes(shape, prompt_tokens, new_tokens, dtype)
+    row = row_bytes(shape, prompt_tokens, new_tokens, dtype, extra=extra)
     return MemoryPlan(
         weights=int(linear * stored + (shape.parameters - linear) * width),
         update=update_bytes(trained, full=full),
@@ -209,18 +215,37 @@ def token_cache_bytes(shape: ModelShape, dtype: str) -> int:
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * int(WEIGHT_BYTES[dtype])
 
 
+def kept_numbers(adapter: AdapterSpec, shape: ModelShape, dtype: str) -> int:
+    """Numbers a token, in all blocks, that a pass keeps in fp32 for the gradient of an update on linear modules.
+
+    They are inputs of the modules, or outputs of the update. A model in fp32 has the inputs anyway.
+    """
+    if not isinstance(adapter, Injected) or adapter.keeps == "nothing":
+        return 0
+    modules = shape.adapted_modules(adapter.targets)
+    if adapter.keeps == "outputs":
+        return sum(module.d for module in modules)
+    return 0 if dtype == "fp32" else sum(module.k for module in modules)
+
+
 @dataclass(frozen=True)
 class RowBytes:
-    """Bytes of one sequence in a forward and backward pass: activations in the model's dtype, logits in fp32."""
+    """Bytes of one sequence in a pass: activations in the model's dtype, those of the update and logits in fp32."""
 
     activations: int
     logits: int
 
 
 def row_bytes(
-    shape: ModelShape, prompt_tokens: int, new_tokens: int, dtype: str = "fp32", *, backward: bool = True
+    shape: ModelShape,
+    prompt_tokens: int,
+    new_tokens: int,
+    dtype: str = "fp32",
+    *,
+    backward: bool = True,
+    extra: int = 0,
 ) -> RowBytes:
-    """Bytes of one sequence in a pass over the model.
+    """Bytes of one sequence in a pass over the model, whose update keeps `extra` numbers a token in fp32.
 
     A pass without a backward one keeps one block's activations at a time, and fewer copies of the logits.
     """
@@ -231,7 +256,7 @@ def row_bytes(
     tokens = prompt_tokens + new_tokens
     blocks, copies = (shape.layers, _LOGIT_COPIES) if backward else (1, _LOGIT_COPIES_FORWARD)
     return RowBytes(
-        activations=int(tokens * blocks * kept * WEIGHT_BYTES[dtype]),
+        activations=int(tokens * (blocks * kept * WEIGHT_BYTES[dtype] + (4 * extra if backward else 0))),
         logits=new_tokens * shape.vocabulary * 4 * copies,
     )
 
@@ -245,6 +270,7 @@ def rows_at_once(
     resident: int = 0,
     device_bytes: int | None = None,
     backward: bool = True,
+    extra: int = 0,
 ) -> int:
     """How many rows of a step go forward and backward together. Every pass of a step takes this many, or fewer.
 
@@ -258,11 +284,12 @@ def rows_at_once(
         device_bytes: memory of the GPU; None on a CPU, where a pass takes at most `CPU_PASS_BYTES`, half of that
             without a backward one.
         backward: whether a backward pass follows.
+        extra: numbers a token that the update keeps in fp32, from `kept_numbers`.
 
     Returns:
         One at least, whether it fits or not: `advice` says what to change.
     """
-    row = row_bytes(shape, prompt_tokens, new_tokens, dtype, backward=backward)
+    row = row_bytes(shape, prompt_tokens, new_tokens, dtype, backward=backward, extra=extra)
     on_cpu = CPU_PASS_BYTES if backward else CPU_PASS_BYTES / 2
     room = on_cpu if device_bytes is None else GPU_SHARE * device_bytes / HEADROOM - resident
     return max(1, int(room // (row.activations + row.logits)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from capacity.adapters.model import AdaptedModel
 from capacity.forward.rollout import Rollout
 from capacity.models.device_memory import free_gpu_memory
-from capacity.plan.memory import rows_at_once, update_bytes
+from capacity.plan.memory import kept_numbers, rows_at_once, update_bytes
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape
 
@@ -29,6 +29,7 @@ class RowsAtOnce:
     def __init__(self, adapted: AdaptedModel, model: str) -> None:
         _, self.shape = model_shape(model)
         self.dtype = parse_model(model).dtype
+        self.extra = kept_numbers(adapted.adapter, self.shape, self.dtype)
         weights = sum(p.numel() * p.element_size() for p in adapted.bare.parameters() if not p.requires_grad)
         full = adapted.adapter.every_weight
         own = 4 * adapted.trained_parameters if full else 0  # the trained weights themselves
@@ -47,6 +48,7 @@ class RowsAtOnce:
             resident=self.resident,
             device_bytes=self.device_bytes,
             backward=backward,
+            extra=self.extra,
         )
 
 

@@ -24,12 +24,15 @@ class AdapterSpec(Frozen):
             merged. "hidden states" means the outputs of blocks. Such an update can be neither loaded as a LoRA adapter
             nor merged. "none" means that there is no update.
         every_weight: True if the update trains every weight of the model.
+        keeps: what the gradient of the update needs of each adapted module in fp32. A trained A needs the "inputs". A
+            trained scale of what B gives needs these "outputs".
         seed_field: the field that holds the seed of the adapter's random parts; None if it has none. It is set to the
             seed of the run, so each seed draws its own random parts.
     """
 
     form: ClassVar[Form]
     every_weight: ClassVar[bool] = False
+    keeps: ClassVar[Literal["nothing", "inputs", "outputs"]] = "nothing"
     seed_field: ClassVar[str | None] = None
 
     kind: str
@@ -130,6 +133,7 @@ class Lora(Injected):
     zero.
     """
 
+    keeps = "inputs"
     seed_field = "init_seed"
 
     kind: Literal["lora"] = "lora"
@@ -142,6 +146,7 @@ class Vera(Injected):
     A and B are random, frozen and shared by all modules. PEFT builds the adapter.
     """
 
+    keeps = "outputs"
     seed_field = "projection_seed"
 
     kind: Literal["vera"] = "vera"
@@ -155,6 +160,7 @@ class VbLora(Injected):
     not zero at the start. PEFT builds the adapter.
     """
 
+    keeps = "inputs"
     seed_field = "init_seed"
 
     kind: Literal["vb-lora"] = "vb-lora"
@@ -170,6 +176,7 @@ class UniLora(Injected):
     The vector has `length` entries. The update is not zero at the start. PEFT builds the adapter.
     """
 
+    keeps = "inputs"
     seed_field = "projection_seed"
 
     kind: Literal["uni-lora"] = "uni-lora"
