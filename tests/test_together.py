@@ -1,9 +1,12 @@
 """Runs that train together are the runs that each would be alone."""
 
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import SMALLEST, small_spec
 
 from capacity.errors import TrainingError
@@ -58,12 +61,26 @@ def test_runs_of_all_methods_and_updates_are_the_same_together_and_alone() -> No
         assert_same(found, execute(spec, "cpu"))
 
 
-def test_companions_change_nothing() -> None:
-    first = run("grpo", seed=0)
-    (beside_sft, _) = together(first, run("sft", "lora", seed=4, rate=0.002))
-    (_, beside_two, _) = together(run("grpo", "lora-xs", seed=7), first, run("rft", seed=5))
-    for found in (beside_sft, beside_two):
-        assert_same(found, execute(first, "cpu"))
+FIRST = run("grpo", seed=0, steps=2)
+COMPANIONS = [
+    run("sft", "lora", seed=4, rate=0.002, steps=1),
+    run("grpo", "lora-xs", seed=7, rate=0.003, steps=2),
+    run("rft", "some", seed=5, steps=1),
+    run("random-reward", "tinylora-tied", seed=2, steps=3),
+    run("grpo", "tinylora", seed=1, prompts_per_step=2, samples_per_prompt=3, steps=1),
+]
+
+
+@cache
+def first_alone() -> RunRecord:
+    return execute(FIRST, "cpu")
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(COMPANIONS), min_size=1, max_size=3, unique_by=id), st.integers(0, 3))
+def test_companions_change_nothing(companions: list[RunSpec], place: int) -> None:
+    specs = [*companions[:place], FIRST, *companions[place:]]
+    assert_same(together(*specs)[specs.index(FIRST)], first_alone())
 
 
 def test_a_run_that_fails_fails_alone() -> None:
