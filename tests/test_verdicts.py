@@ -81,7 +81,8 @@ def said(*arguments: object) -> dict[str, Any]:
 
 
 def compared(folder: Path, *more: object) -> dict[str, Any]:
-    return said("compare", "--methods", "sft,grpo", "--budget", 13, "--out", folder, "--no-report", *more)
+    common = ("compare", "--methods", "sft,grpo", "--budget", 13, "--seeds", 3, "--out", folder, "--no-report")
+    return said(*common, *more)
 
 
 def page(*folders: Path) -> list[str]:
@@ -147,7 +148,7 @@ def test_every_text_says_what_its_intervals_are_for(made: Path) -> None:
     folder = made.parent / "study"
     label = "95 %, fresh seeds and items, 3 seeds"
     for arguments in (
-        ("compare", "--methods", "sft,grpo", "--budget", 13, "--out", folder, "--no-report"),
+        ("compare", "--methods", "sft,grpo", "--budget", 13, "--seeds", 3, "--out", folder, "--no-report"),
         ("sweep", made, "--out", folder, "--no-report"),
         ("bits", folder, "--replicates", 100),
     ):
