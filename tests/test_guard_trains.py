@@ -20,9 +20,11 @@ def train(tmp_path_factory):
 
     def make(budget, rate):
         study = Study(tmp_path_factory.mktemp("study"))
+        sizes = {"items": 128, "steps": 12, "prompts_per_step": 8}
+        specs = [small_spec("sft", budget, seed, rate, model=SMALLEST, **sizes) for seed in SEEDS]
         with study.locked():
-            for seed in SEEDS:
-                spec = small_spec("sft", budget, seed, rate, model=SMALLEST, items=128, steps=12, prompts_per_step=8)
+            study.write_plan(specs)
+            for spec in specs:
                 record = execute(spec, "cpu")
                 study.add(spec, current("cpu", "fp32"), record.result, record.steps, record.outcomes, record.artifact)
         return snapshot(study)

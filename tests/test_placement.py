@@ -74,7 +74,7 @@ def left_by(specs: list[RunSpec], on_device: bool, dtype: torch.dtype = torch.fl
     with placement.device() if on_device else nullcontext():
         model = copy.deepcopy(untrained_model()).to(dtype)
         model = placement.moved(model) if on_device else model
-        base = Base(specs[0].model, model.requires_grad_(False), TOKENIZER, None, "", cache_folder("factors"))
+        base = Base(specs[0].model, model.requires_grad_(False), TOKENIZER, None, "", None, cache_folder("factors"))
         adapted = [base.adapted(s.adapter) for s in specs]
         recorders = [Recorder([], Cost()) for _ in specs]
         trainees = [

@@ -60,13 +60,18 @@ def test_the_papers_protocol(path: Path) -> None:
         assert len(point.grid.seeds) == 3
 
 
-def test_every_size_of_the_paper_fits_one_gpu_of_80_gb() -> None:
+def test_every_size_of_the_paper_fits_one_gpu_of_80_gb_but_lora_on_the_largest_models() -> None:
+    too_large = set()
     for path in PAPER:
         for point in grid_points(read_study_file(path)):
             spec = point.spec("grpo", 0, RATES, validation=False)
             estimate = run_estimate(spec)
-            assert estimate.least.peak <= estimate.memory.peak < 80e9, (path.stem, point.model)
+            assert estimate.least.peak <= estimate.memory.peak, (path.stem, point.model)
             assert estimate.rows >= 1
+            if estimate.least.peak >= 80e9:
+                too_large.add((point.model, spec.adapter.kind))
+    # A trained A keeps the inputs of its modules in fp32, beside activations in bf16.
+    assert too_large == {(f"{m}?dtype=bf16", "lora") for m in ("qwen2.5-7b", "qwen3-8b", "llama-3.1-8b")}
 
 
 def test_estimates_count_what_a_method_does() -> None:

@@ -13,7 +13,7 @@ from capacity.library.tasks import task_facts
 
 
 def tasks(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "capacity_cli.app", "tasks", *arguments]
+    command = [sys.executable, "-m", "capacity_cli", "tasks", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

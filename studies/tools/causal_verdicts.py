@@ -66,7 +66,7 @@ def main() -> None:
     runs = Study(folder).runs()
     compared = [c.cell for found in comparisons(study_points(folder, runs)) for c in found.cells]
     results = {(cell.method, style_of(cell), cell.trained_parameters): cell for cell in compared}
-    members = {cell.identity: own for cell, own in cells(runs, lambda run: run.spec).items()}
+    members = {cell.identity: own for cell, own in cells(runs, lambda run: run.cell).items()}
     sizes = sorted({size for _, _, size in results})
     bits, shifts = (sorted({style[place] for _, style, _ in results if style}) for place in (0, 1))
     full = sizes[-1]
