@@ -92,10 +92,10 @@ def test_a_gguf_file_gives_the_same_model(smollm2: tuple[Any, Any]) -> None:
     import torch
 
     from capacity.models.loading import load
-    from capacity.models.smollm2 import _gguf
+    from capacity.models.smollm2 import gguf_file
     from capacity.plan.models import ALIASES, model_shape
 
-    name, shape = model_shape(str(_gguf()))
+    name, shape = model_shape(str(gguf_file()))
     assert name.endswith(".gguf")
     assert shape == ALIASES[MODEL].shape
     model, tokenizer = load(name, "cpu")
