@@ -48,7 +48,7 @@ def of_gguf(conversion) -> list[Any]:
     """Model and tokenizer as transformers reads them from the GGUF, which takes it half a minute."""
     if conversion[1]:
         return conversion[1]
-    gguf = smollm2._gguf()
+    gguf = smollm2.gguf_file()
     return [kind.from_pretrained(gguf.parent, gguf_file=gguf.name) for kind in (AutoModelForCausalLM, AutoTokenizer)]
 
 
