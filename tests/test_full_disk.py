@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
@@ -15,6 +16,7 @@ from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.finished import add_finished, adopt_kept, kept_study, record_failure
 from capacity.studies.make import missing_runs
+from capacity.studies.worker import _Worker
 from capacity.training.run import RunRecord
 
 SPEC = fakes.spec()
@@ -80,6 +82,17 @@ def test_a_finished_run_is_kept_in_the_cache_and_joins_its_study_when_there_is_r
     assert study.failures() == []
     assert not folder.exists()
     assert missing_runs(study, [SPEC], fakes.FINGERPRINT) == []
+
+
+def test_every_run_of_a_job_is_kept(study: Study, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that were made together are added one by one, and the first that has no room takes no other with it."""
+    job, told = [fakes.spec(seed=seed) for seed in (0, 1, 2)], []
+    worker = _Worker(SimpleNamespace(send=told.append), study, fakes.FINGERPRINT, os.getppid())
+    monkeypatch.setattr(worker, "_records", lambda *_: [record(spec) for spec in job])
+    disk.full = [study.folder]
+    worker.make(job, None)
+    assert [(kind, identity) for kind, identity, _, _ in told] == [("failed", spec.identity) for spec in job]
+    assert all(kept_study(study).path_of(spec).is_dir() for spec in job)
 
 
 def test_a_kept_run_is_of_one_study_alone(study: Study, disk: Disk, tmp_path: Path) -> None:

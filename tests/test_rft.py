@@ -98,7 +98,7 @@ def test_loss_is_the_mean_negative_log_likelihood_and_counts_as_supervised() -> 
     batch = arm.batch(laid_out(arm, TASK.items("train", 4)))
     loss = float(arm.loss(batch).detach())
     (row,) = arm.steps
-    assert arm.trainer == "sft"
+    assert arm.trl_trainer == "sft"
     assert loss == pytest.approx(row.code_length_bits / row.trained_tokens * 0.6931471805599453, rel=1e-5)
     assert {"unsolved_prompts", "different_samples"} <= row.model_fields_set
     assert row.reward is None

@@ -13,7 +13,9 @@ from capacity.errors import TrainingError
 from capacity.spec.adapters import Lora, LoraXs, TinyLora
 from capacity.spec.run import RunSpec
 from capacity.training.base import Bases
+from capacity.training.loop import Alone, Trainee, train
 from capacity.training.run import RunRecord, execute, execute_together
+from capacity.training.trainers import train_by
 
 ADAPTERS: dict[str, Any] = {
     "tinylora": TinyLora(groups=5, u=2, projection_seed=3),
@@ -91,6 +93,18 @@ def test_a_run_that_fails_fails_alone() -> None:
     with pytest.raises(TrainingError) as alone:
         execute(broken, "cpu")
     assert str(failure) == str(alone.value)
+
+
+def test_an_arm_that_cannot_begin_ends_its_own_run() -> None:
+    def phases() -> Any:
+        raise TrainingError("no room")
+        yield
+
+    trainee = Trainee(phases())
+    assert (trainee.grows, str(trainee.error)) == (False, "no room")
+    train([trainee], Alone())
+    with pytest.raises(TrainingError, match="no room"):
+        train_by("loop", phases())
 
 
 def test_runs_of_the_base_at_several_temperatures_read_each_prompt_once_and_answer_the_same() -> None:

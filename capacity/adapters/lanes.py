@@ -98,8 +98,3 @@ def shared_copy(model: nn.Module) -> nn.Module:
     """Returns a copy of a model's modules that holds the same parameters and buffers."""
     kept = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, kept)
-
-
-def shares_base(adapted: AdaptedModel) -> bool:
-    """Tells whether an update can be one of several on a base."""
-    return isinstance(adapted, LowRankModel)

@@ -66,14 +66,14 @@ def joint_predictions(
         NotImplementedError: if the attention of the model does not take packed tokens.
     """
     runs = [pack(rollout) for rollout in rollouts]
-    starts = list(accumulate((run.tokens for run in runs), initial=0))
+    starts = [end - run.tokens for run, end in zip(runs, accumulate(run.tokens for run in runs), strict=True)]
     kept, rows = zip(*(rows_of(run.predicting) for run in runs), strict=True)
     with _attention(model, NAME), lanes([run.tokens for run in runs]):
         out = model(
             input_ids=torch.cat([run.ids for run in runs])[None],
             position_ids=torch.cat([run.positions for run in runs])[None],
             use_cache=False,
-            logits_to_keep=torch.cat([k + start for k, start in zip(kept, starts, strict=False)]),
+            logits_to_keep=torch.cat([k + start for k, start in zip(kept, starts, strict=True)]),
             packed=[Sight(run) for run in runs],
         )
     logits = torch.split(out.logits[0].float(), [len(k) for k in kept])

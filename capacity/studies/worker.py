@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,16 +63,18 @@ class _Worker:
 
     def make(self, job: list[RunSpec], bases: Any) -> None:
         """Makes the runs of a job. What goes wrong with one of them is recorded, and no error leaves."""
-        left = list(job)
+        records: Sequence[RunRecord | Exception]
         try:
-            for spec, record in zip(job, self._records(job, bases), strict=True):
-                if isinstance(record, CapacityError):
-                    self._fail(spec, record)
-                else:
-                    self._add(spec, record)
-                left.remove(spec)
+            records = self._records(job, bases)
         except Exception as error:
-            for spec in left:
+            records = [error] * len(job)
+        for spec, record in zip(job, records, strict=True):
+            if isinstance(record, Exception):
+                self._fail(spec, record)
+                continue
+            try:  # by itself, so that a run that cannot be added takes no other with it
+                self._add(spec, record)
+            except Exception as error:
                 self._fail(spec, error)
 
     def _records(self, job: list[RunSpec], bases: Any) -> "list[RunRecord | CapacityError]":

@@ -70,7 +70,7 @@ class Arm:
         sampler: the sampler that all phases of a run share; the trainer's own model if None.
     """
 
-    trainer: Literal["sft", "grpo"]  # which of TRL's trainers it goes with
+    trl_trainer: Literal["sft", "grpo"]  # which of TRL's trainers it goes with
     phase: str | None = None  # written to the metrics of runs that have several
 
     def __init__(

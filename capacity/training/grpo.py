@@ -25,7 +25,7 @@ from capacity.training.importance import effective_share, importance_weights
 class GrpoArm(Arm):
     """GRPO trains on own samples. The task's grader gives the rewards."""
 
-    trainer = "grpo"
+    trl_trainer = "grpo"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -71,24 +71,30 @@ class Trainee:
         if self.step == self.arm.training.steps:
             try:
                 self.arm.diagnose()
-                self._enter()
             except CapacityError as error:
                 self.fail(error)
+            else:
+                self._enter()
 
     def fail(self, error: CapacityError) -> None:
         """Ends the training of this run. Other runs go on."""
         self.error, self.grows = error, False
 
     def _enter(self) -> None:
-        """Goes on to the next arm, or ends."""
-        entered = next(self.phases, None)
+        """Goes on to the next arm, or ends. An arm that cannot begin ends this run alone."""
+        try:
+            entered = next(self.phases, None)
+            if entered is not None:
+                divide(entered[0])
+        except CapacityError as error:
+            self.fail(error)
+            return
         if entered is None:
             self.grows = False
             return
         self.arm, self.schedule = entered
         self.step, training = 0, self.arm.training
         self.parameters = list(self.arm.adapted.trained.values())
-        divide(self.arm)
         self.adam = optimiser(training, self.parameters)
         self.rate = LambdaLR(self.adam, lambda step: rate_share(training, step))
 

@@ -17,7 +17,7 @@ from capacity.training.batches import DEMONSTRATION_STREAM, generator
 class SupervisedArm(Arm):
     """Supervised methods minimise the negative log-likelihood of given sequences."""
 
-    trainer = "sft"
+    trl_trainer = "sft"
 
     def objective(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the mean negative log-likelihood of the completion tokens, and their log-probabilities (B, T)."""

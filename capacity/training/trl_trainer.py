@@ -115,7 +115,7 @@ def _train(arm: Arm, schedule: Sequence[Item], scratch: str) -> None:
     arguments = common_arguments(training, arm.spec.seed, arm.device.type, scratch, processes.count)
     untrained = {name: p.detach().clone() for name, p in arm.adapted.trained.items()}
     trainer: PairedGRPOTrainer | PairedSFTTrainer
-    if arm.trainer == "grpo":
+    if arm.trl_trainer == "grpo":
         trainer = PairedGRPOTrainer(
             model=arm.adapted.model,
             reward_funcs=_unused_reward,
