@@ -94,7 +94,7 @@ def test_a_study_has_its_runs_cells_and_points(study: capacity.Study) -> None:
     assert {cell.label: len(runs) for cell, runs in study.cells().items()} == {"base T=1": 1, "sft 13": 2}
     assert repr(study) == f"<Study: {study.folder}, 3 complete runs>"
     assert "<td>sft 13</td>" in study._repr_html_()
-    assert study.state_of(study.runs()[0]) == "stale"  # its sources are made up
+    assert study.states(study.runs()[:1]) == ["stale"]  # its sources are made up
 
 
 def test_points_of_two_environments_are_refused_unless_allowed(study: capacity.Study) -> None:

@@ -81,11 +81,6 @@ class AdaptedModel:
     def check_mergeable(self) -> None:
         """Raises a SpecError unless the update is one of weights, which can be added to those of the base."""
 
-    @property
-    def is_off(self) -> bool:
-        """True within `switched_off`, for kinds whose `pairs` are then not those of the model."""
-        return False
-
     @contextmanager
     def switched_off(self) -> Iterator[nn.Module]:
         """The untrained model, for the time of the context."""

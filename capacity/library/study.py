@@ -62,10 +62,6 @@ class Study(Shown, study.Study):
         here = [current(m.device, m.dtype, m.trainer) for m in made]
         return [run.state(now, bases[run.spec.model]) for run, now in zip(runs, here, strict=True)]
 
-    def state_of(self, run: Run) -> State:
-        """Whether one run of the study was made in the present environment, on the present base; see `states`."""
-        return self.states([run])[0]
-
     @property
     def line(self) -> str:
         """The folder, and how many runs it has."""
