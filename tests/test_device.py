@@ -35,12 +35,12 @@ def test_each_of_several_processes_takes_the_gpu_of_its_number(
 def test_without_torch_there_is_a_cpu_and_what_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None if name in ("torch", "peft") else name)
     assert device() == "cpu"
-    with pytest.raises(CapacityError, match=r"this command needs torch, peft: pip install 'sft-rl-capacity\[train\]'"):
+    with pytest.raises(CapacityError, match=r"this command needs torch, peft: run pip install '\.\[train\]' in"):
         check_libraries()
 
 
 def test_trl_is_needed_only_where_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "trl" else name)
     check_libraries()
-    with pytest.raises(CapacityError, match=r"this command needs trl: pip install 'sft-rl-capacity\[train\]'"):
+    with pytest.raises(CapacityError, match=r"this command needs trl: run pip install '\.\[train\]' in"):
         check_libraries("trl")

@@ -143,7 +143,7 @@ def test_quantisation_without_its_package_is_named(monkeypatch: pytest.MonkeyPat
     from capacity.models import loading
 
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
-    with pytest.raises(CapacityError, match=r"quantised=nf4 needs bitsandbytes: pip install"):
+    with pytest.raises(CapacityError, match=r"quantised=nf4 needs bitsandbytes: pip install bitsandbytes$"):
         load("abacus?quantised=nf4", "cpu")
 
 

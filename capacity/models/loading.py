@@ -133,7 +133,7 @@ def without_repacking(model: nn.Module) -> None:
 def _quantisation(kind: str, compute: torch.dtype) -> Any:
     """Returns the config by which transformers quantises the linear modules while it loads a model."""
     if find_spec("bitsandbytes") is None:
-        raise CapacityError(f"quantised={kind} needs bitsandbytes: pip install 'sft-rl-capacity[quantised]'")
+        raise CapacityError(f"quantised={kind} needs bitsandbytes: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":

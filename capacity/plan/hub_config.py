@@ -44,7 +44,7 @@ def hub_library() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise CapacityError("models of the hub need huggingface_hub: pip install 'sft-rl-capacity[train]'") from None
+        raise CapacityError("models of the hub need huggingface_hub: pip install huggingface_hub") from None
     return huggingface_hub
 
 

@@ -22,7 +22,8 @@ def check_libraries(trainer: Trainer = "loop") -> None:
     needed = (*_LIBRARIES, *_OF_TRL) if trainer == "trl" else _LIBRARIES
     absent = [name for name in needed if find_spec(name) is None]
     if absent:
-        raise CapacityError(f"this command needs {', '.join(absent)}: pip install 'sft-rl-capacity[train]'")
+        missing = ", ".join(absent)
+        raise CapacityError(f"this command needs {missing}: run pip install '.[train]' in the sources of capacity")
 
 
 def device() -> str:

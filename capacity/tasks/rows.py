@@ -78,11 +78,9 @@ def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _parquet(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'sft-rl-capacity[train]'") from None
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
