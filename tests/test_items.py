@@ -4,11 +4,10 @@ from pathlib import Path
 
 import fakes
 import pytest
-from test_full_disk import Disk, disk, study  # noqa: F401
+from test_full_disk import Disk, disk  # noqa: F401
 
 from capacity.errors import DataError
 from capacity.runs.items import ItemText, digest_of, read_items, write_items
-from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.finished import add_finished, adopt_kept
 from capacity.tasks.catalog import open_task
@@ -55,8 +54,8 @@ def test_items_that_were_changed_are_refused(tmp_path: Path) -> None:
         read_items(tmp_path, digest_of(ITEMS))
 
 
-def test_a_kept_run_brings_its_items(study: Study, disk: Disk) -> None:  # noqa: F811
-    spec = fakes.spec("sft")
+def test_a_kept_run_brings_its_items(tmp_path: Path, disk: Disk) -> None:  # noqa: F811
+    study, spec = fakes.study_in(tmp_path), fakes.spec("sft")
     result = fakes.result(spec, [1, 0], items_digest=digest_of(ITEMS))
     record = RunRecord(result, [], fakes.outcomes([1, 0]), b"theta", ITEMS)
     disk.full = [study.folder]

@@ -17,7 +17,17 @@ from capacity_analysis.thresholds.evidence import Evidence
 from capacity_analysis.thresholds.fitted_line import Line, line
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import FAINT, INK, dashes, joined, legend, log_axis, method_style, moved, percent_axis
+from capacity_reports.figures import (
+    FAINT,
+    INK,
+    joined,
+    legend,
+    line_styles,
+    log_axis,
+    method_style,
+    moved,
+    percent_axis,
+)
 from capacity_reports.sections.demonstrations import demonstrations_figures
 from capacity_reports.sources import attempt, ordered
 from capacity_reports.views import Analysis, TaskCells, View
@@ -125,8 +135,8 @@ def _figure(name: str, points: Points, found: TaskCells, view: View, model: str,
             at = [float(number) if single else scale * p.size for p in own]
             beside = 0.0 if single else _APART * (number - (len(methods) - 1) / 2)
             _draw_arm(axes, method, own, [dots.get(p.cell, ()) for p in own], at, beside)
-        for place, (label, fitted) in enumerate(lines):
-            _draw_line(axes, label, fitted, dashes(place) if " " in label else None)
+        for (label, fitted), style in zip(lines, line_styles([label for label, _ in lines]).values(), strict=True):
+            _draw_line(axes, label, fitted, style)
         for curve in marked:
             _draw_threshold(axes, curve, evidence)
         for level in drawn:
@@ -253,11 +263,11 @@ def _draw_arm(
     moved(axes, drawn, right=beside)
 
 
-def _draw_line(axes: "Axes", label: str, fitted: Line, told_by: str | None) -> None:
-    """Draws the line of a curve; `told_by` are the dashes that tell it from others of its method."""
-    colour, _, style = method_style(label)
-    name = None if told_by is None else label
-    axes.plot(fitted.sizes, fitted.accuracies, color=colour, ls=told_by or style, lw=1.3, label=name)
+def _draw_line(axes: "Axes", label: str, fitted: Line, style: tuple[str, str, str]) -> None:
+    """Draws the line of a curve. The key names it if its label says more than its method."""
+    colour, _, dashed = style
+    name = label if " " in label else None
+    axes.plot(fitted.sizes, fitted.accuracies, color=colour, ls=dashed, lw=1.3, label=name)
     if fitted.low is not None and fitted.high is not None:
         axes.fill_between(fitted.sizes, fitted.low, fitted.high, color=colour, alpha=0.15, lw=0)
 
