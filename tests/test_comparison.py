@@ -177,7 +177,7 @@ def test_one_seed_allows_no_claim_about_methods_and_claims_about_runs_only(tmp_p
     comparison = compare(tmp_path, sft=(12,), grpo=(36,))
     assert said(comparison) == (
         "One seed: no claim about methods. With 13 trained parameters: grpo − sft +60.0 points (+44.1 to +75.9); "
-        "sft does not clearly differ from the base in its one run, -20.0 points (-40.7 to +0.7); grpo gains over the "
+        "sft does not clearly differ from the base in its one run, −20.0 points (−40.7 to +0.7); grpo gains over the "
         "base in its one run, +40.0 points (+22.6 to +57.4) (95 %, fresh items, one seed; 40 items)."
     )
 
@@ -346,7 +346,7 @@ def test_verdict_quotes_size_difference_and_interval_in_points():
     text = said(made_up(both, [Difference("grpo", "sft", estimate(0.034, 0.123, 0.2))]))
     assert text.startswith("With 13 trained parameters: grpo scores higher than sft, +12.3 points (+3.4 to +20.0); ")
     text = said(made_up(both, [Difference("grpo", "sft", estimate(-0.2, -0.123, -0.034))]))
-    assert "sft scores higher than grpo, grpo − sft -12.3 points (-20.0 to -3.4)" in text
+    assert "sft scores higher than grpo, grpo − sft −12.3 points (−20.0 to −3.4)" in text
     assert text.endswith("(95 %, fresh seeds and items, 3 seeds; 1,024 items).")
 
 

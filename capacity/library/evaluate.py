@@ -11,6 +11,7 @@ from capacity.library.measured import Asked, Measured, ask, gain_json, prepare
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
 from capacity.studies.device import device
+from capacity_analysis.words import minus
 from capacity_reports.blocks import Block, Text
 
 if TYPE_CHECKING:
@@ -218,4 +219,4 @@ def _percent(values: Mapping[str, Any]) -> str:
 
 def _gain_words(values: Mapping[str, Any]) -> str:
     low, high = 100 * values["gain_low"], 100 * values["gain_high"]
-    return f"{100 * values['gain']:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return minus(f"{100 * values['gain']:+.1f} points ({low:+.1f} to {high:+.1f})")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from capacity.cache import cache_folder
 from capacity.errors import CapacityError, DataError
 from capacity.runs.fingerprint import Fingerprint
+from capacity.runs.items import read_items, write_items
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 
@@ -77,6 +78,8 @@ def add_finished(
 
 def _add(study: Study, spec: RunSpec, fingerprint: Fingerprint, record: "RunRecord") -> Path:
     study.runs_folder.mkdir(parents=True, exist_ok=True)
+    if record.items:
+        write_items(study.folder, record.items)
     return study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
 
 
@@ -95,6 +98,8 @@ def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
             continue
         run = kept.read(folder)
         try:
+            if items := read_items(kept.folder, run.result.items_digest):
+                write_items(study.folder, tuple(items.values()))
             study.adopt(run)
         except OSError as error:
             raise DataError(

@@ -18,6 +18,7 @@ from capacity.models.device_memory import total_memory
 from capacity.plan.memory import check_memory
 from capacity.plan.models import model_shape
 from capacity.runs.fingerprint import Trainer
+from capacity.runs.items import ItemText
 from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import Evaluation, evaluate, evaluate_at
 from capacity.sampling.sampler import Sampler
@@ -44,12 +45,14 @@ class RunRecord:
     """A run record holds all of a finished run that `capacity.runs.study.Study.add` writes.
 
     `artifact` is the trained update as stored, with the recipe that rebuilds it. It is None if nothing is trained.
+    `items` are the items of the outcomes.
     """
 
     result: Result
     steps: Sequence[Step]
     outcomes: Sequence[Outcome]
     artifact: bytes | None
+    items: Sequence[ItemText] = ()
 
 
 def execute(
@@ -231,4 +234,7 @@ class _Making:
             "wall_seconds": round(time.monotonic() - self.began, 3),
             "worker_peak_memory_bytes": peak_memory(),
         }
-        return RunRecord(Result.model_validate(measured), self.recorder.steps, evaluation.outcomes, self.artifact)
+        asked = self.task.items(self.spec.evaluation.split, self.spec.evaluation.items)
+        items = [ItemText(**asdict(item)) for item in asked]
+        result = Result.model_validate(measured)
+        return RunRecord(result, self.recorder.steps, evaluation.outcomes, self.artifact, items)

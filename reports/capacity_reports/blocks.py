@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
-from capacity_analysis.words import times
+from capacity_analysis.words import minus, times
 
 if TYPE_CHECKING:  # matplotlib takes half a second
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ class Column:
             return self.absent
         if isinstance(value, str):
             return value
-        return _WRITERS[self.kind](value)
+        return _WRITERS[self.kind](value) if value >= 0 else minus(_WRITERS[self.kind](value))
 
 
 def _count(value: float) -> str:

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
+from capacity_analysis.words import minus
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
@@ -42,8 +44,36 @@ DARK = {
     "#7a5c00": "#e0b83c",
     "#6b6e75": "#a9acb3",
 }
-_OTHERS = (("#56b4e9", "P"), ("#9a4b00", "*"), ("#4b6b00", "h"), ("#5b4bb0", "<"), ("#a02c2c", ">"))
+# Colours of methods that the table does not know, light and dark.
+_OTHERS = (
+    ("#1b6f9c", "#8fd0f7", "P"),
+    ("#9a4b00", "#ffb370", "p"),
+    ("#4b6b00", "#b5d95a", "h"),
+    ("#5b4bb0", "#b9adff", "<"),
+    ("#a02c2c", "#ff9a94", ">"),
+)
 _DASHES = ("-", "--", ":", "-.")
+_SHADES = (0.0, 0.34, 0.62)  # how far lines of one method go towards the ink, so that no two share a colour
+
+
+def _mixed(colour: str, other: str, share: float) -> str:
+    """A colour on the way to another one."""
+    pairs = [(int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in pairs)
+
+
+def _shade(colour: str, place: int) -> str:
+    """The colour of the n-th line of a method, on white. Shades on a dark screen stand in `DARK`."""
+    return _mixed(colour, "#000000", _SHADES[place % len(_SHADES)])
+
+
+DARK |= {light: dark for light, dark, _ in _OTHERS}
+DARK |= {
+    _shade(light, place): _mixed(dark, "#ffffff", 1.1 * _SHADES[place])
+    for light, dark in tuple(DARK.items())
+    for place in range(1, len(_SHADES))
+    if light not in (INK, FAINT)
+}
 
 
 def method_style(label: str) -> tuple[str, str, str]:
@@ -51,11 +81,44 @@ def method_style(label: str) -> tuple[str, str, str]:
 
     They are the same in every figure.
     """
-    method = label.partition(" ")[0]
+    method = label.partition(" ")[0].rstrip(":")
     if method in METHODS:
         return METHODS[method]
-    colour, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]
+    colour, _, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]
     return colour, marker, "-"
+
+
+def line_styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """The colour, the marker and the dashes of every line of one figure; no two lines share a colour.
+
+    Lines of one method have its colour in several shades, and dashes of their own. A line takes a colour that no other
+    has if its own is taken.
+
+    Args:
+        labels: labels that begin with their methods, each once.
+    """
+    taken: set[str] = set()
+    counts: dict[str, int] = {}
+    found = {}
+    for label in labels:
+        method = label.partition(" ")[0].rstrip(":")
+        place = counts[method] = counts.get(method, -1) + 1
+        colour, marker, style = method_style(label)
+        own = [_shade(colour, i) for i in range(place, len(_SHADES))]
+        colour = next(c for c in (*own, *_every_ink()) if c not in taken or len(taken) >= len(_every_ink()))
+        taken.add(colour)
+        found[label] = colour, marker, style if place == 0 else dashes(place)
+    return found
+
+
+def line_colour(place: int) -> str:
+    """The colour of the n-th line of a figure whose lines are no methods."""
+    return _every_ink()[place % len(_every_ink())]
+
+
+def _every_ink() -> tuple[str, ...]:
+    """All colours of lines: those of methods first, then the others, then their shades."""
+    return tuple(ink for ink in DARK if ink not in (INK, FAINT))
 
 
 def dashes(place: int) -> str:
@@ -86,7 +149,7 @@ def percent_axis(axes: "Axes", label: str = "accuracy, %") -> None:
     """A vertical axis of shares, written in percent."""
     from matplotlib.ticker import FuncFormatter
 
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: minus(f"{100 * value:g}")))
     axes.set_ylabel(label)
 
 
@@ -108,7 +171,7 @@ def short(value: float) -> str:
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor * 0.9999:
             return f"{value / factor:.4g}{unit}"
-    return f"{value:.3g}"
+    return minus(f"{value:.3g}")
 
 
 def legend(axes: "Axes", columns: int = 2) -> None:

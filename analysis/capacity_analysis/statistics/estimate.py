@@ -16,6 +16,7 @@ from typing import Any, Literal
 from scipy.special import ndtri, stdtrit
 
 from capacity_analysis.types import Array
+from capacity_analysis.words import minus
 
 # What is drawn anew: seeds and items; seeds, on the items that were asked; items, with the seed that was run.
 Over = Literal["seeds and items", "seeds", "items"]
@@ -78,10 +79,10 @@ class Estimate:
         return f"{100 * self.value:.1f} ({100 * self.low:.1f}–{100 * self.high:.1f})"
 
     def points(self) -> str:
-        """A difference in percentage points: "+2.2 (-1.0 to +5.4)"."""
+        """A difference in percentage points: "+2.2 (−1.0 to +5.4)"."""
         if self.low is None or self.high is None:
-            return f"{100 * self.value:+.1f}"
-        return f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+            return minus(f"{100 * self.value:+.1f}")
+        return minus(f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})")
 
     def to_json(self, name: str = "estimate") -> dict[str, Any]:
         """Plain JSON types; the value stands under `name`."""

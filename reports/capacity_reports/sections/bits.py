@@ -9,7 +9,7 @@ from capacity_analysis.bits.savings import AtSize, Saving
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import legend, log_axis, method_style, percent_axis
+from capacity_reports.figures import legend, line_styles, log_axis, method_style, percent_axis
 from capacity_reports.sources import ordered
 from capacity_reports.views import Analysis, TaskCells
 
@@ -181,9 +181,10 @@ def _frontier(found: TaskCells, model: str, task: str) -> Figure:
                     mfc=colour if on else "none",
                     label=method if on else f"{method}, dominated",
                 )
-            for shown in dict.fromkeys(p.known.get("demonstrations") for p in own):
+            seen = list(dict.fromkeys(p.known.get("demonstrations") for p in own))
+            for shown, (line, _, _) in zip(seen, line_styles([f"{method} {s}" for s in seen]).values(), strict=True):
                 best = [p for p in own if p.on_frontier and p.known.get("demonstrations") == shown]
-                axes.step([p.size for p in best], [p.accuracy for p in best], where="post", color=colour, lw=1)
+                axes.step([p.size for p in best], [p.accuracy for p in best], where="post", color=line, lw=1)
         log_axis(axes, "x", f"update, {found.unit}")
         percent_axis(axes)
         legend(axes, 2)
@@ -313,9 +314,9 @@ def _levels(factor: str, sets: Sequence[tuple[str, list[FrontierPoint]]], task: 
     )
 
     def draw(axes: "Axes") -> None:
-        for _, members in sets:
+        names = [f"{members[0].known['method']} {place}" for place, (_, members) in enumerate(sets)]
+        for (_, members), (colour, marker, style) in zip(sets, line_styles(names).values(), strict=True):
             own = sorted(members, key=lambda p: levels.index(str(p.known[factor])))
-            colour, marker, style = method_style(str(own[0].known["method"]))
             x = [levels.index(str(p.known[factor])) for p in own]
             axes.plot(
                 x,

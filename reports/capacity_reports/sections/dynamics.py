@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from capacity.runs.study import Run
 from capacity.spec.result import Step
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import dashes, legend, method_style, numbers
+from capacity_reports.figures import legend, line_styles, numbers
 from capacity_reports.sources import ordered
 from capacity_reports.views import Analysis
 
@@ -110,8 +110,9 @@ def _figure(recorded: Recorded, model: str, arms: Sequence[Arm]) -> Figure | Non
     )
 
     def draw(axes: "Axes") -> None:
+        styles = line_styles([f"{m} {s:,}" for m, s, _ in keys])
         for m, s, place in keys:
-            colour, marker, _ = method_style(m)
+            colour, marker, style = styles[f"{m} {s:,}"]
             drawn = [
                 (row_end, v)
                 for row_end, v in zip((r[0] for r in rows), blocks[m, s, place], strict=False)
@@ -121,7 +122,7 @@ def _figure(recorded: Recorded, model: str, arms: Sequence[Arm]) -> Figure | Non
                 numbers(x for x, _ in drawn),
                 numbers(y for _, y in drawn),
                 color=colour,
-                ls=dashes(place),
+                ls=style,
                 lw=1.4 - 0.3 * place,
                 marker=marker,
                 ms=2.5,

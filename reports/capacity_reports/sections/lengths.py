@@ -13,7 +13,7 @@ from capacity_analysis.lengths.descriptions import (
 )
 from capacity_analysis.lengths.quantities import Category, Measured, Quantity
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, numbers
+from capacity_reports.figures import FAINT, joined, legend, line_styles, log_axis, numbers
 from capacity_reports.sources import Lookups, attempt, ordered
 from capacity_reports.views import Analysis
 
@@ -214,9 +214,11 @@ def _chart(where: str, cells: Sequence[CellLengths], intervals: str) -> Figure |
     marks = {name: mark for (_, name), mark in zip(_DRAWN, ("-", "--", ":"), strict=True)}
 
     def draw(axes: "Axes") -> None:
-        for line in dict.fromkeys(p.line for p in points):
+        lines = list(dict.fromkeys(p.line for p in points))
+        styles = line_styles([line for line in lines if not line.startswith(_ALL)])
+        for line in lines:
             own = sorted((p for p in points if p.line == line), key=lambda p: p.trained_parameters)
-            colour, marker, _ = (FAINT, "d", "") if own[0].method == _ALL else method_style(own[0].method)
+            colour, marker, _ = styles.get(line, (FAINT, "d", ""))
             axes.plot(
                 numbers(p.trained_parameters for p in own),
                 numbers(p.estimate for p in own),

@@ -8,6 +8,7 @@ from capacity.runs.mixed import bases
 from capacity_analysis.compare.paired import CellPair, Paired, paired
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.statistics.estimate import labels
+from capacity_analysis.words import minus
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
 from capacity_reports.figures import FAINT, legend, log_axis, method_style
 from capacity_reports.sources import Source, attempt, ordered
@@ -136,7 +137,9 @@ def _figures(name: str, a: Source, b: Source, found: Sequence[CellPair]) -> list
             axes.set_ylabel("difference of accuracy, points")
             legend(axes, 3)
 
-        words = "; ".join(f"{p.first.method} {p.first.trained_parameters:,} {100 * p.estimate.value:+.1f}" for p in own)
+        words = "; ".join(
+            f"{p.first.method} {p.first.trained_parameters:,} {minus(f'{100 * p.estimate.value:+.1f}')}" for p in own
+        )
         where = f", {model}" if model else ""
         blocks.append(
             Figure(

@@ -12,8 +12,9 @@ from capacity_analysis.scaling.curves import ScalingResult, scaling_report
 from capacity_analysis.scaling.fit import Prediction, ScalingFit
 from capacity_analysis.thresholds.answers import ThresholdStudy, thresholds_on_models
 from capacity_analysis.thresholds.result import CurveThreshold
+from capacity_analysis.words import minus
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import FAINT, joined, legend, log_axis, method_style, moved, numbers
+from capacity_reports.figures import FAINT, joined, legend, line_styles, log_axis, moved, numbers
 from capacity_reports.sections.published import PUBLISHED_TASK
 from capacity_reports.sources import attempt
 from capacity_reports.views import Analysis, View
@@ -90,11 +91,12 @@ def _slope(result: ScalingResult) -> str:
     fit = result.fit
     if isinstance(fit, Absent):
         return f"no line: {fit.reason}."
-    low, high = (f"{end:+.2f}" if np.isfinite(end) else "open" for end in (fit.slope.low, fit.slope.high))
+    low, high = (minus(f"{end:+.2f}") if np.isfinite(end) else "open" for end in (fit.slope.low, fit.slope.high))
     unit = "decades of threshold a decade of model size"
     if fit.slope.estimate is None:
         return f"slopes from {low} to {high} {unit} are possible ({fit.method}; {fit.n} models)."
-    return f"slope {fit.slope.estimate:+.2f}, 95 % from {low} to {high} {unit} ({fit.method}; {fit.n} models)."
+    slope = minus(f"{fit.slope.estimate:+.2f}")
+    return f"slope {slope}, 95 % from {low} to {high} {unit} ({fit.method}; {fit.n} models)."
 
 
 def _published(study: ThresholdStudy) -> tuple[Crossing, ...]:
@@ -233,8 +235,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
-    colour, marker, style = method_style(result.curve)
-    place = list(dict.fromkeys(t.curve for t in study.thresholds)).index(result.curve)
+    curves = list(dict.fromkeys(t.curve for t in study.thresholds))
+    colour, marker, style = line_styles(curves)[result.curve]
+    place = curves.index(result.curve)
     shift = 1.06 ** (place - 1)  # side by side at equal model sizes
     for t in result.thresholds:
         x = t.model_parameters * shift
@@ -244,9 +247,9 @@ def _draw(axes: "Axes", result: ScalingResult, study: ThresholdStudy) -> None:
         low, high = t.low or found.sizes[0], t.high if np.isfinite(t.high) else found.sizes[-1]
         axes.plot([x, x], [low, high], color=colour, lw=1.2)
         if t.low == 0:
-            moved(axes, axes.plot([x], [low], marker="v", ms=5, color=colour, ls="", clip_on=False), up=-7)
+            moved(axes, axes.plot([x], [low], marker="$↓$", ms=7, color=colour, ls="", clip_on=False), up=-7)
         if not np.isfinite(t.high):
-            moved(axes, axes.plot([x], [high], marker="^", ms=5, color=colour, ls="", clip_on=False), up=7)
+            moved(axes, axes.plot([x], [high], marker="$↑$", ms=7, color=colour, ls="", clip_on=False), up=7)
         middle = estimate or (low * high) ** 0.5
         axes.plot(
             [x], [middle], marker=marker, color=colour, mfc=colour if estimate else "none", ls="", label=result.curve

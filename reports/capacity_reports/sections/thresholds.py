@@ -9,7 +9,7 @@ from capacity_analysis.thresholds.null_calibration import NullCalibration
 from capacity_analysis.thresholds.ratios import WORDS, Ratio, in_words
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Cell, Column, Figure, Section, Table, Text, slug
-from capacity_reports.figures import FAINT, dashes, joined, legend, log_axis, method_style, numbers
+from capacity_reports.figures import FAINT, dashes, joined, legend, line_colour, log_axis, numbers
 from capacity_reports.views import Analysis, View
 
 if TYPE_CHECKING:
@@ -203,16 +203,17 @@ def _against(label: str, model: str, ratios: Sequence[Ratio], headlines: Sequenc
         shown = [float(r[3] or 1) for r in known] + [r.estimate or 1 for r in marked]
         floor, roof = min([0.1, *(0.5 * x for x in shown)]), max([1000.0, *(2 * x for x in shown)])
         for place, r in enumerate(ratios):
-            colour, marker, _ = method_style(r.denominator)
+            colour = line_colour(place)
             drawn = [a for a in r.against_target if a.estimate is not None]
             x = [100 * a.target for a in drawn]
             name = f"{r.numerator} : {r.denominator}"
-            axes.plot(x, numbers(a.estimate for a in drawn), color=colour, marker=marker, ls=dashes(place), label=name)
+            axes.plot(x, numbers(a.estimate for a in drawn), color=colour, marker=".", ls=dashes(place), label=name)
             low = [max(a.low or floor, floor) for a in drawn]
             high = [min(a.high or roof, roof) for a in drawn]
             axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+        places = {(r.numerator, r.denominator): place for place, r in enumerate(ratios)}
         for r in marked:
-            colour, _, _ = method_style(r.denominator)
+            colour = line_colour(places[r.numerator, r.denominator])
             ends = [max(r.low or floor, floor), min(r.high or roof, roof)]
             axes.plot([100 * target] * 2, ends, color=colour, lw=1.2)
             axes.plot([100 * target], [r.estimate or 1], ls="", marker="D", ms=7, mfc="none", mec=colour, mew=1.4)
