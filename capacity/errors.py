@@ -20,6 +20,10 @@ class DataError(CapacityError):
     """Data is missing, unreadable or corrupt: a run folder, a cache, an artifact or a task file."""
 
 
+class MissingPathError(DataError):
+    """A file or a folder that was named does not exist."""
+
+
 class DataWarning(UserWarning):
     """A task file is read without some of its rows. `str(warning)` is one line."""
 

@@ -49,22 +49,39 @@ def chosen_on(modules, kind: str, **told) -> Size:
         ("1KiB", 8192, "bits"),
         ("1MiB", 8 * 1024**2, "bits"),
         ("1GiB", 8 * 1024**3, "bits"),
+        ("1,000", 1000, "parameters"),
+        ("1,234,567", 1_234_567, "parameters"),
+        ("100k", 100_000, "parameters"),
+        ("1.5K", 1500, "parameters"),
+        ("2M", 2_000_000, "parameters"),
+        ("1kB", 8000, "bits"),
+        ("100MB", 8 * 10**8, "bits"),
+        ("1.5KiB", 12_288, "bits"),
+        ("1kbit", 1000, "bits"),
     ],
 )
 def test_budget_is_read(text, amount, unit):
     assert Budget.parse(text) == Budget(amount, unit)
 
 
-@pytest.mark.parametrize("text", ["", "B", "-5", "1.5KiB", "1e3", "10 0", "1 B B", "26B!", "ten", "0x10"])
+@pytest.mark.parametrize(
+    "text", ["", "B", "-5", "1e3", "10 0", "1 B B", "26B!", "ten", "0x10", "1,00", "1,0000", ",100", "1.", ".5"]
+)
 def test_unreadable_budget_is_refused_and_the_forms_are_shown(text):
-    with pytest.raises(BudgetError, match=r"cannot be read: write 100 \(parameters\), 26B, 1KiB or 208bit"):
+    with pytest.raises(BudgetError, match=r"cannot be read: write 100 \(parameters\), 100k, 26B, 1KiB or 208bit"):
         Budget.parse(text)
 
 
-@pytest.mark.parametrize("unit", ["b", "kib", "KB", "bits", "byte", "TiB"])
+@pytest.mark.parametrize("unit", ["b", "kib", "KiBB", "bits", "byte", "Kibit", "m"])
 def test_unknown_unit_is_refused_and_the_units_are_listed(unit):
-    with pytest.raises(BudgetError, match=f"unknown unit '{unit}': use bit, B, KiB, MiB or GiB"):
+    with pytest.raises(BudgetError, match=f"unknown unit '{unit}': use k, M or G for numbers, B, kB, KiB"):
         Budget.parse(f"1{unit}")
+
+
+@pytest.mark.parametrize("text", ["1.5", "0.3B", "1.00001k"])
+def test_a_part_of_a_parameter_is_no_budget(text):
+    with pytest.raises(BudgetError, match="is not a whole number: write 100"):
+        Budget.parse(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0B", "000bit"])

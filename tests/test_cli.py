@@ -223,7 +223,7 @@ WRONG = [
     ("plan --budget 1GiB", "above the model"),
     ("plan --budget many", "budget 'many' cannot be read: write 100 (parameters), 26B, 1KiB or 208bit"),
     ("plan --budget -5", "cannot be read"),
-    ("plan --budget 1KB", "unknown unit 'KB': use bit, B, KiB, MiB or GiB"),
+    ("plan --budget 1XB", "unknown unit 'XB': use k, M or G for numbers, B, kB, KiB"),
     ("plan --budget 3 --sharing structured", "each of the 7 module types"),
     ("plan --groups 3 --sharing structured", "use --groups 7 or more, or --sharing tiled"),
     ("plan --u 65", "u 65 is outside 1 … 64, the largest useful u"),

@@ -328,12 +328,14 @@ def test_unknown_schema_version_is_refused_in_one_line_naming_the_file(version):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("seed", -1, "seed: "),
-        ("seed", None, "seed: "),
-        ("training.learning_rate", float("nan"), "training.learning_rate: "),
-        ("adapter.kind", "lora-xl", "adapter: "),
-        ("adapter.u", "many", "adapter.tinylora.u: "),
-        ("surplus", 1, "surplus: Extra inputs are not permitted"),
+        ("seed", -1, "seed is -1: it must be 0 or more"),
+        ("seed", None, "seed is None: it must be a whole number"),
+        ("training.learning_rate", float("nan"), "training.learning_rate is nan: it must be "),
+        ("adapter.kind", "lora-xl", "adapter is "),
+        ("adapter.u", "many", "adapter.tinylora.u is 'many': it must be a whole number"),
+        ("surplus", 1, "unknown field 'surplus': did you mean "),
+        ("sed", 1, "unknown field 'sed': did you mean seed?"),
+        ("adapter.grouops", 1, "adapter.tinylora: unknown field 'grouops': did you mean groups?"),
     ],
 )
 def test_broken_spec_is_refused_in_one_line_naming_file_and_field(path, value, says):
@@ -345,7 +347,7 @@ def test_broken_spec_is_refused_in_one_line_naming_file_and_field(path, value, s
 
 def test_spec_without_a_field_is_refused_naming_it():
     raw = {key: value for key, value in GRPO.items() if key != "seed"}
-    with pytest.raises(DataError, match=r"^spec.json: not a valid spec: seed: Field required$"):
+    with pytest.raises(DataError, match=r"^spec.json: not a valid spec: seed is missing$"):
         load_spec(raw, "spec.json")
 
 
@@ -428,7 +430,7 @@ def test_current_spec_passes_no_migration(monkeypatch):
 
 def test_migration_that_gives_a_broken_spec_is_refused(monkeypatch):
     monkeypatch.setattr(run, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 3}})
-    with pytest.raises(DataError, match=r"spec\.json: not a valid spec: surplus"):
+    with pytest.raises(DataError, match=r"spec\.json: not a valid spec: unknown field .surplus."):
         load_spec({**GRPO, "schema_version": 0, "surplus": 1}, "spec.json")
 
 

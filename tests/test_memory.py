@@ -168,7 +168,8 @@ def test_sizes_in_words(count: int, text: str) -> None:
 
 def test_memory_of_a_gpu_is_read() -> None:
     assert (parse_memory("24GB"), parse_memory("1.5 GiB")) == (24 * 10**9, 3 * 2**29)
-    for wrong in ("24", "0GB", "GB", "24 TB"):
+    assert (parse_memory("1,500 MB"), parse_memory("2TB")) == (15 * 10**8, 2 * 10**12)
+    for wrong in ("24", "24G", "0GB", "GB", "24 XB"):
         with pytest.raises(SpecError, match="write 24GB or 40GiB"):
             parse_memory(wrong)
 

@@ -13,7 +13,7 @@ from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.source import OnModule
 from capacity.cache import cache_folder
-from capacity.errors import DataError, SpecError
+from capacity.errors import DataError, MissingPathError, SpecError
 from capacity.models.loading import load, model_folder
 from capacity.runs.files import ARTIFACT
 
@@ -79,7 +79,7 @@ def open_model(
         bare, tokenizer = load(model, device)
         return Opened(bare, tokenizer, model, "base")
     if not adapter.exists():
-        raise DataError(f"{adapter}: no such file or folder")
+        raise MissingPathError(f"{adapter}: no such file or folder")
     if not (adapter / CONFIG).is_file():
         if adapter.is_dir() and not (adapter / ARTIFACT).is_file():
             raise DataError(f"{adapter}: neither a run folder ({ARTIFACT}) nor a PEFT folder ({CONFIG})")
@@ -97,7 +97,7 @@ def base_of(adapter: Path) -> str:
         SpecError: it names none.
     """
     if not adapter.exists():
-        raise DataError(f"{adapter}: no such file or folder")
+        raise MissingPathError(f"{adapter}: no such file or folder")
     path = adapter / CONFIG
     if not path.is_file():
         return read_file(adapter).recipe.model

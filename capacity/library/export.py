@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from capacity.errors import DataError, unknown
+from capacity.errors import DataError, MissingPathError, unknown
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
 from capacity.plan.models import ALIASES, model_shape
@@ -129,7 +129,7 @@ def export(
         raise unknown("dtype", dtype, DTYPES)
     path = Path(update)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
+        raise MissingPathError(f"{path}: no such file or folder")
     folder = Path(out) if out is not None else Path(f"{path.resolve().stem}-{to}")
     if folder.exists():
         raise DataError(f"{folder} exists already: choose another --out, or remove it")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.errors import DataError, Interrupted, by_interruption
+from capacity.errors import DataError, Interrupted, MissingPathError, by_interruption
 from capacity.library.progress import Progress, silent
 from capacity.runs.resources import peak_memory
 from capacity.studies.device import check_libraries
@@ -121,7 +121,7 @@ def _skeleton(folder: Path) -> "nn.Module":
 
     transformers.utils.logging.set_verbosity_error()
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise MissingPathError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no config.json: give the folder of a model as transformers saves it")
     try:

@@ -1,14 +1,11 @@
-"""Budgets: `100`, `26B`, `1KiB`, `208bit`."""
+"""Budgets: `100`, `1,000`, `100k`, `26B`, `1KiB`, `208bit`."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from capacity.errors import BudgetError
+from capacity.plan.quantities import parse_quantity
 from capacity.plan.storage import parameters_within
-
-_UNIT_BITS = {"bit": 1, "B": 8, "KiB": 8 * 1024, "MiB": 8 * 1024**2, "GiB": 8 * 1024**3}
-_GRAMMAR = re.compile(r"\s*([0-9]{1,18})\s*([A-Za-z]*)\s*")
 
 
 @dataclass(frozen=True)
@@ -20,22 +17,19 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Reads `100` (parameters), `26B`, `1KiB`, `1MiB`, `1GiB` or `208bit`.
+        """Reads a number of parameters (`100`, `1,000`, `100k`), of bytes (`26B`, `1KiB`, `100MB`), or of bits (`208bit`).
 
         Raises:
             BudgetError: not of this form, an unknown unit, or zero.
         """
-        match = _GRAMMAR.fullmatch(text)
-        if match is None:
-            raise BudgetError(f"budget {text!r} cannot be read: write 100 (parameters), 26B, 1KiB or 208bit")
-        amount, unit = int(match[1]), match[2]
-        if amount == 0:
+        try:
+            found = parse_quantity(text)
+        except ValueError as error:
+            hint = "" if "unit" in str(error) else ": write 100 (parameters), 100k, 26B, 1KiB or 208bit"
+            raise BudgetError(f"budget {text!r} {error}{hint}") from None
+        if found.amount == 0:
             raise BudgetError(f"budget {text!r} is below one parameter")
-        if not unit:
-            return cls(amount, "parameters")
-        if unit not in _UNIT_BITS:
-            raise BudgetError(f"budget {text!r} has an unknown unit {unit!r}: use bit, B, KiB, MiB or GiB")
-        return cls(amount * _UNIT_BITS[unit], "bits")
+        return cls(found.amount, "parameters" if found.kind == "count" else "bits")
 
     def parameters(self, dtype: str) -> int:
         """The limit as a number of parameters stored in `dtype`.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from capacity.errors import CapacityError, DataError
+from capacity.errors import CapacityError, DataError, MissingPathError
 
 # GGUF architecture → model type in transformers, for those whose header says all that the shape needs.
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -17,7 +17,7 @@ def gguf_config(path: Path) -> dict[str, Any]:
         CapacityError: the package gguf is not installed.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise MissingPathError(f"{path}: no such file")
     try:
         from gguf import GGUFReader
     except ImportError:

@@ -9,7 +9,6 @@ Allocator overhead and the libraries come on top: `HEADROOM`.
 holds it against the device before a run is loaded.
 """
 
-import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +17,7 @@ from capacity.plan.kinds.table import trained_parameters
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import model_shape
+from capacity.plan.quantities import parse_quantity
 from capacity.spec.adapters import AdapterSpec, Injected
 from capacity.spec.run import RunSpec
 
@@ -81,15 +81,18 @@ class MemoryPlan:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of `24GB`, `80GB` or `40GiB`.
+    """Bytes of `24GB`, `1,000MB` or `40GiB`.
 
     Raises:
-        SpecError: not of this form.
+        SpecError: not a positive number of bytes.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(GB|GiB)\s*", text)
-    if found is None or not float(found[1]):
-        raise SpecError(f"--memory {text!r} cannot be read: write 24GB or 40GiB")
-    return int(float(found[1]) * (10**9 if found[2] == "GB" else 2**30))
+    try:
+        found = parse_quantity(text)
+    except ValueError as error:
+        raise SpecError(f"--memory {text!r} {error}: write 24GB or 40GiB") from None
+    if found.kind != "bits" or found.amount < 8:
+        raise SpecError(f"--memory {text!r} is no number of bytes: write 24GB or 40GiB")
+    return found.amount // 8
 
 
 def run_memory(spec: RunSpec, *, sampled: int = 1, rows: int = 1, prompt_tokens: int = PROMPT_TOKENS) -> MemoryPlan:

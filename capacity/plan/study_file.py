@@ -34,11 +34,12 @@ from pydantic import (
     field_validator,
 )
 
-from capacity.errors import CapacityError, DataError, SpecError, unknown
+from capacity.errors import CapacityError, DataError, MissingPathError, SpecError, unknown
 from capacity.plan.models import check_trainable, resolve
 from capacity.plan.protocols import PROTOCOLS, Protocol
 from capacity.plan.sizes import SizeChoice
 from capacity.spec.adapters import StorageDtype
+from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen
 from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.parts import Match, RolloutSpec, Seed, TaskSpec
@@ -222,6 +223,8 @@ def read_study_file(path: Path) -> StudyFile:
         DataError: if the file cannot be read, or is not TOML.
         SpecError: if a field is unknown, missing or out of range. The message names it.
     """
+    if not path.exists():
+        raise MissingPathError(f"{path}: no such study file")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -244,9 +247,7 @@ def parse_study(raw: Mapping[str, Any], where: str) -> StudyFile:
         for number, grid in enumerate(study.grids, start=1):
             _check(grid, study, f"grid {number}")
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SpecError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise SpecError(f"{where}: {fault_of(error, StudyFile)}") from None
     except CapacityError as error:
         raise SpecError(f"{where}: {error}") from None
     return study

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from capacity.errors import DataError
+from capacity.spec.faults import fault_of
 
 CHECKSUMS = "checksums.json"
 ARTIFACT = "update.safetensors"  # of a run folder: the trained update with the recipe that rebuilds it
@@ -79,7 +80,7 @@ def read_record(path: Path, kind: type[_Record]) -> _Record:
     try:
         return kind.model_validate(read_json(path))
     except ValidationError as error:
-        raise DataError(f"{path}{_first(error)}") from None
+        raise DataError(f"{path}{_first(error, kind)}") from None
 
 
 def read_records(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
@@ -103,16 +104,15 @@ def _record(line: str, kind: type[_Record], where: str) -> _Record:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
-        raise DataError(f"{where}{_first(error)}") from None
+        raise DataError(f"{where}{_first(error, kind)}") from None
 
 
-def _first(error: ValidationError) -> str:
-    """Describes the first fault of a record: the field, its value, and what the value must be."""
+def _first(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Describes the first fault of a record."""
     fault = error.errors()[0]
-    place = ".".join(map(str, fault["loc"]))
     if fault["type"] == "json_invalid":
         return " is not JSON"
-    return f": {place} is {fault['input']!r}: {fault['msg']}" if place else " is not a JSON object"
+    return f": {fault_of(error, kind)}" if fault["loc"] else " is not a JSON object"
 
 
 def write_records(path: Path, records: Sequence[BaseModel]) -> None:

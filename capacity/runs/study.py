@@ -22,7 +22,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from capacity.errors import DataError, StudyLockedError
+from capacity.errors import DataError, MissingPathError, StudyLockedError
 from capacity.runs import files, study_folder
 from capacity.runs.answers import Answers, answers_of
 from capacity.runs.cell import Cell, cell_of, order
@@ -194,7 +194,7 @@ class Study:
             DataError: if there is no such study, or a run folder is unreadable or corrupt.
         """
         if not self.folder.is_dir():
-            raise DataError(f"{self.folder}: no such study folder")
+            raise MissingPathError(f"{self.folder}: no such study folder")
         if not self.runs_folder.is_dir():
             raise DataError(f"{self.folder}: not a study folder (it has no runs/)")
         found = [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]

@@ -12,6 +12,7 @@ from pydantic import SerializerFunctionWrapHandler, ValidationError, model_seria
 
 from capacity.errors import DataError
 from capacity.spec.adapters import Adapter, StorageDtype
+from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen, canonical_json
 from capacity.spec.methods import METHODS, Method, Part
 from capacity.spec.parts import (
@@ -153,6 +154,4 @@ def load_spec(raw: Any, where: str) -> RunSpec:
     try:
         return RunSpec.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{where}: not a valid spec: {place}: {first['msg']}") from None
+        raise DataError(f"{where}: not a valid spec: {fault_of(error, RunSpec)}") from None

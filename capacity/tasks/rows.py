@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.cache import cache_folder
-from capacity.errors import DataError, DataWarning, SpecError
+from capacity.errors import DataError, DataWarning, MissingPathError, SpecError
 from capacity.runs import files
 from capacity.tasks.task import Split
 
@@ -54,6 +54,8 @@ def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """
     if path.suffix not in _SUFFIXES:
         raise DataError(f"{path}: neither a .jsonl nor a .parquet file")
+    if not path.exists():
+        raise MissingPathError(f"{path}: no such file")
     try:
         if path.suffix == ".parquet":
             return _parquet(path)
@@ -191,7 +193,7 @@ def files_of(path: Path, wanted: Sequence[Split]) -> dict[Split, Path]:
         DataError: if there is no such folder, or it has no file for any of the `wanted` splits.
     """
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder")
+        raise MissingPathError(f"{path}: no such folder")
     found = {s: path / f"{s}{suffix}" for s in wanted for suffix in _SUFFIXES if (path / f"{s}{suffix}").is_file()}
     if not found:
         raise DataError(f"{path}: none of {', '.join(f'{s}{x}' for s in wanted for x in _SUFFIXES)} in it")

@@ -6,7 +6,7 @@ import warnings
 
 import typer
 
-from capacity.errors import CapacityError, DataWarning, Interrupted, SpecError, by_interruption
+from capacity.errors import CapacityError, DataWarning, Interrupted, MissingPathError, SpecError, by_interruption
 from capacity_cli.baseline import baseline
 from capacity_cli.bits import bits
 from capacity_cli.check import check
@@ -106,13 +106,14 @@ def _end(error: BaseException, *, asked: bool) -> int | None:
         code = CODE
     elif asked or isinstance(error, typer.Abort) or by_interruption(error):
         message, code = "interrupted", CODE
-    elif isinstance(error, SpecError):
+    elif isinstance(error, SpecError | MissingPathError):
         code = 2
     elif isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has had enough
         sys.stderr.close()
         return 1
     elif isinstance(error, OSError):
         message = f"{error.filename or 'file'}: {error.strerror}"
+        code = 2 if isinstance(error, FileNotFoundError) else 1
     elif isinstance(error, _UsageError):
         if len(sys.argv) == 1:  # the help was shown
             return 2

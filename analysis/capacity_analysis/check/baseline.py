@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from capacity.errors import DataError
+from capacity.errors import DataError, MissingPathError
 from capacity.runs.answers import Bits, unpacked
 from capacity.runs.cell import Cell, cell_of, seeds_of
 from capacity.runs.fingerprint import Fingerprint
+from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen, canonical_json
 from capacity.spec.run import RunSpec, load_spec
 
@@ -190,7 +191,7 @@ def read_baseline(path: Path) -> Baseline:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file: make it with `capacity baseline STUDY -o {path.name}`") from None
+        raise MissingPathError(f"{path}: no such file: make it with `capacity baseline STUDY -o {path.name}`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     except (ValueError, RecursionError):
@@ -209,9 +210,7 @@ def read_baseline(path: Path) -> Baseline:
     try:
         baseline = Baseline.model_validate(stored)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: not a valid baseline: {place}: {first['msg']}: {_RESTORE}") from None
+        raise DataError(f"{path}: not a valid baseline: {fault_of(error, Baseline)}: {_RESTORE}") from None
     cells = _joined([_checked(cell, path) for cell in baseline.cells], path)
     return baseline_of(baseline.study, baseline.fingerprint, cells)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from capacity.errors import DataError, SpecError
+from capacity.errors import DataError, MissingPathError, SpecError
 from capacity.runs.csv_cells import from_cell
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Study
@@ -37,7 +37,7 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
         refuse_mixed(runs, path, allow_mixed=allow_mixed)
         return study_points(path, runs)
     if not path.exists():
-        raise DataError(f"{source}: no such points table or study folder")
+        raise MissingPathError(f"{source}: no such points table or study folder")
     if path.suffix.lower() not in _TABLES:
         raise SpecError(f"{source}: a points table is a .csv or .parquet file, a study folder, or reference:NAME")
     return from_frame(_read_table(path), source)

@@ -34,6 +34,7 @@ from capacity.adapters.svd.source import OnModule
 from capacity.errors import DataError
 from capacity.runs.files import ARTIFACT
 from capacity.spec.adapters import Adapter, StorageDtype
+from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen, canonical_json
 
 FORMAT: Literal["capacity-update-2"] = "capacity-update-2"
@@ -175,9 +176,7 @@ def read(data: bytes, where: str) -> Artifact:
     try:
         return Artifact(Recipe.model_validate(raw), payload, where)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{where}: not a valid recipe: {place}: {first['msg']}") from None
+        raise DataError(f"{where}: not a valid recipe: {fault_of(error, Recipe)}") from None
 
 
 def read_file(path: Path) -> Artifact:
