@@ -7,7 +7,7 @@ REAL := $(VENV)/.real-model
 VLLM ?= .venv-vllm
 export OMP_NUM_THREADS := 1
 
-.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed bench gpu-check nightly clean
+.PHONY: compare test test-real test-browser test-vllm rollout-sync check format sizes causal tune model-cards check-power contrast-calibration guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss factors-speed bench gpu-check nightly clean
 
 # The main job on the embedded default: sft, rft and grpo, five seeds each, on a laptop's CPU.
 compare: $(READY)
@@ -92,6 +92,10 @@ guard: $(READY)
 planted-faults: $(READY)
 	$(BIN)/python proofs/planted_faults.py
 
+# Coverage, width and power of paired differences, by simulation (two minutes).
+contrast-calibration: $(READY)
+	$(BIN)/python proofs/contrast_calibration.py
+
 # Power and false alarms of `capacity check`, by simulation.
 check-power: $(READY)
 	$(BIN)/python proofs/check_power.py
@@ -113,7 +117,7 @@ gpu-check: $(READY)
 	$(BIN)/python -m proofs.gpu_check
 
 # Long proofs, run by hand.
-nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
+nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power contrast-calibration gym-verifiers planted-faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
