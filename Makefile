@@ -18,7 +18,7 @@ TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 .DEFAULT_GOAL := help
 .PHONY: help install compare test test-real test-browser test-vllm wheel test-wheel docs figure rollout-sync check \
-  format sizes causal tune model-cards check-power guard planted-faults calibration abacus kill-proof \
+  format sizes causal tune model-cards check-power contrast-calibration guard planted-faults calibration abacus kill-proof \
   interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
 
 # Prints this list.
@@ -140,6 +140,10 @@ guard: $(READY)
 planted-faults: $(READY)
 	$(BIN)/python proofs/planted_faults.py
 
+# Measures coverage, width and power of paired differences by simulation (two minutes).
+contrast-calibration: $(READY)
+	$(BIN)/python proofs/contrast_calibration.py
+
 # Measures the power and the false alarms of `capacity check` by simulation.
 check-power: $(READY)
 	$(BIN)/python proofs/check_power.py
@@ -160,8 +164,13 @@ bench: $(REAL)
 gpu-check: $(READY)
 	$(BIN)/python -m proofs.gpu_check
 
+<<<<<<< HEAD
 # Runs the long proofs (hours).
 nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
+=======
+# Long proofs, run by hand.
+nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power contrast-calibration gym-verifiers planted-faults
+>>>>>>> contrast
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

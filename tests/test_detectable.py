@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from capacity_analysis.statistics.crossed import Crossed
 from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import Estimate, difference_estimate
 
@@ -12,8 +13,8 @@ MANY = 10**12  # items: nothing is left of the least half-width
 
 def found(of_seeds: float, of_items: float, seeds: int, items: int) -> Estimate:
     """A difference whose mean has these variances, between seeds and between items."""
-    terms = ((of_seeds, seeds - 1), (of_items, items - 1))
-    return Estimate(0.0, -0.1, 0.1, "seeds and items", seeds, items, terms=terms)
+    crossed = Crossed(of_seeds, of_items, 0.0, seeds - 1, items - 1, (seeds - 1) * (items - 1))
+    return Estimate(0.0, -0.1, 0.1, "seeds and items", seeds, items, crossed=crossed)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 30])
@@ -42,6 +43,21 @@ def test_four_of_five_simulated_studies_show_it(seeds: int, items: int, of_seeds
     for _ in range(studies):
         a, b = generator.normal(0, of_seeds, (seeds, 1)), generator.normal(0, of_items, items)
         shown += difference_estimate(true + a + b, np.zeros((1, items))).sign > 0
+    assert shown / studies == pytest.approx(0.8, abs=3.5 * (0.8 * 0.2 / studies) ** 0.5)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_where_seeds_do_not_differ_four_of_five_studies_of_answers_show_it(seeds: int) -> None:
+    """Answers are 0 or 1, so most of the variance is the residual, and the component between seeds is often dropped."""
+    generator, studies, items = np.random.default_rng(1), 3000, 400
+    residual = 0.5 / (seeds * items)  # of the difference of two arms that answer each item rightly half the time
+    crossed = Crossed(0.0, 0.9 * residual, residual, seeds - 1, items - 1, (seeds - 1) * (items - 1))
+    true = smallest_detectable(Estimate(0.0, -0.1, 0.1, "seeds and items", seeds, items, crossed=crossed))
+    assert true is not None
+    shown = 0
+    for _ in range(studies):
+        ours, theirs = (generator.random((seeds, items)) < 0.5 + share for share in (true / 2, -true / 2))
+        shown += difference_estimate(ours.astype(float), theirs.astype(float)).sign > 0
     assert shown / studies == pytest.approx(0.8, abs=3.5 * (0.8 * 0.2 / studies) ** 0.5)
 
 

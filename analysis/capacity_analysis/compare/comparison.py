@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
 
+import numpy as np
+
 from capacity.runs.cell import BASE, Field, apart_from, cell_of, without
 from capacity.spec.methods import PAIRS, Part, in_order, place
 from capacity.spec.run import RunSpec
-from capacity_analysis.data.cell_results import CellResult, cell_results, difference
+from capacity_analysis.data.cell_results import CellResult, cell_results, difference, seed_differences
 from capacity_analysis.data.recipes import UNSEEN, told_apart
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.crossed import SeedVariance
 from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import Estimate
+from capacity_analysis.statistics.seed_tests import Permutation, permutation_test
 
 # What the cells of one comparison may differ in, and what the untrained model has none of.
 _DEMONSTRATIONS = ("task.demonstrations", "task.options.style_bits", "task.options.style_shift")
@@ -41,11 +45,18 @@ class ComparedCell:
 
 @dataclass(frozen=True)
 class Difference:
-    """accuracy(first) − accuracy(second) over the seeds that both have. `first`, `second`: names of compared cells."""
+    """accuracy(first) − accuracy(second) over the seeds that both have.
+
+    Attributes:
+        first, second: names of compared cells.
+        estimate: of the difference, by the crossed model of `capacity_analysis.statistics.crossed`.
+        exchanged: the cross-check, which exchanges the two methods seed by seed; None with one seed.
+    """
 
     first: str
     second: str
     estimate: Estimate
+    exchanged: Permutation | None = None
 
     @property
     def detectable(self) -> float | None:
@@ -180,11 +191,29 @@ def _names(cells: Sequence[CellResult]) -> list[str]:
 
 
 def _differences(cells: Sequence[tuple[str, CellResult]]) -> Iterator[Difference]:
+    over_methods = _seed_variance([cell for _, cell in cells])
     for pair in PAIRS:
         for (one, first), (two, second) in product(cells, cells):
-            found = difference(first, second) if (first.method, second.method) == pair else None
+            if (first.method, second.method) != pair:
+                continue
+            found = difference(first, second, over_methods if first.seeds == second.seeds else None)
             if found is not None:
-                yield Difference(one, two, found)
+                yield Difference(one, two, found, _exchanged(first, second))
+
+
+def _seed_variance(cells: Sequence[CellResult]) -> SeedVariance | None:
+    """The variance of seed × method over all cells; None unless all of them have the same known seeds."""
+    if len({cell.seeds for cell in cells}) != 1 or None in cells[0].seeds:
+        return None
+    return SeedVariance.of(np.array([cell.accuracies for cell in cells]))
+
+
+def _exchanged(first: CellResult, second: CellResult) -> Permutation | None:
+    apart = seed_differences(first, second)[:, None]
+    if len(apart) < 2:
+        return None
+    generator = np.random.default_rng(0)
+    return permutation_test(apart, np.zeros_like(apart), paired=True, generator=generator, two_sided=True)
 
 
 def _order(comparison: Comparison) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from capacity.errors import DataError
 from capacity.runs.study import Run
 from capacity.spec.run import RunSpec
-from capacity_analysis.compare.comparison import ComparedCell, Comparison, comparisons
+from capacity_analysis.compare.comparison import ComparedCell, Comparison, Difference, comparisons
 from capacity_analysis.compare.costs import Costs
 from capacity_analysis.compare.verdicts import verdict
 from capacity_analysis.data.table import study_points
@@ -50,12 +50,22 @@ def comparison_json(comparison: Comparison, costs: Mapping[str, Costs]) -> dict[
         "base_by_temperature": {f"{t:g}": at[t].to_json("accuracy") for t in at},
         "best_temperature": comparison.best_temperature,
         "results": [_row(compared, costs[compared.cell.identity]) for compared in comparison.cells],
-        "differences": [
-            {"first": d.first, "second": d.second, **d.estimate.to_json(), "smallest_detectable": d.detectable}
-            for d in comparison.differences
-        ],
+        "differences": [_difference(d) for d in comparison.differences],
         "incomplete": dict(comparison.incomplete),
         "verdict": verdict(comparison).sentence,
+    }
+
+
+def _difference(d: Difference) -> dict[str, Any]:
+    crossed, exchanged = d.estimate.crossed, d.exchanged
+    return {
+        "first": d.first,
+        "second": d.second,
+        **d.estimate.to_json(),
+        "smallest_detectable": d.detectable,
+        "seeds_differ_p": None if crossed is None else crossed.seeds_differ_p,
+        "pooled_over_methods_p": None if crossed is None else crossed.pooled_p,
+        "exchanging_seeds_p": None if exchanged is None else exchanged.p,
     }
 
 

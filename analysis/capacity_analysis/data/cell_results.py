@@ -10,6 +10,7 @@ import pandas as pd
 from capacity.errors import DataError
 from capacity.runs.cell import Field
 from capacity_analysis.data.table import Points
+from capacity_analysis.statistics.crossed import SeedVariance
 from capacity_analysis.statistics.estimate import (
     Estimate,
     accuracy_estimate,
@@ -133,27 +134,49 @@ def _accuracies(points: Points, rows_of: Sequence[Sequence[int]]) -> Array:
     return np.array([float(points.frame.loc[list(own), "accuracy"].mean()) for own in rows_of])
 
 
-def difference(first: CellResult, second: CellResult) -> Estimate | None:
+def difference(first: CellResult, second: CellResult, over_methods: SeedVariance | None = None) -> Estimate | None:
     """How much more accurate the first cell is, paired by item and by the seeds that both have.
 
-    The untrained model has one run, with which every seed of the first is paired. Without answers the difference has no
-    interval. None if the cells have no seed in common.
+    Without answers the difference has no interval. None if the cells have no seed in common.
+
+    Args:
+        first: a trained cell.
+        second: another one, or the untrained model.
+        over_methods: as of `difference_estimate`.
 
     Raises:
         DataError: the cells answered different items.
     """
-    untrained = second.trained_parameters == 0
-    common = [seed for seed in first.seeds if seed is not None and (untrained or seed in second.seeds)]
+    common, one, two = _pairing(first, second)
     if not common:
         return None
-    one = [first.seeds.index(seed) for seed in common]
-    two = [0] if untrained else [second.seeds.index(seed) for seed in common]
     if first.shares is None or second.shares is None:
         value = np.mean([first.accuracies[i] for i in one]) - np.mean([second.accuracies[i] for i in two])
         return Estimate.none(float(value), len(common))
     if first.items != second.items:
         raise DataError(f"{_name(second)} answered other items than {_name(first)}")
-    return difference_estimate(first.shares[one], second.shares[two])
+    theirs = second.shares[two] if len(two) == len(one) else second.shares[two].mean(0, keepdims=True)
+    return difference_estimate(first.shares[one], theirs, over_methods=over_methods)
+
+
+def seed_differences(first: CellResult, second: CellResult) -> Array:
+    """Differences of accuracy at the seeds that both cells have, (S,); at all of `first` if the second is untrained."""
+    _, one, two = _pairing(first, second)
+    ours, theirs = (np.array([cell.accuracies[i] for i in own]) for cell, own in ((first, one), (second, two)))
+    return np.asarray(ours - (theirs if len(theirs) == len(ours) else theirs.mean()))
+
+
+def _pairing(first: CellResult, second: CellResult) -> tuple[list[int], list[int], list[int]]:
+    """The seeds in common, and their places in both cells.
+
+    The untrained model is paired by seed if it has all seeds of the first cell. Otherwise each seed of the first cell
+    is compared with the mean of all its runs, as a fixed reference: items that are drawn anew carry its error.
+    """
+    known = [seed for seed in first.seeds if seed is not None]
+    if second.trained_parameters == 0 and not set(known) <= set(second.seeds):
+        return known, [first.seeds.index(seed) for seed in known], list(range(len(second.seeds)))
+    common = [seed for seed in known if seed in second.seeds]
+    return common, [first.seeds.index(seed) for seed in common], [second.seeds.index(seed) for seed in common]
 
 
 def _result(points: Points, rows: Sequence[int]) -> CellResult:

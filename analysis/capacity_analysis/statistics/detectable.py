@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from scipy import optimize
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr
 
 from capacity_analysis.statistics.estimate import Estimate, least_half_width
 from capacity_analysis.statistics.seed_tests import scaled_chi
@@ -16,8 +16,8 @@ def smallest_detectable(difference: Estimate, power: float = POWER) -> float | N
     """The smallest true difference whose interval lies on its side of 0 with probability `power`.
 
     The interval is that of `difference_estimate`, made by a study of the same design with the variances that this one
-    found. The difference is taken as normal, with the sum of both variances. The variance between seeds, which has few
-    degrees of freedom, is found anew by each study. That between items is taken as known.
+    found. The difference is taken as normal. The variance between seeds, which has few degrees of freedom, is found
+    anew by each study, and with it whether it is dropped. The other variances are taken as known.
 
     Args:
         difference: a paired difference of accuracies, from `difference_estimate`.
@@ -26,18 +26,17 @@ def smallest_detectable(difference: Estimate, power: float = POWER) -> float | N
     Returns:
         A share of 1. None without two seeds, or if even a difference of 1 is not shown.
     """
-    if difference.seeds < 2 or difference.items is None or not difference.terms:
+    crossed = difference.crossed
+    if difference.seeds < 2 or difference.items is None or crossed is None:
         return None
-    quantile = 0.5 + difference.confidence / 2
-    squares = [variance * float(stdtrit(df, quantile)) ** 2 for variance, df in difference.terms]
-    between_seeds, known = squares[0], sum(squares[1:])
     least = least_half_width(difference.items, difference.confidence)
-    error = math.sqrt(sum(variance for variance, _ in difference.terms))
+    error = math.sqrt(crossed.variance)
     if error == 0:
         return least
-    floored = least * least > known and between_seeds > 0
-    s, weight = scaled_chi(difference.terms[0][1], math.sqrt((least * least - known) / between_seeds) if floored else 0)
-    half = np.maximum(least, np.sqrt(between_seeds * s * s + known))
+    expected = crossed.residual if crossed.dropped else crossed.seeds
+    kink = math.sqrt(crossed.dropped_below / expected) if expected > 0 else 0.0
+    s, weight = scaled_chi(crossed.seed_df, kink)
+    half = np.maximum(least, crossed.half_widths(expected * s * s, difference.confidence))
 
     def lacking(true: float) -> float:
         return float(weight @ ndtr((true - half) / error)) - power

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri
 
+from capacity_analysis.statistics.crossed import Crossed, SeedVariance
 from capacity_analysis.types import Array
 from capacity_analysis.words import minus
 
@@ -25,7 +26,6 @@ _WORDS: dict[Over, str] = {
     "seeds": "fresh seeds on these items",
     "items": "fresh items, one seed",
 }
-_Terms = list[tuple[float, int]]  # variances of a mean, each with its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Estimate:
         pooled: the variance between seeds is that of several cells together, not of this cell's own seeds.
         counted: only counts are known, so the variance between items is the largest that they allow.
         confidence: of the interval.
-        terms: of a difference, the variances of the value with their degrees of freedom, that between seeds first.
+        crossed: of a difference, the mean squares behind the interval.
     """
 
     value: float
@@ -53,7 +53,7 @@ class Estimate:
     pooled: bool = False
     counted: bool = False
     confidence: float = 0.95
-    terms: tuple[tuple[float, int], ...] = ()
+    crossed: Crossed | None = None
 
     @classmethod
     def none(cls, value: float, seeds: int, items: int | None = None) -> "Estimate":
@@ -128,7 +128,7 @@ def accuracy_estimate(shares: Array, confidence: float = 0.95) -> Estimate:
         confidence: the two-sided confidence.
     """
     seeds, items = shares.shape
-    return _accuracy(float(shares.mean()), _crossed(shares), seeds, items, confidence)
+    return _accuracy(float(shares.mean()), Crossed.of(shares), seeds, items, confidence)
 
 
 def counted_estimate(accuracies: Array, items: int, confidence: float = 0.95) -> Estimate:
@@ -142,11 +142,10 @@ def counted_estimate(accuracies: Array, items: int, confidence: float = 0.95) ->
         items: how many items each of them answered.
         confidence: the two-sided confidence.
     """
-    p = float(accuracies.mean())
-    terms = _of_seeds(accuracies)
-    if items > 1:
-        terms.append((p * (1 - p) / (items - 1), items - 1))
-    return _accuracy(p, terms, len(accuracies), items, confidence, counted=len(accuracies) > 1)
+    p, df = float(accuracies.mean()), len(accuracies) - 1
+    of_items = p * (1 - p) / (items - 1) if items > 1 else 0.0
+    largest = Crossed(_of_seeds(accuracies), of_items, 0.0, df, items - 1, 0)
+    return _accuracy(p, largest, df + 1, items, confidence, counted=df > 0)
 
 
 def uncounted_estimate(accuracies: Array, confidence: float = 0.95) -> Estimate:
@@ -157,34 +156,40 @@ def uncounted_estimate(accuracies: Array, confidence: float = 0.95) -> Estimate:
     There is no interval for one seed, nor for seeds that agree exactly: their spread cannot be told.
     """
     p, seeds = float(accuracies.mean()), len(accuracies)
-    half, variance = _half_width(_of_seeds(accuracies), confidence)
-    if variance == 0:
+    of_seeds = Crossed(_of_seeds(accuracies), 0.0, 0.0, seeds - 1, 0, 0)
+    if of_seeds.seeds == 0:
         return Estimate.none(p, seeds)
+    half = of_seeds.half_width(confidence)
     return Estimate(p, max(0.0, p - half), min(1.0, p + half), "seeds", seeds, confidence=confidence)
 
 
-def difference_estimate(first: Array, second: Array, confidence: float = 0.95) -> Estimate:
+def difference_estimate(
+    first: Array, second: Array, confidence: float = 0.95, *, over_methods: SeedVariance | None = None
+) -> Estimate:
     """The accuracy of `first` minus that of `second`, paired by seed and item, for fresh seeds and fresh items.
 
-    The half-width is at least z²/(I + z²), Wilson's for a difference never seen in I items. Answers that agree on
-    every item, or disagree on every item, still leave the items that were not asked.
+    The half-width is that of `Crossed`, and at least z²/(I + z²), Wilson's for a difference never seen in I items.
+    Answers that agree on every item, or disagree on every item, still leave the items that were not asked.
 
     Args:
         first: shares of right samples, seeds × items.
         second: those of the same seeds and items in the same order; a single row is a fixed reference, such as the
             untrained base.
         confidence: the two-sided confidence.
+        over_methods: the variance between seeds in the other contrasts of the comparison, which may be pooled.
 
     Raises:
         ValueError: the shapes cannot be paired.
     """
     if second.shape[1] != first.shape[1] or second.shape[0] not in (1, first.shape[0]):
         raise ValueError(f"answers of shapes {first.shape} and {second.shape} cannot be paired")
-    difference = first - second
-    seeds, items = difference.shape
-    terms = _crossed(difference)
-    half = max(_half_width(terms, confidence)[0], least_half_width(items, confidence))
-    mean = float(difference.mean())
+    table = first - second
+    seeds, items = table.shape
+    crossed = Crossed.of(table)
+    if over_methods is not None:
+        crossed = crossed.pooled(over_methods)
+    half = max(crossed.half_width(confidence), least_half_width(items, confidence))
+    mean = float(table.mean())
     return Estimate(
         mean,
         max(-1.0, mean - half),
@@ -193,7 +198,7 @@ def difference_estimate(first: Array, second: Array, confidence: float = 0.95) -
         seeds,
         items,
         confidence=confidence,
-        terms=tuple(terms),
+        crossed=crossed,
     )
 
 
@@ -207,40 +212,19 @@ def _over(seeds: int) -> Over:
     return "items" if seeds == 1 else "seeds and items"
 
 
-def _of_seeds(means: Array) -> _Terms:
-    seeds = len(means)
-    return [(float(means.var(ddof=1)) / seeds, seeds - 1)] if seeds > 1 else []
-
-
-def _crossed(matrix: Array) -> _Terms:
-    """The variances of the grand mean of a seeds × items matrix: s²(seed means)/S and s²(item means)/I.
-
-    Each has the residual in it, so the residual is counted twice, on the safe side (Owen, "The pigeonhole bootstrap",
-    2007, section 4).
-    """
-    items = matrix.shape[1]
-    terms = _of_seeds(matrix.mean(1))
-    if items > 1:
-        terms.append((float(matrix.mean(0).var(ddof=1)) / items, items - 1))
-    return terms
-
-
-def _half_width(terms: _Terms, confidence: float) -> tuple[float, float]:
-    """The half-width of the interval of a mean, and the variance behind it.
-
-    Each variance has its own Student quantile: half² = Σ t²(dfᵢ) · varianceᵢ (Banerjee, Biometrika 1960). It never
-    covers less than `confidence`, whatever share each term has.
-    """
-    squared = sum(v * float(stdtrit(df, 0.5 + confidence / 2)) ** 2 for v, df in terms)
-    return math.sqrt(squared), sum(v for v, _ in terms)
+def _of_seeds(means: Array) -> float:
+    """The variance of the mean of seeds; 0 for one."""
+    return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
 
 
 def _normal_quantile(confidence: float) -> float:
     return float(ndtri(0.5 + confidence / 2))
 
 
-def _accuracy(p: float, terms: _Terms, seeds: int, items: int, confidence: float, *, counted: bool = False) -> Estimate:
-    half, variance = _half_width(terms, confidence)
+def _accuracy(
+    p: float, crossed: Crossed, seeds: int, items: int, confidence: float, *, counted: bool = False
+) -> Estimate:
+    half, variance = crossed.half_width(confidence), crossed.variance
     size, z = float(items), _normal_quantile(confidence)
     if seeds > 1 and variance > 0:
         size = min(max(p * (1 - p) / variance, 1.0), float(items * seeds))

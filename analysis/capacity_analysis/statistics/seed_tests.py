@@ -65,7 +65,7 @@ class SizeChange:
 
 @dataclass(frozen=True)
 class Permutation:
-    """The one-sided p-value of "the mean fell", and the smallest one that these seeds can show."""
+    """The p-value of "the mean fell", or of "it moved" if two-sided, and the smallest one that these seeds can show."""
 
     p: float
     smallest: float
@@ -122,19 +122,27 @@ def _lower_tail(value: float, error: float, df: float) -> float:
     return float(stats.t.cdf(value / error, df))
 
 
-def permutation_test(new: Array, old: Array, *, paired: bool, generator: np.random.Generator) -> Permutation:
-    """The one-sided permutation test that exchanges seeds jointly over sizes.
+def permutation_test(
+    new: Array, old: Array, *, paired: bool, generator: np.random.Generator, two_sided: bool = False
+) -> Permutation:
+    """The permutation test that exchanges seeds jointly over sizes.
 
     With pairs it changes their signs, with two samples it changes which seed belongs to which study. It takes all
     arrangements if they are at most `EXACT_ARRANGEMENTS`, else the one seen and `RANDOM_ARRANGEMENTS` random ones. The
-    smallest p is 2⁻ᵐ for m pairs and 1/C(m + n, m) for two samples.
+    smallest p is 2⁻ᵐ for m pairs and 1/C(m + n, m) for two samples; for pairs it is twice that if two-sided.
 
     Args:
         new: accuracies, seeds × sizes.
         old: those of the same sizes, and of the same seeds in the same order if `paired`.
         paired: rows in the same place are the same seed.
         generator: draws the random arrangements.
+        two_sided: test a change in either direction; for pairs only.
+
+    Raises:
+        ValueError: a two-sided test of two samples is asked for.
     """
+    if two_sided and not paired:
+        raise ValueError("the two-sided test is for pairs")
     a, b = new.mean(1), old.mean(1)
     count = 2 ** len(a) if paired else math.comb(len(a) + len(b), len(a))
     exact = count <= EXACT_ARRANGEMENTS
@@ -156,10 +164,10 @@ def permutation_test(new: Array, old: Array, *, paired: bool, generator: np.rand
         values = first / len(a) - (together.sum() - first) / len(b)
         seen = float(a.mean() - b.mean())
     # Sums of the same numbers in another order differ in the last digits.
-    as_low = int((values <= seen + 1e-12).sum())
+    as_far = int(((np.abs(values) >= abs(seen) - 1e-12) if two_sided else values <= seen + 1e-12).sum())
     if exact:
-        return Permutation(as_low / count, 1 / count, count)
-    return Permutation((as_low + 1) / (RANDOM_ARRANGEMENTS + 1), 1 / (RANDOM_ARRANGEMENTS + 1), RANDOM_ARRANGEMENTS)
+        return Permutation(as_far / count, (2 if two_sided else 1) / count, count)
+    return Permutation((as_far + 1) / (RANDOM_ARRANGEMENTS + 1), 1 / (RANDOM_ARRANGEMENTS + 1), RANDOM_ARRANGEMENTS)
 
 
 def size_changes(new: Array, old: Array, answers: NDArray[np.int64], *, paired: bool, alpha: float) -> list[SizeChange]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from capacity_analysis.compare.comparison import Comparison
+from capacity_analysis.compare.comparison import Comparison, Difference
 from capacity_analysis.compare.costs import Costs
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.cell_results import CellResult
@@ -44,6 +44,7 @@ _DIFFERENCES = (
     Column("low", "95 % low", "points"),
     Column("high", "95 % high", "points"),
     Column("detectable", "could have shown, points", "percent"),
+    Column("exchanged", "p, seeds exchanged", "p"),
     Column("seeds", "seeds", "count"),
     Column("n_items", "items", "count"),
 )
@@ -82,6 +83,7 @@ _COULD_HAVE_SHOWN = (
     " Could have shown: the smallest true difference that four of five studies of this design would tell from 0, "
     "if their runs scatter as these did."
 )
+_EXCHANGED = " Seeds exchanged: the exact test that swaps the two methods seed by seed, on these items."
 _NO_GAIN = (None, None, None)
 
 
@@ -118,7 +120,8 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
         note += " One seed: no claim about methods."
     elif any(e.over is not None for e in differences):
         note += " Each interval stands alone: of twenty pairs that do not differ one seems to."
-        note += _COULD_HAVE_SHOWN
+        note += _COULD_HAVE_SHOWN + _EXCHANGED
+        note += "".join(map(_pooled, (d for c in found for d in c.differences)))
     apart = Table(
         "comparison-differences",
         "Paired differences of accuracy",
@@ -127,6 +130,17 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
         note,
     )
     return [measured, apart]
+
+
+def _pooled(difference: Difference) -> str:
+    """What is said of a difference whose variance between seeds is pooled over methods."""
+    crossed = difference.estimate.crossed
+    if crossed is None or crossed.pooled_p is None:
+        return ""
+    return (
+        f" The variance between seeds of {difference.first} − {difference.second} is pooled over the methods: "
+        f"the test of equal variances has p = {crossed.pooled_p:.2f}."
+    )
 
 
 def detail_blocks(comparison: Comparison, costs: Mapping[str, Costs]) -> list[Block]:
@@ -216,4 +230,6 @@ def _differences(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]
         where = (cell.model, cell.task, cell.adapter, cell.trained_parameters, cell.storage_dtype)
         for d in c.differences:
             estimate = d.estimate
-            yield d.first, d.second, *where, *_accuracy(estimate), d.detectable, estimate.seeds, estimate.items
+            exchanged = None if d.exchanged is None else d.exchanged.p
+            numbers = (*_accuracy(estimate), d.detectable, exchanged, estimate.seeds, estimate.items)
+            yield d.first, d.second, *where, *numbers

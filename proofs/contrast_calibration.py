@@ -1,0 +1,154 @@
+"""Coverage, width and power of paired differences of accuracy, by simulation.
+
+    python proofs/contrast_calibration.py [--studies 2000] [--out FILE]
+
+Two methods, or three, answer the same 1,024 items with the same seeds. Logits are normal: of an item (1.5), of a seed
+that all methods share (0.3), of item × method (0.3), and of seed × method, which varies. Prints the tables of
+docs/commands.md. Coverage is of a true difference of 0, power of one of four points.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import optimize
+from scipy.special import expit
+
+from capacity_analysis.statistics.crossed import SeedVariance
+from capacity_analysis.statistics.estimate import Estimate, difference_estimate
+from capacity_analysis.types import Array
+
+SEED = 20_261
+ITEMS = 1024
+OF_ITEM, OF_SEED, OF_ITEM_AND_METHOD, MIDDLE = 1.5, 0.3, 0.3, 0.5
+SHOWN = 0.04
+
+
+@dataclass(frozen=True)
+class World:
+    """How runs scatter.
+
+    Attributes:
+        seeds: how many.
+        spread: for each method, the standard deviation of its seeds, in logits.
+        draws: the runs that share the uniforms of their samples: "apart" (none), "seed" or "common" (all).
+    """
+
+    seeds: int
+    spread: tuple[float, ...]
+    draws: str
+
+    def answers(self, generator: np.random.Generator, shift: float = 0.0) -> Array:
+        """One study, methods × seeds × items; the first method is better by `shift` logits."""
+        methods, seeds = len(self.spread), self.seeds
+        logits = MIDDLE + OF_ITEM * generator.standard_normal((1, 1, ITEMS))
+        logits = logits + OF_SEED * generator.standard_normal((1, seeds, 1))
+        logits = logits + OF_ITEM_AND_METHOD * generator.standard_normal((methods, 1, ITEMS))
+        logits = logits + np.array(self.spread)[:, None, None] * generator.standard_normal((methods, seeds, 1))
+        logits[0] += shift
+        shape = {"apart": (methods, seeds), "seed": (1, seeds), "common": (1, 1)}[self.draws]
+        return np.asarray(generator.random((*shape, ITEMS)) < expit(logits), dtype=np.float64)
+
+
+def shift_for(difference: float, spread: float) -> float:
+    """By how many logits a method must be better to be more accurate by `difference` on average."""
+    scale = math.sqrt(OF_ITEM**2 + OF_SEED**2 + OF_ITEM_AND_METHOD**2 + spread**2)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = weights / weights.sum()
+
+    def lacking(shift: float) -> float:
+        return float(weights @ (expit(MIDDLE + shift + scale * nodes) - expit(MIDDLE + scale * nodes))) - difference
+
+    return float(optimize.brentq(lacking, 0.0, 5.0))
+
+
+def pair_table(studies: int, generator: np.random.Generator) -> list[str]:
+    """Two methods of equal spread."""
+    lines = [
+        "| seeds | seed × method, logits | random numbers shared by | covered, % | median width, points "
+        "| ideal width, points | 4 points shown, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seeds in (2, 3, 5, 10):
+        for spread in (0.0, 0.1, 0.3):
+            for draws in ("apart", "seed", "common"):
+                world = World(seeds, (spread, spread), draws)
+                null = [difference_estimate(*world.answers(generator)) for _ in range(studies)]
+                shift = shift_for(SHOWN, spread)
+                true = [difference_estimate(*world.answers(generator, shift)) for _ in range(studies // 2)]
+                ideal = 2 * 1.96 * float(np.std([e.value for e in null]))
+                shown = np.mean([e.sign > 0 for e in true])
+                shared = {"apart": "none", "seed": "runs of a seed", "common": "all runs"}[draws]
+                lines.append(
+                    f"| {seeds} | {spread:g} | {shared} | {_covered(null)} | {100 * _median_width(null):.1f} | "
+                    f"{100 * ideal:.1f} | {100 * shown:.0f} |"
+                )
+    return lines
+
+
+def pooling_table(studies: int, generator: np.random.Generator) -> list[str]:
+    """Three methods of equal or unequal spread: each pair alone, and pooled where the test allows it."""
+    lines = [
+        "| seeds | seed × method of the three, logits | covered alone, % | covered, % | mean width alone, points "
+        "| mean width, points | pooled, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seeds in (3, 5):
+        for spread in ((0.0, 0.0, 0.0), (0.1, 0.1, 0.1), (0.3, 0.3, 0.3), (0.3, 0.0, 0.0), (0.3, 0.3, 0.0)):
+            alone: list[list[Estimate]] = [[], [], []]
+            pooled: list[list[Estimate]] = [[], [], []]
+            for _ in range(studies):
+                arms = World(seeds, spread, "seed").answers(generator)
+                over = SeedVariance.of(arms.mean(2))
+                for place, (one, two) in enumerate(((0, 1), (0, 2), (1, 2))):
+                    alone[place].append(difference_estimate(arms[one], arms[two]))
+                    pooled[place].append(difference_estimate(arms[one], arms[two], over_methods=over))
+            used = np.mean([e.crossed is not None and e.crossed.pooled_p is not None for p in pooled for e in p])
+            least = [" / ".join(_covered(pair) for pair in kind) for kind in (alone, pooled)]
+            widths = [" / ".join(f"{100 * _mean_width(pair):.1f}" for pair in kind) for kind in (alone, pooled)]
+            lines.append(
+                f"| {seeds} | {', '.join(f'{s:g}' for s in spread)} | {least[0]} | {least[1]} | {widths[0]} | "
+                f"{widths[1]} | {100 * used:.0f} |"
+            )
+    return lines
+
+
+def _covered(found: Sequence[Estimate]) -> str:
+    return f"{100 * np.mean([e.sign == 0 for e in found]):.1f}"
+
+
+def _widths(found: Sequence[Estimate]) -> list[float]:
+    return [e.high - e.low for e in found if e.high is not None and e.low is not None]
+
+
+def _median_width(found: Sequence[Estimate]) -> float:
+    return float(np.median(_widths(found)))
+
+
+def _mean_width(found: Sequence[Estimate]) -> float:
+    return float(np.mean(_widths(found)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    generator = np.random.default_rng(SEED)
+    lines: list[str] = []
+    for table in (pair_table, pooling_table):
+        part = [*table(options.studies, generator), ""]
+        print("\n".join(part), flush=True)
+        lines += part
+    error = 100 * math.sqrt(0.05 * 0.95 / options.studies)
+    lines.append(f"{options.studies} studies a row; Monte-Carlo standard error at 95 %: {error:.2f}.")
+    print(lines[-1])
+    if options.out:
+        options.out.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
