@@ -18,7 +18,10 @@ _TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12)  # 0
 
 @st.composite
 def sequences(draw: st.DrawFn, least: int = 1) -> Sequences:
-    """Prompts in groups of unequal size, all different or all equal, and completions of `least` to 12 tokens."""
+    """Prompts in groups of unequal size, all different or all equal, and completions of `least` to 12 tokens.
+
+    Some completions occur in several rows.
+    """
     kind = draw(st.sampled_from(["groups", "different", "equal"]))
     if kind == "groups":
         prompts = [p for n in draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)) for p in [draw(_TOKENS)] * n]
@@ -27,7 +30,8 @@ def sequences(draw: st.DrawFn, least: int = 1) -> Sequences:
     else:
         prompts = [draw(_TOKENS)] * draw(st.integers(1, 6))
     completion = st.lists(st.integers(0, VOCABULARY - 1), min_size=least, max_size=12)
-    return prompts, [draw(completion) for _ in prompts]
+    several = st.sampled_from(draw(st.lists(completion, min_size=1, max_size=2)))
+    return prompts, [draw(st.one_of(completion, several)) for _ in prompts]
 
 
 def given_rollout(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Rollout:

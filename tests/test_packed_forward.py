@@ -106,6 +106,17 @@ def test_a_shared_prompt_gives_the_gradient_of_repeated_prompts(name: str) -> No
     assert_near(found, expected)
 
 
+def test_equal_sequences_are_computed_once_with_the_gradient_of_all_of_them() -> None:
+    """Both rows of the first prompt, and two of the three of the second, say the same."""
+    prompts = [[3, 4], [3, 4], [5], [5], [5]]
+    rollout = given_rollout(prompts, [[7, 8, 9], [7, 8, 9], [7, 8, 9], [6, 2], [7, 8, 9]])
+    packed = pack(rollout)
+    assert packed.completions.lengths.tolist() == [2, 0, 2, 1, 0]
+    adapted = adapted_copy("qwen2", tiny("qwen2"), "lora-xs")
+    assert len(packed_predictions(adapted.model, rollout).logits) == 3 + 3 + 2  # of 14 completion tokens
+    compared(adapted.model, adapted.trained, rollout)
+
+
 def test_rows_without_a_token_and_padding_in_every_row_change_nothing() -> None:
     """An engine may give back empty completions, and rows are cut out of wider batches."""
     model = tiny("llama")

@@ -1,7 +1,7 @@
 """Packing: each token stands once, knows what precedes it, and attends to its own sequence alone."""
 
 import math
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 import torch
@@ -29,7 +29,9 @@ def members(rollout: Rollout) -> list[list[int]]:
     packed, found = pack(rollout), []
     prompt_ends = packed.prompts.lengths.cumsum(0).tolist()
     ends = (packed.prompts.tokens + packed.completions.lengths.cumsum(0)).tolist()
-    for row, (prompt, completion) in enumerate(rows_of(rollout)):
+    rows = rows_of(rollout)
+    for prompt, completion in rows:
+        row = rows.index((prompt, completion))  # equal rows are computed once, where the first of them stands
         end, own = prompt_ends[row // packed.k], max(len(completion) - 1, 0)
         found.append([*range(end - len(prompt), end), *range(ends[row] - own, ends[row])])
     return found
@@ -42,7 +44,8 @@ def test_every_token_stands_once_and_predicts_the_next(rows: Sequences) -> None:
     packed = pack(rollout)
     shared = [len(list(same)) for _, same in groupby(rows[0])]
     assert packed.k == math.gcd(*shared)
-    fed = sum(max(len(completion) - 1, 0) for completion in rows[1])
+    distinct = {(tuple(prompt), tuple(completion)) for prompt, completion in rows_of(rollout)}
+    fed = sum(max(len(completion) - 1, 0) for _, completion in distinct)
     assert packed.tokens == sum(map(len, rows[0][:: packed.k])) + fed
     place = 0
     for row, ((prompt, completion), tokens) in enumerate(zip(rows_of(rollout), members(rollout), strict=True)):
@@ -69,7 +72,9 @@ def one_by_one(
 ) -> Tensor:
     """Attention of each sequence by itself, computed in the plainest way."""
     found = v.new_zeros(HEADS, q.shape[1], v.shape[2])
-    for tokens in members(rollout):
+    ends = pack(rollout).prompts.lengths.cumsum(0).tolist()
+    prompts = [list(range(start, end)) for start, end in pairwise([0, *ends])]  # those of repeated rows among them
+    for tokens in [*prompts, *members(rollout)]:
         for i, token in enumerate(tokens):
             seen = tokens[max(0, i + 1 - window) if window else 0 : i + 1]
             scores = (q[:, token : token + 1] @ k[:, seen].transpose(1, 2)) * scaling

@@ -1,5 +1,6 @@
 """Packs the sequences of a step: every token stands once, and a prompt stands once for all samples of it.
 
+Sequences that are equal stand once too: `rft` repeats its correct samples, and a policy draws short answers often.
 Shapes: G prompts, k sequences of each, R = G·k sequences, N packed tokens, M completion tokens.
 """
 
@@ -58,7 +59,7 @@ class Packed:
     Attributes:
         ids, positions: the tokens and their positions in their sequences, each of shape (N,).
         prompts: the G prompts.
-        completions: the R completions without their last tokens.
+        completions: the R completions without their last tokens. A row that repeats an earlier one has no tokens.
         k: the number of completions that continue each prompt; those of one prompt stand next to each other.
         predicting: the packed token whose logits predict each completion token, of shape (M,).
         place: where each completion token stands in a flattened (R, T) rectangle, of shape (M,).
@@ -81,7 +82,7 @@ class Packed:
 
 
 def pack(rollout: Rollout) -> Packed:
-    """Packs the sequences of a rollout. Neighbouring rows with the same prompt share it.
+    """Packs the sequences of a rollout. Neighbouring rows with the same prompt share it, and equal rows are one.
 
     If prompts repeat unequally often, each is computed once for as many rows as divide all these numbers.
     """
@@ -91,19 +92,21 @@ def pack(rollout: Rollout) -> Packed:
     lengths = mask.sum(1)
     prompts = Ragged.of(lengths)
     completion_mask = rollout.completion_mask.bool()
-    drawn = completion_mask.sum(1)
-    completions = Ragged.of((drawn - 1).clamp(min=0))
+    first = _first_equal(rollout)
+    row = torch.arange(len(first), device=ids.device)
+    fed_tokens = torch.where(first == row, (completion_mask.sum(1) - 1).clamp(min=0), 0)
+    completions = Ragged.of(fed_tokens)
     width = rollout.completion_ids.shape[1]
     column = torch.arange(width, device=ids.device)
     prompt_lengths = lengths.repeat_interleave(k)
-    fed = column < (drawn - 1)[:, None]
+    fed = column < fed_tokens[:, None]
     return Packed(
         ids=torch.cat([ids[mask], rollout.completion_ids[fed]]),
         positions=torch.cat([(mask.cumsum(1) - 1)[mask], (prompt_lengths[:, None] + column)[fed]]),
         prompts=prompts,
         completions=completions,
         k=k,
-        predicting=_predicting(prompts, completions, k, column)[completion_mask],
+        predicting=_predicting(prompts, completions, k, column)[first][completion_mask],
         place=completion_mask.reshape(-1).nonzero().squeeze(1),
         target=rollout.completion_ids[completion_mask],
     )
@@ -116,6 +119,15 @@ def _shared(ids: Tensor, mask: Tensor) -> int:
         return 1
     changes = ((ids[1:] != ids[:-1]) | (mask[1:] != mask[:-1])).any(1).nonzero().squeeze(1) + 1
     return reduce(gcd, changes.tolist(), rows)
+
+
+def _first_equal(rollout: Rollout) -> Tensor:
+    """Returns the first row with the same prompt and the same completion as each row, (R,)."""
+    sides = ((rollout.prompt_ids, rollout.prompt_mask), (rollout.completion_ids, rollout.completion_mask))
+    whole = torch.cat([ids.masked_fill(mask == 0, -1) for ids, mask in sides], 1)
+    _, which = torch.unique(whole, dim=0, return_inverse=True)
+    row = torch.arange(len(whole), device=whole.device)
+    return torch.full_like(row, len(whole)).scatter_reduce(0, which, row, "amin")[which]
 
 
 def _predicting(prompts: Ragged, completions: Ragged, k: int, column: Tensor) -> Tensor:

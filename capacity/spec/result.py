@@ -119,7 +119,7 @@ class Step(Recorded):
         mean_length: the mean number of completion tokens per sequence.
         trained_tokens: the number of completion tokens that the step trains on.
         passed_tokens: those of them that went through the model with a gradient. Groups whose gradient is exactly zero
-            may be left out.
+            may be left out. A completion that occurs several times counts each time, although it passes once.
         entropy_bits: the mean entropy of the next token, in bits.
         code_length_bits: the code length of the step's completions, −log₂ p summed over tokens.
         kl_to_base_bits: the mean KL divergence of the model from its base, in bits per token. It is there for the steps
