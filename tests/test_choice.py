@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
 from sizes import chosen, within
-from small import small_spec
+from small import TASK, small_spec
 
 from capacity.adapters.attach import attach
 from capacity.adapters.candidates import best_candidates
@@ -25,6 +25,7 @@ from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.layout import Layout
 from capacity.adapters.projection import normal_entries, projection
 from capacity.errors import DataError, SpecError
+from capacity.plan.rates import rate_remarks, tuned_rate
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.storage import choice_bytes, parameters_within
 from capacity.plan.storage import payload_bytes as planned_bytes
@@ -286,6 +287,13 @@ def test_the_chosen_directions_have_the_energies_of_the_record() -> None:
 
 
 # Options
+
+
+def test_rates_of_a_random_projection_serve_a_chosen_one_until_it_has_its_own() -> None:
+    random, borrowed = (tuned_rate("abacus-0.9m", TASK, "grpo", kind, 13) for kind in ("tinylora", "tinylora-chosen"))
+    assert (random.learning_rate, random.borrowed, borrowed.borrowed) == (borrowed.learning_rate, False, True)
+    (remark,) = rate_remarks({"grpo": borrowed})
+    assert remark.startswith(f"The rates grpo {borrowed.learning_rate:g} were tuned with a random projection")
 
 
 def test_options_become_the_spec() -> None:

@@ -55,8 +55,8 @@ def parse_blocks(text: Any) -> Any:
     return tuple(map(int, parts))
 
 
-def _choice_bits(bits: int) -> int:
-    if not 0 <= bits <= 16:
+def _choice_bits(bits: int | None) -> int | None:
+    if bits is not None and not 0 <= bits <= 16:
         raise SpecError(f"--projection-bits {bits} is outside 0 … 16")
     return bits
 
@@ -119,7 +119,7 @@ class SizeChoice(Frozen):
     projection: Annotated[Projection, _one_of("projection", get_args(Projection))] = Field(
         "random", description="random (the paper's rule), or chosen among random candidates by gradient (tinylora)."
     )
-    projection_bits: Annotated[int, AfterValidator(_choice_bits)] | None = Field(
+    projection_bits: Annotated[int | None, AfterValidator(_choice_bits)] = Field(
         None, description="Bits that choose the projection of each parameter, 0 to 16 (tinylora). Default: 8."
     )
     projection_by: Annotated[Chooser, _one_of("method", get_args(Chooser))] | None = Field(

@@ -21,6 +21,7 @@ Sharing = Literal["tiled", "structured"]
 Scaling = Literal["paper", "split"]
 Allocation = Literal["even", "gradient"]
 Projection = Literal["random", "chosen"]
+CHOSEN = "-chosen"  # ends the name of the rates of adapters with a chosen projection
 Chooser = Literal["own", "rft", "grpo"]
 
 
@@ -156,7 +157,7 @@ class TinyLora(Factored):
     @property
     def tuned_as(self) -> str:
         """Returns the name of the kind, its scaling, and "chosen" if P is chosen: such steps are larger."""
-        return super().tuned_as if self.choice is None else f"{super().tuned_as}-chosen"
+        return super().tuned_as if self.choice is None else super().tuned_as + CHOSEN
 
 
 class LoraXs(Factored):
