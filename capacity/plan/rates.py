@@ -133,8 +133,8 @@ def rate_remarks(rates: Mapping[Method, TunedRate] | Mapping[str, TunedRate]) ->
     borrowed = [f"{arm} {rate.learning_rate:g}" for arm, rate in rates.items() if rate.borrowed]
     if borrowed:
         remarks.append(
-            f"The rates {', '.join(borrowed)} were tuned with a random projection: tune them with capacity sweep before "
-            "comparing methods or projections."
+            f"The rates {', '.join(borrowed)} were tuned with a random projection: tune them with capacity sweep "
+            "before comparing methods or projections."
         )
     untuned = [f"{arm} {rate.learning_rate:g}" for arm, rate in rates.items() if rate.tuned_at is None]
     if untuned:

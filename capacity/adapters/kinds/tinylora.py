@@ -27,6 +27,17 @@ class TinyLoraModel(FactoredModel):
         """ΔW, the factors, and the matrices P of every module."""
         return {**super().probed(), "projection": self._projections()}
 
+    def choose(self, candidates: tuple[int, ...]) -> None:
+        """Replaces every P by the candidate of this number, one number for each entry of θ."""
+        assert isinstance(self.adapter, TinyLora)
+        numbers = _numbers(self.adapter, Layout(candidates=candidates), self.trained_parameters)
+        for shape in self.shapes:
+            up = self.layer(shape).lora_B[NAME]
+            own = numbers[up.start : up.stop]
+            matrices = projections(self.adapter.projection_seed, shape.name, len(own), self.adapter.rank, own)
+            up.p = torch.from_numpy(matrices).float().to(up.b.device)
+        self.candidates = candidates
+
     def _projections(self) -> Products:
         for shape in self.shapes:
             yield f"{shape.name}.P", (self.layer(shape).lora_B[NAME].p.flatten(1),)
