@@ -73,8 +73,8 @@ class Certified(Shown):
         """The certificate, and what was seen."""
         found = self.certificate
         seen = (
-            f"Training items: {found.correct:,} of {found.items:,} correct, the untrained model {found.base_correct:,}. "
-            f"Test items: {_percent(self.test)} against {_percent(self.base_test)}."
+            f"Training items: {found.correct:,} of {found.items:,} correct, the untrained model "
+            f"{found.base_correct:,}. Test items: {_percent(self.test)} against {_percent(self.base_test)}."
         )
         written = () if self.out is None else (f"The code is written to {self.out}.",)
         return (self.line, seen, *written)
