@@ -164,13 +164,8 @@ bench: $(REAL)
 gpu-check: $(READY)
 	$(BIN)/python -m proofs.gpu_check
 
-<<<<<<< HEAD
 # Runs the long proofs (hours).
-nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power gym-verifiers planted-faults
-=======
-# Long proofs, run by hand.
 nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power contrast-calibration gym-verifiers planted-faults
->>>>>>> contrast
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

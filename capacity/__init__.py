@@ -14,6 +14,7 @@ from capacity.version import __version__ as __version__
 if TYPE_CHECKING:
     from capacity.library.baseline import baseline as baseline
     from capacity.library.bits import bits as bits
+    from capacity.library.certify import certify as certify
     from capacity.library.check import check as check
     from capacity.library.compare import compare as compare
     from capacity.library.describe import describe as describe
@@ -36,6 +37,7 @@ _HOMES = {
     "attach": "capacity.library.open",
     "baseline": "capacity.library.baseline",
     "bits": "capacity.library.bits",
+    "certify": "capacity.library.certify",
     "check": "capacity.library.check",
     "compare": "capacity.library.compare",
     "describe": "capacity.library.describe",

@@ -11,6 +11,7 @@ from small import small_spec
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
+from capacity.adapters.layout import Layout
 from capacity.adapters.projection import projections
 from capacity.errors import SpecError
 from capacity.plan.apportion import deal
@@ -59,7 +60,7 @@ def test_more_entries_than_are_of_use_are_refused() -> None:
 def test_allocations_that_do_not_fit_the_plan_are_refused(model: Any, entries: Any) -> None:
     spec = TinyLora(groups=2, u=2, projection_seed=0, rank=1, targets=("q_proj",))
     with pytest.raises(SpecError, match="does not deal 4 entries to 2 groups of at most"):
-        attach(model, spec, None, entries=entries)
+        attach(model, spec, None, layout=Layout(entries=entries))
 
 
 def test_the_score_is_the_expected_gradient_of_an_entry() -> None:
@@ -132,5 +133,5 @@ def test_without_any_gradient_there_is_a_diagnosis(monkeypatch: Any) -> None:
     from capacity.tasks.abacus import AbacusTask
 
     monkeypatch.setattr(AbacusTask, "grade", lambda *_: False)
-    with pytest.raises(TrainingError, match="no gradient in 2 batches to allocate by: use --allocation even"):
+    with pytest.raises(TrainingError, match="no gradient in 2 batches to decide by: use --allocation even"):
         execute(gradient_spec("grpo"), "cpu")

@@ -1,6 +1,7 @@
 """The native artifact: sizes, storage dtypes, refusals, and rebuilding with other arithmetic."""
 
 import copy
+import hashlib
 import json
 import os
 import struct
@@ -18,13 +19,17 @@ from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
 from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.files.sketch import Sketch
+from capacity.adapters.layout import Layout
 from capacity.adapters.linears import adapted_modules, weight_matrix
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.factors import Factors
 from capacity.errors import DataError
+from capacity.models.loading import load
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.spec.adapters import Adapter, FullUpdate, LoraXs, TinyLora
 
+RUN = hashlib.sha256(b"run").hexdigest()
+GOLDEN = Path(__file__).parent / "golden"
 THIRTEEN = TinyLora(groups=13, u=1, projection_seed=7)
 
 
@@ -35,20 +40,22 @@ def trained(base: Any, adapter: Adapter, dtype: str = "bf16", scale: float = 0.1
     adapted.set_vector(adapted.vector() + scale * torch.randn(adapted.trained_parameters, generator=generator))
     payload = artifact.store(adapted, dtype)
     base_print = artifact.base_fingerprint(base)
-    return adapted, artifact.pack(adapted, payload, model="abacus-0.9m", base=base_print, dtype=dtype, run="0" * 64)
+    return adapted, artifact.pack(adapted, payload, model="abacus-0.9m", base=base_print, dtype=dtype, run=RUN)
 
 
 def rewritten(data: bytes, change: Any, *, digest: bool = False) -> bytes:
     """The artifact with its recipe changed; with a digest that fits again if asked for."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
-    recipe = json.loads(header["__metadata__"]["capacity"])
+    packed = json.loads(header["__metadata__"]["capacity"])
+    recipe = artifact.recipe_from(packed["recipe"], "u")
     change(recipe)
+    packed["format"] = recipe.get("format", packed["format"])
     if digest:
         payload = artifact.load_tensors(data)
         recipe.pop("digest")
         recipe["digest"] = artifact._digest(recipe, payload)
-    header["__metadata__"]["capacity"] = json.dumps(recipe)
+    header["__metadata__"]["capacity"] = json.dumps({**packed, "recipe": artifact.recipe_text(recipe)})
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
@@ -72,6 +79,27 @@ def test_every_storage_dtype_rebuilds_just_what_was_evaluated(model: Any, adapte
         return  # its weights are base + update, rounded: the difference that comes back is not quite what was stored
     again = artifact.store(rebuilt, dtype)
     assert {n: t.tolist() for n, t in again.items()} == {n: t.tolist() for n, t in read.payload.items()}
+
+
+def test_the_header_of_thirteen_parameters_is_small(model: Any) -> None:
+    _, data = trained(model, THIRTEEN)
+    assert len(data) - 26 <= 640
+
+
+def test_an_artifact_of_the_format_before_is_still_rebuilt() -> None:
+    read = artifact.read_file(GOLDEN / "update-2.safetensors")
+    rebuilt = artifact.rebuild(read, load("abacus-0.2m", "cpu")[0], None)
+    torch.testing.assert_close(rebuilt.vector(), torch.linspace(-0.06, 0.06, 13).bfloat16().float())
+    assert read.recipe.run == "0" * 32
+    assert len(read.recipe.base) == 32
+
+
+def test_an_artifact_with_a_chosen_projection_keeps_its_golden_meaning() -> None:
+    read = artifact.read_file(GOLDEN / "update-3.safetensors")
+    rebuilt = artifact.rebuild(read, load("abacus-0.2m", "cpu")[0], None)
+    torch.testing.assert_close(rebuilt.vector(), torch.linspace(-0.06, 0.06, 13).bfloat16().float())
+    assert rebuilt.candidates == tuple(range(0, 1024, 79))
+    assert payload_bytes(read.payload) == 26 + 17  # 13 times 10 bits
 
 
 def test_equal_updates_give_equal_bytes(model: Any) -> None:
@@ -108,7 +136,7 @@ def test_an_edited_recipe_is_refused(model: Any, field: str, value: Any) -> None
 
 def test_another_format_version_is_refused(model: Any) -> None:
     data = rewritten(trained(model, THIRTEEN)[1], lambda r: r.update(format="capacity-update-9"), digest=True)
-    with pytest.raises(DataError, match=r"artifact format 'capacity-update-9', this program reads 'capacity-update-2'"):
+    with pytest.raises(DataError, match=r"artifact format 'capacity-update-9', this program reads 'capacity-update-3'"):
         artifact.read(data, "u")
     with pytest.raises(DataError, match="not a readable update artifact"):
         artifact.read(b"hello", "u")
@@ -142,7 +170,7 @@ def _sharing(recipe: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_seed, "the random projections differ"),
+        (_seed, "the projections differ"),
         (_scaling, "the SVD factors of the base differ"),
         (_groups, "holds 13 parameters, its adapter has 12 here"),
         (_sharing, "ΔW differ"),
@@ -233,7 +261,7 @@ def test_sketches_estimate_the_distance() -> None:
 
 def test_an_uneven_allocation_is_kept(model: Any) -> None:
     spec = TinyLora(groups=4, u=3, projection_seed=0, allocation="gradient")
-    adapted = attach(copy.deepcopy(model), spec, None, entries=(0, 7, 1, 4))
+    adapted = attach(copy.deepcopy(model), spec, None, layout=Layout(entries=(0, 7, 1, 4)))
     adapted.set_vector(torch.arange(12) / 100)
     payload = artifact.store(adapted, "bf16")
     base = artifact.base_fingerprint(model)

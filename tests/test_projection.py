@@ -55,6 +55,9 @@ def test_extreme_hashes_give_finite_entries(monkeypatch, byte):
         def __init__(self, message):
             pass
 
+        def copy(self):
+            return self
+
         def digest(self, length):
             return byte * length
 

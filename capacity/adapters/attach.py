@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from capacity.adapters.kinds import lora, lora_xs, peft_small, steering, tinylora, whole
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.adapters.svd.factors import Factors
@@ -14,12 +15,10 @@ from capacity.adapters.svd.source import FactorSource, OnModule
 from capacity.models.loading import without_repacking
 from capacity.spec.adapters import Adapter, NoAdapter
 
-Build = Callable[[nn.Module, Any, FactorSource, tuple[int, ...] | None], AdaptedModel]
+Build = Callable[[nn.Module, Any, FactorSource, Layout], AdaptedModel]
 
 
-def _nothing(
-    model: nn.Module, adapter: NoAdapter, source: FactorSource, entries: tuple[int, ...] | None
-) -> AdaptedModel:
+def _nothing(model: nn.Module, adapter: NoAdapter, source: FactorSource, layout: Layout) -> AdaptedModel:
     """The model as it is."""
     return AdaptedModel(model, adapter, model)
 
@@ -44,7 +43,7 @@ def attach(
     adapter: Adapter,
     factor_cache: Path | None,
     *,
-    entries: tuple[int, ...] | None = None,
+    layout: Layout = EVEN,
     weights: WeightFolder | None = None,
     factors: dict[str, Factors] | None = None,
     on_module: OnModule | None = None,
@@ -58,7 +57,7 @@ def attach(
         model: bare transformers model, in fp32, bf16, fp16, or quantised by bitsandbytes.
         adapter: what to put on it.
         factor_cache: folder of cached SVD factors, None for no cache.
-        entries: tinylora's entries of θ for each group if they are not even.
+        layout: what completes the spec of a tinylora.
         weights: the checkpoint that `model` was loaded from without rounding: its factors are found in the cache
             without hashing the model, or streamed from it.
         factors: SVD factors by module name, if they are known already.
@@ -71,4 +70,4 @@ def attach(
     model.requires_grad_(False)
     without_repacking(model)
     source = FactorSource(factor_cache, weights, factors, on_module)
-    return BUILDS[adapter.kind](model, adapter, source, entries)
+    return BUILDS[adapter.kind](model, adapter, source, layout)

@@ -24,6 +24,7 @@ class AdaptedModel:
         shapes: the adapted modules; empty for kinds that sit on no modules.
         entries: for tinylora, how many entries of θ each group has.
         base_state: for full and bitfit, the untrained values by name.
+        candidates: for tinylora with a chosen P, the number of the candidate of each entry of θ.
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class AdaptedModel:
     shapes: tuple[ModuleShape, ...] = ()
     entries: tuple[int, ...] = ()
     base_state: dict[str, Tensor] | None = None
+    candidates: tuple[int, ...] | None = None
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -74,7 +76,7 @@ class AdaptedModel:
     def probed(self) -> dict[str, Products]:
         """What a stored update is held against when it is rebuilt: matrices of its parts.
 
-        The parts are "update", "factors" (frozen, of the base's weights) and "projection" (frozen, random).
+        The parts are "update", "factors" (frozen, of the base's weights) and "projection" (frozen, drawn at random).
         """
         return {"update": ((name, (tensor,)) for name, tensor in self.update().items())}
 

@@ -31,13 +31,13 @@ class Budget:
             raise BudgetError(f"budget {text!r} is below one parameter")
         return cls(found.amount, "parameters" if found.kind == "count" else "bits")
 
-    def parameters(self, dtype: str) -> int:
-        """The limit as a number of parameters stored in `dtype`.
+    def parameters(self, dtype: str, choice_bits: int = 0) -> int:
+        """The limit as a number of parameters stored in `dtype`, each with `choice_bits` that choose its projection.
 
         Raises:
             BudgetError: not even one parameter fits.
         """
-        count = self.amount if self.unit == "parameters" else parameters_within(self.amount, dtype)
+        count = self.amount if self.unit == "parameters" else parameters_within(self.amount, dtype, choice_bits)
         if count < 1:
             raise BudgetError(f"a budget of {self.amount} bits is below one parameter in {dtype}")
         return count

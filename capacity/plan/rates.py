@@ -13,6 +13,7 @@ from typing import Any
 from capacity.errors import SpecError
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
+from capacity.spec.adapters import CHOSEN
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
@@ -35,11 +36,13 @@ class TunedRate:
         learning_rate: the best rate of those that were tried.
         at_edge: True if it was the smallest or the largest rate tried.
         tuned_at: the number of trained parameters at which rates were tried; None for an untuned default.
+        borrowed: True if the rates were tried with a random projection, and the run has a chosen one.
     """
 
     learning_rate: float
     at_edge: bool
     tuned_at: int | None
+    borrowed: bool = False
 
 
 # Rates to begin with on models that none are tuned for, all within the range that TinyLoRA's authors tried for both
@@ -60,13 +63,15 @@ def tuned_rate(model: str, task: TaskSpec, method: Method, adapter: str, trained
     """
     if not is_embedded(model):
         return TunedRate(UNTUNED.get(adapter, UNTUNED_SMALL), at_edge=False, tuned_at=None)
-    row = _nearest(model, task, method, adapter, trained_parameters)
+    own = _nearest(model, task, method, adapter, trained_parameters)
+    lent = _nearest(model, task, method, adapter.removesuffix(CHOSEN), trained_parameters)
+    row = own or lent
     if row is None:
         raise SpecError(
             f"no learning rate is tuned for {method}, {adapter} of {trained_parameters:,} parameters on {model}, "
             f"task {task.label}: give one with --learning-rates {method}=RATE"
         )
-    return TunedRate(float(row["learning_rate"]), bool(row["at_edge"]), row["trained_parameters"])
+    return TunedRate(float(row["learning_rate"]), bool(row["at_edge"]), row["trained_parameters"], borrowed=own is None)
 
 
 def rates_tried(spec: RunSpec, trained_parameters: int) -> int | None:
@@ -77,7 +82,7 @@ def rates_tried(spec: RunSpec, trained_parameters: int) -> int | None:
     rate = rate_taken(spec, trained_parameters)
     if rate is None or rate.tuned_at is None:
         return None
-    row = _nearest(spec.model, spec.task, spec.method, spec.adapter.kind, trained_parameters)
+    row = _nearest(spec.model, spec.task, spec.method, spec.adapter.tuned_as, trained_parameters)
     return None if row is None else len(row["trials"])
 
 
@@ -86,7 +91,7 @@ def rate_taken(spec: RunSpec, trained_parameters: int) -> TunedRate | None:
     if spec.training is None:
         return None
     try:
-        rate = tuned_rate(spec.model, spec.task, spec.method, spec.adapter.kind, trained_parameters)
+        rate = tuned_rate(spec.model, spec.task, spec.method, spec.adapter.tuned_as, trained_parameters)
     except SpecError:
         return None
     return rate if rate.learning_rate == spec.training.learning_rate else None
@@ -125,6 +130,12 @@ def rate_remarks(rates: Mapping[Method, TunedRate] | Mapping[str, TunedRate]) ->
         rates: by what trains with them, in words.
     """
     remarks = [edge_remark(arm) for arm, rate in rates.items() if rate.at_edge]
+    borrowed = [f"{arm} {rate.learning_rate:g}" for arm, rate in rates.items() if rate.borrowed]
+    if borrowed:
+        remarks.append(
+            f"The rates {', '.join(borrowed)} were tuned with a random projection: tune them with capacity sweep "
+            "before comparing methods or projections."
+        )
     untuned = [f"{arm} {rate.learning_rate:g}" for arm, rate in rates.items() if rate.tuned_at is None]
     if untuned:
         remarks.append(

@@ -9,9 +9,10 @@ from capacity.errors import BudgetError, SpecError, unknown
 from capacity.plan.budget import Budget
 from capacity.plan.kinds.kind import AdapterKind, Site, Size, Told
 from capacity.plan.kinds.table import FULL, KINDS, LORA, LORA_XS, TINYLORA
+from capacity.plan.kinds.tinylora import CHOICE_BITS
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import model_shape
-from capacity.spec.adapters import Allocation, Scaling, Sharing
+from capacity.spec.adapters import Allocation, Chooser, Projection, Scaling, Sharing
 from capacity.spec.frozen import Frozen
 
 DEFAULT_BUDGET = "100"
@@ -52,6 +53,12 @@ def parse_blocks(text: Any) -> Any:
     if not all(part.isdecimal() for part in parts):
         raise SpecError(f"--blocks {text!r} cannot be read: write numbers by comma, such as 0,3")
     return tuple(map(int, parts))
+
+
+def _choice_bits(bits: int | None) -> int | None:
+    if bits is not None and not 0 <= bits <= 16:
+        raise SpecError(f"--projection-bits {bits} is outside 0 … 16")
+    return bits
 
 
 def _one_of(what: str, known: Sequence[str]) -> BeforeValidator:
@@ -109,11 +116,27 @@ class SizeChoice(Frozen):
     allocation: Annotated[Allocation, _one_of("allocation", get_args(Allocation))] = Field(
         "even", description="even, or gradient: groups with larger gradients get more entries (tinylora)."
     )
+    projection: Annotated[Projection, _one_of("projection", get_args(Projection))] = Field(
+        "random", description="random (the paper's rule), or chosen among random candidates by gradient (tinylora)."
+    )
+    projection_bits: Annotated[int | None, AfterValidator(_choice_bits)] = Field(
+        None, description="Bits that choose the projection of each parameter, 0 to 16 (tinylora). Default: 8."
+    )
+    projection_by: Annotated[Chooser, _one_of("method", get_args(Chooser))] | None = Field(
+        None, description="The method whose gradient chooses for all methods: grpo, rft, or own. Default: grpo."
+    )
 
     @property
     def told(self) -> dict[str, Any]:
         """The options besides `budget` and `adapter` that are not at their defaults."""
         return self.model_dump(exclude={"budget", "adapter"}, exclude_defaults=True)
+
+    @property
+    def choice_bits(self) -> int:
+        """The bits of the choice that each parameter adds to the payload, 0 for a random projection."""
+        if self.projection == "random":
+            return 0
+        return CHOICE_BITS if self.projection_bits is None else self.projection_bits
 
     @property
     def limit(self) -> Budget | None:
@@ -166,7 +189,7 @@ def size_on(name: str, shape: ModelShape, choice: SizeChoice, storage_dtype: str
     if budget is None:
         assert kind is not None
         return kind.chosen(told, site)
-    limit = budget.parameters(storage_dtype)
+    limit = budget.parameters(storage_dtype, choice.choice_bits)
     return largest_of_all(told, site, limit) if kind is None else largest_of(kind, told, site, limit)
 
 

@@ -5,6 +5,7 @@ writes exactly these sizes. The header of an artifact (recipe and fingerprints) 
 `capacity.adapters.files.artifact`.
 """
 
+from bisect import bisect_right
 from typing import get_args
 
 from capacity.errors import BudgetError
@@ -28,15 +29,24 @@ def payload_bytes(parameters: int, dtype: str) -> int:
     return -(-parameters * _entry_bits(dtype) // 8) + scales
 
 
-def parameters_within(bits: int, dtype: str) -> int:
+def choice_bytes(parameters: int, choice_bits: int) -> int:
+    """Returns the bytes that say which candidate is the projection of each parameter, `choice_bits` for each."""
+    return -(-parameters * choice_bits // 8)
+
+
+def parameters_within(bits: int, dtype: str, choice_bits: int = 0) -> int:
     """Returns the largest number of parameters whose payload in `dtype` takes at most `bits` bits.
 
-    A payload takes whole bytes.
+    The stored numbers and the choice of the projection, `choice_bits` a parameter, take whole bytes each.
 
     Raises:
         BudgetError: if `dtype` is "entropy", whose size depends on the numbers.
     """
     entry_bits, size = _entry_bits(dtype), bits // 8
+    if choice_bits:
+        most = size * 8 // (entry_bits + choice_bits)
+        sizes = range(most + 1)
+        return bisect_right(sizes, size, key=lambda n: payload_bytes(n, dtype) + choice_bytes(n, choice_bits)) - 1
     if dtype not in _SCALED:
         return size * 8 // entry_bits
     blocks, rest = divmod(size, payload_bytes(BLOCK, dtype))

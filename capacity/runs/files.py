@@ -123,8 +123,8 @@ def write_records(path: Path, records: Sequence[BaseModel]) -> None:
             handle.write(text + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces the content of a file by `text`. A reader sees either the old or the new content, never a part.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces the content of a file by `content`. A reader sees either the old or the new content, never a part.
 
     Raises:
         DataError: if the file cannot be written.
@@ -136,8 +136,8 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
-            with temporary.open("w", encoding="utf-8") as handle:
-                handle.write(text)
+            with temporary.open("wb") as handle:
+                handle.write(content.encode() if isinstance(content, str) else content)
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.replace(path)

@@ -3,9 +3,16 @@
 Each kind of adapter has a class here, its sizes in `capacity.plan.kinds` and its build in `capacity.adapters.kinds`.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from capacity.spec.frozen import Frozen
 
@@ -13,6 +20,9 @@ Form = Literal["none", "low-rank", "weights", "hidden states"]
 Sharing = Literal["tiled", "structured"]
 Scaling = Literal["paper", "split"]
 Allocation = Literal["even", "gradient"]
+Projection = Literal["random", "chosen"]
+CHOSEN = "-chosen"  # ends the name of the rates of adapters with a chosen projection
+Chooser = Literal["own", "rft", "grpo"]
 
 
 class AdapterSpec(Frozen):
@@ -94,6 +104,19 @@ class Factored(Injected):
         return self.kind if self.scaling == "paper" else f"{self.kind}-{self.scaling}"
 
 
+class ProjectionChoice(Frozen):
+    """Says how the matrices P of a TinyLoRA are chosen among random candidates, by the gradient at θ = 0.
+
+    Each entry of v has 2^bits candidates. The gradient is that of the method `by`, "own" for that of the run. It is
+    measured on the first `batches` batches of prompts. Demonstrations never choose for a method that does not see them:
+    so `by` cannot be "sft", unless it is the run's own.
+    """
+
+    bits: Annotated[int, Field(ge=0, le=16)]
+    by: Chooser = "grpo"
+    batches: PositiveInt = 8
+
+
 class TinyLora(Factored):
     """TinyLoRA is ΔW = U Σ (Σᵢ vᵢ Pᵢ) Vᵀ, where each group of modules shares one v ∈ Rᵘ.
 
@@ -101,6 +124,8 @@ class TinyLora(Factored):
 
     `allocation` says how the entries are dealt to the groups. "even" gives every group u entries. "gradient" deals them
     by the gradients of the groups at θ = 0. These are measured on `allocation_batches` batches of the run's own method.
+
+    `choice` says how P is chosen. If it is None, P is random, as in the paper.
     """
 
     seed_field = "projection_seed"
@@ -113,11 +138,26 @@ class TinyLora(Factored):
     allocation: Allocation = "even"
     allocation_batches: PositiveInt = 4
     projection_seed: NonNegativeInt
+    choice: ProjectionChoice | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_choice(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `choice` out of the JSON if it is None, so that specs keep the identity that they had before it."""
+        fields: dict[str, Any] = handler(self)
+        if self.choice is None:
+            fields.pop("choice", None)
+        return fields
 
     @property
     def label(self) -> str:
-        """Returns the number of trained parameters, groups · u."""
-        return str(self.groups * self.u)
+        """Returns the number of trained parameters, groups · u, and the bits of the choice if there is one."""
+        parameters = self.groups * self.u
+        return str(parameters) if self.choice is None else f"{parameters} + {parameters * self.choice.bits} bits"
+
+    @property
+    def tuned_as(self) -> str:
+        """Returns the name of the kind, its scaling, and "chosen" if P is chosen: such steps are larger."""
+        return super().tuned_as if self.choice is None else super().tuned_as + CHOSEN
 
 
 class LoraXs(Factored):

@@ -38,6 +38,22 @@ class Allocation(Recorded):
     cost: dict[str, NonNegativeInt]
 
 
+class Choice(Recorded):
+    """Says how the projection of each entry of θ was chosen by the gradient at θ = 0.
+
+    Attributes:
+        candidates: the number of the chosen candidate of each entry.
+        energies: the energy of each chosen candidate: its squared gradient at θ = 0.
+        expected: the energy that a random candidate is expected to have in its place.
+        cost: what the measurement used, by the names of the costs in `Result`.
+    """
+
+    candidates: tuple[NonNegativeInt, ...]
+    energies: tuple[float, ...]
+    expected: tuple[float, ...]
+    cost: dict[str, NonNegativeInt]
+
+
 class Result(Recorded):
     """A result holds the counts, costs and accuracy of one run.
 
@@ -47,9 +63,10 @@ class Result(Recorded):
         base_fingerprint: the SHA-256 over the untrained weights, 64 hex digits.
         base_files: the SHA-256 over the files that the untrained model was loaded from, 64 hex digits.
         trained_parameters: the number of scalars that the optimiser changed.
-        update_bytes: the bytes of the payload of the update in its storage dtype.
+        update_bytes: the bytes of the payload of the update in its storage dtype, with the choice of its projection.
         header_bytes: the bytes of the rest of the update's file.
         allocation: how entries were dealt to groups, if gradients decided it.
+        choice: how the projection was chosen, if it was.
         update_square_sum: the squared norm of the trained θ minus its start.
         items_digest: the SHA-256 over names and contents of the items, 16 hex digits.
         n_items: the number of items in the evaluation.
@@ -82,6 +99,7 @@ class Result(Recorded):
     update_bytes: NonNegativeInt
     header_bytes: NonNegativeInt = 0
     allocation: Allocation | None = None
+    choice: Choice | None = None
     update_square_sum: float | None = None
     items_digest: str = ""
     n_items: PositiveInt

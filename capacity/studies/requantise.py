@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from capacity.adapters.files.artifact import pack, store
+from capacity.adapters.files.artifact import CHOICE, pack, store
 from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.open import open_native
@@ -45,6 +45,7 @@ class Stored:
         storage_dtype: of what is stored anew.
         codes_bytes: size of the numbers themselves.
         scale_bytes: size of their scales.
+        choice_bytes: size of the choice of the projection, 0 if it is random.
         header_bytes: size of everything else in the artifact.
         distortion: ‖stored − trained‖² / ‖trained‖².
         correct: share of correct samples on each item, in the order of the run's outcomes.
@@ -54,6 +55,7 @@ class Stored:
     storage_dtype: str
     codes_bytes: int
     scale_bytes: int
+    choice_bytes: int
     header_bytes: int
     distortion: float
     correct: tuple[float, ...]
@@ -65,8 +67,8 @@ class Stored:
 
     @property
     def payload_bytes(self) -> int:
-        """Size of numbers and scales together."""
-        return self.codes_bytes + self.scale_bytes
+        """Size of numbers, scales and choice together."""
+        return self.codes_bytes + self.scale_bytes + self.choice_bytes
 
     @property
     def accuracy(self) -> float:
@@ -136,6 +138,7 @@ def _mean(cell: Cell, differs: str, dtype: str, seeds: Sequence[Stored], trained
         "seeds": n,
         "codes_bytes": sum(s.codes_bytes for s in seeds) / n,
         "scale_bytes": sum(s.scale_bytes for s in seeds) / n,
+        "choice_bytes": sum(s.choice_bytes for s in seeds) / n,
         "payload_bytes": payload,
         "header_bytes": header,
         "total_bytes": payload + header,
@@ -236,11 +239,12 @@ def _record(
         evaluation = evaluate(adapted, tokenizer, open_task(run.spec.task), run.spec.evaluation)
         correct = answers_of(evaluation.outcomes, run.spec.label).shares.tolist()
         evaluated.append((now.clone(), correct))
-    scales = payload_bytes({name: t for name, t in payload.items() if name == "scales"})
+    scales, choice = (payload_bytes({n: t for n, t in payload.items() if n == part}) for part in ("scales", CHOICE))
     energy = float((trained**2).sum())
     return head | {
-        "codes_bytes": payload_bytes(payload) - scales,
+        "codes_bytes": payload_bytes(payload) - scales - choice,
         "scale_bytes": scales,
+        "choice_bytes": choice,
         "header_bytes": len(artifact) - payload_bytes(payload),
         "distortion": float(((now.double() - trained) ** 2).sum()) / energy if energy else 0.0,
         "correct": correct,
@@ -268,6 +272,7 @@ def _stored(run: Run, record: dict[str, Any]) -> Stored:
         storage_dtype=record["storage_dtype"],
         codes_bytes=record["codes_bytes"],
         scale_bytes=record["scale_bytes"],
+        choice_bytes=record.get("choice_bytes", 0),
         header_bytes=record["header_bytes"],
         distortion=record["distortion"],
         correct=tuple(record["correct"]),

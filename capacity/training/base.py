@@ -11,6 +11,7 @@ from capacity.adapters.attach import attach
 from capacity.adapters.files.artifact import base_fingerprint
 from capacity.adapters.kinds.whole import OwnWeightsModel
 from capacity.adapters.lanes import shared_copy
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
@@ -62,7 +63,7 @@ class Base:
         fingerprint = base_fingerprint(model, weights.digests(cache) if weights else None)
         return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, files, cache)
 
-    def adapted(self, adapter: Adapter, entries: tuple[int, ...] | None = None) -> AdaptedModel:
+    def adapted(self, adapter: Adapter, layout: Layout = EVEN) -> AdaptedModel:
         """Returns a model of its own on these weights, with an update on it.
 
         Only an update of the weights themselves has a copy of them.
@@ -71,7 +72,7 @@ class Base:
             SpecError: if the adapter does not fit the model.
         """
         model = copy.deepcopy(self.model) if adapter.form == "weights" else shared_copy(self.model)
-        found = attach(model, adapter, self.cache, entries=entries, weights=self.weights)
+        found = attach(model, adapter, self.cache, layout=layout, weights=self.weights)
         if isinstance(found, OwnWeightsModel):  # the untrained values are here already
             found.base_state = {name: self.model.get_parameter(name) for name in found.untrained}
         return found

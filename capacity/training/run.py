@@ -23,14 +23,13 @@ from capacity.runs.resources import peak_memory
 from capacity.sampling.evaluate import Evaluation, evaluate, evaluate_at
 from capacity.sampling.sampler import Sampler
 from capacity.sampling.vllm.start import opened_sampler
-from capacity.spec.adapters import TinyLora
-from capacity.spec.result import Allocation, Outcome, Result, Step
+from capacity.spec.result import Outcome, Result, Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
 from capacity.training.base import Base, Bases
 from capacity.training.batch import Cost, OnStep, Recorder
-from capacity.training.gradient_allocation import gradient_allocation
+from capacity.training.first_gradient import layout_of
 from capacity.training.loop import Trainee, train
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
@@ -157,11 +156,8 @@ class _Making:
         self.base: Base = bases.of(spec.model)
         self.task: Task = bases.task(spec.task)
         bases.check(spec)
-        self.allocation: Allocation | None = None
-        if isinstance(spec.adapter, TinyLora) and spec.adapter.allocation == "gradient":
-            self.allocation = gradient_allocation(self.base, self.task, spec)
-        entries = self.allocation.entries if self.allocation else None
-        self.adapted: AdaptedModel = self.base.adapted(spec.adapter, entries)
+        layout, self.allocation, self.choice = layout_of(self.base, self.task, spec)
+        self.adapted: AdaptedModel = self.base.adapted(spec.adapter, layout)
         self.start = self.adapted.vector() if spec.training is not None else torch.empty(0)
         self.recorder = Recorder([], Cost(), on_step)
         self.artifact: bytes | None = None
@@ -217,6 +213,7 @@ class _Making:
             "update_bytes": self.payload_bytes,
             "header_bytes": len(self.artifact) - self.payload_bytes if self.artifact else 0,
             "allocation": self.allocation,
+            "choice": self.choice,
             "update_square_sum": self.square_sum,
             "items_digest": evaluation.items_digest,
             "n_items": evaluation.n_items,

@@ -9,6 +9,7 @@ import typer
 from capacity.errors import CapacityError, DataWarning, Interrupted, MissingPathError, SpecError, by_interruption
 from capacity_cli.baseline import baseline
 from capacity_cli.bits import bits
+from capacity_cli.certify import certify
 from capacity_cli.check import check
 from capacity_cli.compare import compare
 from capacity_cli.describe import describe
@@ -54,6 +55,7 @@ for command in (
     threshold,
     bits,
     describe,
+    certify,
     report,
     version,
 ):

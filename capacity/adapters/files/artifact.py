@@ -1,15 +1,18 @@
 """The native artifact: the stored update and the recipe that rebuilds it, in one safetensors file.
 
-The payload is the numbers of the update in its storage dtype, with their scales. The header is everything else in the
-file: recipe, fingerprints, tensor names. The two are counted apart.
+The payload is the numbers of the update in its storage dtype, with their scales. If the projection was chosen, the
+payload has the choice too. The header is everything else in the file: recipe, fingerprints, tensor names. The two are
+counted apart. The recipe is compressed JSON without the fields that have their defaults.
 
 A rebuilt update has a relative error of ΔW of at most 1e-4 on any machine. To make sure of that the recipe carries the
 fingerprint of the base's weights, and sketches (`capacity.adapters.files.sketch`) of the factors, of the projections
 and of ΔW. What differs by 1e-4 passes them, what differs by 1e-3 is refused.
 """
 
+import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +27,9 @@ from torch import Tensor, nn
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import codec
+from capacity.adapters.files.choice_bits import pack_candidates, unpack_candidates
 from capacity.adapters.files.sketch import Sketch, sketch
+from capacity.adapters.layout import Layout
 from capacity.adapters.linears import is_quantised, weight_matrix
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
@@ -33,11 +38,15 @@ from capacity.adapters.svd.factors import Factors
 from capacity.adapters.svd.source import OnModule
 from capacity.errors import DataError
 from capacity.runs.files import ARTIFACT
-from capacity.spec.adapters import Adapter, StorageDtype
+from capacity.spec.adapters import Adapter, StorageDtype, TinyLora
 from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen, canonical_json
 
-FORMAT: Literal["capacity-update-2"] = "capacity-update-2"
+FORMAT: Literal["capacity-update-3"] = "capacity-update-3"
+_OLDER = "capacity-update-2"  # its recipe is plain JSON, with whole hashes
+_HASH = 32  # hex digits of a hash in a recipe, 128 bits
+_LARGEST = 1 << 20  # bytes of a recipe
+CHOICE = "choice"  # the tensor of the choice of the projection
 
 
 class Recipe(Frozen):
@@ -46,16 +55,16 @@ class Recipe(Frozen):
     Attributes:
         format: name and version of the file format.
         model: alias or folder of the base.
-        base: `base_fingerprint` of the base.
+        base: the first 32 digits of the `base_fingerprint` of the base.
         adapter: the adapter that holds the update.
         entries: an uneven allocation of θ over the groups; None if it is even.
         storage_dtype: dtype of the payload.
         parameters: how many numbers the update has.
         probes: sketches of "factors", "projection" (where there are any) and "update", base64.
-        run: identity of the run that made it, empty if none did.
+        run: the first 32 digits of the identity of the run that made it, empty if none did.
     """
 
-    format: Literal["capacity-update-2"] = FORMAT
+    format: Literal["capacity-update-3"] = FORMAT
     model: str
     base: str
     adapter: Adapter
@@ -68,11 +77,12 @@ class Recipe(Frozen):
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact as read: its recipe and payload, and where it came from."""
+    """An artifact as read: its recipe and payload, where it came from, and which of its parts have probes."""
 
     recipe: Recipe
     payload: dict[str, Tensor]
     where: str
+    probed: tuple[str, ...] = ("factors", "projection", "update")
 
 
 def base_fingerprint(model: nn.Module, digests: Mapping[str, str] | None = None) -> str:
@@ -104,11 +114,25 @@ def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
         DataError: the update does not fit the dtype.
     """
     payload = codec.encode(adapted.vector(), dtype)
-    stored = codec.decode(payload, dtype, adapted.trained_parameters)
+    bits = _choice_bits(adapted.adapter)
+    if bits:
+        assert adapted.candidates is not None
+        payload[CHOICE] = pack_candidates(adapted.candidates, bits)
+    stored = codec.decode(_numbers(payload), dtype, adapted.trained_parameters)
     if not bool(stored.isfinite().all()):
         raise DataError(f"the update does not fit {dtype}: use --storage-dtype bf16 or fp32")
     adapted.set_vector(stored)
     return payload
+
+
+def _choice_bits(adapter: Adapter) -> int:
+    """Returns the bits that choose the projection of each entry, 0 if it is random."""
+    return adapter.choice.bits if isinstance(adapter, TinyLora) and adapter.choice is not None else 0
+
+
+def _numbers(payload: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the payload without the choice of the projection."""
+    return {name: tensor for name, tensor in payload.items() if name != CHOICE}
 
 
 def pack(
@@ -127,17 +151,19 @@ def pack(
     even = len(set(adapted.entries)) <= 1
     recipe = Recipe(
         model=model,
-        base=base,
+        base=base[:_HASH],
         adapter=adapted.adapter,
         entries=None if even else adapted.entries,
         storage_dtype=dtype,
         parameters=adapted.trained_parameters,
         probes={name: found.encode() for name, found in probes(adapted).items()},
-        run=run,
+        run=run[:_HASH],
     )
-    raw = recipe.model_dump(mode="json")
+    raw = recipe.model_dump(mode="json", exclude_defaults=True)
+    raw["adapter"]["kind"] = recipe.adapter.kind
     # One entry of metadata: safetensors writes several in no fixed order, and equal runs should give equal files.
-    data: bytes = save_tensors(payload, metadata={"capacity": canonical_json({**raw, "digest": _digest(raw, payload)})})
+    header = {"format": FORMAT, "recipe": recipe_text({**raw, "digest": _digest(raw, payload)})}
+    data: bytes = save_tensors(payload, metadata={"capacity": canonical_json(header)})
     return data
 
 
@@ -158,25 +184,59 @@ def read(data: bytes, where: str) -> Artifact:
         DataError: truncated, not an artifact, of another format version, or edited.
     """
     try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-        raw = json.loads(metadata.get("capacity", "null"))
+        raw: Any = read_metadata(data)
         payload: dict[str, Tensor] = load_tensors(data)
     except (ValueError, RecursionError, AttributeError, SafetensorError) as error:
         raise DataError(f"{where}: not a readable update artifact, or truncated: {error}") from None
     found = raw.get("format") if isinstance(raw, dict) else None
-    if found != FORMAT:
+    if found not in (FORMAT, _OLDER):
         raise DataError(f"{where}: artifact format {found!r}, this program reads {FORMAT!r}")
+    if found == FORMAT:
+        raw = recipe_from(raw.get("recipe"), where)
     try:
         faithful = raw.pop("digest", None) == _digest(raw, payload)
     except (ValueError, RuntimeError, RecursionError):  # a number or a tensor that no artifact holds
         faithful = False
     if not faithful:
         raise DataError(f"{where}: the artifact was edited or damaged: its recipe and payload do not match its digest")
+    if found == _OLDER:
+        raw |= {"format": FORMAT, "base": str(raw.get("base"))[:_HASH], "run": str(raw.get("run"))[:_HASH]}
     try:
         return Artifact(Recipe.model_validate(raw), payload, where)
     except ValidationError as error:
         raise DataError(f"{where}: not a valid recipe: {fault_of(error, Recipe)}") from None
+
+
+def read_metadata(data: bytes) -> Any:
+    """Returns what this program wrote into the metadata of a safetensors file; None if there is nothing.
+
+    Raises:
+        ValueError, AttributeError, RecursionError: if the bytes are not of such a file.
+    """
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    return json.loads(metadata.get("capacity", "null"))
+
+
+def recipe_text(recipe: dict[str, Any]) -> str:
+    """Returns a recipe as compressed JSON in base 85, whose characters JSON does not escape."""
+    return base64.b85encode(zlib.compress(canonical_json(recipe).encode(), 9)).decode()
+
+
+def recipe_from(recipe: object, where: str) -> dict[str, Any]:
+    """Returns the JSON object that `recipe_text` compressed.
+
+    Raises:
+        DataError: if it cannot be read, or is larger than any recipe.
+    """
+    try:
+        unpacking = zlib.decompressobj()
+        raw = json.loads(unpacking.decompress(base64.b85decode(str(recipe)), _LARGEST))
+    except (ValueError, zlib.error, RecursionError) as error:
+        raise DataError(f"{where}: not a readable update artifact, or truncated: its recipe: {error}") from None
+    if not isinstance(raw, dict):
+        raise DataError(f"{where}: not a readable update artifact: its recipe is no JSON object")
+    return raw
 
 
 def read_file(path: Path) -> Artifact:
@@ -217,7 +277,7 @@ def rebuild(
     """
     recipe, where = artifact.recipe, artifact.where
     base = base_fingerprint(model, weights.digests(factor_cache) if weights is not None else None)
-    if base != recipe.base:
+    if base[:_HASH] != recipe.base:
         raise DataError(
             f"{where}: made on another base: its weights have the fingerprint {recipe.base[:16]}, these {base[:16]}; "
             f"load the very {recipe.model} that it was made on"
@@ -226,7 +286,7 @@ def rebuild(
         model,
         recipe.adapter,
         factor_cache,
-        entries=recipe.entries,
+        layout=Layout(recipe.entries, _candidates(artifact)),
         weights=weights,
         factors=factors,
         on_module=on_module,
@@ -236,17 +296,36 @@ def rebuild(
             f"{where}: holds {recipe.parameters:,} parameters, its adapter has {adapted.trained_parameters:,} here"
         )
     try:
-        adapted.set_vector(codec.decode(artifact.payload, recipe.storage_dtype, recipe.parameters))
+        adapted.set_vector(codec.decode(_numbers(artifact.payload), recipe.storage_dtype, recipe.parameters))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     found = probes(adapted)
-    for part in ("factors", "projection", "update"):
+    for part in artifact.probed:
         _check_probe(part, recipe.probes.get(part), found.get(part), where)
     return adapted
 
 
+def _candidates(artifact: Artifact) -> tuple[int, ...] | None:
+    """Returns the candidate of each entry of θ; None if the projection is random.
+
+    Raises:
+        DataError: the choice is not stored, or damaged.
+    """
+    adapter, count = artifact.recipe.adapter, artifact.recipe.parameters
+    if not isinstance(adapter, TinyLora) or adapter.choice is None:
+        if CHOICE in artifact.payload:
+            raise DataError(f"{artifact.where}: it holds the choice of a projection, but its projection is random")
+        return None
+    if adapter.choice.bits == 0:
+        return (0,) * count
+    try:
+        return unpack_candidates(artifact.payload.get(CHOICE), count, adapter.choice.bits)
+    except DataError as error:
+        raise DataError(f"{artifact.where}: {error}") from None
+
+
 def _check_probe(part: str, stored: str | None, found: Sketch | None, where: str) -> None:
-    words = {"factors": "the SVD factors of the base", "projection": "the random projections", "update": "ΔW"}[part]
+    words = {"factors": "the SVD factors of the base", "projection": "the projections", "update": "ΔW"}[part]
     if (stored is None) != (found is None):
         raise DataError(f"{where}: the artifact's recipe {'lacks' if stored is None else 'has'} a probe of {words}")
     if stored is None or found is None:

@@ -3,14 +3,13 @@
 from torch import nn
 
 from capacity.adapters.kinds.low_rank import LowRankModel, inject, lora_config
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.linears import adapted_modules, check_rank
 from capacity.adapters.svd.source import FactorSource
 from capacity.spec.adapters import Lora
 
 
-def build(
-    model: nn.Module, adapter: Lora, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> LowRankModel:
+def build(model: nn.Module, adapter: Lora, source: FactorSource, layout: Layout = EVEN) -> LowRankModel:
     """Puts a LoRA on a bare model, which is changed in place.
 
     Raises:

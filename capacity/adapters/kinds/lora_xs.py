@@ -3,14 +3,13 @@
 from torch import nn
 
 from capacity.adapters.kinds.factored import FactoredModel, put_factors
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.linears import adapted_modules, check_rank
 from capacity.adapters.svd.source import FactorSource
 from capacity.spec.adapters import LoraXs
 
 
-def build(
-    model: nn.Module, adapter: LoraXs, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> FactoredModel:
+def build(model: nn.Module, adapter: LoraXs, source: FactorSource, layout: Layout = EVEN) -> FactoredModel:
     """Puts a LoRA-XS on a bare model, which is changed in place.
 
     Raises:

@@ -7,6 +7,7 @@ from peft import UniLoraConfig, VBLoRAConfig, VeraConfig
 from torch import Tensor, nn
 
 from capacity.adapters.kinds.low_rank import NAME, LowRankModel, inject, placed
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.linears import adapted_modules, is_quantised
 from capacity.adapters.model import Products
 from capacity.adapters.svd.source import FactorSource
@@ -55,9 +56,7 @@ class UniLoraModel(ComposedModel):
             yield f"{shape.name}.B", (layer.unilora_indices_B[NAME],)
 
 
-def build_vera(
-    model: nn.Module, adapter: Vera, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> VeraModel:
+def build_vera(model: nn.Module, adapter: Vera, source: FactorSource, layout: Layout = EVEN) -> VeraModel:
     """Puts a VeRA on a bare model, which is changed in place.
 
     Raises:
@@ -68,9 +67,7 @@ def build_vera(
     return VeraModel(inject(model, config, seed), adapter, model, shapes)
 
 
-def build_vb_lora(
-    model: nn.Module, adapter: VbLora, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> ComposedModel:
+def build_vb_lora(model: nn.Module, adapter: VbLora, source: FactorSource, layout: Layout = EVEN) -> ComposedModel:
     """Puts a VB-LoRA on a bare model, which is changed in place.
 
     Raises:
@@ -93,9 +90,7 @@ def build_vb_lora(
     return ComposedModel(inject(model, config, adapter.init_seed), adapter, model, shapes)
 
 
-def build_uni_lora(
-    model: nn.Module, adapter: UniLora, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> UniLoraModel:
+def build_uni_lora(model: nn.Module, adapter: UniLora, source: FactorSource, layout: Layout = EVEN) -> UniLoraModel:
     """Puts a Uni-LoRA on a bare model, which is changed in place.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.linears import is_quantised
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.source import FactorSource
@@ -91,9 +92,7 @@ class SteeredModel(AdaptedModel):
         return self.bare
 
 
-def build(
-    model: nn.Module, adapter: Steering, source: FactorSource, entries: tuple[int, ...] | None = None
-) -> SteeredModel:
+def build(model: nn.Module, adapter: Steering, source: FactorSource, layout: Layout = EVEN) -> SteeredModel:
     """Puts steering vectors on a bare model, which is changed in place.
 
     Raises:

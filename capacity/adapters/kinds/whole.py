@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.linears import is_quantised
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.source import FactorSource
@@ -54,7 +55,7 @@ def build(
     model: nn.Module,
     adapter: FullUpdate | BitFit,
     source: FactorSource,
-    entries: tuple[int, ...] | None = None,
+    layout: Layout = EVEN,
 ) -> OwnWeightsModel:
     """Trains the weights of a bare model (full), or its biases (bitfit), in place.
 

@@ -3,18 +3,33 @@
 from capacity.errors import SpecError
 from capacity.plan.kinds.kind import AdapterKind, Site, Size, Told
 from capacity.plan.sharing import groups_from_n_tie, useful_groups
-from capacity.spec.adapters import TinyLora
+from capacity.spec.adapters import ProjectionChoice, TinyLora
 
 # The paper's rank is for large models, whose weights have a few leading directions. The spectra of the embedded models
 # are flat, and two directions of many alike change little.
 _RANK, _RANKS_OF_FAMILIES = 2, {"abacus": 8}
 
 
+CHOICE_BITS = 8  # bits that choose the P of an entry, unless told otherwise
+
+
 class TinyLoraKind(AdapterKind):
     """g vectors of u entries: g u parameters."""
 
     spec = TinyLora
-    options = ("rank", "u", "groups", "n_tie", "sharing", "scaling", "allocation", "targets")
+    options = (
+        "rank",
+        "u",
+        "groups",
+        "n_tie",
+        "sharing",
+        "scaling",
+        "allocation",
+        "targets",
+        "projection",
+        "projection_bits",
+        "projection_by",
+    )
     decided = ("u", "groups", "n_tie")
 
     def chosen(self, told: Told, site: Site) -> Size:
@@ -23,7 +38,10 @@ class TinyLoraKind(AdapterKind):
         ways = {name: told[name] for name in ("sharing", "scaling", "allocation") if name in told}
         types = [m.type for m in site.modules]
         assignment = useful_groups(types, groups, told.get("sharing", "tiled"), u=u, rank=rank)
-        adapter = TinyLora(targets=site.targets, rank=rank, u=u, groups=groups, projection_seed=0, **ways)
+        choice = _choice(told)
+        adapter = TinyLora(
+            targets=site.targets, rank=rank, u=u, groups=groups, projection_seed=0, choice=choice, **ways
+        )
         return Size(adapter, groups * u, site.modules, assignment)
 
     def largest(self, told: Told, site: Site, limit: int) -> Told:
@@ -38,6 +56,16 @@ class TinyLoraKind(AdapterKind):
 
     def _rank(self, told: Told, site: Site) -> int:
         return site.rank(told, _RANKS_OF_FAMILIES.get(site.shape.family, _RANK))
+
+
+def _choice(told: Told) -> ProjectionChoice | None:
+    """Returns how P is chosen; None if it is random."""
+    if told.get("projection", "random") == "chosen":
+        return ProjectionChoice(bits=told.get("projection_bits", CHOICE_BITS), by=told.get("projection_by", "grpo"))
+    for option in ("projection_bits", "projection_by"):
+        if option in told:
+            raise SpecError(f"--{option.replace('_', '-')} goes with --projection chosen: add that")
+    return None
 
 
 def _groups(told: Told, modules: int) -> int:

@@ -1,0 +1,115 @@
+"""A bundle holds many updates of one base and one recipe in a single safetensors file, with one header for all.
+
+The recipes may differ in their projection seed alone. Every tensor of a payload is stacked over the updates, as raw
+bytes, so an update takes its payload and, where seeds differ, four bytes. Names, probes of ΔW and run identities are
+left out: an update is known by its place. One digest covers all updates, and one probe the factors of the base.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from capacity.adapters.files.artifact import Artifact, Recipe, read_metadata, recipe_from, recipe_text
+from capacity.errors import DataError
+
+FORMAT = "capacity-bundle-1"
+SEEDS = "seeds"
+_OF_ONE = {"run": "", "probes": {}}  # what a bundle does not keep of each recipe
+
+
+def bundle(artifacts: Sequence[Artifact]) -> bytes:
+    """Returns the bytes of a bundle of updates, in the given order.
+
+    Raises:
+        DataError: if there is none, if their recipes differ in more than the projection seed, or if their payloads have
+            several sizes. The message names the first that differs.
+    """
+    if not artifacts:
+        raise DataError("a bundle needs at least one update")
+    first = artifacts[0]
+    for artifact in artifacts[1:]:
+        if _shared(artifact.recipe) != _shared(first.recipe):
+            raise DataError(f"{artifact.where}: its recipe differs from that of {first.where} in more than the seed")
+        if _shapes(artifact) != _shapes(first):
+            raise DataError(f"{artifact.where}: its payload has another size than that of {first.where}")
+    tensors = {name: torch.stack([_bytes(a.payload[name]) for a in artifacts]) for name in first.payload}
+    seeds = [_seed(a.recipe) for a in artifacts]
+    if len(set(seeds)) > 1:
+        tensors[SEEDS] = torch.from_numpy(np.array(seeds, dtype="<u4").view(np.uint8).reshape(len(seeds), 4).copy())
+    kept = {**_shared(first.recipe), "probes": {"factors": first.recipe.probes["factors"]}}
+    layout = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in first.payload.items()}
+    text = recipe_text({"recipe": kept, "seed": seeds[0], "layout": layout, "digest": _digest(tensors)})
+    return bytes(save_tensors(tensors, metadata={"capacity": json.dumps({"format": FORMAT, "recipe": text})}))
+
+
+def unbundle(data: bytes, where: str) -> list[Artifact]:
+    """Returns the updates of a bundle, in its order. Each can be rebuilt; only the factors are probed.
+
+    Raises:
+        DataError: if it is truncated, edited, no bundle, or of another format.
+    """
+    try:
+        found, tensors = read_metadata(data), load_tensors(data)
+    except (ValueError, RecursionError, AttributeError, SafetensorError) as error:
+        raise DataError(f"{where}: not a readable bundle, or truncated: {error}") from None
+    if found.get("format") != FORMAT:
+        raise DataError(f"{where}: bundle format {found.get('format')!r}, this program reads {FORMAT!r}")
+    raw = recipe_from(found.get("recipe"), where)
+    if raw.get("digest") != _digest(tensors):
+        raise DataError(f"{where}: the bundle was edited or damaged: its updates do not match its digest")
+    try:
+        return _updates(raw, tensors, where)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise DataError(f"{where}: not a valid bundle: {error}") from None
+
+
+def _updates(raw: dict[str, Any], tensors: dict[str, Tensor], where: str) -> list[Artifact]:
+    seeds = tensors.pop(SEEDS, None)
+    count = min(len(stacked) for stacked in tensors.values())
+    found = [raw["seed"]] * count if seeds is None else seeds.numpy().reshape(-1).view("<u4").tolist()
+    recipe = Recipe.model_validate(raw["recipe"])
+    artifacts = []
+    for place in range(count):
+        payload = {}
+        for name, (dtype, shape) in raw["layout"].items():
+            payload[name] = tensors[name][place].clone().view(getattr(torch, dtype)).view(shape)
+        own = recipe.model_copy(update={"adapter": recipe.adapter.seeded(found[place])})
+        artifacts.append(Artifact(own, payload, f"{where}, update {place}", probed=("factors",)))
+    return artifacts
+
+
+def _shared(recipe: Recipe) -> dict[str, Any]:
+    """Returns what all recipes of a bundle have in common, as JSON."""
+    alike = recipe.model_copy(update={**_OF_ONE, "adapter": recipe.adapter.seeded(0)})
+    return alike.model_dump(mode="json")
+
+
+def _seed(recipe: Recipe) -> int:
+    """Returns the seed of the adapter's random parts, 0 if it has none."""
+    field = recipe.adapter.seed_field
+    return 0 if field is None else int(getattr(recipe.adapter, field))
+
+
+def _shapes(artifact: Artifact) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in artifact.payload.items()}
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Returns the SHA-256 over all stacked tensors, first 32 hex digits."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"|{name}|{tuple(tensors[name].shape)}|".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
