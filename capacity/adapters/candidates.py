@@ -2,8 +2,8 @@
 
 One entry v of a group goes with one matrix P for each module of the group. The gradient of the loss with respect to v
 at θ = 0 is Σ_m ⟨G_m, P_m⟩, where G_m = ∂loss/∂R_m. Its square is the energy of a candidate: to first order, what a
-step along it gains. Of 2^b random candidates the largest energy is expected to be that of the largest of 2^b draws of
-χ²₁ times the energy of a random one.
+step along it gains. The best of 2^b candidates is expected to have the energy of a random one, times the largest of 2^b
+draws of χ²₁.
 
 An entry's next candidates see only what the entries before it leave: G is made orthogonal to the P that are chosen.
 """
