@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from capacity.library.evaluate import evaluate as evaluate
     from capacity.library.evaluate_adapters import evaluate_adapters as evaluate_adapters
     from capacity.library.export import export as export
+    from capacity.library.express import express as express
     from capacity.library.open import attach as attach
     from capacity.library.open import load as load
     from capacity.library.plan_update import plan_update as plan_update
@@ -44,6 +45,7 @@ _HOMES = {
     "evaluate": "capacity.library.evaluate",
     "evaluate_adapters": "capacity.library.evaluate_adapters",
     "export": "capacity.library.export",
+    "express": "capacity.library.express",
     "load": "capacity.library.open",
     "plan_update": "capacity.library.plan_update",
     "report": "capacity.library.report",

@@ -15,6 +15,7 @@ from capacity_cli.compare import compare
 from capacity_cli.describe import describe
 from capacity_cli.evaluate import evaluate
 from capacity_cli.export import export
+from capacity_cli.express import express
 from capacity_cli.factors import factors
 from capacity_cli.interrupts import CODE, Interrupts
 from capacity_cli.models import models
@@ -56,6 +57,7 @@ for command in (
     bits,
     describe,
     certify,
+    express,
     report,
     version,
 ):

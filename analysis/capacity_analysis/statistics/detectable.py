@@ -16,8 +16,8 @@ def smallest_detectable(difference: Estimate, power: float = POWER) -> float | N
     """The smallest true difference whose interval lies on its side of 0 with probability `power`.
 
     The interval is that of `difference_estimate`, made by a study of the same design with the variances that this one
-    found. The difference is taken as normal. Each study estimates the variance between seeds anew, because it has few
-    degrees of freedom, and decides anew whether it is dropped. The other variances are taken as known.
+    found. The difference is taken as normal. Each study estimates the variance between seeds anew, and decides anew
+    whether it is dropped. The other variances are taken as known.
 
     Args:
         difference: a paired difference of accuracies, from `difference_estimate`.
