@@ -102,6 +102,7 @@ def test_the_list_holds_no_text_that_is_clean() -> None:
     ("text", "expected"),
     [
         ("One sentence. Another one! A third?", ["One sentence.", "Another one!", "A third?"]),
+        ("An interval. It is wide.", ["An interval.", "It is wide."]),
         ("A line\nthat goes on.", ["A line that goes on."]),
         ("# A heading\nA sentence.", ["# A heading", "A sentence."]),
         ("An item:\n- one\n- two", ["An item:", "- one", "- two"]),
