@@ -5,10 +5,8 @@ from plain_english import all_texts, sentences, words
 
 # Texts that are still to be mended. A text that is clean leaves this list, and no text enters it.
 UNCLEAN = {
-    "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/abacus.md",
     "docs/adapters.md",
     "docs/bits.md",
     "docs/ci.md",
