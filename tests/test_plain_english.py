@@ -13,7 +13,6 @@ UNCLEAN = {
     "docs/description-lengths.md",
     "docs/performance.md",
     "docs/reports.md",
-    "docs/rollouts.md",
     "docs/thresholds.md",
     "docs/training.md",
     "capacity threshold --help",
