@@ -169,7 +169,7 @@ nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibr
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	@echo 'installing into $(VENV): torch ($(TORCH_SIZE)) and other packages (0.4 GB)'
+	@echo 'installing into $(VENV): torch ($(TORCH_SIZE)) and other packages (0.2 GB)'
 	$(if $(filter cpu,$(TORCH)),$(BIN)/$(TORCH_CPU))
 	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[train,dev]'
 	touch $(READY)

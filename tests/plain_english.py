@@ -52,7 +52,7 @@ _INLINE = (
     re.compile(r"(?<=\])\([^)]*\)|https?://\S+|</?\w[^>]*>"),
 )
 _ITEM = re.compile(r"\s*(?:[-*+] |\d+\. |> )|#+ |\s+\w+: |(?:Args|Attributes|Raises|Returns|Yields|Example):$")
-_END = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!al\.)(?<=[.!?])[\"')\]*_”]*\s+")
+_END = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!et al\.)(?<=[.!?])[\"')\]*_”]*\s+")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from capacity.tasks.grading import answers, numbers
 
 TASKS_PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 FORMS = ("hash", "boxed", "whole")
-FIELDS = re.compile(r"\| (`+)(.+?)\1 +\| (`?)([^|`]+)\3 +\| (right|wrong) +\| (right|wrong) +\|")
+FIELDS = re.compile(r"\| (`+)(.+?)\1 +\| (`?)([^|`]+)\3 +\| (correct|wrong) +\| (correct|wrong) +\|")
 
 
 def cases() -> list[tuple[str, str, bool, bool]]:
@@ -22,7 +22,7 @@ def cases() -> list[tuple[str, str, bool, bool]]:
     part = TASKS_PAGE.read_text(encoding="utf-8").partition("### Numbers")[2].partition("\n### ")[0]
     found = [FIELDS.fullmatch(line.strip()) for line in part.splitlines() if line.startswith("| `")]
     assert all(found)
-    return [(m[2].strip(), m[4], m[5] == "right", m[6] == "right") for m in found if m]
+    return [(m[2].strip(), m[4], m[5] == "correct", m[6] == "correct") for m in found if m]
 
 
 def test_the_table_of_cases_has_cases() -> None:

@@ -5,23 +5,14 @@ from plain_english import all_texts, sentences, words
 
 # Texts that are still to be mended. A text that is clean leaves this list, and no text enters it.
 UNCLEAN = {
-    "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/abacus.md",
-    "docs/adapters.md",
     "docs/bits.md",
     "docs/ci.md",
     "docs/commands.md",
     "docs/description-lengths.md",
-    "docs/gpu.md",
-    "docs/model-cards.md",
-    "docs/models.md",
     "docs/performance.md",
     "docs/reports.md",
-    "docs/rollouts.md",
-    "docs/runs.md",
-    "docs/tasks.md",
     "docs/thresholds.md",
     "docs/training.md",
     "capacity threshold --help",
@@ -102,6 +93,7 @@ def test_the_list_holds_no_text_that_is_clean() -> None:
     ("text", "expected"),
     [
         ("One sentence. Another one! A third?", ["One sentence.", "Another one!", "A third?"]),
+        ("An interval. It is wide.", ["An interval.", "It is wide."]),
         ("A line\nthat goes on.", ["A line that goes on."]),
         ("# A heading\nA sentence.", ["# A heading", "A sentence."]),
         ("An item:\n- one\n- two", ["An item:", "- one", "- two"]),

@@ -63,3 +63,11 @@ def test_the_page_shows_what_it_does(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_every_name_of_the_library_is_on_the_page() -> None:
     text = PAGE.read_text()
     assert [name for name in capacity.__all__ if f"capacity.{name}" not in text] == []
+
+
+def test_the_readme_shows_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(protocols.PROTOCOLS, "abacus", SMALL)
+    (block,) = re.findall(r"```python\n(.*?)```", (PAGE.parents[1] / "README.md").read_text(), re.DOTALL)
+    run_block(block, {"__name__": "__main__"})
+    assert (tmp_path / "my-lora" / "adapter_config.json").is_file()

@@ -89,14 +89,14 @@ def card(alias: str) -> list[str]:
         f"SHA-256 of the weights: `{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}…`.",
         "",
         f"Pre-training: {recipe.steps:,} steps of {recipe.batch} sequences, AdamW, rate {recipe.learning_rate:g} with "
-        f"{recipe.warmup} steps of warm-up and a cosine; the first {recipe.learning_part:.0%} of the steps "
-        f"{recipe.learning_mix[1]:.0%} stepwise, then the shipped mix.",
+        f"{recipe.warmup} steps of warm-up and a cosine. In the first {recipe.learning_part:.0%} of the steps, "
+        f"{recipe.learning_mix[1]:.0%} of the answers are stepwise. The others have the shipped mix.",
         "",
         "| temperature | " + " | ".join(f"{t:g}" for t in sampled) + " |",
         "|---" * (len(sampled) + 1) + "|",
         "| accuracy % | " + " | ".join(percent([o.correct[0] for o in e.outcomes]) for e in sampled.values()) + " |",
         "",
-        "| style at T = 1 | share | share in pre-training | of these right |",
+        "| style at T = 1 | share | share in pre-training | of these correct |",
         "|---|---|---|---|",
     ]
     for style in language.STYLES:

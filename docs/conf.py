@@ -1,0 +1,23 @@
+"""The documentation site: Sphinx reads the Markdown of this folder with MyST. `make docs` builds it offline."""
+
+from capacity.version import __version__
+
+project = "capacity"
+author = "The capacity developers"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build", "tools"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"capacity {version}"
+html_theme_options = {"navigation_with_keys": True}
+html_copy_source = False
