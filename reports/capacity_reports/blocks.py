@@ -94,6 +94,7 @@ class Table:
         columns, rows: the columns, and rows that are as long as the columns are many.
         note: what one must know to read it.
         exported_only: the table is written to files for programs and not shown on the page.
+        folded: the page shows its title, and the table on demand.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     exported_only: bool = False
+    folded: bool = False
     block: Literal["table"] = field(default="table", init=False)
 
     def __post_init__(self) -> None:
@@ -203,11 +205,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs, or the points of a list; `strong` marks a verdict."""
+    """Paragraphs, or the points of a list.
+
+    Attributes:
+        lines: the paragraphs or points.
+        bullets: they are the points of a list.
+        strong: they are verdicts.
+        folded: a heading, under which the page shows them on demand; "" if they are always shown.
+    """
 
     lines: tuple[str, ...]
     bullets: bool = False
     strong: bool = False
+    folded: str = ""
     block: Literal["text"] = field(default="text", init=False)
 
 

@@ -1,12 +1,15 @@
 """A whole report: its sections and what they found, as a page, as Markdown or as data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capacity_reports.blocks import Figure, Section, Table, Text
 from capacity_reports.render.page import html, markdown
+
+if TYPE_CHECKING:
+    from capacity_reports.front import Front
 
 _Named = TypeVar("_Named", Section, Figure, Table)
 
@@ -22,6 +25,8 @@ class Report:
         sections: the sections in reading order.
         analysis: the results that `capacity threshold` gives, by what they are about.
         version: the version of the program that made it.
+        front: the first screen; None for a report without one.
+        explored: what the page lets a person explore, as plain JSON types; see `capacity_reports.explorer`.
     """
 
     title: str
@@ -30,6 +35,8 @@ class Report:
     sections: tuple[Section, ...]
     analysis: dict[str, Any]
     version: str
+    front: "Front | None" = None
+    explored: Mapping[str, Any] | None = None
 
     def figures(self) -> Iterator[Figure]:
         """The figures of all sections, in reading order."""
@@ -68,9 +75,9 @@ class Report:
         """
         return _named(tuple(self.tables()), name)
 
-    def html(self) -> str:
-        """The report as one self-contained HTML page."""
-        return html(self)
+    def html(self, *, follow: bool = False) -> str:
+        """The report as one self-contained HTML page. With `follow` it asks its server for newer versions."""
+        return html(self, follow=follow)
 
     def markdown(self) -> str:
         """The report's text and tables as Markdown, without figures."""
@@ -81,6 +88,8 @@ class Report:
         return {
             "title": self.title,
             "question": self.question,
+            "answer": None if self.front is None else self.front.answer,
+            "undecided": None if self.front is None else self.front.undecided,
             "verdicts": list(self.verdicts),
             "version": self.version,
             "sections": [

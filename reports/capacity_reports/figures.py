@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from capacity_reports.blocks import Figure
 
-WIDTH = 4.6  # inches
+WIDTH = 4.6  # inches, a column of a paper and a half of a page
+WIDE = 7.4  # inches, of the figure that opens a page
 INK, FAINT = "#1b1c1e", "#8b8d92"  # text and axes; grid and reference lines
 # Method → colour, marker, dashes.
 METHODS: dict[str, tuple[str, str, str]] = {
@@ -217,10 +218,10 @@ def _settings(*, text_as_paths: bool) -> "AbstractContextManager[None]":
     return mpl.rc_context(settings)  # no global state: the style holds while a figure is drawn
 
 
-def _canvas(figure: "Figure") -> "Canvas":
+def _canvas(figure: "Figure", width: float = WIDTH) -> "Canvas":
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(WIDTH, figure.height))
+    canvas = Canvas(figsize=(width, figure.height))
     figure.draw(canvas.add_subplot())
     return canvas
 
@@ -247,9 +248,9 @@ def png_file(figure: "Figure", dpi: int = 300) -> bytes:
     return buffer.getvalue()
 
 
-def inline_svg(figure: "Figure") -> str:
+def inline_svg(figure: "Figure", width: float = WIDTH) -> str:
     """The figure as an element of a page: identifiers of its own, inks from the style sheet, `alt` as its label."""
-    text = _svg(figure, text_as_paths=False, background="none")
+    text = _svg(figure, text_as_paths=False, background="none", width=width)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, count=1, flags=re.DOTALL)  # its rules are in the page's
@@ -270,10 +271,10 @@ def variable(ink: str) -> str:
     return f"--ink-{ink.removeprefix('#')}"
 
 
-def _svg(figure: "Figure", *, text_as_paths: bool, background: str) -> str:
+def _svg(figure: "Figure", *, text_as_paths: bool, background: str, width: float = WIDTH) -> str:
     buffer = io.StringIO()
     with _settings(text_as_paths=text_as_paths):
-        canvas, nobody = _canvas(figure), {"Date": None, "Creator": None}
+        canvas, nobody = _canvas(figure, width), {"Date": None, "Creator": None}
         canvas.savefig(buffer, format="svg", bbox_inches=_box(canvas), facecolor=background, metadata=nobody)
     return buffer.getvalue()
 

@@ -9,9 +9,10 @@ report.table("thresholds").records()
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from capacity.errors import CapacityError, DataError, SpecError, unknown
 from capacity.runs.csv_cells import as_cell
@@ -21,6 +22,9 @@ from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
 from capacity_reports.blocks import Block, Cell, Figure, Section, Table
 from capacity_reports.document import Report
+from capacity_reports.explorer.data import explored
+from capacity_reports.front import Front, front, front_of_differences, in_interest
+from capacity_reports.sections.accuracy_chart import parameter_charts
 from capacity_reports.sources import Lookups, chosen, read_source
 from capacity_reports.views import Analysis, Options, analyse
 
@@ -68,10 +72,12 @@ def build_report(
     if len(set(names)) < len(names):  # two folders of one study file: told apart by where they are
         analyses = [replace(a, source=replace(a.source, name=a.source.path)) for a in analyses]
     known = lookups or Lookups()
+    data: Mapping[str, Any] | None = None
     if len(analyses) == 1:
-        sections, verdicts = _sections(analyses[0], known, published=reference is not None)
+        opening, data, sections, verdicts = _one(analyses[0], known, published=reference is not None)
     else:
         sections, verdicts = _several(analyses, known, published=reference is not None)
+        opening = front_of_differences([a.source.name for a in analyses], sections[0])
     if reference is not None:
         from capacity_reports.sections.published import published_section
 
@@ -89,7 +95,18 @@ def build_report(
             for v, study in a.thresholds
         },
         __version__,
+        opening,
+        data,
     )
+
+
+def _one(
+    analysis: Analysis, lookups: Lookups, *, published: bool
+) -> tuple[Front, Mapping[str, Any], list[Section], tuple[str, ...]]:
+    """The report of one source: the first screen, what is explored, the sections and the verdicts."""
+    drawn = parameter_charts(analysis)
+    sections, found = _sections(analysis, lookups, published=published)
+    return front(analysis, drawn), explored(analysis, in_interest(analysis, drawn), lookups), sections, found
 
 
 def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple[list[Section], tuple[str, ...]]:

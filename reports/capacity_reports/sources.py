@@ -14,7 +14,7 @@ from capacity.spec.methods import in_order
 from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
-from capacity.tasks.task import Split
+from capacity.tasks.task import Item, Split
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, study_points
@@ -26,18 +26,28 @@ _Made = TypeVar("_Made")
 
 def prompt_of(spec: RunSpec, item: str) -> str | Absent:
     """The prompt of an item of a run's task and split."""
-    found = _prompts(spec.task.model_dump_json(), spec.evaluation.split)
+    found = _item(spec, item)
+    return found if isinstance(found, Absent) else found.prompt or "\n".join(text for _, text in found.messages)
+
+
+def answer_of(spec: RunSpec, item: str) -> str | Absent:
+    """The reference answer of an item of a run's task and split."""
+    found = _item(spec, item)
+    return found if isinstance(found, Absent) else found.answer
+
+
+def _item(spec: RunSpec, item: str) -> Item | Absent:
+    found = _items(spec.task.model_dump_json(), spec.evaluation.split)
     if isinstance(found, Absent):
         return found
     return found.get(item, Absent(f"task {spec.task.name} has no item {item}"))
 
 
 @cache
-def _prompts(task: str, split: Split) -> dict[str, str] | Absent:
+def _items(task: str, split: Split) -> dict[str, Item] | Absent:
     spec = TaskSpec.model_validate_json(task)
     try:
-        items = open_task(spec).items(split)
-        return {item.id: item.prompt or "\n".join(content for _, content in item.messages) for item in items}
+        return {item.id: item for item in open_task(spec).items(split)}
     except CapacityError:
         return Absent(f"the items of task {spec.name} are not at hand")
 
@@ -50,11 +60,13 @@ class Lookups:
         train_items: how many items the train split of a run's task has.
         configurations: among how many the learning rate of a run of so many trained parameters was chosen.
         prompt: the prompt of an item, by its name.
+        answer: the reference answer of an item, by its name.
     """
 
     train_items: Callable[[RunSpec], int | Absent] = train_items
     configurations: Callable[[RunSpec, int], int | Absent] = configurations
     prompt: Callable[[RunSpec, str], str | Absent] = prompt_of
+    answer: Callable[[RunSpec, str], str | Absent] = answer_of
 
 
 class LoadedStudy(Study):

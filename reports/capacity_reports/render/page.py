@@ -1,28 +1,71 @@
 """Renders a report as Markdown, and as one HTML page that loads nothing from elsewhere."""
 
-from collections.abc import Iterator
-from functools import cache
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capacity_reports.blocks import Block, Example, Figure, Section, Table, Text
-from capacity_reports.figures import DARK, inline_svg, variable
+from capacity_reports.figures import DARK, WIDE, inline_svg, variable
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
     from capacity_reports.document import Report
+    from capacity_reports.front import Front
 
 
-def html(report: "Report") -> str:
-    """The report as one HTML page with its style, script and figures in it."""
+def html(report: "Report", *, follow: bool = False) -> str:
+    """The report as one HTML page with its style, scripts, data and figures in it.
+
+    Args:
+        report: the report.
+        follow: the page asks its server for newer versions of itself; see `capacity_reports.server`.
+    """
     inks = {
         "light": "".join(f"{variable(ink)}:{ink};" for ink in DARK),
         "dark": "".join(f"{variable(ink)}:{dark};" for ink, dark in DARK.items()),
     }
+    explored = report.explored
+    parts = [*(_EXPLORING if explored else ()), "sort.js", *(("follow.js",) if follow else ())]
     return _template().render(
-        report=report, inks=inks, svg=inline_svg, style=_text("style.css"), script=_text("sort.js")
+        report=report,
+        front=report.front,
+        inks=inks,
+        svg=inline_svg,
+        wide_svg=partial(inline_svg, width=WIDE),
+        follow=follow,
+        parts=_parts(report.sections),
+        explored=explored,
+        data=_json(explored),
+        style=_text("style.css") + (_text("vendor/uPlot.min.css") if explored else ""),
+        library=_text("vendor/uPlot.iife.min.js") if explored else "",
+        script="\n".join(map(_text, ["page.js", *parts])),
     )
+
+
+_EXPLORING = ("chart.js", "runs.js", "completions.js")
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand in a page: no text in it ends the element, or begins another."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _parts(sections: "Sequence[Section]") -> dict[str, list[list[Block]]]:
+    """The blocks of each section, figures that follow one another together, so that they stand side by side."""
+    found: dict[str, list[list[Block]]] = {}
+    for section in sections:
+        groups: list[list[Block]] = []
+        for block in section.blocks:
+            if groups and block.block == groups[-1][-1].block == "figure":
+                groups[-1].append(block)
+            else:
+                groups.append([block])
+        found[section.name] = groups
+    return found
 
 
 def _text(name: str) -> str:
@@ -36,13 +79,22 @@ def _template() -> "Template":
     environment = Environment(
         loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
     return environment.from_string(_text("report.html"))
 
 
 def markdown(report: "Report") -> str:
     """The report as Markdown: text, tables, and the words and data of figures."""
+    front = [] if report.front is None else list(_front(report.front))
     parts = [line for section in report.sections for line in _section(section)]
-    return "\n".join([f"# {_plain(report.title)}", "", *parts]).rstrip() + "\n"
+    return "\n".join([f"# {_plain(report.title)}", "", *front, *parts]).rstrip() + "\n"
+
+
+def _front(front: "Front") -> Iterator[str]:
+    yield from (f"**{_plain(front.question)}**", "", _plain(front.answer), "")
+    yield from (f"- {_plain(number.value)}: {_plain(number.meaning)}." for number in front.numbers)
+    yield ""
+    yield from (line for text in (front.undecided,) if text for line in (_plain(text), ""))
 
 
 def section_markdown(section: Section) -> str:
@@ -60,7 +112,9 @@ def _section(section: Section) -> Iterator[str]:
 
 def _block(block: Block) -> Iterator[str]:
     match block:
-        case Text(lines=lines, bullets=True):
+        case Text(lines=lines, bullets=True, folded=folded):
+            if folded:
+                yield from (f"{_plain(folded)}:", "")
             yield from (f"- {_plain(line)}" for line in lines)
             yield ""
         case Text(lines=lines, strong=strong):
@@ -73,7 +127,7 @@ def _block(block: Block) -> Iterator[str]:
         case Example():
             yield from (f"### {_plain(block.title)}", "", *_fenced(block.prompt))
             for who, answer, right in block.answers:
-                yield from (f"{_plain(who)} ({'right' if right else 'wrong'}):", "", *_fenced(answer))
+                yield from (f"{_plain(who)} ({'correct' if right else 'wrong'}):", "", *_fenced(answer))
         case Table(exported_only=False):
             yield from (f"### {_plain(block.title)}", "", *_table(block))
             if block.note:

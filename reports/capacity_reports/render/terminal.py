@@ -44,8 +44,7 @@ def _lines(block: Block | Section) -> Iterator[RenderableType]:
             if block.blocks:
                 yield view(block.blocks)
         case Text():
-            for line in block.lines:
-                yield Line(f"- {line}" if block.bullets else line, style="bold" if block.strong else "")
+            yield from _text(block)
         case Table(exported_only=False):
             if block.title:
                 yield Line(block.title, style="bold")
@@ -57,9 +56,16 @@ def _lines(block: Block | Section) -> Iterator[RenderableType]:
         case Example():
             yield from (Line(block.title, style="bold"), Line(block.prompt))
             for who, answer, right in block.answers:
-                yield Line(f"{who} ({'right' if right else 'wrong'}): {answer}")
+                yield Line(f"{who} ({'correct' if right else 'wrong'}): {answer}")
         case _:
             pass
+
+
+def _text(text: Text) -> Iterator[RenderableType]:
+    if text.folded:
+        yield Line(f"{text.folded}:")
+    for line in text.lines:
+        yield Line(f"- {line}" if text.bullets else line, style="bold" if text.strong else "")
 
 
 class _WholeTable:

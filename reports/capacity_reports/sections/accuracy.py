@@ -55,7 +55,7 @@ def _section(analysis: Analysis, name: str, title: str, *, bits: bool) -> Sectio
     intro = (
         "Means over seeds with their intervals; small marks are single seeds. Lines are the fits that thresholds are "
         "read from: a Hill curve with its pointwise 95 % band for fresh seeds on these items, or a monotone fit "
-        "without one."
+        "without one. Thin lines join the means of methods without a fit."
     )
     if bits:
         intro = "The payload of an update in its storage dtype, without the header of its file."

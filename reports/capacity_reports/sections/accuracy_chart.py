@@ -82,7 +82,7 @@ class Chart:
         return [p for p in self.places if p.known["method"] == method]
 
     def draw(self, axes: "Axes") -> None:
-        """Draws means with intervals, seeds, fitted lines, thresholds and levels."""
+        """Draws means with intervals, seeds, fitted lines, thresholds and levels. Without a fit, means are joined."""
         if not self.single:
             log_axis(axes, "x", self.size)
         methods = self.methods
@@ -91,6 +91,11 @@ class Chart:
             at = [float(number) if self.single else self.scale * p.size for p in own]
             beside = 0.0 if self.single else _APART * (number - (len(methods) - 1) / 2)
             _draw_arm(axes, method, own, [self.dots.get(p.cell, ()) for p in own], at, beside)
+        for method in methods if not self.single else ():
+            if not any(label.partition(" ")[0] == method for label, _ in self.lines):
+                own = self.of_method(method)
+                sizes, means = [self.scale * p.size for p in own], [p.accuracy for p in own]
+                axes.plot(sizes, means, color=method_style(method)[0], lw=0.7, alpha=0.6)
         styles = line_styles([label for label, _ in self.lines])
         for label, fitted in self.lines:
             _draw_line(axes, label, fitted, styles[label])

@@ -9,9 +9,10 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.thresholds.answers import ThresholdStudy, facts
 from capacity_reports.blocks import Block, Column, Section, Table, Text
 from capacity_reports.figures import joined
+from capacity_reports.front import decided_sentences
 from capacity_reports.views import Analysis
 
-_FEW = 6  # more verdicts than that are a table
+_MOST = 8  # decided sentences that stand in the open
 
 
 def verdicts(analysis: Analysis) -> tuple[str, ...]:
@@ -50,16 +51,15 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
     """The section of the summary, which opens the report."""
     source = analysis.source
     blocks: list[Block] = []
-    if source.question:
-        blocks.append(Text((f"Asked: {source.question}",)))
     if source.predictions:
         blocks.append(Text(("Predicted before the runs:",)))
         blocks.append(Text(source.predictions, bullets=True))
-    if len(found) > _FEW:
+    if found:
+        decided = decided_sentences(analysis)[:_MOST]
+        blocks.append(Text(decided or ("No difference between methods is decided.",), strong=True))
         rows = tuple((line,) for line in found)
-        blocks.append(Table("verdicts", "What the data say", (Column("verdict", "verdict"),), rows))
-    elif found:
-        blocks.append(Text(tuple(found), strong=True))
+        title = f"All statements, decided or not ({len(found)})"
+        blocks.append(Table("verdicts", title, (Column("verdict", "statement"),), rows, folded=True))
     else:
         blocks.append(Text(("These data allow no verdict: the reasons stand below and in the sections.",), strong=True))
     blocks.append(Text((_counts(analysis),)))
@@ -82,7 +82,7 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
 def not_supported(limits: Sequence[str]) -> list[Block]:
     """What a reader might take from the data and must not, each said once; empty if there is nothing."""
     said = tuple(dict.fromkeys(limits))
-    return [Text(("Not supported by these data:",)), Text(said, bullets=True)] if said else []
+    return [Text(said, bullets=True, folded=f"Not supported by these data ({len(said)})")] if said else []
 
 
 def _unsupported(analysis: Analysis) -> list[str]:
@@ -128,4 +128,5 @@ def checklist_table(answers: Sequence[Answer], note: str = "") -> Table:
         Column("reason", "why"),
     )
     rows = tuple((a.number, a.question, a.answer, a.reason) for a in answers)
-    return Table("checklist", "Checklist", columns, rows, note)
+    title = f"Checklist: {sum(a.answer == 'yes' for a in answers)} of {len(answers)} answers are yes"
+    return Table("checklist", title, columns, rows, note, folded=True)

@@ -211,7 +211,8 @@ def _against(label: str, model: str, ratios: Sequence[Ratio], headlines: Sequenc
             low = [max(a.low or floor, floor) for a in drawn]
             high = [min(a.high or roof, roof) for a in drawn]
             axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
-        places = {(r.numerator, r.denominator): place for place, r in enumerate(ratios)}
+        pairs = dict.fromkeys((r.numerator, r.denominator) for r in (*ratios, *marked))
+        places = {pair: place for place, pair in enumerate(pairs)}
         for r in marked:
             colour = line_colour(places[r.numerator, r.denominator])
             ends = [max(r.low or floor, floor), min(r.high or roof, roof)]

@@ -1,6 +1,6 @@
 "use strict";
 // Tables become sortable by their headings. Without scripts they stay as they are.
-for (const table of document.querySelectorAll("table")) {
+for (const table of document.querySelectorAll("table:not(#runs *)")) {
   const body = table.tBodies[0];
   if (body.rows.length < 2) continue;
   const heads = [...table.tHead.rows[0].cells];
