@@ -30,7 +30,7 @@ class Record(Frozen):
     base: bool = True
     inner: tuple[Inner, ...] = ()
     pet: Annotated[Cat | Dog, Field(discriminator="kind")] = Cat()
-    table: dict[str, int] = {}
+    table: dict[str, int] = Field(default_factory=dict)
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     @field_validator("name")

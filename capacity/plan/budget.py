@@ -17,7 +17,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Reads a number of parameters (`100`, `1,000`, `100k`), of bytes (`26B`, `1KiB`, `100MB`), or of bits (`208bit`).
+        """Reads a number of parameters (`100`, `1,000`, `100k`), of bytes (`26B`, `1KiB`), or of bits (`208bit`).
 
         Raises:
             BudgetError: not of this form, an unknown unit, or zero.
