@@ -66,7 +66,7 @@ def test_the_seed_decides(tmp_path: Path):
 
 
 def test_text(tmp_path: Path):
-    text = run(str(write(tmp_path)), "--replicates", "100")
+    text = run(str(write(tmp_path)), "--replicates", "100", "--details")
     (headline,) = [line for line in text.splitlines() if "the parameters that grpo needs" in line]
     assert headline.startswith("m: sft needs ")
     assert ", by Hill curves; by the monotone estimator " in headline
@@ -82,7 +82,7 @@ def test_text(tmp_path: Path):
 
 def test_the_terminal_says_what_the_page_says(tmp_path: Path):
     path = str(write(tmp_path))
-    printed = [line.split() for line in run(path, "--replicates", "250").splitlines()]
+    printed = [line.split() for line in run(path, "--replicates", "250", "--details").splitlines()]
     report = build_report([path], options=Options(null=0))
     for row in report.table("frontier-m").texts():
         assert " ".join(row).split() in printed
@@ -127,7 +127,7 @@ def test_arms_of_one_size_have_no_ratio_and_one_line(tmp_path: Path):
     study = study_in(tmp_path)
     for method in ("sft", "grpo", "rft"):
         add(study, spec(method), [1, 1, 1, 0])
-    text = run(str(study.folder), "--replicates", "100")
+    text = run(str(study.folder), "--replicates", "100", "--details")
     lines = [line for line in text.splitlines() if "no size at equal accuracy for" in line]
     assert len(lines) == 2
     assert all("was tested at one size only, which is no curve" in line for line in lines)

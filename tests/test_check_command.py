@@ -135,7 +135,7 @@ def test_json_is_one_object_with_the_outcome(old, study, capacity):
 
 
 def test_people_read_the_same(old, study, capacity):
-    done = capacity("check", study("bad", draw=1, shift=-0.15, fingerprint=guarded.OTHER))
+    done = capacity("check", study("bad", draw=1, shift=-0.15, fingerprint=guarded.OTHER), "--details")
     text = " ".join(done.out.split())
     assert "Environment since the baseline: torch 2.12.0 → 2.13.0, sources." in text
     assert "the smallest drop called worse four times in five is" in text
@@ -189,7 +189,7 @@ def test_history_lowers_the_level_and_remembers(old, study, capacity, tmp_path):
 
 
 def test_history_is_explained(old, capacity):
-    text = " ".join(capacity("check", old, "--history", "h.jsonl", "--alarms-per-100", "1").out.split())
+    text = " ".join(capacity("check", old, "--history", "h.jsonl", "--alarms-per-100", "1", "--details").out.split())
     assert "worse is claimed at level 0.01, so that on average at most 1 of 100 checks of an unchanged project" in text
 
 

@@ -221,7 +221,7 @@ WRONG = [
     ("plan --budget 1bit", "below one parameter in bf16"),
     ("plan --budget 861953", "above the model, which has 861,952"),
     ("plan --budget 1GiB", "above the model"),
-    ("plan --budget many", "budget 'many' cannot be read: write 100 (parameters), 26B, 1KiB or 208bit"),
+    ("plan --budget many", "budget 'many' cannot be read: write 100 (parameters), 100k, 26B, 1KiB or 208bit"),
     ("plan --budget -5", "cannot be read"),
     ("plan --budget 1XB", "unknown unit 'XB': use k, M or G for numbers, B, kB, KiB"),
     ("plan --budget 3 --sharing structured", "each of the 7 module types"),
@@ -335,7 +335,7 @@ def test_console_script_ends_as_the_command_does(capacity, wrong, command):
 
 def test_runs_of_a_missing_folder_end_in_one_line(capacity):
     done = capacity("runs", "nowhere")
-    assert_one_line(done, 1)
+    assert_one_line(done, 2)
     assert "nowhere: no such study folder" in done.stderr
 
 
@@ -420,7 +420,7 @@ def test_runs_writes_the_points_table(listings):
 
 def test_points_that_cannot_be_written_end_in_one_line(listings):
     done = listings[0]["runs study --points nowhere/study.csv"]
-    assert_one_line(done, 1)
+    assert_one_line(done, 2)
     assert "nowhere" in done.stderr
 
 
@@ -522,3 +522,62 @@ def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" missing") == 13
     assert "13 runs in capacity-studies/compare-abacus-0.9m-tinylora-13-" in done.stdout
+
+
+MISSING = (
+    "runs nowhere", "runs study --points nowhere/study.csv", "sweep nowhere.toml", "report nowhere", "threshold nowhere.csv",
+    "bits nowhere.csv", "bits --requantise nowhere", "describe nowhere", "baseline nowhere", "check nowhere",
+    "check --run nowhere.toml", "export nowhere", "factors nowhere", "evaluate --adapter nowhere", "evaluate ./nowhere",
+    "plan --model ./nowhere", "plan --model nowhere.gguf", "tasks jsonl:nowhere.jsonl", "models ./nowhere",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def missing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("missing")
+    study = Study(folder / "study")
+    with study.locked():
+        fakes.add(study, fakes.spec("base"), [1, 0, 0, 0])
+    return run_many(MISSING, folder)[0]
+
+
+@pytest.mark.parametrize("command", MISSING)
+def test_a_path_that_does_not_exist_is_wrong_input_of_every_command(missing, command):
+    assert_one_line(missing[command], 2)
+    assert "nowhere" in missing[command].stderr or "baseline.json" in missing[command].stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_groups_the_options_and_ends_with_examples_that_are_read(name):
+    from typer.main import get_command
+
+    from capacity_cli.app import app
+    from capacity_cli.help import EXAMPLES
+
+    command = get_command(app).commands[name]
+    assert EXAMPLES[name]
+    for example in EXAMPLES[name]:
+        assert len(f" Example: {example}") <= 80
+        program, called, *arguments = example.split()
+        assert (program, called) == ("capacity", name)
+        command.make_context(name, arguments)  # an unknown option, or a value that cannot be read, raises here
+    grouped = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+    assert [p.name for p in grouped if p.rich_help_panel is None] == []
+
+
+def test_short_help_version_and_completion_of_the_shell(capacity, tmp_path):
+    from capacity import __version__
+
+    assert capacity("-h").stdout == capacity("--help").stdout
+    assert capacity("plan", "-h").stdout == capacity("plan", "--help").stdout
+    assert capacity("--version").stdout == f"{__version__}\n"
+    asked = {"_CAPACITY_COMPLETE": "complete_bash", "COMP_WORDS": "capacity thr", "COMP_CWORD": "1"}
+    done = subprocess.run([CAPACITY], capture_output=True, text=True, env={**os.environ, **asked}, check=False)
+    assert done.stdout.split() == ["threshold"]
+
+
+def test_memory_and_budgets_are_read_with_their_units(capacity):
+    budgets = ("1,000", "1k", "0.001M")
+    plans = [json.loads(capacity("plan", "--budget", b, "--memory", "24GB", "--json").stdout) for b in budgets]
+    assert plans[0] == plans[1] == plans[2]
+    assert plans[0]["trained_parameters"] <= 1000

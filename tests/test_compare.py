@@ -119,7 +119,7 @@ def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: t
 def test_a_finished_comparison_makes_nothing_again(script: Path, finished: tuple[Path, dict[str, Any]]) -> None:
     study, result = finished
     before = written(study)
-    again = run(script, "compare", "--seeds", "2", "--out", str(study), "--no-report", *RATES)
+    again = run(script, "compare", "--seeds", "2", "--out", str(study), "--no-report", "--details", *RATES)
     assert again.returncode == 0
     assert "eport" not in again.stdout
     assert written(study) == before

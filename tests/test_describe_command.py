@@ -57,7 +57,7 @@ def test_json_has_every_quantity_of_every_arm(study: Study):
 
 def test_text_shows_intervals_what_they_are_for_and_why_quantities_are_absent(study: Study):
     add_run(study, spec("sft", 3), HELDOUT | {"heldout_code_length_bits": 170.0})
-    text = run(str(study.folder), "--configurations", "4")
+    text = run(str(study.folder), "--details", "--configurations", "4")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "Intervals: 95 % over fresh seeds, 4 seeds; 95 % over fresh seeds, 3 seeds." in text
     assert "sft tinylora 13 bf16 4 20 15.5 (13.9 to 17.1) 2 1.55 (1.39 to 1.71)" in lines
@@ -91,7 +91,7 @@ def test_command_and_page_say_the_same_of_a_study_with_tuning_and_two_protocols(
         if "n" in value
     }
     assert of_page == of_command
-    assert "what differs" in run(str(study.folder))
+    assert "what differs" in run(str(study.folder), "--details")
 
 
 def test_epsilon(study: Study):
@@ -141,7 +141,7 @@ def test_styles_of_demonstrations_are_arms_of_their_own(study: Study):
         ("sft", spec("sft").task.style, [0, 1, 2]),
         ("sft", "worked&style_bits=8&style_shift=0", [0, 1, 2]),
     ]
-    text = run(str(study.folder), "--configurations", "4")
+    text = run(str(study.folder), "--details", "--configurations", "4")
     for style in (spec("sft").task.style, "worked&style_bits=8&style_shift=0"):
         assert f"Update, abacus-0.9m, {style}" in text
     rows = [line.split()[:5] for line in text.splitlines()]

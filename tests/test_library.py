@@ -202,7 +202,7 @@ def test_published_figures_are_what_the_command_prints() -> None:
         (lambda _: capacity.compare(size="many"), "budget 'many' cannot be read"),
         (lambda _: capacity.compare(learning_rates={"gpro": 0.1}), "'gpro' is not among the methods"),
         (lambda _: capacity.compare(learning_rates=-1), "'-1' is not a positive number"),
-        (lambda _: capacity.sweep({"name": "a", "grids": []}), "study: grids: Tuple should have at least 1 item"),
+        (lambda _: capacity.sweep({"name": "a", "grids": []}), "study: grids is []: it must be a list of 1 or more"),
         (lambda _: capacity.check(), "give either a study folder, or --run"),
         (lambda _: capacity.check("nowhere", margin=2.0), "margin"),
         (lambda _: capacity.export("nowhere", "gguf"), "unknown form 'gguf'"),

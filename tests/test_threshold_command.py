@@ -38,7 +38,7 @@ def test_json_has_the_promised_keys(table):
 
 
 def test_text_says_at_least_and_what_is_not_supported(table):
-    done = run(app, ["threshold", table, "--target", "0.8", "--null", "0"])
+    done = run(app, ["threshold", table, "--target", "0.8", "--null", "0", "--details"])
     assert done.exit_code == 0, done.output
     assert "sft needs ≥" in done.stdout
     assert "above 10,000, not reached in the tested range" in done.stdout
@@ -47,7 +47,7 @@ def test_text_says_at_least_and_what_is_not_supported(table):
 
 
 def test_the_terminal_says_what_the_page_says(table):
-    done = run(app, ["threshold", table, "--null", "20"])
+    done = run(app, ["threshold", table, "--null", "20", "--details"])
     assert done.exit_code == 0, done.output
     report = build_report([table], options=Options(null=20, replicates=10))
     printed = [line.split() for line in done.stdout.splitlines()]

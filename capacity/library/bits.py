@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capacity.errors import SpecError
+from capacity.library.answers.bits import bits_answer, rates_answer
 from capacity.library.points import points_of
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
@@ -83,6 +84,11 @@ class Bits(Shown):
         return f"{self.source}: {len(self.places)} configurations, {on} of them on the frontier over {self.found.unit}"
 
     @property
+    def answer(self) -> Sequence[Block]:
+        """The first pair of each model and the frontier; of updates that were stored anew, what that costs."""
+        return rates_answer(self.rates) if self.rates else bits_answer(self.places, self.saved, self.found.unit)
+
+    @property
     def blocks(self) -> Sequence[Block]:
         """What methods need at one target, the cells with their places, and what curves save over one another."""
         if isinstance(self.ratios, Absent):
@@ -106,6 +112,7 @@ def bits(
     replicates: int = 2000,
     seed: int = 0,
     allow_mixed: bool = False,
+    progress: Progress = silent,
 ) -> Bits:
     """Finds the smallest updates at their accuracy, and what one curve saves over another at equal accuracy.
 
@@ -117,6 +124,7 @@ def bits(
         items: intervals for fresh seeds on "these" items, or on a "population" of them.
         replicates, seed: of the bootstrap.
         allow_mixed: runs that different environments made are taken together.
+        progress: hears how many of the four analyses are done.
 
     Raises:
         SpecError: a choice out of range.
@@ -129,11 +137,16 @@ def bits(
     table = chosen_by(points_of(points, allow_mixed=allow_mixed), where)
     found = measured_cells(table, unit)  # type: ignore[arg-type]
     rng = np.random.default_rng(seed)
-    places = frontier(found, replicates, rng, items)  # type: ignore[arg-type]
-    curves = mean_curves(found, by)
-    saved = savings(found, curves, replicates, rng, items)  # type: ignore[arg-type]
-    equal = at_equal_size(found, curves, replicates, rng, items)  # type: ignore[arg-type]
-    ratios = headline_ratios(table, items)  # type: ignore[arg-type]
+    with progress("analyses") as count:
+        places = frontier(found, replicates, rng, items)  # type: ignore[arg-type]
+        count.on_count(1, 4)
+        curves = mean_curves(found, by)
+        saved = savings(found, curves, replicates, rng, items)  # type: ignore[arg-type]
+        count.on_count(2, 4)
+        equal = at_equal_size(found, curves, replicates, rng, items)  # type: ignore[arg-type]
+        count.on_count(3, 4)
+        ratios = headline_ratios(table, items)  # type: ignore[arg-type]
+        count.on_count(4, 4)
     return Bits(
         table.source, found, tuple(places), ratios, tuple(saved), tuple(equal), (), tuple(table.lacking), items,
         replicates, seed,

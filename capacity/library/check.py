@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.errors import Interrupted, SpecError
+from capacity.library.answers.check import check_answer
 from capacity.library.shown import Shown
 from capacity.runs import study as folders
 from capacity.runs.fingerprint import Trainer, parse_trainer
@@ -41,6 +42,11 @@ class Checked(Shown):
     def line(self) -> str:
         """The outcome and the verdict."""
         return f"{self.found.outcome}: {self.found.verdict}"
+
+    @property
+    def answer(self) -> Sequence[Block]:
+        """The verdict, and a row a curve."""
+        return check_answer(self.found)
 
     @property
     def blocks(self) -> Sequence[Block]:

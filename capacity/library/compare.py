@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capacity.library.answers.comparison import comparison_answer
 from capacity.library.report import Page, page_of
 from capacity.library.shown import Shown
 from capacity.library.study import Study
@@ -65,6 +66,11 @@ class Compared(Shown):
     def line(self) -> str:
         """The verdict."""
         return self.verdict
+
+    @property
+    def answer(self) -> Sequence[Block]:
+        """The claims of the verdict, and the methods with their accuracies and gains."""
+        return comparison_answer(self.comparison)
 
     @property
     def blocks(self) -> Sequence[Block]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.errors import SpecError
+from capacity.library.answers.lengths import lengths_answer
 from capacity.library.shown import Shown
 from capacity.runs import study as folders
 from capacity.runs.mixed import refuse_mixed
@@ -39,6 +40,11 @@ class Described(Shown):
     def line(self) -> str:
         """The study, and how many cells it has."""
         return f"{self.study}, description lengths of {len(self.found.cells)} cells"
+
+    @property
+    def answer(self) -> Sequence[Block]:
+        """A line a cell, and their lengths side by side."""
+        return lengths_answer(self.found)
 
     @property
     def blocks(self) -> Sequence[Block]:

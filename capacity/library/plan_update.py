@@ -93,9 +93,15 @@ class UpdatePlan(Shown):
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """A table of what it is."""
-        table = Table("plan", self.line, (Column("what", ""), Column("value", "")), tuple(self.rows))
-        return (table,) if self.memory.fit is None else (table, Text((self.memory.fit,)))
+        """What it takes to store and to train, and a table of what it is."""
+        table = Table("plan", "", (Column("what", ""), Column("value", "")), tuple(self.rows))
+        return Text(self._said, strong=True), table
+
+    @property
+    def _said(self) -> tuple[str, ...]:
+        """The size, the memory that training takes, and whether it fits the GPU that was named."""
+        least = f"Training takes at least {gigabytes(self.memory.least.peak)} of memory, one sequence at a time."
+        return (f"{self.line}.", least) if self.memory.fit is None else (f"{self.line}.", self.memory.fit)
 
 
 def plan_update(

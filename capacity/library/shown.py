@@ -21,6 +21,11 @@ class Shown(ABC):
     def blocks(self) -> "Sequence[Block]":
         """What it shows: text and tables."""
 
+    @property
+    def answer(self) -> "Sequence[Block]":
+        """What it shows first: at most five lines and one table. It is all that it shows, if that is no more."""
+        return self.blocks
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.line}>"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capacity.library.answers.comparison import sizes_answer
 from capacity.library.report import Page, page_of
 from capacity.library.shown import Shown
 from capacity.library.study import Study
@@ -61,6 +62,11 @@ class Swept(Shown):
         """How many runs there are, and where."""
         failed = f", {self.made.failed} failed" if self.made.failed else ""
         return f"{len(self.made.runs)} runs in {self.made.study.folder}{failed}"
+
+    @property
+    def answer(self) -> Sequence[Block]:
+        """How many runs there are, the most accurate update of each model, and accuracy against size."""
+        return sizes_answer(self.sizes, len(self.made.runs), self.made.failed)
 
     @property
     def blocks(self) -> Sequence[Block]:

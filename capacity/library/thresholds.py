@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import SpecError
+from capacity.library.answers.thresholds import threshold_answer
 from capacity.library.points import points_of, study_of
+from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
 from capacity.runs.study import Study
 from capacity_analysis.checklist import Answer, checklist
@@ -51,6 +53,11 @@ class Thresholds(Shown):
         return said or f"{self.study.source}: {len(self.study.thresholds)} thresholds, no pair to compare"
 
     @property
+    def answer(self) -> Sequence[Block]:
+        """The first pair of each model, how many pairs are decided, the thresholds, and scaling if it was asked for."""
+        return (*threshold_answer(self.study), *(scaling_blocks(self.study, self.scaling) if self.scaling else ()))
+
+    @property
     def blocks(self) -> Sequence[Block]:
         """What methods need, thresholds and ratios, null calibration, scaling, what is not supported, the checklist."""
         said = ratio_sentences(self.study)
@@ -82,6 +89,7 @@ def thresholds(
     null: int = 400,
     scaling: bool = False,
     allow_mixed: bool = False,
+    progress: Progress = silent,
 ) -> Thresholds:
     """Finds the smallest update that reaches a target, for each model and method.
 
@@ -96,6 +104,7 @@ def thresholds(
         null: simulated studies of the null calibration of each pair; 0 for none.
         scaling: also thresholds against model size.
         allow_mixed: runs that different environments made are taken together.
+        progress: hears how many null calibrations are done.
 
     Raises:
         SpecError: a choice out of range, or rows that cannot be compared; the message says how to choose.
@@ -106,7 +115,8 @@ def thresholds(
     question = question_of(target, gain, ceiling, lower, upper, items, replicates)
     table = chosen_by(points_of(points, allow_mixed=allow_mixed), where)
     selection = Selection(split, rates, "bytes" if unit == "bytes" else "parameters")
-    study = study_thresholds(table, selection, question, seed=seed, null=null)
+    with progress("thresholds") as count:
+        study = study_thresholds(table, selection, question, seed=seed, null=null, on_pair=count.on_count)
     answers = checklist(table, study_of(points), facts(study))
     return Thresholds(study, answers, scaling_report(thresholds_on_models(study)) if scaling else None)
 

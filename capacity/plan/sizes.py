@@ -81,7 +81,8 @@ class SizeChoice(Frozen):
 
     budget: Annotated[str | int, AfterValidator(_readable)] | None = Field(
         None,
-        description="Largest update: 100 (parameters), 26B, 1KiB, 208bit. Default: 100, if no adapter is chosen.",
+        description="Largest update: 100 or 1,000 or 100k (parameters), 26B, 1KiB, 100MB or 208bit (stored). "
+        "Default: 100, if no adapter is chosen.",
     )
     adapter: Annotated[str, _one_of("adapter", tuple(KINDS))] | None = Field(
         None, description=f"{', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]}. Default: the budget decides."

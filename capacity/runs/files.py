@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from capacity.errors import DataError
+from capacity.errors import DataError, MissingPathError
 from capacity.spec.faults import fault_of
 
 CHECKSUMS = "checksums.json"
@@ -133,6 +133,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise DataError(f"{str(path)!r}: not the name of a file")
     if path.exists() and not path.is_file():  # as root one would replace even /dev/null
         raise DataError(f"{path}: cannot be written: not a file")
+    if not path.parent.exists():
+        raise MissingPathError(f"{path}: cannot be written: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:

@@ -3,6 +3,7 @@
 import io
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -17,6 +18,7 @@ from capacity_cli.evaluate import evaluate
 from capacity_cli.export import export
 from capacity_cli.express import express
 from capacity_cli.factors import factors
+from capacity_cli.help import epilog_of, grouped, panel_of
 from capacity_cli.interrupts import CODE, Interrupts
 from capacity_cli.models import models
 from capacity_cli.plan import plan
@@ -27,10 +29,9 @@ from capacity_cli.tasks import tasks
 from capacity_cli.threshold import threshold
 
 app = typer.Typer(
-    help="How small an update teaches a language model a task, and does GRPO need a smaller one than SFT?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -41,27 +42,43 @@ def version() -> None:
     typer.echo(__version__)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """How small an update teaches a language model a task, and does GRPO need a smaller one than SFT?"""
+
+
 for command in (
     compare,
     sweep,
     plan,
     runs,
-    evaluate,
     tasks,
     models,
-    export,
-    factors,
-    baseline,
-    check,
+    report,
     threshold,
     bits,
     describe,
-    certify,
+    evaluate,
+    export,
     express,
-    report,
+    certify,
+    factors,
+    baseline,
+    check,
     version,
 ):
-    app.command()(command)
+    name = command.__name__
+    app.command(epilog=epilog_of(name), rich_help_panel=panel_of(name))(grouped(command))
 
 # Click's own base of usage errors, wherever Typer keeps it.
 _UsageError = typer.BadParameter.__mro__[1]

@@ -7,7 +7,7 @@ import typer
 
 import capacity
 from capacity.errors import SpecError
-from capacity_cli.options import AllowMixed, Json, OfItems, OfTask, Where
+from capacity_cli.options import AllowMixed, Details, Json, OfItems, OfTask, Where
 
 
 def bits(
@@ -17,7 +17,7 @@ def bits(
     ] = None,
     requantise: Annotated[
         Path | None,
-        typer.Option(help="Study whose updates to store anew in every dtype and evaluate.", show_default="none"),
+        typer.Option(help="Study whose updates to store anew in every dtype and evaluate."),
     ] = None,
     by: Annotated[
         str | None,
@@ -35,6 +35,7 @@ def bits(
     replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     allow_mixed: AllowMixed = False,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Which updates are smallest at their accuracy, and what one curve saves over another at equal accuracy."""
@@ -42,7 +43,7 @@ def bits(
 
     from capacity.library.bits import store_anew
     from capacity_analysis.data.where import conditions
-    from capacity_cli.output import print_blocks, print_json
+    from capacity_cli.output import print_json, print_result
     from capacity_cli.progress import ModuleProgress
 
     if (source is None) == (requantise is None):
@@ -55,8 +56,8 @@ def bits(
     named = None if by is None else tuple(name.strip() for name in by.split(",") if name.strip())
     found = capacity.bits(
         source, by=named, unit=unit, where=conditions(where, task=task), items=items, replicates=replicates, seed=seed,
-        allow_mixed=allow_mixed,
+        allow_mixed=allow_mixed, progress=ModuleProgress,
     )  # fmt: skip
     if stored is not None:
         found = replace(found, rates=stored.rates, remarks=(*stored.remarks, *found.remarks))
-    print_json(found.to_json()) if json else print_blocks(found.blocks)
+    print_json(found.to_json()) if json else print_result(found, details=details)

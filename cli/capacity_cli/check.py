@@ -12,23 +12,21 @@ import typer
 
 import capacity
 from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
-from capacity_cli.options import Json
+from capacity_cli.options import Details, Json
 
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
 
 
 def check(
     study: Annotated[Path | None, typer.Argument(help="Study folder.", show_default="--run makes one")] = None,
-    run: Annotated[Path | None, typer.Option(help="Make this study first, from nothing.", show_default="none")] = None,
+    run: Annotated[Path | None, typer.Option(help="Make this study first, from nothing.")] = None,
     baseline: Annotated[Path, typer.Option(help="File of `capacity baseline`.")] = Path("baseline.json"),
     margin: Annotated[float, typer.Option(help="Largest tolerated drop of the mean over sizes: 0.02 is 2 points.")] = (
         0.02
     ),
     alpha: Annotated[float, typer.Option(help="Error of each claim, one-sided.")] = 0.05,
     inconclusive: Annotated[str, typer.Option(help="fail (exit code 3) or warn (0).")] = "fail",
-    history: Annotated[
-        Path | None, typer.Option(help="File that remembers checks and limits false alarms.", show_default="none")
-    ] = None,
+    history: Annotated[Path | None, typer.Option(help="File that remembers checks and limits false alarms.")] = None,
     alarms_per_100: Annotated[
         float, typer.Option(help="With --history: false alarms in 100 checks, on average at most.")
     ] = 0.5,
@@ -41,8 +39,9 @@ def check(
     workers: Annotated[
         int | None, typer.Option(min=1, help="With --run: worker processes.", show_default="cores, at most 4")
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the result as Markdown.", show_default="none")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", show_default="none")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the result as Markdown.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.")] = None,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
@@ -51,7 +50,9 @@ def check(
 
         from capacity.runs.files import write_atomically
         from capacity.runs.fingerprint import parse_trainer
+        from capacity_cli.output import MORE
         from capacity_cli.progress import RunProgress
+        from capacity_reports.blocks import Text
         from capacity_reports.check_report import check_junit, check_markdown
         from capacity_reports.render.terminal import show
 
@@ -74,7 +75,7 @@ def check(
         else:
             console = Console()
             with console.capture() as capture:
-                show(checked.blocks, console)
+                show([*checked.answer, *(checked.blocks if details else [Text((MORE,))])], console)
             _say(capture.get())
     raise typer.Exit(code)
 

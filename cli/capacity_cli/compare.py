@@ -7,6 +7,7 @@ import typer
 
 from capacity.plan.sizes import SizeChoice
 from capacity_cli.options import (
+    Details,
     DryRun,
     Json,
     NoReport,
@@ -54,6 +55,7 @@ def compare(
     dry_run: DryRun = False,
     allow_mixed: ReuseMixed = False,
     no_report: NoReport = False,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Train matched pairs of runs of one size and compare them on the test items."""
@@ -64,7 +66,7 @@ def compare(
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.comparison import plan_comparison
     from capacity_cli.choices import match_choice, storage_dtype_choice
-    from capacity_cli.output import finish, print_blocks
+    from capacity_cli.output import finish, print_result
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
@@ -82,8 +84,8 @@ def compare(
         plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, observe=RunProgress
     )
     if not json:
-        print_blocks(result.blocks)
-        print(f"\nRuns: {folder}; {duration(result.made.wall_seconds)}")
+        print_result(result, details=details)
+        print(f"Runs: {folder}; {duration(result.made.wall_seconds)}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 

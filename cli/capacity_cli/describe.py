@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import capacity
-from capacity_cli.options import AllowMixed, Json, Where
+from capacity_cli.options import AllowMixed, Details, Json, Where
 
 
 def describe(
@@ -21,12 +21,13 @@ def describe(
     ] = None,
     where: Where = None,
     allow_mixed: AllowMixed = False,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Description lengths of a study in bits: demonstrations, rewards and updates, method by method."""
-    from capacity_cli.output import print_blocks, print_json
+    from capacity_cli.output import print_json, print_result
 
     found = capacity.describe(
         study, epsilon=epsilon, configurations=configurations, where=where or (), allow_mixed=allow_mixed
     )
-    print_json(found.to_json()) if json else print_blocks(found.blocks)
+    print_json(found.to_json()) if json else print_result(found, details=details)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import capacity
-from capacity.errors import DataError, SpecError
+from capacity.errors import MissingPathError, SpecError
 from capacity_cli.options import Json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="Alias, or a folder such as merged weights. [default: the adapter's base]")
+        str | None, typer.Argument(help="Alias, or a folder such as merged weights.", show_default="the adapter's base")
     ] = None,
     adapter: Annotated[
         list[Path] | None,
@@ -25,10 +25,10 @@ def evaluate(
     ] = None,
     task: Annotated[str, typer.Option(help="Task.")] = "abacus",
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
-    items: Annotated[int | None, typer.Option(min=1, help="Items. [default: the task's protocol]")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Items.", show_default="the task's protocol")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Completions of each item.")] = 1,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sampling temperature, 0 is greedy. [default: the task's protocol]")
+        float | None, typer.Option(min=0, help="Sampling temperature, 0 is greedy.", show_default="the task's protocol")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     control: Annotated[bool, typer.Option("--control", help="Also with the adapter switched off.")] = False,
@@ -38,9 +38,7 @@ def evaluate(
     rollouts: Annotated[str, typer.Option(help="What samples: transformers, or vllm for all adapters at once.")] = (
         "transformers"
     ),
-    out: Annotated[
-        Path | None, typer.Option(help="Write the result with per-item outcomes.", show_default="none")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result with per-item outcomes.")] = None,
     json: Json = False,
 ) -> None:
     """Accuracy of a model on a task, with any form of adapter on it."""
@@ -52,7 +50,7 @@ def evaluate(
     adapters = adapter or []
     several = through_engine(rollouts, adapters, code_length=code_length)
     if out is not None and not out.parent.is_dir():
-        raise DataError(f"--out {out}: no folder {out.parent}")
+        raise MissingPathError(f"--out {out}: no folder {out.parent}")
     found: Evaluated | EvaluatedAdapters
     if several:
         found = capacity.evaluate_adapters(

@@ -12,9 +12,9 @@ from capacity_cli.options import Json
 def export(
     update: Annotated[Path, typer.Argument(help="Native artifact (update.safetensors), or the run folder it is in.")],
     to: Annotated[str, typer.Option(help="peft (a standard LoRA folder) or merged (weights).")] = "peft",
-    out: Annotated[Path | None, typer.Option(help="New folder. [default: named after the artifact]")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder.", show_default="named after the artifact")] = None,
     dtype: Annotated[str, typer.Option(help="Of what is written: fp32, bf16 or fp16.")] = "fp32",
-    model: Annotated[str | None, typer.Option(help="Alias or folder of the base. [default: as recorded]")] = None,
+    model: Annotated[str | None, typer.Option(help="Alias or folder of the base.", show_default="as recorded")] = None,
     json: Json = False,
 ) -> None:
     """Write a trained update as a PEFT LoRA adapter or merged into the weights."""

@@ -20,13 +20,13 @@ def models(name: Annotated[str | None, typer.Argument(help="Model with options."
     if json:
         print_json(found.to_json())
         return
+    default = f"Training memory is that of a run as capacity compare makes it by default, --budget {DEFAULT_BUDGET}."
+    print(found.refusal or default)
     shown = {**found.to_json(), "training_memory": None if found.memory is None else found.memory.text}
     rows = [
         (k.replace("_", " "), f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items() if v is not None
     ]
     print_rows(("", ""), rows)
-    default = f"Training memory: of a run as capacity compare makes it by default, --budget {DEFAULT_BUDGET}."
-    print(found.refusal or default)
 
 
 def _list(*, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from capacity.plan.sizes import SizeChoice
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Details = Annotated[bool, typer.Option("--details", help="Print all tables and remarks below the answer.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="End without writing the page of the study.")]
 Targets = Annotated[str | None, typer.Option(help=SizeChoice.model_fields["targets"].description)]
 StorageDtype = Annotated[

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from capacity.library.compare import Compared
+    from capacity.library.shown import Shown
     from capacity.library.sweep import Swept
     from capacity_reports.blocks import Block
+
+MORE = "All tables and remarks: --details."
 
 
 def print_json(value: Any) -> None:
@@ -22,6 +25,16 @@ def print_blocks(blocks: "Iterable[Block]") -> None:
     from capacity_reports.render.terminal import show
 
     show(block for block in blocks if not isinstance(block, Figure))
+
+
+def print_result(result: "Shown", *, details: bool) -> None:
+    """Prints the answer of a result: a few lines and one table. All else that it shows follows, if it is wanted."""
+    print_blocks(result.answer)
+    if details:
+        print()
+        print_blocks(result.blocks)
+    else:
+        print(f"\n{MORE}")
 
 
 def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

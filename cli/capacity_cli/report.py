@@ -7,15 +7,15 @@ import typer
 
 from capacity_cli.options import AllowMixed, Gain, Json, Target, Where
 
+_VERDICTS = 3  # printed at most
+
 
 def report(
     studies: Annotated[
         list[str],
         typer.Argument(metavar="STUDY...", help="Study folders, points tables (CSV, Parquet), or reference:NAME."),
     ],
-    reference: Annotated[
-        str | None, typer.Option(help="Published figures to show beside: tinylora.", show_default="none")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(help="Published figures to show beside: tinylora.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File of the report.", show_default="report.html in the study folder"),
@@ -56,7 +56,9 @@ def report(
             }
         )
         return
-    for line in found.verdicts:
+    for line in found.verdicts[:_VERDICTS]:
         print(line)
+    if len(found.verdicts) > _VERDICTS:
+        print(f"{len(found.verdicts) - _VERDICTS} more verdicts stand in the report.")
     for path in written:
         print(f"Report: {path}")

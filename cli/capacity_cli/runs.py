@@ -81,12 +81,13 @@ def runs(
         )
         for run, state in zip(found, states, strict=True)
     ]
-    print_blocks([Table("runs", str(study), columns, tuple(sorted(table, key=lambda row: str(row[1]))))])
+    summary = f"{states.count('complete')} complete, {states.count('stale')} stale"
+    summary += f", {len(missing)} missing, {len(failures)} failed"
+    print(f"{study}: {summary}" + (f"; points written to {points}" if points else ""))
     for model, counts in mixed.items():
         shares = ", ".join(f"{count} on base {base[:16]}" for base, count in counts.items())
         print(f"{model} has runs on different weights, which cannot be compared: {shares}")
+    print()
+    print_blocks([Table("runs", "", columns, tuple(sorted(table, key=lambda row: str(row[1]))))])
     for failure in failures:
         print(f"failed: {failure.label}: {failure.message}")
-    summary = f"{states.count('complete')} complete, {states.count('stale')} stale"
-    summary += f", {len(missing)} missing, {len(failures)} failed"
-    print(summary + (f"; points written to {points}" if points else ""))

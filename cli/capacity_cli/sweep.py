@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import capacity
-from capacity_cli.options import DryRun, Json, NoReport, ReuseMixed, Together, Trainer, Workers
+from capacity_cli.options import Details, DryRun, Json, NoReport, ReuseMixed, Together, Trainer, Workers
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import StudyFile
@@ -21,13 +21,14 @@ def sweep(
     dry_run: DryRun = False,
     allow_mixed: ReuseMixed = False,
     no_report: NoReport = False,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
     from capacity.plan.study_file import read_study_file
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.sweep import default_folder
-    from capacity_cli.output import finish, print_blocks
+    from capacity_cli.output import finish, print_result
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
@@ -42,8 +43,8 @@ def sweep(
     )  # fmt: skip
     if not json:
         made = result.made
-        print_blocks(result.blocks)
-        print(f"\n{len(made.runs)} runs in {folder}, points in {result.points}; {duration(made.wall_seconds)}")
+        print_result(result, details=details)
+        print(f"Runs: {folder}; points: {result.points}; {duration(made.wall_seconds)}")
         for failure in made.failures:
             print(f"failed: {failure.label}: {failure.message}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)

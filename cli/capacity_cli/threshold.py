@@ -6,7 +6,9 @@ import typer
 
 import capacity
 from capacity.errors import SpecError
-from capacity_cli.options import AllowMixed, Gain, Json, OfItems, OfTask, Points, Target, Where
+from capacity_cli.options import AllowMixed, Details, Gain, Json, OfItems, OfTask, Points, Target, Where
+
+NULL = 400  # simulated studies of each null calibration, where the null calibrations are shown
 
 
 def threshold(
@@ -22,7 +24,14 @@ def threshold(
     items: OfItems = "these",
     replicates: Annotated[int, typer.Option(min=100, help="Resampled data sets.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
-    null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 400,
+    null: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Simulated studies of the null calibration; 0 for none.",
+            show_default="400 with --details or --json, otherwise none",
+        ),
+    ] = None,
     scaling: Annotated[bool, typer.Option("--scaling", help="Thresholds against model size too.")] = False,
     where: Where = None,
     task: OfTask = None,
@@ -40,13 +49,15 @@ def threshold(
         typer.Option(help="Learning rate: 0.001, or sft=0.001,grpo=0.003.", show_default="the best on validation"),
     ] = None,
     allow_mixed: AllowMixed = False,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """The smallest update that reaches a target, for each model and method, and the ratios between methods."""
     from capacity.library.published import published
     from capacity.library.thresholds import question_of
     from capacity_analysis.data.where import conditions
-    from capacity_cli.output import print_blocks, print_json
+    from capacity_cli.output import print_blocks, print_json, print_result
+    from capacity_cli.progress import ModuleProgress
 
     chosen = conditions(
         where, task=task, demonstrations=demonstrations, protocol=protocol, adapter=adapter,
@@ -59,10 +70,11 @@ def threshold(
         return
     found = capacity.thresholds(
         points, target=target, gain=gain, ceiling=ceiling, lower=lower, upper=upper, items=items,
-        replicates=replicates, unit=unit, where=chosen, split=split, rates=rates_of(rate), seed=seed, null=null,
-        scaling=scaling, allow_mixed=allow_mixed,
+        replicates=replicates, unit=unit, where=chosen, split=split, rates=rates_of(rate), seed=seed,
+        null=(NULL if details or json else 0) if null is None else null, scaling=scaling, allow_mixed=allow_mixed,
+        progress=ModuleProgress,
     )  # fmt: skip
-    print_json(found.to_json()) if json else print_blocks(found.blocks)
+    print_json(found.to_json()) if json else print_result(found, details=details)
 
 
 def rates_of(text: str | None) -> dict[str, float] | None:

@@ -1,7 +1,7 @@
 """All that `capacity threshold` reports about a points table: thresholds, ratios, null calibration, their limits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -108,7 +108,13 @@ class ThresholdFacts:
 
 
 def study_thresholds(
-    points: Points, selection: Selection, question: Question, *, seed: int = 0, null: int = 400
+    points: Points,
+    selection: Selection,
+    question: Question,
+    *,
+    seed: int = 0,
+    null: int = 400,
+    on_pair: Callable[[int, int], None] | None = None,
 ) -> ThresholdStudy:
     """Thresholds of every curve, ratios of every pair that differs in one thing.
 
@@ -118,6 +124,7 @@ def study_thresholds(
         question: target and method.
         seed: of all random draws.
         null: simulated studies of the null calibration of each pair; 0 for none.
+        on_pair: called with how many pairs have their null calibration, and how many pairs there are.
 
     Raises:
         CapacityError: nothing can be estimated; one model that cannot only adds to `unsupported`.
@@ -132,12 +139,12 @@ def study_thresholds(
         raise CapacityError(f"{points.source}: " + "; ".join(str(error) for error in failed))
     found = tuple(t for e in gathered for t in thresholds(e))
     found_ratios = tuple(r for e in gathered for r in ratios(e))
-    calibrated = tuple(
-        null_calibration(e, n, d, null, np.random.default_rng([seed, 1, place]))
-        for e in gathered
-        if e.known and null
-        for place, (n, d) in enumerate(pairs(e))
-    )
+    wanted = [(e, n, d, place) for e in gathered if e.known and null for place, (n, d) in enumerate(pairs(e))]
+    calibrated = []
+    for done, (e, n, d, place) in enumerate(wanted, start=1):
+        calibrated.append(null_calibration(e, n, d, null, np.random.default_rng([seed, 1, place])))
+        if on_pair is not None:
+            on_pair(done, len(wanted))
     return ThresholdStudy(
         points.source,
         question,
@@ -146,7 +153,7 @@ def study_thresholds(
         tuple(gathered),
         found,
         found_ratios,
-        calibrated,
+        tuple(calibrated),
         tuple(str(error) for error in failed) + points.lacking + _unsupported(gathered, found, found_ratios),
     )
 

@@ -1,8 +1,9 @@
 """Blocks as a terminal shows them.
 
-A table keeps its first column and its numbers whole. Headings and other text fold between words where the terminal is
-too narrow. Where that is not enough, lines are longer than the terminal; nothing is cut. In a pipe only headings of
-numbers fold.
+A table keeps names and numbers whole. Headings and longer texts fold between words where the terminal is too narrow.
+Where that is not enough, the table is shown in parts, each of which repeats the names of its rows. A line is longer
+than the terminal only where names and one more column need that; nothing is cut. In a pipe only headings of numbers
+fold.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,9 @@ from rich.text import Text as Line
 from capacity_reports.blocks import Block, Example, Figure, Section, Table, Text
 
 _WIDEST = 24  # characters of the heading of a column of numbers
+_NAME = 32  # characters of a text at most that is a name and never folds
+_PROSE = 20  # characters of a line of a longer text at least, which folds
+_GAP = 2  # characters between two columns
 
 
 def show(blocks: Iterable[Block | Section], console: Console | None = None) -> None:
@@ -76,24 +80,58 @@ class _WholeTable:
         self.least, self.full = [], []
         for number, column in enumerate(self.columns):
             cells = [line for row in self.rows for line in row[number].splitlines()]
-            whole = cells if column.numeric or number == 0 else [word for cell in cells for word in cell.split()]
+            names = column.numeric or number == 0 or _longest(cells) <= _NAME
             heading = cell_len(column.heading)
-            self.least.append(_longest([*whole, *column.heading.split()]))
+            whole = _longest(cells if names else [word for cell in cells for word in cell.split()])
+            least = whole if names else max(whole, _PROSE)
+            self.least.append(max(least, _longest(column.heading.split())))
             self.full.append(max(_longest(cells), self.least[-1], min(heading, _WIDEST) if column.numeric else heading))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths, gaps = list(self.full), 2 * (len(self.full) - 1)
-        while sum(widths) + gaps > options.max_width and not options.no_wrap:
-            wide = [n for n, width in enumerate(widths) if width > self.least[n]]
+        whole = list(range(len(self.columns)))
+        parts = [whole] if options.no_wrap else self._parts(options.max_width)
+        for place, part in enumerate(parts):
+            if place:
+                yield Line("")
+            yield from console.render(self._grid(part, options), options.update(width=max(options.max_width, 10**4)))
+
+    def _parts(self, width: int) -> list[list[int]]:
+        """The columns of each part that fits a width; every part begins with the names of the rows."""
+        needs = [least + _GAP for least in self.least]
+        room = width + _GAP
+        if sum(needs) <= room:
+            return [list(range(len(needs)))]
+        names = self._names()
+        parts, used = [list(names)], sum(needs[n] for n in names)
+        for column in range(len(names), len(needs)):
+            if used + needs[column] > room and len(parts[-1]) > len(names):
+                parts.append(list(names))
+                used = sum(needs[n] for n in names)
+            parts[-1].append(column)
+            used += needs[column]
+        return parts
+
+    def _names(self) -> list[int]:
+        """The first columns that together tell the rows apart; the first column if none do."""
+        for count in range(1, len(self.columns)):
+            if len({tuple(row[:count]) for row in self.rows}) == len(self.rows):
+                return list(range(count))
+        return [0]
+
+    def _grid(self, part: Sequence[int], options: ConsoleOptions) -> Grid:
+        widths = {n: self.full[n] for n in part}
+        while not options.no_wrap and sum(widths.values()) + _GAP * (len(part) - 1) > options.max_width:
+            wide = [n for n in part if widths[n] > self.least[n]]
             if not wide:
                 break
             widths[max(wide, key=widths.__getitem__)] -= 1
-        grid = Grid(box=None, pad_edge=False, show_header=any(column.heading for column in self.columns))
-        for column, width in zip(self.columns, widths, strict=True):
-            grid.add_column(Line(column.heading), justify="right" if column.numeric else "left", width=width)
+        grid = Grid(box=None, pad_edge=False, show_header=any(self.columns[n].heading for n in part))
+        for n in part:
+            column = self.columns[n]
+            grid.add_column(Line(column.heading), justify="right" if column.numeric else "left", width=widths[n])
         for row in self.rows:
-            grid.add_row(*map(Line, row))
-        yield from console.render(grid, options.update(width=sum(widths) + gaps))
+            grid.add_row(*(Line(row[n]) for n in part))
+        return grid
 
 
 def _longest(texts: Sequence[str]) -> int:

@@ -1,0 +1,66 @@
+"""Which update reaches the target, in a few lines: one pair of methods a model, and how many pairs are decided."""
+
+from capacity.library.answers import answer, several
+from capacity_analysis.thresholds.answers import ThresholdStudy
+from capacity_analysis.thresholds.ratios import Ratio, in_words
+from capacity_analysis.thresholds.result import CurveThreshold
+from capacity_reports.blocks import Block, Column, Table
+from capacity_reports.figures import joined
+
+_COLUMNS = (
+    Column("model", "model"),
+    Column("curve", "curve"),
+    Column("estimate", "threshold", "count", ends=("low", "high")),
+    Column("low", "95 % low", "count", "0"),
+    Column("high", "95 % high", "count", "∞"),
+    Column("first_crossing", "first size that reaches it", "count", "never"),
+    Column("seeds", "seeds", "count"),
+)
+_PAIRS = 3  # lines of pairs at most
+
+
+def decided(ratio: Ratio) -> bool:
+    """Whether the interval of a ratio excludes 1."""
+    return (ratio.low is not None and ratio.low > 1) or (ratio.high is not None and ratio.high < 1)
+
+
+def threshold_answer(study: ThresholdStudy) -> tuple[Block, ...]:
+    """The first pair of each model in a line, how many pairs are decided, and a table of the thresholds."""
+    pairs, lines = study.headlines, [_asked(study)]
+    first = {ratio.model: ratio for ratio in reversed(pairs)}
+    shown = [ratio for ratio in pairs if first[ratio.model] is ratio]
+    lines += several([_line(study, ratio) for ratio in shown], _PAIRS, "models")
+    if pairs:
+        count = sum(map(decided, pairs))
+        lines.append(f"Pairs whose interval excludes 1×: {count} of {len(pairs)}.")
+    else:
+        lines.append("There is no pair of curves to compare.")
+    return answer(lines, _table(study))
+
+
+def _asked(study: ThresholdStudy) -> str:
+    question = study.question
+    target = f"{100 * question.gain:g} % of the gain" if question.target is None else f"{100 * question.target:g} %"
+    return f"Asked: the smallest update that reaches {target}, in {study.unit}."
+
+
+def _line(study: ThresholdStudy, ratio: Ratio) -> str:
+    where = f"{ratio.model}: " if ratio.model else ""
+    words, unit = in_words(ratio), study.unit
+    if words is None:
+        return f"{where}nothing is known of {ratio.numerator} : {ratio.denominator}."
+    if not decided(ratio):
+        return f"{where}{ratio.numerator} : {ratio.denominator} is not decided, {words}."
+    return f"{where}{ratio.numerator} needs {words} the {unit} of {ratio.denominator}."
+
+
+def _table(study: ThresholdStudy) -> Table:
+    rows = tuple(map(_row, (found for found in study.thresholds if found.answer)))
+    intervals = joined(list(dict.fromkeys(found.interval for found in study.thresholds)))
+    title = f"Smallest update that reaches the target, {study.unit}"
+    return Table("thresholds", title, _COLUMNS, rows, f"Intervals: {intervals}.")
+
+
+def _row(found: CurveThreshold) -> tuple[str | float | int | None, ...]:
+    t = found.threshold
+    return found.model, found.curve, t.estimate, t.low, t.high, found.first_crossing, found.seeds
