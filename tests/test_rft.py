@@ -43,7 +43,7 @@ def test_right_samples_are_repeated_in_turn() -> None:
     right = twin.answered(twin.right_samples(prompts, k, twin.rng))
     rows = [tokens for _, tokens in sequences(arm.batch(laid_out(arm, prompts)))]
     for i, samples in enumerate(right):
-        assert rows[k * i : k * (i + 1)] == [samples[j % len(samples)] for j in range(k)]
+        assert rows[k * i : k * (i + 1)] == [samples[j % len(samples)].ids for j in range(k)]
 
 
 def test_prompts_that_are_never_solved_are_drawn_eight_times_left_out_and_counted() -> None:
@@ -90,7 +90,8 @@ def test_first_samples_are_those_of_grpo(method: Method) -> None:
     assert any(rewarded)
     arm = arm_of(spec_of(method, **SHORT), TASK)
     found = arm.answered(arm.right_samples(prompts, k, arm.rng))
-    assert [ours for ours, theirs in zip(found, rewarded, strict=True) if theirs] == [r for r in rewarded if r]
+    drawn = [[sample.ids for sample in samples] for samples in found]
+    assert [ours for ours, theirs in zip(drawn, rewarded, strict=True) if theirs] == [r for r in rewarded if r]
 
 
 def test_loss_is_the_mean_negative_log_likelihood_and_counts_as_supervised() -> None:

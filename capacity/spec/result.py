@@ -141,8 +141,9 @@ class Step(Recorded):
         entropy_bits: the mean entropy of the next token, in bits.
         code_length_bits: the code length of the step's completions, −log₂ p summed over tokens.
         kl_to_base_bits: the mean KL divergence of the model from its base, in bits per token. It is there for the steps
-            that measure the base; see `base_every` in `GrpoSpec`.
-        base_code_length_bits: the code length of the completions under the base, for the same steps.
+            that make a pass of the base: every tenth and the last, or what `base_every` in `GrpoSpec` says.
+        base_code_length_bits: the code length of the completions under the base, for the same steps. Supervised
+            methods have it for all steps.
         reward: the mean reward of the step's samples.
         group_hits: the number of rewarded samples in each group.
         dead_groups: the number of groups whose rewards are all equal.

@@ -27,6 +27,7 @@ from capacity.spec.parts import TrainingSpec
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
+from capacity.training.base_lengths import BaseLengths
 from capacity.training.batch import Batch, Cost, Recorder
 from capacity.training.batches import encode_completions, encode_prompts
 from capacity.training.processes import Processes
@@ -45,8 +46,8 @@ class _Seen:
         tokens: the number of completion tokens of the slice.
         entropy: the mean entropy over the tokens, in nats.
         code_length: the code length of the tokens under the model, in bits.
-        kl_to_base: the mean divergence over the tokens, in nats; None if the base was not measured.
-        base_code_length: the code length under the base, in bits; None likewise.
+        kl_to_base: the mean divergence over the tokens, in nats; None if the base made no predictions.
+        base_code_length: the code length under the base, in bits; None if it was not measured.
     """
 
     logprobs: Tensor
@@ -68,6 +69,7 @@ class Arm:
         training: the training part of this phase; that of the run if None.
         recorder: the recorder that all phases of a run share; a new one if None.
         sampler: the sampler that all phases of a run share; the trainer's own model if None.
+        base_lengths: code lengths under the base that earlier runs have computed; none if None.
     """
 
     trl_trainer: Literal["sft", "grpo"]  # which of TRL's trainers it goes with
@@ -82,6 +84,7 @@ class Arm:
         training: TrainingSpec | None = None,
         recorder: Recorder | None = None,
         sampler: Sampler | None = None,
+        base_lengths: BaseLengths | None = None,
     ) -> None:
         training = training or spec.training
         assert training is not None
@@ -99,6 +102,7 @@ class Arm:
         self.device = next(adapted.model.parameters()).device
         self.sampler: Sampler = sampler or TransformersSampler(adapted, tokenizer)
         self.sampling: dict[str, Any] = {}
+        self.base_lengths = base_lengths or BaseLengths()
         start = adapted.vector()
         self.start = start if bool(start.any()) else None  # random, or trained by an earlier phase
 
@@ -175,11 +179,15 @@ class Arm:
 
     @property
     def measures_base(self) -> bool:
-        """Tells whether the next step measures the base too: the KL divergence from it, and its code length.
+        """Tells whether the next step makes a pass of the base: for the KL divergence from it, and its code length."""
+        raise NotImplementedError
 
-        Steps on given sequences always do, because excess description length needs the code length of the base.
+    def base_code_length(self, part: Batch) -> float | None:  # noqa: ARG002
+        """Returns the code length of some rows under the base, in bits, at steps without a pass of the base.
+
+        None says that such steps do without it.
         """
-        return True
+        return None
 
     def summary(self, batch: Batch) -> dict[str, Any]:  # noqa: ARG002
         """Returns the arm's own metrics of the sequences of a step."""
@@ -250,10 +258,15 @@ class Arm:
         return max(1, int((ends <= left).sum())) * k
 
     def finish(
-        self, rollout: Rollout, rewards: Tensor | None = None, advantages: Tensor | None = None, **extra: Any
+        self,
+        rollout: Rollout,
+        rewards: Tensor | None = None,
+        advantages: Tensor | None = None,
+        base_bits: Tensor | None = None,
+        **extra: Any,
     ) -> Batch:
         """Makes the batch of a step: drops the sequences that matching leaves out, and counts the cost."""
-        whole = Batch(rollout, extra, rewards, advantages)
+        whole = Batch(rollout, extra, rewards, advantages, base_bits)
         batch = whole.rows(0, self.within_tokens(rollout))
         tokens = int(batch.rollout.prompt_mask.sum() + batch.rollout.completion_mask.sum())
         self.cost.prompts += batch.sequences // self.sequences_per_prompt
@@ -277,13 +290,14 @@ class Arm:
         processes, base = Processes.current(), self.measures_base
         passed = self.with_gradient(batch)
         apart = base and passed is not batch
-        # Before the pass with a gradient, because to switch off an update of the weights changes them in place.
+        # The base comes before the pass with a gradient: to switch off an update of the weights changes them in place.
         whole = self._measured(batch) if apart else []
         parts = self._slices(passed)
         seen: list[_Seen] = []
 
         def share(part: Batch) -> Tensor:
-            loss, looked_at = self.look(part, *self._predictions(part, base and not apart))
+            base_bits = None if base else self.base_code_length(part)
+            loss, looked_at = self.look(part, *self._predictions(part, base and not apart), base_bits)
             seen.append(looked_at)
             return loss if part is batch else loss * self.share(part, batch)
 
@@ -322,12 +336,26 @@ class Arm:
         """Returns what the model predicts of some rows, and what its base predicts, if that is asked for."""
         rollout, of_base = part.rollout, None
         if base:
-            with torch.no_grad(), self.adapted.switched_off():
-                of_base = self.forward(rollout)
+            of_base = self.by_base(rollout)
         return self.forward(rollout), of_base
 
-    def look(self, part: Batch, predictions: Predictions, base: Predictions | None) -> tuple[Tensor, "_Seen"]:
-        """Returns the loss of some rows by themselves, and the measurements of their pass."""
+    @torch.no_grad()
+    def by_base(self, rollout: Rollout) -> Predictions:
+        """Returns what the base predicts of some sequences."""
+        with self.adapted.switched_off():
+            return self.forward(rollout)
+
+    def look(
+        self, part: Batch, predictions: Predictions, base: Predictions | None, base_bits: float | None = None
+    ) -> tuple[Tensor, "_Seen"]:
+        """Returns the loss of some rows by themselves, and the measurements of their pass.
+
+        Args:
+            part: the rows.
+            predictions: what the model predicts of them.
+            base: what its base predicts; None if it has made no pass.
+            base_bits: their code length under the base in that case, if it is known.
+        """
         loss, own = self.objective(predictions, part)
         with torch.no_grad():
             looked_at = _Seen(
@@ -336,7 +364,7 @@ class Arm:
                 predictions.mean_entropy() if part.rollout.entropies is None else 0.0,
                 predictions.code_length_bits() if part.rollout.plain_logprobs is None else 0.0,
                 None if base is None else predictions.mean_kl(base),
-                None if base is None else base.code_length_bits(),
+                base_bits if base is None else base.code_length_bits(),
             )
         return loss, looked_at
 
@@ -402,8 +430,10 @@ def _measurements(rollout: Rollout, seen: Sequence[_Seen]) -> dict[str, float]:
         entropy = float(rollout.entropies.sum()) / tokens
         code_length = float(-rollout.plain_logprobs.double().sum()) / math.log(2)
     found = {"entropy_bits": entropy / math.log(2), "code_length_bits": code_length}
-    base = [(s.tokens, s.kl_to_base, s.base_code_length) for s in seen]
-    if base and all(kl is not None for _, kl, _ in base):
-        found["kl_to_base_bits"] = sum(n * float(kl or 0) for n, kl, _ in base) / tokens / math.log(2)
-        found["base_code_length_bits"] = sum(float(bits or 0) for _, _, bits in base)
+    divergences = [(s.tokens, s.kl_to_base) for s in seen if s.kl_to_base is not None]
+    if seen and len(divergences) == len(seen):
+        found["kl_to_base_bits"] = sum(n * kl for n, kl in divergences) / tokens / math.log(2)
+    base = [s.base_code_length for s in seen if s.base_code_length is not None]
+    if seen and len(base) == len(seen):
+        found["base_code_length_bits"] = sum(base)
     return found

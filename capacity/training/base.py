@@ -23,6 +23,7 @@ from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.tasks.task import Task
+from capacity.training.base_lengths import BaseLengths
 from capacity.training.preflight import check_run
 
 
@@ -39,6 +40,7 @@ class Base:
         fingerprint: the SHA-256 over its weights.
         files: a digest of the files that it was loaded from; None if it has none of its own.
         cache: the folder of SVD factors.
+        lengths: code lengths under this base that its runs have computed.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Base:
     fingerprint: str
     files: str | None
     cache: Path
+    lengths: BaseLengths = field(default_factory=BaseLengths)
 
     @classmethod
     def loaded(cls, name: str, device: str, cache: Path | None = None) -> "Base":

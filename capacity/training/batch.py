@@ -21,12 +21,15 @@ class Batch:
         rollout: the B sequences.
         extra: further metrics of the step, by their names in `Step`.
         rewards, advantages: one number per sequence, of shape (B,), if the sequences are own samples; else None.
+        base_bits: the code length of each sequence under the base in bits, (B,), float64, if the base has drawn and
+            measured them; else None.
     """
 
     rollout: Rollout
     extra: dict[str, Any]
     rewards: Tensor | None = None
     advantages: Tensor | None = None
+    base_bits: Tensor | None = None
 
     @property
     def sequences(self) -> int:
@@ -49,8 +52,8 @@ class Batch:
 
     def selected(self, rows: Tensor) -> "Batch":
         """Returns the sequences that `rows`, indices or booleans, names."""
-        rewards, advantages = (t if t is None else t[rows] for t in (self.rewards, self.advantages))
-        return Batch(self.rollout.selected(rows), self.extra, rewards, advantages)
+        own = (t if t is None else t[rows] for t in (self.rewards, self.advantages, self.base_bits))
+        return Batch(self.rollout.selected(rows), self.extra, *own)
 
 
 @dataclass

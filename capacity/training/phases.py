@@ -8,6 +8,7 @@ from capacity.sampling.sampler import Sampler
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
+from capacity.training.base_lengths import BaseLengths
 from capacity.training.batch import Recorder
 from capacity.training.batches import prompt_schedule
 from capacity.training.grpo import GrpoArm, RandomRewardArm
@@ -30,6 +31,7 @@ def phases(
     spec: RunSpec,
     recorder: Recorder,
     sampler: Sampler | None = None,
+    base_lengths: BaseLengths | None = None,
 ) -> Iterator[tuple[Arm, list[Item]]]:
     """Yields each arm of a run with the prompts of its steps. An arm is made after the one before it has trained.
 
@@ -39,7 +41,7 @@ def phases(
     training = spec.training
     assert training is not None
     if spec.method != "sft+grpo":
-        arm = ARMS[spec.method](adapted, tokenizer, task, spec, training, recorder, sampler)
+        arm = ARMS[spec.method](adapted, tokenizer, task, spec, training, recorder, sampler, base_lengths)
         yield arm, prompt_schedule(task, spec.seed, training.steps, arm.prompts_per_step)
         return
     assert spec.warm_start is not None
@@ -48,7 +50,8 @@ def phases(
     schedule: list[Item] = []
     for name, (steps, rate) in parts.items():
         changed = {"steps": steps, "learning_rate": rate, "warmup_steps": warmup}
-        arm = ARMS[name](adapted, tokenizer, task, spec, training.model_copy(update=changed), recorder, sampler)
+        own = training.model_copy(update=changed)
+        arm = ARMS[name](adapted, tokenizer, task, spec, own, recorder, sampler, base_lengths)
         arm.phase = name
         used = len(schedule)
         schedule = prompt_schedule(task, spec.seed, used // arm.prompts_per_step + steps, arm.prompts_per_step)

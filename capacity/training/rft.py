@@ -4,11 +4,14 @@
 `grpo`. Samples of the base do not depend on the update, so they can be drawn when their step comes.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from capacity.errors import TrainingError
 from capacity.spec.parts import RftSpec
@@ -19,6 +22,19 @@ from capacity.training.batches import ROLLOUT_STREAM, generator
 from capacity.training.sft import SupervisedArm
 
 _ROUNDS = 8  # draws of samples_per_prompt each, until every prompt has a right sample
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample that the grader passes.
+
+    Attributes:
+        ids: its token ids.
+        bits: its code length at temperature 1 under the model that drew it, in bits; None if that was not measured.
+    """
+
+    ids: list[int]
+    bits: float | None
 
 
 class RftArm(SupervisedArm):
@@ -50,10 +66,11 @@ class RftArm(SupervisedArm):
                 "on; choose a task that the base model solves sometimes"
             )
         laid_out = [prompts[i] for i in solved for _ in range(k)]
-        completions = [tokens for i in solved for tokens in islice(cycle(right[i]), k)]
+        samples = [sample for i in solved for sample in islice(cycle(right[i]), k)]
         different = sum(min(len(right[i]), k) for i in solved)
         return self.finish(
-            self.written(laid_out, completions),
+            self.written(laid_out, [sample.ids for sample in samples]),
+            base_bits=self._under_base(samples),
             unsolved_prompts=len(prompts) - len(solved),
             different_samples=different,
             **self.sampling,
@@ -61,12 +78,12 @@ class RftArm(SupervisedArm):
 
     def right_samples(
         self, prompts: Sequence[Item], k: int, rng: np.random.Generator, rounds: int = _ROUNDS
-    ) -> Asking[list[list[list[int]]]]:
-        """Asks for samples and returns the correct ones of k samples of each prompt, as token ids.
+    ) -> Asking[list[list[Sample]]]:
+        """Asks for samples and returns the correct ones of k samples of each prompt.
 
         Prompts without a correct sample are sampled again, in at most `rounds` rounds.
         """
-        right: list[list[list[int]]] = [[] for _ in prompts]
+        right: list[list[Sample]] = [[] for _ in prompts]
         frozen = self.spec.method == "rft"
         for _ in range(rounds):
             wanted = [i for i, samples in enumerate(right) if not samples]
@@ -74,7 +91,15 @@ class RftArm(SupervisedArm):
                 break
             laid_out = [prompts[i] for i in wanted for _ in range(k)]
             rollout, rewards = yield from self.sampled(laid_out, self.rft.temperature, rng, base=frozen)
-            for row, (ids, mask) in enumerate(zip(rollout.completion_ids, rollout.completion_mask, strict=True)):
+            measured = rollout.plain_logprobs
+            bits = [None] * len(laid_out) if measured is None else (-measured.double().sum(1) / math.log(2)).tolist()
+            for row, (ids, length) in enumerate(zip(rollout.completions(), bits, strict=True)):
                 if rewards[row]:
-                    right[wanted[row // k]].append(ids[mask.bool()].tolist())
+                    right[wanted[row // k]].append(Sample(ids, length))
         return right
+
+    def _under_base(self, samples: Sequence[Sample]) -> torch.Tensor | None:
+        """Returns the code lengths under the base in bits, (B,), if the base has drawn and measured the samples."""
+        bits = [sample.bits for sample in samples if sample.bits is not None]
+        known = self.spec.method == "rft" and len(bits) == len(samples)
+        return torch.tensor(bits, dtype=torch.float64, device=self.device) if known else None

@@ -168,7 +168,9 @@ class _Making:
 
     def phases(self, sampler: Sampler) -> Iterator[tuple[Arm, list[Item]]]:
         """Yields the arms of the run with the prompts of their steps, one after the other."""
-        return phases(self.adapted, self.base.tokenizer, self.task, self.spec, self.recorder, sampler)
+        return phases(
+            self.adapted, self.base.tokenizer, self.task, self.spec, self.recorder, sampler, self.base.lengths
+        )
 
     def store(self) -> None:
         """Rounds the trained update to its storage dtype, and packs it.
@@ -202,7 +204,7 @@ class _Making:
         """Returns all that the run leaves behind."""
         heldout = {}
         if self.spec.training is not None:
-            heldout = heldout_code_length(self.adapted, self.base.tokenizer, self.task, self.spec)
+            heldout = heldout_code_length(self.adapted, self.base.tokenizer, self.task, self.spec, self.base.lengths)
         _, shape = model_shape(self.spec.model)
         measured = {
             "model_parameters": shape.parameters,

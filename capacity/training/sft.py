@@ -1,4 +1,8 @@
-"""Trains by supervised fine-tuning on the task's demonstrations."""
+"""Trains by supervised fine-tuning on the task's demonstrations.
+
+The KL divergence from the base needs a pass of the base. It is measured at every tenth step and at the last, as `grpo`
+does. Excess description length needs the code length of every step under the base. Runs with equal batches share it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +16,8 @@ from capacity.training import losses
 from capacity.training.arm import Arm, Asking
 from capacity.training.batch import Batch
 from capacity.training.batches import DEMONSTRATION_STREAM, generator
+
+_KL_EVERY = 10  # steps
 
 
 class SupervisedArm(Arm):
@@ -27,6 +33,21 @@ class SupervisedArm(Arm):
     def share(self, part: Batch, whole: Batch) -> float:
         """Returns the slice's share of the tokens, because the loss is a mean over tokens."""
         return part.tokens / whole.tokens
+
+    @property
+    def measures_base(self) -> bool:
+        """Tells whether the next step makes a pass of the base for the KL divergence from it."""
+        step = len(self.steps)
+        return step % _KL_EVERY == 0 or step + 1 == self.training.steps
+
+    def base_code_length(self, part: Batch) -> float:
+        """Returns the code length of some rows under the base, in bits: known from sampling, from earlier runs, or now.
+
+        Once computed, it is remembered for later runs.
+        """
+        if part.base_bits is not None:
+            return float(part.base_bits.sum())
+        return self.base_lengths.of(part.rollout, lambda: self.by_base(part.rollout).code_length_bits())
 
 
 class SftArm(SupervisedArm):

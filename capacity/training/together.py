@@ -130,7 +130,10 @@ class _Beside:
 
 def _recorded(arm: Arm, batch: Batch, passed: Batch, own: Predictions, beside: _Beside | None) -> Tensor:
     """Returns the loss of a run's step from its predictions, and records its metrics."""
-    loss, seen = arm.look(passed, own, beside.base if beside is not None and beside.own is None else None)
+    if beside is None:
+        loss, seen = arm.look(passed, own, None, arm.base_code_length(passed))
+    else:
+        loss, seen = arm.look(passed, own, beside.base if beside.own is None else None)
     loss = loss if passed is batch else loss * arm.share(passed, batch)
     whole = seen
     if beside is not None and beside.own is not None:

@@ -18,6 +18,7 @@ from capacity.sampling.finite import check_logits
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
+from capacity.training.base_lengths import BaseLengths
 from capacity.training.batches import HELDOUT_ITEMS, HELDOUT_STREAM, encode_completions, encode_prompts, generator
 from capacity.training.rft import RftArm
 from capacity.training.sft import SftArm
@@ -25,12 +26,14 @@ from capacity.training.sft import SftArm
 _SEED = 0  # the same held-out sequences for all runs of one kind
 
 
-def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec) -> dict[str, float]:
+def heldout_code_length(
+    adapted: AdaptedModel, tokenizer: Any, task: Task, spec: RunSpec, known: BaseLengths | None = None
+) -> dict[str, float]:
     """Returns the code lengths of held-out sequences under the trained and under the untrained model.
 
     For `sft` they are one demonstration of each of the first 256 validation items. For `rft` they are the base's own
     samples for these items that are correct, at most one per item. Other methods have no such sequences, because they
-    train on samples of the changing model.
+    train on samples of the changing model. `known` remembers the code lengths under the base.
 
     Returns:
         `heldout_code_length_bits` and `heldout_base_code_length_bits` (bits, summed over tokens),
@@ -45,7 +48,7 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
     elif spec.method == "rft":
         arm = RftArm(adapted, tokenizer, task, spec)
         right = arm.answered(arm.right_samples(items, 1, rng, rounds=1))
-        kept = [(item, samples[0]) for item, samples in zip(items, right, strict=True) if samples]
+        kept = [(item, samples[0].ids) for item, samples in zip(items, right, strict=True) if samples]
         if not kept:
             return {}
         rollout = arm.written([item for item, _ in kept], [tokens for _, tokens in kept])
@@ -53,7 +56,7 @@ def heldout_code_length(adapted: AdaptedModel, tokenizer: Any, task: Task, spec:
         return {}
     rows = arm.at_once(rollout, backward=False)
     with adapted.switched_off():
-        base = code_length(adapted.model, rollout, rows)
+        base = (known or BaseLengths()).of(rollout, lambda: code_length(adapted.model, rollout, rows))
     return {
         "heldout_code_length_bits": code_length(adapted.model, rollout, rows),
         "heldout_base_code_length_bits": base,
