@@ -233,7 +233,7 @@ def _record(
     now = adapted.vector()
     correct = next((found for vector, found in evaluated if bool((vector == now).all())), None)
     if correct is None:
-        evaluation = evaluate(adapted, tokenizer, open_task(run.spec.task), run.spec.evaluation)
+        evaluation = evaluate(adapted, tokenizer, open_task(run.spec.task), run.spec.evaluation, run_seed=run.spec.seed)
         correct = answers_of(evaluation.outcomes, run.spec.label).shares.tolist()
         evaluated.append((now.clone(), correct))
     scales = payload_bytes({name: t for name, t in payload.items() if name == "scales"})

@@ -136,13 +136,13 @@ def _accuracies(points: Points, rows_of: Sequence[Sequence[int]]) -> Array:
 def difference(first: CellResult, second: CellResult) -> Estimate | None:
     """How much more accurate the first cell is, paired by item and by the seeds that both have.
 
-    The untrained model has one run, with which every seed of the first is paired. Without answers the difference has no
-    interval. None if the cells have no seed in common.
+    Where the untrained model has one run, every seed of the first is paired with it. Without answers the difference has
+    no interval. None if the cells have no seed in common.
 
     Raises:
         DataError: the cells answered different items.
     """
-    untrained = second.trained_parameters == 0
+    untrained = second.trained_parameters == 0 and len(second.seeds) == 1
     common = [seed for seed in first.seeds if seed is not None and (untrained or seed in second.seeds)]
     if not common:
         return None
