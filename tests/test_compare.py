@@ -68,7 +68,7 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     )
     assert first.stderr is not None
     line = first.stderr.readline()
-    assert line.startswith("[1/10] ")
+    assert line.startswith("[1/11] ")
     first.send_signal(signal.SIGINT)
     out, err = first.communicate()
     assert (first.returncode, out) == (130, ""), f"{line}{err}"
@@ -77,9 +77,9 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     assert last[0].startswith("capacity: interrupted: ")
     assert "the same command continues" in last[0]
     kept = written(study)
-    assert 1 <= len(kept) < 10
+    assert 1 <= len(kept) < 11
     listed = run(script, "runs", str(study)).stdout
-    assert f"{len(kept)} complete, 0 stale, {10 - len(kept)} missing, 0 failed" in listed
+    assert f"{len(kept)} complete, 0 stale, {11 - len(kept)} missing, 0 failed" in listed
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {name: written(study)[name] for name in kept} == kept
     return study, json.loads(second.stdout)
@@ -87,7 +87,7 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: tuple[Path, dict[str, Any]]) -> None:
     study, result = finished
-    assert len(written(study)) == 10
+    assert len(written(study)) == 11
     assert result["failed"] == 0
     assert [r["method"] for r in result["results"]] == ["sft", "rft", "grpo"]
     for row in result["results"]:
@@ -139,7 +139,7 @@ def test_runs_of_another_environment_are_refused_unless_allowed(
     refused = run(script, *options)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
-    assert "10 runs are stale, made in another environment (pip none → " in line
+    assert "11 runs are stale, made in another environment (pip none → " in line
     assert run(script, *options, "--allow-mixed").returncode == 0
 
 
@@ -157,7 +157,7 @@ def test_a_corrupt_run_is_named_and_nothing_else_is_touched(
     (line,) = done.stderr.splitlines()
     assert str(victim) in line
     assert "metrics.jsonl is corrupt" in line
-    assert len(written(study)) == 10
+    assert len(written(study)) == 11
 
 
 def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(script: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_equal_vectors_are_evaluated_once(study: Study, monkeypatch: pytest.Monk
     read = read_file(run.folder / "update.safetensors")
     calls = []
     real = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda *args: calls.append(1) or real(*args))
+    monkeypatch.setattr(module, "evaluate", lambda *args, **options: calls.append(1) or real(*args, **options))
     requantise(study, "cpu", dtypes=("fp32", "bf16"))
     assert len(calls) == 2
     assert read.recipe.storage_dtype == "fp32"

@@ -14,7 +14,7 @@ from capacity.plan.sampling import Choice
 from capacity.plan.sizes import SizeChoice, as_choice
 from capacity.plan.specs import named_methods
 from capacity.runs.fingerprint import Trainer, parse_trainer
-from capacity.spec.parts import Match
+from capacity.spec.parts import Draws, Match
 from capacity.studies.comparison import ComparisonPlan, plan_comparison
 from capacity.studies.make import MadeStudy, Observer, make_study, unobserved
 from capacity_analysis.compare.comparison import Comparison
@@ -93,6 +93,7 @@ def compare(
     tokens_per_step: int | None = None,
     rollouts: Choice = "auto",
     trainer: Trainer = "loop",
+    draws: Draws = "seed",
     workers: int | None = None,
     together: int | None = None,
     out: str | Path | None = None,
@@ -116,6 +117,7 @@ def compare(
         tokens_per_step: completion tokens that a step trains on, for matching "tokens".
         rollouts: what samples: "transformers", "vllm", or "auto".
         trainer: what makes the steps: "loop", or "trl" for the trainers of TRL, which give the same update.
+        draws: "seed": runs of each seed draw their answers anew. "common": all runs answer with the same draws.
         workers: processes; one a core, at most four, if None.
         together: the largest number of runs that share their passes. If None: one on a CPU, and as many as fit on a
             GPU, at most 16.
@@ -136,7 +138,7 @@ def compare(
     plan = plan_comparison(
         model, task, as_choice(size), chosen, seeds,
         rates=named_rates(learning_rates, chosen), storage_dtype=storage_dtype, match=match,
-        tokens_per_step=tokens_per_step, rollouts=rollouts, trainer=parse_trainer(trainer),
+        tokens_per_step=tokens_per_step, rollouts=rollouts, trainer=parse_trainer(trainer), draws=draws,
     )  # fmt: skip
     folder = plan.folder if out is None else Path(out)
     return compare_planned(

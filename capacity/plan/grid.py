@@ -100,8 +100,12 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
                 specs += [point.spec(method, seed, rates, validation=validation) for seed in point.grid.seeds]
     for grid in study.grids:
         if grid.base:
-            base = [s for m in grid.models for t in grid.task_specs for s in base_specs(m, t, grid.protocol_of(t))]
-            specs += [with_rollouts(spec, study.rollouts) for spec in base]
+            for model in grid.models:
+                for task in grid.task_specs:
+                    seeds = sorted({seed for g in study.grids if model in g.models for seed in g.seeds})
+                    validation = grid.split == "validation"
+                    base = base_specs(model, task, grid.protocol_of(task), seeds=seeds, validation=validation)
+                    specs += [with_rollouts(spec, study.rollouts) for spec in base]
     return unique(specs)
 
 

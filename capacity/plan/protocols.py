@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from capacity.spec.parts import EvaluationSpec, GrpoSpec, RftSpec, TrainingSpec
+from capacity.spec.parts import Draws, EvaluationSpec, GrpoSpec, RftSpec, TrainingSpec
 from capacity.tasks.task import Bounded, Task
 
 
@@ -19,6 +19,7 @@ class Protocol:
         test_items, validation_items: the numbers of items that are evaluated.
         evaluation_temperature: the temperature of evaluations.
         temperatures: the temperatures at which the untrained model is evaluated.
+        draws: what sampled answers follow from; see `EvaluationSpec`. Greedy answers are not drawn.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class Protocol:
     validation_items: int
     evaluation_temperature: float
     temperatures: tuple[float, ...]
+    draws: Draws = "seed"
 
     def training(self, task: Task, learning_rate: float) -> TrainingSpec:
         """Returns the training part of a run spec."""
@@ -54,11 +56,13 @@ class Protocol:
         split: Literal["validation", "test"] = "validation" if validation else "test"
         wanted = self.validation_items if validation else self.test_items
         available = task.available(split) if isinstance(task, Bounded) else None
+        at = self.evaluation_temperature if temperature is None else temperature
         return EvaluationSpec(
             split=split,
             items=min(wanted, available or wanted),
-            temperature=self.evaluation_temperature if temperature is None else temperature,
+            temperature=at,
             max_new_tokens=task.max_new_tokens,
+            draws="common" if at == 0 else self.draws,
         )
 
 

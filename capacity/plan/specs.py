@@ -1,6 +1,7 @@
 """Turns a question ("sft against grpo at budget 100") into the specs of its runs. It does not import torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from capacity.errors import SpecError, unknown
 from capacity.plan.kinds.kind import Size
@@ -8,7 +9,7 @@ from capacity.plan.protocols import GRPO, PROTOCOLS, RFT, Protocol
 from capacity.plan.rates import TunedRate, tuned_rate
 from capacity.spec.adapters import NoAdapter
 from capacity.spec.methods import METHODS, TRAINED, Method
-from capacity.spec.parts import Match, TaskSpec, TrainingSpec
+from capacity.spec.parts import Draws, Match, TaskSpec, TrainingSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 
@@ -145,10 +146,14 @@ def base_spec(
     task: TaskSpec,
     temperature: float | None = None,
     *,
+    seed: int = 0,
     validation: bool = False,
     protocol: Protocol | None = None,
 ) -> RunSpec:
-    """Returns the spec of a run of the untrained model. If `temperature` is None, it is that of the protocol."""
+    """Returns the spec of a run of the untrained model. If `temperature` is None, it is that of the protocol.
+
+    The seed decides the draws of its answers, if the protocol has draws of each seed.
+    """
     protocol, problem = protocol or PROTOCOLS[task.name], open_task(task)
     return RunSpec(
         model=model,
@@ -158,18 +163,38 @@ def base_spec(
         storage_dtype="fp32",
         training=None,
         evaluation=protocol.evaluation(problem, validation=validation, temperature=temperature),
-        seed=0,
+        seed=seed,
     )
 
 
-def base_specs(model: str, task: TaskSpec, protocol: Protocol | None = None) -> list[RunSpec]:
+def base_specs(
+    model: str,
+    task: TaskSpec,
+    protocol: Protocol | None = None,
+    *,
+    seeds: Sequence[int] = (),
+    validation: bool = False,
+) -> list[RunSpec]:
     """Returns the specs of the untrained model at every temperature, on test and on validation.
 
-    The best temperature is chosen on validation.
+    The best temperature is chosen on validation. Where answers are drawn by seed, each of `seeds` has a run under the
+    protocol of the trained runs, so that it is paired with them. Everything else is evaluated with seed 0 only.
+
+    Args:
+        model: the alias of the model.
+        task: the task.
+        protocol: the protocol; the shipped one of the task if None.
+        seeds: the seeds of the trained runs.
+        validation: True if the trained runs are evaluated on the validation split.
     """
     protocol = protocol or PROTOCOLS[task.name]
     temperatures = dict.fromkeys([*protocol.temperatures, protocol.evaluation_temperature])
-    return [base_spec(model, task, t, validation=v, protocol=protocol) for v in (False, True) for t in temperatures]
+    found = []
+    for split in (False, True):
+        found += [base_spec(model, task, t, validation=split, protocol=protocol) for t in temperatures]
+        if split == validation and base_spec(model, task, protocol=protocol).evaluation.draws == "seed":
+            found += [base_spec(model, task, seed=s, validation=split, protocol=protocol) for s in seeds if s != 0]
+    return found
 
 
 def compare_specs(
@@ -182,16 +207,27 @@ def compare_specs(
     rates: Mapping[Method, float],
     match: Match = "prompts",
     tokens_per_step: int | None = None,
+    draws: Draws = "seed",
 ) -> list[RunSpec]:
     """Returns the specs of one comparison: each method × seed, then the base at every temperature.
 
     The slowest methods come first, so that no worker is left with one of them at the end.
     """
+    protocol = replace(PROTOCOLS[task.name], draws=draws)
     trained = [
         trained_spec(
-            model, task, method, size, seed, storage_dtype, rates=rates, match=match, tokens_per_step=tokens_per_step
+            model,
+            task,
+            method,
+            size,
+            seed,
+            storage_dtype,
+            rates=rates,
+            match=match,
+            tokens_per_step=tokens_per_step,
+            protocol=protocol,
         )
         for method in sorted(methods, key=lambda m: -METHODS[m].slowness)
         for seed in range(seeds)
     ]
-    return [*trained, *base_specs(model, task)]
+    return [*trained, *base_specs(model, task, protocol, seeds=range(seeds))]

@@ -42,7 +42,7 @@ from capacity.spec.adapters import StorageDtype
 from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen
 from capacity.spec.methods import METHODS, TRAINED, Method
-from capacity.spec.parts import Match, RolloutSpec, Seed, TaskSpec
+from capacity.spec.parts import Draws, Match, RolloutSpec, Seed, TaskSpec
 from capacity.tasks.catalog import parse_task
 
 Rate = Annotated[float, Field(gt=0)]
@@ -114,6 +114,7 @@ class ProtocolChanges(Frozen):
     validation_items: PositiveInt | None = None
     evaluation_temperature: Annotated[float, Field(ge=0)] | None = None
     temperatures: Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AfterValidator(_once)] = None
+    draws: Draws | None = None
 
     def applied(self, protocol: Protocol) -> Protocol:
         """Returns `protocol` with these changes."""

@@ -40,7 +40,7 @@ def fitting(spec: RunSpec, device_bytes: int | None, prompt_tokens: int = PROMPT
 def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | None) -> list[tuple[RunSpec, ...]]:
     """Divides runs into jobs, each for one worker, in the order of the runs.
 
-    Runs of the untrained model that differ in their temperature alone are one job, because each prompt is then read
+    Runs of the untrained model that differ in temperature and seed alone are one job, because each prompt is then read
     once. Trained runs on one model are dealt to jobs of at most `together` runs.
 
     Args:
@@ -73,6 +73,6 @@ def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | Non
 def _kind(spec: RunSpec) -> str:
     """Returns a text that neighbouring runs of one job have in common."""
     if spec.training is None and spec.rollouts is None:
-        protocol = spec.evaluation.model_copy(update={"temperature": 0.0})
-        return canonical_json(spec.model_copy(update={"evaluation": protocol}).model_dump(mode="json"))
+        protocol = spec.evaluation.model_copy(update={"temperature": 0.0, "draws": "common"})
+        return canonical_json(spec.model_copy(update={"evaluation": protocol, "seed": 0}).model_dump(mode="json"))
     return spec.model if shares_passes(spec) else spec.identity

@@ -27,11 +27,14 @@ COSTS = (
 
 
 def protocol_name(evaluation: EvaluationSpec) -> str:
-    """Returns the evaluation protocol as one word, such as "T1-k1-n24-s0".
+    """Returns the evaluation protocol as one word, such as "T1-k1-n24-s0" or "T1-k1-n24-s0-by-seed".
 
-    The numbers are the temperature, the samples per item, the limit of new tokens and the seed.
+    The numbers are the temperature, the samples per item, the limit of new tokens and the seed. The ending "-by-seed"
+    says that runs of each seed have draws of their own.
     """
-    return f"T{evaluation.temperature:g}-k{evaluation.samples_per_item}-n{evaluation.max_new_tokens}-s{evaluation.seed}"
+    e = evaluation
+    own = "-by-seed" if e.draws == "seed" else ""
+    return f"T{e.temperature:g}-k{e.samples_per_item}-n{e.max_new_tokens}-s{e.seed}{own}"
 
 
 def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Evaluation under a fixed protocol: every run answers the same items with the same uniforms."""
+"""Evaluation under a fixed protocol: every run answers the same items, with uniforms that its protocol decides."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -71,11 +71,12 @@ def evaluate(
     sampler: "Sampler | None" = None,
     *,
     base: bool = False,
+    run_seed: int | None = None,
 ) -> Evaluation:
     """Samples and grades `samples_per_item` completions of each item.
 
-    The uniforms of item i, sample j depend on the protocol's seed and on i and j only, so two runs differ in an item
-    only where their models differ.
+    The uniforms of item i, sample j depend on i, j and `draw_seed` only. So two runs of one seed differ in an item only
+    where their models differ.
 
     Args:
         model: the model to sample from, with or without its update.
@@ -85,8 +86,9 @@ def evaluate(
         on_items: called after each batch with how many completions are done, and how many there are.
         on_rollout: called with what was sampled.
         sampler: an engine that samples instead of `model`, in one pass. Each completion then has a seed of its own
-            that depends on the protocol's seed, i and j; `model` is asked for its context only.
+            that depends on `draw_seed`, i and j; `model` is asked for its context only.
         base: evaluate the untrained model.
+        run_seed: the seed of the run that is evaluated, for protocols with draws of each seed.
 
     Raises:
         DataError: the split has fewer items than asked for.
@@ -99,13 +101,13 @@ def evaluate(
     ends, folded = end_tokens(adapted.bare, tokenizer), folds_system(tokenizer, items)
     if sampler is not None:
         sampler.follow(prompts, "evaluation")
-        rng = np.random.default_rng(spec.seed)
+        rng = np.random.default_rng(draw_seed(spec, run_seed))
         new = spec.max_new_tokens
         rollout = sampler.sample(prompts, rng, temperature=spec.temperature, max_new_tokens=new)
         if on_rollout is not None:
             on_rollout(rollout)
         return graded(task, items, rollout.completions(), spec.samples_per_item, tokenizer, ends, folded=folded)
-    uniforms = evaluation_uniforms(spec, len(items))
+    uniforms = evaluation_uniforms(spec, len(items), run_seed)
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
     own = TransformersSampler(adapted, tokenizer)
     drawn: list[list[int]] = []
@@ -118,8 +120,10 @@ def evaluate(
     return graded(task, items, drawn, spec.samples_per_item, tokenizer, ends, folded=folded)
 
 
-def evaluate_at(model: nn.Module, tokenizer: Any, task: Task, specs: Sequence[EvaluationSpec]) -> list[Evaluation]:
-    """Evaluates the untrained model under protocols that differ in their temperature alone.
+def evaluate_at(
+    model: nn.Module, tokenizer: Any, task: Task, specs: Sequence[tuple[EvaluationSpec, int | None]]
+) -> list[Evaluation]:
+    """Evaluates the untrained model under protocols that differ in temperature and draws alone.
 
     Each prompt is read once for all of them. The answers are those of `evaluate` with each protocol by itself.
 
@@ -127,34 +131,53 @@ def evaluate_at(model: nn.Module, tokenizer: Any, task: Task, specs: Sequence[Ev
         model: the bare model.
         tokenizer: the model's tokenizer.
         task: where items and grades come from.
-        specs: the protocols.
+        specs: each protocol with the seed of its run.
 
     Raises:
         DataError, SpecError: as `evaluate`.
     """
-    first = specs[0]
+    first = specs[0][0]
     items = [item for item in task.items(first.split, first.items) for _ in range(first.samples_per_item)]
     prompts = [prompt_ids(tokenizer, item) for item in items]
     adapted = unadapted(model)
     check_room(context_of(model), _lengths(items, prompts), first.max_new_tokens)
     ends, folded = end_tokens(model, tokenizer), folds_system(tokenizer, items)
-    uniforms = evaluation_uniforms(first, len(items))
+    uniforms = torch.stack([evaluation_uniforms(spec, len(items), seed) for spec, seed in specs], dim=1).flatten(0, 1)
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
     each = len(specs)
-    temperatures = torch.tensor([spec.temperature for spec in specs]).repeat(len(items))
+    temperatures = torch.tensor([spec.temperature for spec, _ in specs]).repeat(len(items))
     drawn: list[list[int]] = []
     own = TransformersSampler(adapted, tokenizer)
-    wide = (t.repeat_interleave(each, 0) for t in (ids, mask, uniforms))
-    for rollout in own.parts(*wide, temperature=temperatures):
+    wide_ids, wide_mask = ids.repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
+    for rollout in own.parts(wide_ids, wide_mask, uniforms, temperature=temperatures):
         drawn.extend(rollout.completions())
     return [
         graded(task, items, drawn[i::each], first.samples_per_item, tokenizer, ends, folded=folded) for i in range(each)
     ]
 
 
-def evaluation_uniforms(spec: EvaluationSpec, rows: int) -> torch.Tensor:
-    """One number in [0, 1) for each token of `rows` completions, (rows, T), float64; they follow from the protocol."""
-    generator = torch.Generator().manual_seed(spec.seed)
+def draw_seed(spec: EvaluationSpec, run_seed: int | None) -> int:
+    """The seed of a run's evaluation draws.
+
+    Run 3 of protocol 0 has the draws of seed 3. So `capacity evaluate --seed 3` repeats its evaluation.
+
+    Args:
+        spec: the protocol.
+        run_seed: the seed of the run; it matters for protocols with draws of each seed only.
+
+    Raises:
+        ValueError: the protocol has draws of each seed, and no seed is given.
+    """
+    if spec.draws == "common":
+        return spec.seed
+    if run_seed is None:
+        raise ValueError("the draws of this protocol follow from the seed of the run, and none is given")
+    return spec.seed + run_seed
+
+
+def evaluation_uniforms(spec: EvaluationSpec, rows: int, run_seed: int | None = None) -> torch.Tensor:
+    """One number in [0, 1) for each token of `rows` completions, (rows, T), float64; they follow from `draw_seed`."""
+    generator = torch.Generator().manual_seed(draw_seed(spec, run_seed))
     return torch.rand(rows, spec.max_new_tokens, generator=generator, dtype=torch.float64)
 
 

@@ -11,6 +11,7 @@ from capacity.spec.frozen import Frozen
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Match = Literal["prompts", "sequences", "tokens"]
 Sync = Literal["hot-swap", "merged"]
+Draws = Literal["seed", "common"]
 Correction = Literal["none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"]
 
 
@@ -168,8 +169,10 @@ SYNCS: dict[Form, tuple[Sync, ...]] = {
 class EvaluationSpec(Frozen):
     """The protocol of an evaluation: `samples_per_item` completions are drawn for each of `items` items of `split`.
 
-    A `temperature` of 0 means greedy decoding. Every run draws from the same uniform numbers, which follow from `seed`.
-    So runs are paired by item.
+    A `temperature` of 0 means greedy decoding, which draws nothing. Otherwise each completion is drawn from uniform
+    numbers. `draws` says what these follow from, beside `seed`, the item and the sample:
+        "seed": the seed of the run. Runs of one seed are paired by item, and the draw averages out over seeds.
+        "common": nothing else. All runs share one draw, and no number of seeds averages its error out.
     """
 
     split: Literal["validation", "test"]
@@ -178,3 +181,18 @@ class EvaluationSpec(Frozen):
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_new_tokens: PositiveInt
     seed: Annotated[int, Field(ge=0)] = 0
+    draws: Draws = "common"
+
+    @model_validator(mode="after")
+    def _draws_belong_to_a_temperature(self) -> "EvaluationSpec":
+        if self.draws == "seed" and self.temperature == 0:
+            raise ValueError('at temperature 0 nothing is drawn: draws "seed" belongs to temperatures above 0')
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_common_draws(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `draws` out of the JSON if it is "common", so that specs keep the identity that they had before it."""
+        fields: dict[str, Any] = handler(self)
+        if self.draws == "common":
+            fields.pop("draws")
+        return fields

@@ -16,7 +16,7 @@ from capacity.plan.specs import compare_specs, shipped_rates
 from capacity.runs.fingerprint import Trainer
 from capacity.runs.study import Study
 from capacity.spec.methods import Method
-from capacity.spec.parts import Match
+from capacity.spec.parts import Draws, Match
 from capacity.spec.run import RunSpec
 from capacity.studies.device import device
 from capacity.studies.make import Make, Wanted, environment
@@ -68,6 +68,7 @@ def plan_comparison(
     tokens_per_step: int | None,
     rollouts: Choice,
     trainer: Trainer = "loop",
+    draws: Draws = "seed",
 ) -> ComparisonPlan:
     """Plans matched runs.
 
@@ -83,6 +84,7 @@ def plan_comparison(
         tokens_per_step: for matching "tokens".
         rollouts: what samples.
         trainer: what makes the steps.
+        draws: what the answers of an evaluation are drawn from; see `capacity.spec.parts.EvaluationSpec`.
 
     Raises:
         SpecError: something that cannot be planned; the message says what to change.
@@ -91,7 +93,7 @@ def plan_comparison(
     name = default_weights(model)
     task_spec = parse_task(task or default_task(name))
     size = size_of(name, choice, storage_dtype)
-    specs = compare_specs(name, task_spec, methods, size, seeds, storage_dtype, rates, match, tokens_per_step)
+    specs = compare_specs(name, task_spec, methods, size, seeds, storage_dtype, rates, match, tokens_per_step, draws)
     engine = rollout_spec(rollouts, name, model_shape(name)[1], device(), size.template)
     remarks = rate_remarks(shipped_rates(name, task_spec, methods, size, rates))
     if name != resolve(model):

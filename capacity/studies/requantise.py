@@ -236,7 +236,7 @@ def _record(
     now = adapted.vector()
     correct = next((found for vector, found in evaluated if bool((vector == now).all())), None)
     if correct is None:
-        evaluation = evaluate(adapted, tokenizer, open_task(run.spec.task), run.spec.evaluation)
+        evaluation = evaluate(adapted, tokenizer, open_task(run.spec.task), run.spec.evaluation, run_seed=run.spec.seed)
         correct = answers_of(evaluation.outcomes, run.spec.label).shares.tolist()
         evaluated.append((now.clone(), correct))
     scales, choice = (payload_bytes({n: t for n, t in payload.items() if n == part}) for part in ("scales", CHOICE))

@@ -91,8 +91,8 @@ def execute(
 def execute_together(specs: Sequence[RunSpec], on_step: OnStepOf, bases: Bases) -> list[RunRecord | CapacityError]:
     """Makes runs that share a base, in common passes, and returns the record of each, or why it failed.
 
-    Runs of the untrained model that differ in their temperature alone read each prompt once. Trained runs need low-rank
-    updates and sample from their own model. `capacity.plan.together` says which runs go together.
+    Runs of the untrained model that differ in temperature and seed alone read each prompt once. Trained runs need
+    low-rank updates and sample from their own model. `capacity.plan.together` says which runs go together.
 
     Args:
         specs: the runs, all on one model.
@@ -116,7 +116,8 @@ def _made_together(making: Sequence["_Making"]) -> list[RunRecord | CapacityErro
         return []
     base = making[0].base
     if all(m.spec.training is None for m in making):
-        found = evaluate_at(base.model, base.tokenizer, making[0].task, [m.spec.evaluation for m in making])
+        protocols = [(m.spec.evaluation, m.spec.seed) for m in making]
+        found = evaluate_at(base.model, base.tokenizer, making[0].task, protocols)
         return [m.record(evaluation) for m, evaluation in zip(making, found, strict=True)]
     with ExitStack() as stack:
         samplers = [stack.enter_context(opened_sampler(m.spec, m.adapted, base.tokenizer, m.device)) for m in making]
@@ -198,7 +199,9 @@ class _Making:
         self.trained_seconds = time.monotonic() - self.began
         engine = sampler if self.spec.rollouts is not None else None
         self.engine_name = None if engine is None else engine.engine_name
-        return evaluate(self.adapted, self.base.tokenizer, self.task, self.spec.evaluation, sampler=engine)
+        return evaluate(
+            self.adapted, self.base.tokenizer, self.task, self.spec.evaluation, sampler=engine, run_seed=self.spec.seed
+        )
 
     def record(self, evaluation: Evaluation) -> RunRecord:
         """Returns all that the run leaves behind."""

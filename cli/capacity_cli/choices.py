@@ -4,7 +4,7 @@ from typing import cast, get_args
 
 from capacity.errors import unknown
 from capacity.plan.storage import STORAGE_DTYPES
-from capacity.spec.parts import Match
+from capacity.spec.parts import Draws, Match
 
 
 def storage_dtype_choice(text: str) -> str:
@@ -27,3 +27,14 @@ def match_choice(text: str) -> Match:
     if text not in get_args(Match):
         raise unknown("matching", text, get_args(Match))
     return cast(Match, text)
+
+
+def draws_choice(text: str) -> Draws:
+    """What sampled answers of an evaluation follow from.
+
+    Raises:
+        SpecError: unknown.
+    """
+    if text not in get_args(Draws):
+        raise unknown("kind of draws", text, get_args(Draws))
+    return cast(Draws, text)

@@ -49,6 +49,9 @@ def compare(
     ] = None,
     rollouts: Rollouts = "auto",
     trainer: Trainer = "loop",
+    draws: Annotated[
+        str, typer.Option(help="Answers of an evaluation: drawn anew for each seed, or common to all runs.")
+    ] = "seed",
     workers: Workers = None,
     together: Together = None,
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/…")] = None,
@@ -65,7 +68,7 @@ def compare(
     from capacity.plan.specs import parse_methods
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.comparison import plan_comparison
-    from capacity_cli.choices import match_choice, storage_dtype_choice
+    from capacity_cli.choices import draws_choice, match_choice, storage_dtype_choice
     from capacity_cli.output import finish, print_result
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
@@ -75,6 +78,7 @@ def compare(
         model, task, choice, chosen, seeds,
         rates=parse_rates(learning_rates, chosen), storage_dtype=dtype, match=match_choice(match),
         tokens_per_step=tokens_per_step, rollouts=parse_choice(rollouts), trainer=parse_trainer(trainer),
+        draws=draws_choice(draws),
     )  # fmt: skip
     folder = out or plan.folder
     if dry_run:

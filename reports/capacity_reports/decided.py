@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
 from capacity.spec.methods import METHODS, MethodFacts, place
 from capacity_analysis.compare.comparison import ComparedCell, Comparison, Difference
@@ -151,15 +150,15 @@ def seeds_to_show(difference: Estimate, size: float) -> int | None:
 
     The variances are those that `difference` found. None if they are not known, or if 100 seeds are too few.
     """
-    if difference.seeds < 2 or not difference.terms:
+    crossed = difference.crossed
+    if difference.seeds < 2 or crossed is None:
         return None
-    (between, _), *others = difference.terms
     for seeds in range(2, _MOST_SEEDS + 1):
-        terms = ((between * difference.seeds / seeds, seeds - 1), *others)
+        expected = crossed.with_seeds(seeds)
         # A quick bound first: the half-width alone must not exceed the difference.
-        if sum(v * float(stdtrit(df, 0.975)) ** 2 for v, df in terms) > size * size:
+        if expected.half_width(difference.confidence) > size:
             continue
-        shown = smallest_detectable(replace(difference, seeds=seeds, terms=terms))
+        shown = smallest_detectable(replace(difference, seeds=seeds, crossed=expected))
         if shown is not None and shown <= size:
             return seeds
     return None

@@ -23,7 +23,7 @@ from capacity_analysis.statistics.seed_tests import Permutation, permutation_tes
 _DEMONSTRATIONS = ("task.demonstrations", "task.options.style_bits", "task.options.style_shift")
 _OF_THE_METHOD = ("method", *get_args(Part), "training.learning_rate", *_DEMONSTRATIONS)
 _OF_THE_UPDATE = (*_OF_THE_METHOD, "adapter", "storage_dtype", "training", "rollouts")
-_TEMPERATURE = "evaluation.temperature"
+_TEMPERATURE = ("evaluation.temperature", "evaluation.draws")  # greedy answers are not drawn
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class _Untrained:
 
     def by_temperature(self, recipe: Mapping[Field, Any]) -> dict[float, CellResult]:
         """The same at every temperature, rising."""
-        return _by_temperature(_alike(self.reported, recipe, _TEMPERATURE))
+        return _by_temperature(_alike(self.reported, recipe, *_TEMPERATURE))
 
     def best_temperature(self, recipe: Mapping[Field, Any]) -> float | None:
         """At which it has the highest accuracy on validation, the highest of equals."""
-        found = _by_temperature(_alike(self.validation, recipe, _TEMPERATURE, "evaluation.split", "evaluation.items"))
+        found = _by_temperature(_alike(self.validation, recipe, *_TEMPERATURE, "evaluation.split", "evaluation.items"))
         return max(found, key=lambda t: (found[t].accuracy.value, t), default=None)
 
 

@@ -21,7 +21,7 @@ UNSEEN = "none"  # what the column demonstrations says of methods that see none
 # Fields of recipes that columns tell under names of their own.
 _TOLD_BY_COLUMNS = (
     *FORMER, "schema_version", "task", "evaluation.temperature", "evaluation.samples_per_item",
-    "evaluation.max_new_tokens", "evaluation.seed",
+    "evaluation.max_new_tokens", "evaluation.seed", "evaluation.draws",
 )  # fmt: skip
 # Columns that identify or measure, in which nothing can be asked for by a value.
 _MEASURED = ("recipe", "items", "answers", "n_correct", "accuracy")
