@@ -107,13 +107,14 @@ def test_more_lines_than_there_is_room_for_are_counted() -> None:
 
 def test_a_check_answers_with_its_verdict() -> None:
     curve = SimpleNamespace(
-        name="grpo", outcome="worse", sizes=[SimpleNamespace(before=0.5, after=0.4), SimpleNamespace(before=0.7, after=0.6)],
+        name="grpo", outcome="worse",
+        sizes=[SimpleNamespace(before=0.5, after=0.4), SimpleNamespace(before=0.7, after=0.6)],
         change=SimpleNamespace(estimate=-0.1, low=-0.15, high=-0.05),
     )  # fmt: skip
     check: Any = SimpleNamespace(verdict="Worse: grpo.", environment="torch 2.12.0 → 2.13.0", curves=[curve])
     lines, table = check_form(check_answer(check))
     assert lines == ["Worse: grpo.", "Environment since the baseline: torch 2.12.0 → 2.13.0."]
-    assert table.texts() == [["grpo", "worse", "60.0", "50.0", "-10.0 (-15.0 to -5.0)"]]
+    assert table.texts() == [["grpo", "worse", "60.0", "50.0", "−10.0 (−15.0 to −5.0)"]]
 
 
 def test_lengths_name_what_is_learnt_what_is_a_cap_and_what_is_stored() -> None:
@@ -126,7 +127,7 @@ def test_lengths_name_what_is_learnt_what_is_a_cap_and_what_is_stored() -> None:
             differs="",
             seeds=(0, 1),
             values={key: value, "payload_bits": SimpleNamespace(estimate=208.0)},
-        )  # fmt: skip
+        )
         for method, key in (("sft", "excess_bits"), ("grpo", "reward_live_bits"), ("rft", "other"))
     ]
     lines, _ = check_form(lengths_answer(SimpleNamespace(cells=cells)))  # type: ignore[arg-type]

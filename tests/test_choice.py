@@ -16,6 +16,7 @@ from scipy.special import ndtri
 from sizes import chosen, within
 from small import TASK, small_spec
 
+import capacity
 from capacity.adapters.attach import attach
 from capacity.adapters.candidates import best_candidates
 from capacity.adapters.files import artifact
@@ -306,6 +307,12 @@ def test_options_become_the_spec() -> None:
 def test_a_budget_in_bytes_has_room_for_the_choice() -> None:
     assert size_of("abacus-0.9m", SizeChoice(budget="39B", projection="chosen"), "bf16").trained_parameters == 13
     assert size_of("abacus-0.9m", SizeChoice(budget="38B", projection="chosen"), "bf16").trained_parameters == 12
+
+
+def test_a_plan_counts_the_choice() -> None:
+    plan = capacity.plan_update("abacus-0.9m", SizeChoice(budget="13", projection="chosen")).to_json()
+    assert plan["update_bytes"]["bf16"] == 39
+    assert (plan["projection"], plan["projection_bits"], plan["projection_by"]) == ("chosen", 8, "grpo")
 
 
 @pytest.mark.parametrize(

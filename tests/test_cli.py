@@ -465,6 +465,7 @@ def test_dry_run_lists_the_runs(dry_runs):
     assert plan["study"] == "mine"
     expected = [f"{method} 84 seed {seed}" for method in ("rft", "grpo", "sft") for seed in range(5)]
     expected += 2 * [f"base T={t} seed 0" for t in ("0", "0.25", "0.5", "0.75", "1")]  # on validation and on test
+    expected += [f"base T=1 seed {seed}" for seed in range(1, 5)]  # each seed has draws of its own
     assert sorted(r["label"] for r in plan["runs"]) == sorted(expected)
     assert {r["state"] for r in plan["runs"]} == {"missing"}
     assert len({r["id"] for r in plan["runs"]}) == len(expected)
@@ -525,9 +526,9 @@ def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
 
 
 MISSING = (
-    "runs nowhere", "runs study --points nowhere/study.csv", "sweep nowhere.toml", "report nowhere", "threshold nowhere.csv",
-    "bits nowhere.csv", "bits --requantise nowhere", "describe nowhere", "baseline nowhere", "check nowhere",
-    "check --run nowhere.toml", "export nowhere", "factors nowhere", "evaluate --adapter nowhere", "evaluate ./nowhere",
+    "runs nowhere", "runs study --points nowhere/study.csv", "sweep nowhere.toml", "report nowhere",
+    "threshold nowhere.csv", "bits nowhere.csv", "bits --requantise nowhere", "describe nowhere",
+    "baseline nowhere", "check nowhere", "check --run nowhere.toml", "export nowhere", "factors nowhere", "evaluate --adapter nowhere", "evaluate ./nowhere",
     "plan --model ./nowhere", "plan --model nowhere.gguf", "tasks jsonl:nowhere.jsonl", "models ./nowhere",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from capacity.plan.models import ALIASES, model_shape
 from capacity.plan.sampling import Choice, rollout_spec
 from capacity.plan.sharing import group_sizes
 from capacity.plan.sizes import SizeChoice, as_choice, size_of
-from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
+from capacity.plan.storage import FIXED_SIZE_DTYPES, choice_bytes, payload_bytes
 from capacity.spec.run import RunSpec
 from capacity_reports.blocks import Block, Column, Table, Text
 
@@ -61,6 +61,9 @@ class UpdatePlan(Shown):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, without the modules."""
         options, groups = self.size.template.model_dump(), self.size.group_of_module
+        count, bits = self.size.trained_parameters, self.size.template.choice_bits
+        if (choice := options.get("choice")) is not None:
+            options |= {"projection": "chosen", "projection_bits": choice["bits"], "projection_by": choice["by"]}
         plan: dict[str, Any] = {
             "model": self.model,
             "source": ALIASES[self.model].source if self.model in ALIASES else "folder",
@@ -73,7 +76,7 @@ class UpdatePlan(Shown):
             "adapted_modules": len(self.size.modules) or None,
             "group_sizes": [] if groups is None else list(group_sizes(groups)),
             "training_memory": self.memory.to_json(),
-            "update_bytes": {d: payload_bytes(self.size.trained_parameters, d) for d in FIXED_SIZE_DTYPES},
+            "update_bytes": {d: payload_bytes(count, d) + choice_bytes(count, bits) for d in FIXED_SIZE_DTYPES},
         }
         if self.shared:
             plan["shared_memory"] = _shared_memory(self.run)

@@ -57,6 +57,11 @@ class AdapterSpec(Frozen):
         """Returns the name under which the learning rate of this adapter is looked up."""
         return self.kind
 
+    @property
+    def choice_bits(self) -> int:
+        """Returns the bits that choose the projection of each trained parameter, 0 if nothing is chosen."""
+        return 0
+
     def seeded(self, seed: int) -> Self:
         """Returns the same adapter with the random parts that belong to `seed`."""
         return self if self.seed_field is None else self.model_copy(update={self.seed_field: seed})
@@ -149,10 +154,15 @@ class TinyLora(Factored):
         return fields
 
     @property
+    def choice_bits(self) -> int:
+        """Returns the bits that choose the P of each entry, 0 if P is random."""
+        return 0 if self.choice is None else self.choice.bits
+
+    @property
     def label(self) -> str:
         """Returns the number of trained parameters, groups · u, and the bits of the choice if there is one."""
         parameters = self.groups * self.u
-        return str(parameters) if self.choice is None else f"{parameters} + {parameters * self.choice.bits} bits"
+        return str(parameters) if self.choice is None else f"{parameters} + {parameters * self.choice_bits} bits"
 
     @property
     def tuned_as(self) -> str:

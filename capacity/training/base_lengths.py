@@ -1,7 +1,7 @@
 """Remembers code lengths under a base, which are the same for all runs on it that see the same sequences.
 
-`sft` draws demonstrations by its seed alone. So runs of one seed, at all sizes and learning rates, train on the same
-batches, and the first of them has computed their code lengths under the base for all.
+`sft` draws demonstrations by its seed alone. So runs of one seed train on the same batches, at all sizes and learning
+rates. The first of them computes the code lengths under the base for all.
 """
 
 import hashlib

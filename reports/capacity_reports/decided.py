@@ -154,7 +154,7 @@ def seeds_to_show(difference: Estimate, size: float) -> int | None:
     if difference.seeds < 2 or crossed is None:
         return None
     for seeds in range(2, _MOST_SEEDS + 1):
-        expected = crossed.with_seeds(seeds)
+        expected = crossed.with_seeds(seeds, difference.seeds)
         # A quick bound first: the half-width alone must not exceed the difference.
         if expected.half_width(difference.confidence) > size:
             continue

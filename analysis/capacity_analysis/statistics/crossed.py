@@ -110,16 +110,16 @@ class Crossed:
             return 0.0
         return self.residual * float(stats.f.isf(DROPPED_ABOVE, self.seed_df, self.residual_df))
 
-    def with_seeds(self, seeds: int) -> "Crossed":
-        """The mean squares that a study of the same items and so many seeds is expected to have."""
-        ratio = (self.seed_df + 1) / seeds
+    def with_seeds(self, seeds: int, instead_of: int) -> "Crossed":
+        """The mean squares that a study of the same items, but with `seeds` seeds, is expected to have."""
+        ratio = instead_of / seeds
         residual = self.residual * ratio
         return replace(
             self,
             seeds=self.seeds * ratio,
             items=residual + max(self.items - self.residual, 0.0),
             residual=residual,
-            seed_df=seeds - 1,
+            seed_df=self.seed_df * (seeds - 1) // (instead_of - 1),
             residual_df=(seeds - 1) * self.item_df,
         )
 

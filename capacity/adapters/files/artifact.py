@@ -114,7 +114,7 @@ def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
         DataError: the update does not fit the dtype.
     """
     payload = codec.encode(adapted.vector(), dtype)
-    bits = _choice_bits(adapted.adapter)
+    bits = adapted.adapter.choice_bits
     if bits:
         assert adapted.candidates is not None
         payload[CHOICE] = pack_candidates(adapted.candidates, bits)
@@ -123,11 +123,6 @@ def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
         raise DataError(f"the update does not fit {dtype}: use --storage-dtype bf16 or fp32")
     adapted.set_vector(stored)
     return payload
-
-
-def _choice_bits(adapter: Adapter) -> int:
-    """Returns the bits that choose the projection of each entry, 0 if it is random."""
-    return adapter.choice.bits if isinstance(adapter, TinyLora) and adapter.choice is not None else 0
 
 
 def _numbers(payload: dict[str, Tensor]) -> dict[str, Tensor]:
