@@ -161,7 +161,8 @@ for specs in ([long], [spec]):
 """
     path = tmp_path / "script.py"
     path.write_text(f"if __name__ == '__main__':\n{textwrap.indent(script, '    ')}")
-    found = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, path]
+    found = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     obstacle, first, made, last = found.stdout.splitlines()
     assert "context" in obstacle
