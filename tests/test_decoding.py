@@ -11,6 +11,7 @@ from architectures import CONFIGS, WEIGHTS, adapters, tiny
 from given import assert_near, ragged
 from scipy.stats import chisquare
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from capacity.adapters.attach import attach
 from capacity.adapters.lanes import pairs_of
@@ -18,7 +19,9 @@ from capacity.adapters.model import AdaptedModel
 from capacity.forward.model import padded_logits
 from capacity.forward.rollout import Rollout, pad_left
 from capacity.sampling.decoding import complete as completing
+from capacity.sampling.decoding import general
 from capacity.sampling.decoding.blocks import BlockDecoder, takes
+from capacity.sampling.decoding.cache import RoomyLayer
 from capacity.sampling.decoding.complete import complete
 from capacity.sampling.decoding.general import GeneralDecoder
 from capacity.sampling.own_model import unadapted
@@ -220,6 +223,36 @@ def test_rows_leave_caches_of_windows_in_order(name: str, monkeypatch: pytest.Mo
     model = tiny(name, sliding_window=4, **changes)
     monkeypatch.setattr(completing, "_WORTH_DROPPING", 1.0)
     check(completed(GeneralDecoder(model)), model)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "roomy_layers"),
+    [
+        ("gpt2", {}, 2),
+        ("gemma3_text", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}, 1),
+    ],
+)
+def test_a_cache_with_room_gives_what_a_growing_cache_gives_and_copies_nothing(
+    name: str, changes: dict[str, Any], roomy_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(name, **changes)
+    monkeypatch.setattr(completing, "_WORTH_DROPPING", 1.0)
+    decoder, places = GeneralDecoder(model), set()
+    step = decoder.step
+
+    def watched(tokens: torch.Tensor) -> torch.Tensor:
+        logits = step(tokens)
+        places.add(tuple(layer.keys.data_ptr() for layer in decoder.cache.layers if isinstance(layer, RoomyLayer)))
+        return logits
+
+    decoder.step = watched
+    roomy = completed(decoder)
+    assert len(places) == 1
+    assert len(next(iter(places))) == roomy_layers
+    monkeypatch.setattr(general, "roomy_cache", lambda config, _: DynamicCache(config=config))
+    growing = completed(GeneralDecoder(model))
+    assert torch.equal(roomy.completion_ids, growing.completion_ids)
+    torch.testing.assert_close(roomy.plain_logprobs, growing.plain_logprobs, atol=1e-6, rtol=1e-6)
 
 
 def test_without_end_tokens_completions_have_the_largest_length() -> None:

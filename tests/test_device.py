@@ -1,6 +1,9 @@
 """The device of runs: chosen in one place, by the process that asks."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +47,19 @@ def test_trl_is_needed_only_where_it_trains(monkeypatch: pytest.MonkeyPatch) -> 
     check_libraries()
     with pytest.raises(CapacityError, match=r"this command needs trl: run pip install '\.\[train\]' in"):
         check_libraries("trl")
+
+
+def test_torch_is_asked_only_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys; from capacity.studies.device import device; print(device(), 'torch' in sys.modules)"
+
+    def answer() -> str:
+        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+        return found.stdout.strip()
+
+    has_driver = any(Path("/dev").glob("nvidia*"))
+    assert answer() == "cpu False" or has_driver
+    monkeypatch.setattr(module, "_has_driver", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert device() == "cuda"  # torch is there already, so it is asked
+    monkeypatch.delitem(sys.modules, "torch")
+    assert device() == "cpu"

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,35 @@ def test_result_of_a_run_is_readable_json(tmp_path: Path) -> None:
     assert make(tmp_path / "s", [small_spec("base")]) == 0
     (run,) = Study(tmp_path / "s").runs()
     assert json.loads((run.folder / "result.json").read_text())["n_items"] == 16
+
+
+def test_the_parent_imports_no_torch_and_says_in_one_line_why_nothing_can_be_asked(tmp_path: Path) -> None:
+    """A worker checks the prompts before the first run, and the parent has its error."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from small import SMALLEST, small_spec
+from capacity.errors import CapacityError
+from capacity.studies.make import Wanted, make_study
+spec = small_spec("base", model=SMALLEST)
+long = spec.model_copy(update={{"evaluation": spec.evaluation.model_copy(update={{"max_new_tokens": 64}})}})
+for specs in ([long], [spec]):
+    def produce(study, make):
+        make(specs, "runs")
+        return Wanted(tuple(specs), ())
+    try:
+        print(len(make_study(Path("study"), produce, workers=1).runs))
+    except CapacityError as error:
+        print(error)
+    print(sorted({{"torch", "transformers", "peft"}} & sys.modules.keys()))
+"""
+    path = tmp_path / "script.py"
+    path.write_text(f"if __name__ == '__main__':\n{textwrap.indent(script, '    ')}")
+    command = [sys.executable, path]
+    found = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    obstacle, first, made, last = found.stdout.splitlines()
+    assert "context" in obstacle
+    assert (first, made, last) == ("[]", "1", "[]")
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 1

@@ -1,13 +1,17 @@
 """The device that runs use on this machine, and whether the libraries are there that they need. Imports no torch."""
 
 import os
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from capacity.errors import CapacityError
 from capacity.runs.fingerprint import Trainer
 
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 _OF_TRL = ("trl", "datasets")
+# In /dev: what the drivers of NVIDIA, of Jetson, of Windows for Linux and of AMD make.
+_GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 
 
 def check_libraries(trainer: Trainer = "loop") -> None:
@@ -27,12 +31,19 @@ def check_libraries(trainer: Trainer = "loop") -> None:
 
 
 def device() -> str:
-    """The device that runs use here: "cuda" if torch sees a GPU, else "cpu"."""
-    if find_spec("torch") is None:
+    """The device that runs use here: "cuda" if torch sees a GPU, else "cpu".
+
+    Without a driver torch sees none, so torch is imported only where there is one.
+    """
+    if find_spec("torch") is None or ("torch" not in sys.modules and not _has_driver()):
         return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _has_driver() -> bool:
+    return any(next(Path("/dev").glob(pattern), None) for pattern in _GPU_FILES)
 
 
 def keep_one_gpu() -> None:

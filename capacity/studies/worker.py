@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
     """Makes the runs of all jobs that come, until the pipe or the parent process ends.
 
-    A job is a list of specs as JSON. What is told of a run is (kind, identity, step, message); see
-    `capacity.studies.workers.Event`.
+    A job is a word with a list of specs as JSON. After "make", what is told of a run is (kind, identity, step,
+    message); see `capacity.studies.workers.Event`. After "check", the answer is the error that forbids to ask the
+    prompts of these runs, or None.
 
     Args:
         pipe: the worker's end of the pipe.
@@ -49,10 +50,25 @@ def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
     bases = Bases(fingerprint.device)  # what is loaded serves all runs of this worker
     while True:
         try:
-            job = [RunSpec.model_validate(raw) for raw in pipe.recv()]
+            word, job = pipe.recv()
         except EOFError:
             return
-        worker.make(job, bases)
+        specs = [RunSpec.model_validate(raw) for raw in job]
+        if word == "check":
+            pipe.send(_obstacle(specs))
+        else:
+            worker.make(specs, bases)
+
+
+def _obstacle(specs: Sequence[RunSpec]) -> CapacityError | None:
+    """Returns why a model cannot be asked the prompts of its runs."""
+    from capacity.training.preflight import check_runs
+
+    try:
+        check_runs(specs)
+    except CapacityError as error:
+        return error
+    return None
 
 
 class _Worker:

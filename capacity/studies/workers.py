@@ -11,6 +11,7 @@ from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
+from capacity.errors import CapacityError
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
@@ -75,7 +76,8 @@ def run_all(
         for _ in range(min(workers, len(waiting))):
             with _interrupts_held():
                 pool.append(_start(study.folder, fingerprint))
-        _check(specs)  # while the workers import torch
+        if pool:
+            _check(pool[0], specs)
         while waiting or any(w.running for w in pool):
             for spec in _handed_out(pool, waiting):
                 on_event(Event("start", spec))
@@ -121,15 +123,34 @@ def _after_death(study: Study, worker: _Worker, attempts: "Counter[str]") -> Ite
         elif attempts[spec.identity] < _ATTEMPTS:
             yield Event("start", spec)
         else:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            message = f"its worker process {how}, {_ATTEMPTS} times in all"
+            message = f"its worker process {_end(code)}, {_ATTEMPTS} times in all"
             yield Event("failed", spec, message=record_failure(study, spec, message, ""))
 
 
-def _check(specs: Sequence[RunSpec]) -> None:
-    from capacity.training.preflight import check_runs
+def _check(worker: _Worker, specs: Sequence[RunSpec]) -> None:
+    """Lets a worker check the prompts of all runs. It has a tokenizer and torch, which this process never imports.
 
-    check_runs(specs)
+    Raises:
+        CapacityError: what the check says, or that the worker has died.
+    """
+    error: CapacityError | None
+    try:
+        worker.pipe.send(("check", _dumped(specs)))
+        error = worker.pipe.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        error = CapacityError(f"the process that checks the prompts {_end(worker.process.exitcode)}")
+    if error is not None:
+        raise error
+
+
+def _dumped(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    return [spec.model_dump(mode="json") for spec in specs]
+
+
+def _end(code: int) -> str:
+    """How a process ended, in words."""
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def _start(folder: Path, fingerprint: Fingerprint) -> _Worker:
@@ -165,7 +186,7 @@ def _interrupts_held() -> Iterator[None]:
 def _send(worker: _Worker, job: Sequence[RunSpec]) -> bool:
     """Hands a job to a worker; False if the worker is dead, which `_ready` will tell."""
     try:
-        worker.pipe.send([spec.model_dump(mode="json") for spec in job])
+        worker.pipe.send(("make", _dumped(job)))
     except OSError:
         return False
     return True

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from capacity.adapters.lanes import Host, Pairs
 from capacity.forward.rollout import positions
+from capacity.sampling.decoding.cache import roomy_cache
 
 
 class GeneralDecoder:
@@ -29,10 +29,10 @@ class GeneralDecoder:
         self.cache: Any = None
         self.ids = self.mask = self.run = torch.empty(0)
 
-    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, run_of: Tensor, row_of: Tensor, longest: int) -> Tensor:  # noqa: ARG002
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor, run_of: Tensor, row_of: Tensor, longest: int) -> Tensor:
         """Reads each prompt once. See `Decoder`."""
         config: Any = self.model.config
-        self.cache = DynamicCache(config=config) if self.takes_cache else None
+        self.cache = roomy_cache(config, prompt_ids.shape[1] + longest) if self.takes_cache else None
         self.ids, self.mask = prompt_ids, prompt_mask
         self.of_runs(run_of)
         logits = self._read(prompt_ids.shape[1])
