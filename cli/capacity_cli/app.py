@@ -27,6 +27,7 @@ from capacity_cli.runs import runs
 from capacity_cli.sweep import sweep
 from capacity_cli.tasks import tasks
 from capacity_cli.threshold import threshold
+from capacity_cli.view import view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,6 +66,7 @@ for command in (
     tasks,
     models,
     report,
+    view,
     threshold,
     bits,
     describe,

@@ -104,7 +104,7 @@ _HERE: dict[tuple[str, str], str] = {
 }
 _COMMANDS = {
     "Plan and make runs": ("compare", "sweep", "plan", "runs", "tasks", "models"),
-    "Ask a study": ("report", "threshold", "bits", "describe", "express"),
+    "Ask a study": ("report", "view", "threshold", "bits", "describe", "express"),
     "Adapters": ("evaluate", "export", "certify", "factors"),
     "Continuous integration": ("baseline", "check"),
     "Other": ("version",),
@@ -130,6 +130,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bits": ("capacity bits studies/results/abacus-sizes.csv", "capacity bits --requantise capacity-studies/smoke"),
     "describe": ("capacity describe capacity-studies/smoke",),
     "report": ("capacity report capacity-studies/smoke -o report.html",),
+    "view": ("capacity view capacity-studies/smoke",),
     "version": ("capacity version",),
 }
 

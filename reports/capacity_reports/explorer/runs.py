@@ -8,13 +8,13 @@ import pandas as pd
 from capacity.runs.study import Run
 from capacity.spec.result import Step
 from capacity_analysis.data.absent import Absent
-from capacity_reports.figures import line_colour, variable
+from capacity_reports.figures import METHODS, line_styles, variable
 from capacity_reports.sources import Source
 
 ROWS = 2000  # runs in the table
 BLOCKS = 40  # points of a training curve
 CURVES = 300  # runs with training curves
-_LINES = 11  # colours of lines that are told apart
+_MOST = 12  # curves that are drawn at a time
 
 # Key, heading, how it is written. The page leaves out what all trained runs share.
 _COLUMNS = (
@@ -74,11 +74,17 @@ def curves(source: Source) -> dict[str, Any]:
     trained = sorted(source.trained, key=lambda run: run.spec.seed)
     kept = trained[:CURVES]
     return {
-        "inks": [variable(line_colour(place)) for place in range(_LINES)],
+        "inks": {method: _shades(method) for method in METHODS},
+        "most": _MOST,
         "quantities": [{"key": key, "heading": heading} for key, heading in QUANTITIES],
         "runs": {run.spec.short_id: _curve(run) for run in kept},
         "total": len(trained),
     }
+
+
+def _shades(method: str) -> list[str]:
+    """The colours of the first lines of a method, as variables of the page's style."""
+    return [variable(colour) for colour, _, _ in line_styles([f"{method} {place}" for place in range(3)]).values()]
 
 
 def _curve(run: Run) -> dict[str, Any]:

@@ -3,11 +3,10 @@
   const section = document.getElementById("runs");
   if (!section || !DATA || !DATA.runs.rows.length) return;
   const { columns, rows, ids, total } = DATA.runs;
-  const { runs: curves, quantities, inks } = DATA.curves;
+  const { runs: curves, quantities, inks, most: MOST } = DATA.curves;
   const all = rows.map((values, i) => ({ values, id: ids[i] }));
   const at = Object.fromEntries(columns.map((column, i) => [column.key, i]));
   const withCurves = Object.keys(curves).length > 0;
-  const MOST = inks.length;
   let filters = kept("filters", {}), order = kept("order", null), page = 40;
   let ticked = (kept("ticked", null) ?? first()).filter((id) => id in curves);
   let quantity = kept("quantity", null);
@@ -114,6 +113,16 @@
     `Means over blocks of steps, before each step's update.${told > held ? ` The page holds the curves of ${grouped(held)} of ${grouped(told)} runs, those of the smallest seeds.` : ""}`));
   let plot = null;
 
+  // Each curve has its method's colour, further ones of a method its shades; no two share a colour.
+  function coloured(chosen) {
+    const taken = new Set(), every = Object.values(inks).flat();
+    return chosen.map((curve) => {
+      const ink = [...(inks[curve.method] ?? []), ...every].find((one) => !taken.has(one)) ?? every[0];
+      taken.add(ink);
+      return { curve, ink };
+    });
+  }
+
   function draw() {
     plot?.destroy();
     plot = null;
@@ -128,7 +137,7 @@
       return;
     }
     choice.append(select("Quantity", recorded.map((r) => [r.key, r.heading]), q.key, (value) => { quantity = value; keep("quantity", value); draw(); }));
-    const lines = chosen.map((curve, i) => ({ curve, ink: inks[i] })).filter(({ curve }) => q.key in curve);
+    const lines = coloured(chosen).filter(({ curve }) => q.key in curve);
     const steps = [...new Set(lines.flatMap(({ curve }) => curve.steps))].sort((a, b) => a - b);
     const data = [steps, ...lines.map(({ curve }) => {
       const by = new Map(curve.steps.map((s, i) => [s, curve[q.key][i]]));

@@ -1,0 +1,31 @@
+"""`capacity view`: the report of a study in a browser, which follows runs while they are made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from capacity_cli.options import AllowMixed, Gain, Target
+
+
+def view(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study folder; its runs may still be made.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any free one.")] = 8765,
+    target: Target = None,
+    gain: Gain = None,
+    allow_mixed: AllowMixed = False,
+) -> None:
+    """Serve the report of a study on this machine, and follow the runs of a sweep as they are made.
+
+    Example: capacity view capacity-studies/abacus-sizes
+    """
+    from capacity.library.thresholds import question_of
+    from capacity_reports.server import Server
+    from capacity_reports.views import Options
+
+    server = Server(study, port, Options(question_of(target, gain), null=0), allow_mixed=allow_mixed)
+    print(f"Report of {study}: {server.address} (Ctrl-C ends it)", flush=True)
+    try:
+        server.serve()
+    finally:
+        server.close()
