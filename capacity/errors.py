@@ -25,7 +25,7 @@ class MissingPathError(DataError):
 
 
 class DataWarning(UserWarning):
-    """A task file is read without some of its rows. `str(warning)` is one line."""
+    """The data of a task are less than they seem: rows are left out, or are too few. `str(warning)` is one line."""
 
 
 class StudyLockedError(CapacityError):

@@ -119,6 +119,7 @@ def test_a_check_answers_with_its_verdict() -> None:
 
 def test_lengths_name_what_is_learnt_what_is_a_cap_and_what_is_stored() -> None:
     value = SimpleNamespace(estimate=417.0, low=-3143.0, high=3977.0)
+    payload = SimpleNamespace(estimate=208.0)
     cells = [
         SimpleNamespace(
             model="m",
@@ -126,7 +127,7 @@ def test_lengths_name_what_is_learnt_what_is_a_cap_and_what_is_stored() -> None:
             trained_parameters=13,
             differs="",
             seeds=(0, 1),
-            values={key: value, "payload_bits": SimpleNamespace(estimate=208.0)},
+            values={key: value, "payload_bits": payload},
         )
         for method, key in (("sft", "excess_bits"), ("grpo", "reward_live_bits"), ("rft", "other"))
     ]

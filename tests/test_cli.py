@@ -527,9 +527,10 @@ def test_dry_run_for_people_shows_a_row_a_run(dry_runs):
 
 MISSING = (
     "runs nowhere", "runs study --points nowhere/study.csv", "sweep nowhere.toml", "report nowhere",
-    "threshold nowhere.csv", "bits nowhere.csv", "bits --requantise nowhere", "describe nowhere",
-    "baseline nowhere", "check nowhere", "check --run nowhere.toml", "export nowhere", "factors nowhere",
-    "evaluate --adapter nowhere", "evaluate ./nowhere", "plan --model ./nowhere", "plan --model nowhere.gguf", "tasks jsonl:nowhere.jsonl", "models ./nowhere",
+    "threshold nowhere.csv", "bits nowhere.csv", "bits --requantise nowhere", "describe nowhere", "baseline nowhere",
+    "check nowhere", "check --run nowhere.toml", "export nowhere", "factors nowhere", "evaluate --adapter nowhere",
+    "evaluate ./nowhere", "plan --model ./nowhere", "plan --model nowhere.gguf", "tasks jsonl:nowhere.jsonl",
+    "models ./nowhere",
 )  # fmt: skip
 
 

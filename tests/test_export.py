@@ -204,7 +204,7 @@ def test_a_model_whose_tokenizer_has_no_padding_is_evaluated_all_the_same(made: 
 
 def test_exports_say_what_they_are(made: Made) -> None:
     for form, result in made.exports.items():
-        files = list((made.folder / form).iterdir())
+        files = [path for path in (made.folder / form).iterdir() if path.is_file() and path.name != "README.md"]
         assert result["bytes"] == sum(path.stat().st_size for path in files)
         assert {key: result[key] for key in ("form", "folder", "dtype", "base", "adapter", "trained_parameters")} == {
             "form": form, "folder": form, "dtype": "fp32", "base": "abacus-0.9m", "adapter": "tinylora",
@@ -225,7 +225,8 @@ def test_exported_files_may_be_read_by_whoever_may_read_new_files(made: Made, tm
     for form in ("peft", "merged"):
         folder = made.folder / form
         assert folder.stat().st_mode == (tmp_path / "folder").stat().st_mode
-        assert {path.stat().st_mode for path in folder.iterdir()} == {(tmp_path / "file").stat().st_mode}
+        files = {path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+        assert files == {(tmp_path / "file").stat().st_mode}
 
 
 def test_default_folders_are_named_after_what_was_exported(made: Made, tmp_path: Path) -> None:
@@ -338,6 +339,9 @@ def broken(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(made.folder / "peft", folder / "nameless")
     config = folder / "nameless" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
+    shutil.copytree(made.folder / "peft", folder / "lost")
+    config = folder / "lost" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "elsewhere"}))
     shutil.copytree(made.folder / "peft", folder / "half-peft")
     tensors = folder / "half-peft" / "adapter_model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-10])
@@ -352,11 +356,11 @@ def broken(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 REFUSED = [
     ("export update.safetensors --out taken", 1, "taken exists already: choose another --out, or remove it"),
     ("export update.safetensors --out truncated.safetensors/x", 1, "truncated.safetensors/x cannot be made: "),
-    ("export absent.safetensors", 1, "absent.safetensors: no such file or folder"),
+    ("export absent.safetensors", 2, "absent.safetensors: no such file or folder"),
     ("export truncated.safetensors", 1, "truncated.safetensors: not a readable update artifact, or truncated"),
     ("export base-run", 1, "base-run/update.safetensors: No such file or directory"),
     ("export update.safetensors --to pfet", 2, "unknown form 'pfet': did you mean peft?"),
-    ("export update.safetensors --to gguf", 2, "unknown form 'gguf': choose from merged, peft"),
+    ("export update.safetensors --to gguf", 2, "unknown form 'gguf': choose from merged, native, peft"),
     ("export update.safetensors --dtype bf61", 2, "unknown dtype 'bf61': did you mean bf16"),
     ("export update.safetensors --model abakus", 2, "unknown model 'abakus': did you mean abacus"),
     (
@@ -371,6 +375,9 @@ REFUSED = [
         1,
         "update.safetensors: made on another base: its weights have",
     ),
+    ("export update.safetensors --to peft --dtype int4", 2, "--dtype int4 is one of native artifacts: leave --to out"),
+    ("export update.safetensors --best", 2, "update.safetensors is no study folder: --method, --best, --run and"),
+    ("evaluate --adapter lost", 2, "names the base 'elsewhere': give it as MODEL, or put its folder into lost"),
     ("export", 2, "Missing argument 'update'"),
     ("evaluate", 2, "give a MODEL, or --adapter with an adapter that names its model"),
     ("evaluate abakus", 2, "unknown model 'abakus': did you mean abacus"),
@@ -378,7 +385,7 @@ REFUSED = [
     ("evaluate ./peft", 2, "peft: no model folder, it has no config.json"),
     ("evaluate ./half-model", 1, "half-model: the model cannot be loaded: "),
     ("evaluate llama-3.2-1b", 1, "model meta-llama/Llama-3.2-1B-Instruct is not in the cache and the hub cannot be"),
-    ("evaluate --adapter absent", 1, "absent: no such file or folder"),
+    ("evaluate --adapter absent", 2, "absent: no such file or folder"),
     ("evaluate --adapter empty", 1, "empty: neither a run folder (update.safetensors) nor a PEFT folder (adapter_"),
     ("evaluate --adapter truncated.safetensors", 1, "truncated.safetensors: not a readable update artifact, or trunc"),
     (

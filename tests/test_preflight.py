@@ -1,6 +1,7 @@
 """What is checked before the first run: every prompt that the runs ask fits, and the tokenizer can be used."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from small import small_spec
 from transformers import GPT2Config, GPT2LMHeadModel
 from untrained import TOKENIZER, LuckyTask, adapted_model
 
-from capacity.errors import CapacityError, DataError, SpecError
+from capacity.errors import CapacityError, DataError, DataWarning, SpecError
 from capacity.plan.specs import base_spec, trained_spec
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
@@ -193,3 +194,97 @@ def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monke
     with study.locked(), pytest.raises(SpecError, match="item validation-15"):
         workers.run_all(study, [good, bad], current("cpu", "fp32"), 1, started.append)
     assert (started, study.runs(), study.failures()) == ([], [], [])
+
+
+def rows_in(folder: Path, rows: int, **changes: str) -> Path:
+    """A file of sums, of whose rows the splits are carved; `changes` replaces fields, with the number of the row."""
+    changed = [{name: text.replace("{n}", str(n)) for name, text in changes.items()} for n in range(rows)]
+    lines = [{"id": str(n), "prompt": f"{n}+1=", "answer": str(n + 1), **changed[n]} for n in range(rows)]
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def abacus_spec(path: Path, method: Method = "base") -> RunSpec:
+    task = parse_task(f"jsonl:{path}?max_new_tokens={NEW}&template=bare")
+    if method == "base":
+        return base_spec("abacus-0.2m", task)
+    return trained_spec(
+        "abacus-0.2m", task, method, chosen("abacus-0.2m", "lora", rank=1), 0, "fp32", rates={method: 0.1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompt": "Natalia sold {n} clips."}, "it reads 'Natalia sold "),
+        ({"answer": "twelve"}, "it reads 'twelve' as ''"),
+    ],
+)
+def test_a_tokenizer_that_loses_letters_of_the_task_is_refused(tmp_path: Path, changes: Any, said: str) -> None:
+    path = rows_in(tmp_path, 60, **changes)
+    with pytest.raises(SpecError, match=r"^item \S+: the tokenizer of abacus-0.2m cannot spell this task") as refused:
+        check_runs([abacus_spec(path)])
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tokenizer_that_loses_letters_of_demonstrations_is_refused_for_methods_that_see_them(tmp_path: Path) -> None:
+    path = rows_in(tmp_path, 60, solution="I think so")
+    spec = abacus_spec(path, "sft")
+    with pytest.raises(SpecError, match="^a demonstration: the tokenizer of abacus-0.2m cannot spell this task"):
+        check_runs([spec])
+
+
+def test_evaluation_refuses_what_the_tokenizer_cannot_spell(tmp_path: Path) -> None:
+    import capacity
+
+    path = rows_in(tmp_path, 60, prompt="How many, {n}?")
+    with pytest.raises(SpecError, match="cannot spell this task: it reads 'How many, "):
+        capacity.evaluate("abacus-0.2m", task=f"jsonl:{path}?max_new_tokens=4", items=2)
+
+
+def test_spaces_capitals_and_forms_of_letters_may_change() -> None:
+    from capacity.sampling.spelling import check_spelling
+    from capacity.tasks.task import Item
+
+    class Loose:
+        def encode(self, text: str, **_: Any) -> list[int]:
+            return [ord(letter) for letter in text.lower() if letter != " "]
+
+        def decode(self, ids: list[int], **_: Any) -> str:
+            return "".join(map(chr, ids))
+
+    check_spelling(Loose(), [Item("a", "A Fine Text", "x²")], "m")
+
+
+@pytest.mark.parametrize(("rows", "warns"), [(60, True), (3000, False)])
+def test_too_few_test_items_are_said_with_the_width_that_they_give(tmp_path: Path, rows: int, warns: bool) -> None:
+    spec = abacus_spec(rows_in(tmp_path, rows))
+    count = spec.evaluation.items
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        check_runs([spec, spec])
+    found = [str(w.message) for w in said if w.category is DataWarning]
+    width = 98 / count**0.5
+    expected = (
+        f"task jsonl has {count} test items: a run's accuracy near 50 % is known to ±{width:.0f} points (95 %); "
+        "97 items are needed for ±10 points"
+    )
+    assert found == ([expected] if warns else [])
+    assert (count < 97) == warns
+
+
+def test_a_protocol_that_asks_for_few_items_on_purpose_is_not_warned_of() -> None:
+    spec = small_spec("base")
+    assert spec.evaluation.items < 97
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        check_runs([spec])
+
+
+def test_half_the_interval_of_five_items_is_44_points() -> None:
+    from capacity.training.preflight import FEW_ITEMS, interval_width
+
+    assert interval_width(5) == pytest.approx(0.438, abs=5e-4)
+    assert interval_width(FEW_ITEMS) < 0.1 < interval_width(FEW_ITEMS - 1)

@@ -15,6 +15,7 @@ from capacity.adapters.svd.source import OnModule
 from capacity.cache import cache_folder
 from capacity.errors import DataError, MissingPathError, SpecError
 from capacity.models.loading import load, model_folder
+from capacity.plan.models import resolve
 from capacity.runs.files import ARTIFACT
 
 
@@ -107,4 +108,12 @@ def base_of(adapter: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error}") from None
     if not name:
         raise SpecError(f"{path} names no base model: give it as MODEL")
+    try:
+        resolve(str(name))
+    except SpecError:
+        if not (adapter / str(name)).is_dir():
+            raise SpecError(
+                f"{path} names the base {name!r}: give it as MODEL, or put its folder into {adapter}"
+            ) from None
+        return str(adapter / str(name))
     return str(name)

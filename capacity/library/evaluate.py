@@ -149,6 +149,7 @@ def evaluate(
     prepare()
     from capacity.adapters.open import open_model
     from capacity.sampling.evaluate import evaluate as answers
+    from capacity.sampling.spelling import check_spelling
     from capacity.training.measure.divergence import KlMeter
 
     with progress("factors") as count:
@@ -156,6 +157,7 @@ def evaluate(
     off = _switch(opened)
     if control and off is None:
         raise SpecError(f"--control: {path} changes the base itself ({_changed_by(opened)}): it cannot be switched off")
+    check_spelling(opened.tokenizer, asked.task.items(asked.protocol.split, asked.protocol.items), opened.base)
     meter = None if off is None else KlMeter(opened.model, off)
     with progress("items") as count:
         found = answers(

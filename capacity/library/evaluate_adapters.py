@@ -117,12 +117,14 @@ def evaluate_adapters(
         raise SpecError(f"--adapter {twice} is given twice")
     asked = ask(task, split, items, samples, temperature, seed)
     prepare()
+    from capacity.sampling.spelling import check_spelling
     from capacity.sampling.vllm.folders import peft_folders
     from capacity.sampling.vllm.several import AT_ONCE, BASE, evaluate_several
     from capacity.sampling.vllm.start import close_quietly, open_local
 
     with tempfile.TemporaryDirectory() as scratch:
         opened = peft_folders(model, [Path(name) for name in names], Path(scratch), device())
+        check_spelling(opened.tokenizer, asked.task.items(asked.protocol.split, asked.protocol.items), opened.base)
         engine = open_local(
             opened.base,
             device(),

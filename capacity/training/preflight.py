@@ -1,34 +1,70 @@
 """Checks, before anything is trained, that a model can be asked every prompt of a run. No weights are loaded."""
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
+from capacity.errors import DataWarning
 from capacity.models.loading import load_tokenizer, model_folder
 from capacity.plan.models import model_shape
 from capacity.sampling.prompts import check_room, prompt_ids
+from capacity.sampling.spelling import check_spelling
+from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.tasks.task import Item, Task
 from capacity.training.batches import HELDOUT_ITEMS, prompt_schedule
 
+FEW_ITEMS = 97  # with fewer, the 95 % interval of an accuracy of 50 % is wider than ±10 points
+SHOWN = 32  # items whose demonstrations are spelt out
+
 
 def check_runs(specs: Iterable[RunSpec]) -> None:
     """Checks the prompts of several runs. Each model's tokenizer is loaded once, and each prompt is encoded once.
+
+    A warning says which test splits have so few items that an accuracy is hardly known.
 
     Raises:
         CapacityError: as `check_run`, or if a model or its tokenizer is not there.
     """
     tokenizers: dict[str, Any] = {}
     lengths: dict[tuple[str, str], dict[str, int]] = {}
+    few: dict[str, tuple[int, Task]] = {}
     for spec in specs:
         if spec.model not in tokenizers:
             tokenizers[spec.model] = load_tokenizer(model_folder(spec.model))
         known = lengths.setdefault((spec.model, spec.task.problems), {})
-        check_run(spec, open_task(spec.task), tokenizers[spec.model], known)
+        task = open_task(spec.task)
+        check_run(spec, task, tokenizers[spec.model], known)
+        if spec.evaluation.split == "test":
+            few[spec.task.problems] = (spec.evaluation.items, task)
+    for count, task in few.values():
+        _warn_of_few_items(count, task)
+
+
+def _warn_of_few_items(count: int, task: Task) -> None:
+    """Says how little a test split says, unless the protocol asks for no more of it on purpose."""
+    if count >= FEW_ITEMS or len(task.items("test")) > count:
+        return
+    width = 100 * interval_width(count)
+    warnings.warn(
+        f"task {task.name} has {count} test items: a run's accuracy near 50 % is known to ±{width:.0f} points (95 %); "
+        f"{FEW_ITEMS} items are needed for ±10 points",
+        DataWarning,
+        stacklevel=2,
+    )
+
+
+def interval_width(items: int) -> float:
+    """Half the 95 % interval of an accuracy of 50 % on so many items, as a share of 1."""
+    return 1.96 * math.sqrt(0.25 / items)
 
 
 def check_run(spec: RunSpec, task: Task, tokenizer: Any, known: dict[str, int] | None = None) -> None:
-    """Checks that every prompt of a run can be encoded, and fits the model's context together with its completion.
+    """Checks that every prompt of a run is spelt by the tokenizer, and fits the model's context with its completion.
 
     Args:
         spec: the spec of the run.
@@ -37,16 +73,21 @@ def check_run(spec: RunSpec, task: Task, tokenizer: Any, known: dict[str, int] |
         known: the lengths in tokens of prompts by the names of their items. Those of further items are added.
 
     Raises:
-        SpecError: if a prompt does not fit, or the tokenizer or its chat template has a fault.
+        SpecError: if a prompt does not fit, if the tokenizer loses characters of the task, or if it or its chat
+            template has a fault.
         DataError: if the task has too few items.
     """
     context = model_shape(spec.model)[1].context
     known = {} if known is None else known
     for items, new_tokens in asked(spec, task):
-        for item in items:
-            if item.id not in known:
-                known[item.id] = len(prompt_ids(tokenizer, item))
+        fresh = [item for item in items if item.id not in known]
+        check_spelling(tokenizer, fresh, spec.model)
+        known.update({item.id: len(prompt_ids(tokenizer, item)) for item in fresh})
         check_room(context, {item.id: known[item.id] for item in items}, new_tokens)
+    if spec.training is not None and METHODS[spec.method].sees_demonstrations:
+        rng = np.random.default_rng(0)  # its own: the streams of the run stay as they are
+        shown = (task.demonstrations(item, 1, rng)[0] for item in task.items("train")[:SHOWN])
+        check_spelling(tokenizer, (), spec.model, shown)
 
 
 def asked(spec: RunSpec, task: Task) -> Iterator[tuple[list[Item], int]]:
