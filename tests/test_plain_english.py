@@ -5,8 +5,6 @@ from plain_english import all_texts, sentences, words
 
 # Texts that are still to be mended. A text that is clean leaves this list, and no text enters it.
 UNCLEAN = {
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
     "docs/bits.md",
     "docs/ci.md",
     "docs/commands.md",
