@@ -25,3 +25,4 @@ html_theme_options = {"navigation_with_keys": True}
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
