@@ -78,7 +78,7 @@ docs: $(DOCS)
 
 # Draws the figures of the README and of the documentation from stored studies (seconds).
 figure: $(READY)
-	$(BIN)/python docs/tools/figures.py
+	$(BIN)/python studies/tools/figures.py
 
 # Checks format, lint, types, import directions, links between pages, and plain English.
 check: $(READY)

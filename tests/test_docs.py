@@ -11,6 +11,7 @@ import pytest
 from click import Context
 from typer.main import get_command
 
+import capacity
 from capacity.plan.models import ALIASES
 from capacity.plan.study_file import read_study_file
 from capacity.runs.points import COLUMNS
@@ -28,6 +29,13 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     section = text[start : text.find("\n## ", start + 1)]
     options = [o for p in COMMANDS[name].params for o in p.opts if o.startswith("--") and o != "--help"]
     assert [o for o in options if f"`{o}" not in section] == []
+
+
+def test_every_name_of_the_library_is_on_the_page_of_the_api() -> None:
+    named = re.findall(
+        r"^\.\. auto(?:function|class):: capacity\.(\w+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    assert sorted(named) == sorted(capacity.__all__)
 
 
 def test_every_alias_is_documented() -> None:

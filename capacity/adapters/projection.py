@@ -1,7 +1,7 @@
 """The fixed matrices P of TinyLoRA, the same on every machine and in every version.
 
-P comes from SHAKE-256, not from a library's generator (whose streams change between versions), and from the
-module's canonical name, not from seed + index (which would make seed s + 1 a shifted copy of seed s).
+P comes from SHAKE-256, because the streams of a library's generator change between versions. It comes from the module's
+canonical name. Seed + index would make seed s + 1 a shifted copy of seed s.
 
 Each P has numbered candidates, of which a run may choose one (`capacity.adapters.candidates`). Number 0 is the random
 P of the paper.

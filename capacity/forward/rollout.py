@@ -19,8 +19,8 @@ class Rollout:
         completion_ids, completion_mask: (B, T), int64, padded right. The token that ends a completion is part of it.
         sampler_logprobs: (B, T), log-probabilities in nats of the drawn tokens under the distribution that they were
             drawn from. They are 0 where the mask is 0.
-        plain_logprobs: (B, T), log-probabilities in nats of the tokens at temperature 1, where the sampler is the
-            trained model itself and has measured them; else None.
+        plain_logprobs: (B, T), log-probabilities of the tokens at temperature 1, in nats. They are there if the sampler
+            is the trained model itself and has measured them; else None.
         entropies: (B, T), entropies in nats of the next token at temperature 1, likewise.
     """
 

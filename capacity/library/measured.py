@@ -83,11 +83,11 @@ class Measured:
 
     @cached_property
     def accuracy(self) -> Estimate:
-        """The share of right samples."""
+        """The share of correct samples."""
         return accuracy_estimate(self.shares("correct"))
 
     def shares(self, grade: Grade) -> Array:
-        """One row: the share of right samples of each item."""
+        """One row: the share of correct samples of each item."""
         return np.array([[float(np.mean(getattr(outcome, grade))) for outcome in self.evaluation.outcomes]])
 
     def gain_over(self, other: "Measured") -> Estimate:

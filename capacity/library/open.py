@@ -46,8 +46,8 @@ def attach(
 
     Args:
         model: a causal language model of transformers, in fp32, bf16 or fp16, or quantised by bitsandbytes.
-        update: a spec of `capacity.spec.adapters`, or how large the update is to be: a budget (13, "26B"), or a choice
-            part by part; at most 100 parameters if None.
+        update: a spec of `capacity.spec.adapters`, a budget (13, "26B"), or a choice part by part; at most 100
+            parameters if None.
         seed: of its random parts, where its size is given.
 
     Raises:

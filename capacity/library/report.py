@@ -35,7 +35,7 @@ def report(
         reference: "tinylora" shows the published figures beside ours.
         target, gain, items: of the thresholds, as of `capacity.thresholds`.
         null: simulated studies of the null calibration of each pair; 0 for none.
-        seed: of everything random here.
+        seed: of all random choices here.
         where: conditions on rows, each `field=value`.
         allow_mixed: runs that different environments made are taken together.
 

@@ -100,7 +100,7 @@ def thresholds(
         where: conditions on rows, each `field=value`.
         split: rows of this split; test if None.
         rates: learning rates by method, under "" for all; the best on validation if None.
-        seed: of everything random here.
+        seed: of all random choices here.
         null: simulated studies of the null calibration of each pair; 0 for none.
         scaling: also thresholds against model size.
         allow_mixed: runs that different environments made are taken together.

@@ -45,9 +45,9 @@ class EndTokens:
 def end_tokens(model: nn.Module, tokenizer: Any) -> EndTokens:
     """Returns the tokens that end what a model writes.
 
-    A completion ends at every token that the model's generation config lists, at the tokenizer's end of sequence, and
-    at the token that ends the assistant's turn in the chat format. Such models as Gemma 3 and Phi 3.5 end their turns
-    with another token than the tokenizer's.
+    A completion ends at every token that the model's generation config lists, and at the tokenizer's end of sequence.
+    It also ends at the token that ends the assistant's turn in the chat format. Such models as Gemma 3 and Phi 3.5 end
+    their turns with another token than the tokenizer's.
 
     Args:
         model: a transformers model, or a PEFT model around one.

@@ -1,8 +1,8 @@
 """What a run will cost before it is made: arithmetic, GPU-hours and memory, from shapes and the spec. No torch.
 
 Unless told otherwise every completion is taken to be as long as the spec allows, so these are upper estimates; memory
-always is. GPU-hours and memory are for one A100: 312 TFLOP/s in bf16, of which training reaches two fifths and sampling
-through transformers a twentieth, and 80 GB unless told otherwise.
+always is. GPU-hours and memory are for one A100 with 80 GB, unless told otherwise. It has 312 TFLOP/s in bf16. Training
+reaches two fifths of them, and sampling through transformers a twentieth.
 """
 
 from collections.abc import Iterable

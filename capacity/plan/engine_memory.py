@@ -112,7 +112,8 @@ def engine_rank(rank: int) -> int:
 def slots(adapters: int) -> int:
     """vLLM's option `max_loras` for so many adapters loaded at once: one more than that, always.
 
-    vLLM 0.32 on CPUs marks rows of the base with slot −1, which indexes the *last* slot: if any adapter was ever put
-    there, base rows get its output without a word. The first free slot is taken, so a spare one at the end stays zero.
+    vLLM 0.32 on CPUs marks rows of the base with slot −1, which indexes the *last* slot. If any adapter was ever put
+    there, base rows get its output without a message. The first free slot is taken, so a spare one at the end stays
+    zero.
     """
     return adapters + 1

@@ -1,9 +1,9 @@
 """What a run needs in memory to sample and to train, estimated before anything is loaded. No torch.
 
-The estimate counts what grows with the sizes: weights, the trained update with its gradient and Adam's two moments, the
-keys and values of the sequences sampled at once, the activations that one forward and backward pass keeps, and the
-logits of its rows. Rows count with all their tokens, though most models take packed rows, whose prompts stand once.
-Allocator overhead and the libraries come on top: `HEADROOM`.
+The estimate counts what grows with the sizes. It counts weights, and the trained update with its gradient and Adam's
+two moments. It counts the keys and values of the sequences sampled at once. It counts the activations that one forward
+and backward pass keeps, and the logits of its rows. Rows count with all their tokens, though most models take packed
+rows, whose prompts stand once. Allocator overhead and the libraries come on top: `HEADROOM`.
 
 `run_memory` is the one estimate of a run: `capacity plan`, `compare`, `models` and `sweep` print it, and `check_memory`
 holds it against the device before a run is loaded.

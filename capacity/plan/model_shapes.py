@@ -1,8 +1,8 @@
 """Shapes of decoder-only transformers: adapted modules and parameter counts follow from them without weights.
 
-A shape is read from the `config.json` of a model. Every architecture is written down once, as transformers 5
-builds it: the fields that a config may leave out have the defaults of its configuration classes, and modules come
-in the order of `named_modules()`.
+A shape is read from the `config.json` of a model. Every architecture is written down once, as transformers 5 builds it.
+Fields that a config leaves out have the defaults of its configuration classes. Modules come in the order of
+`named_modules()`.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -102,8 +102,8 @@ def _known(name: str) -> str | None:
 
 
 def resolve(name: str) -> str:
-    """The name under which runs of a model are kept: the alias in lower case, or hub id, folder or GGUF file as given,
-    with the options that are not at their defaults.
+    """Returns the name under which runs of a model are kept. It is the alias in lower case, or the hub id, folder or
+    GGUF file as given. Options that are not at their defaults follow.
 
     Raises:
         SpecError: the name is no alias and has not the form of the others; the nearest aliases are offered.

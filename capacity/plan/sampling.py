@@ -33,8 +33,8 @@ def rollout_spec(
 ) -> RolloutSpec | None:
     """Where the runs of a model and an adapter get their samples; None for the trainer's own model.
 
-    "auto" takes vLLM on a GPU, for models from 300 million parameters on and adapters that vLLM can follow, if it is
-    installed or a server is named.
+    "auto" takes vLLM on a GPU if it is installed or a server is named. The model must have 300 million parameters or
+    more, and vLLM must be able to follow the adapter.
 
     Raises:
         SpecError: vLLM is chosen for a base that it cannot hold as the trainer does, or an adapter that it cannot

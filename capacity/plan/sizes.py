@@ -141,7 +141,9 @@ class SizeChoice(Frozen):
 
     @property
     def limit(self) -> Budget | None:
-        """The budget, if there is one: the given one, or 100 where nothing says how large the update is to be."""
+        """The given budget, or 100 where nothing says how large the update is to be; None where an adapter is
+        chosen.
+        """
         if self.budget is not None:
             return Budget.parse(str(self.budget))
         open_size = self.adapter is None and not _PARTS & self.told.keys()

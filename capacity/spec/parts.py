@@ -65,7 +65,9 @@ class TrainingSpec(Frozen):
     samples (grpo, rft) or demonstrations (sft), of at most `max_new_tokens` tokens. The optimiser is Adam without
     weight decay. The learning rate rises linearly for `warmup_steps` steps and then falls linearly to zero.
 
-    `match` says what the runs of a pair have in common beside the number of steps:
+    `match` says what the runs of a pair have in common beside the number of steps.
+
+    Values of `match`:
         "prompts": the runs see the same prompts in the same order, and equally many sequences.
         "sequences": the runs see equally many sequences, but each demonstration of sft has a prompt of its own.
         "tokens": the runs draw the same prompts, but a step trains on only some of them, at least one. It takes as many

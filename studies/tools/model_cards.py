@@ -116,7 +116,7 @@ def main() -> None:
     lines = [
         "# Model cards of the embedded models",
         "",
-        "Written by `make model-cards`. Intervals: 95 %, fresh items, one seed.",
+        "`make model-cards` writes this page. Intervals are 95 % intervals for fresh items and one seed.",
         "",
     ]
     for alias in RECIPES:

@@ -2,8 +2,8 @@
 
 With fp32, bf16 and fp16 the tensor "theta" holds the n numbers. With fp8 (e4m3fn), int8 (−127…127) and int4 (−7…7, two
 a byte, low nibble first) every 64 consecutive entries share a bf16 scale in "scales". With "entropy" there is one bf16
-step in "scales"; "theta" holds, as bytes, the Rice parameter k and a Golomb–Rice code (Golomb 1966; Rice & Plaunt 1971)
-of the entries in steps.
+step in "scales". "theta" holds bytes: the Rice parameter k and a Golomb–Rice code of the entries in steps (Golomb 1966;
+Rice & Plaunt 1971).
 
 A decoded update is encoded to the very same tensors again, so an update that was read back can be stored anew. Numbers
 too large for the storage dtype decode to infinities, for which the caller has to look.

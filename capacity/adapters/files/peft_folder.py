@@ -99,8 +99,8 @@ def load_peft_lora(model: nn.Module, folder: Path) -> nn.Module:
     """Puts a PEFT adapter folder on its base, and makes sure that every stored tensor arrived and that none is lacking.
 
     Raises:
-        DataError: not a PEFT folder, unreadable, of a kind that is not supported, or tensors that this model has no
-            place for or that it misses (PEFT itself would leave them out and run as if there were no adapter).
+        DataError: not a PEFT folder, unreadable, or of a kind that is not supported. So are tensors that this model has
+            no place for or that it misses. PEFT itself would leave them out and run as if there were no adapter.
     """
     path = folder / TENSORS
     try:

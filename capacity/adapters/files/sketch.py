@@ -1,8 +1,8 @@
 """Short numeric fingerprints of large tensors, comparable between machines whose arithmetic differs in the last digits.
 
-A sketch of a list of matrices M₁, M₂, … is s_j = Σ_m zᵀ M_m x over random signs z and x (drawn by SHAKE-256 from the
-matrix's name and j), with the Frobenius norm of the list. E[s_j²] = ‖M‖²_F, so the mean square of the difference of
-two sketches estimates the squared distance of what was sketched.
+A sketch of a list of matrices M₁, M₂, … is s_j = Σ_m zᵀ M_m x over random signs z and x. SHAKE-256 draws the signs from
+the matrix's name and j. The Frobenius norm of the list goes with it. E[s_j²] = ‖M‖²_F, so the mean square of the
+difference of two sketches estimates the squared distance of what was sketched.
 """
 
 import base64

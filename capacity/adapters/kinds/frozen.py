@@ -33,8 +33,8 @@ class FrozenDown(nn.Module):
 class TiedUp(nn.Module):
     """B · R: R = Σᵢ vᵢ Pᵢ with v = θ[start : stop], or R = v itself, row by row, where there is no P.
 
-    The first module of an adapter owns θ, so that PEFT saves, loads, freezes and releases it with that module's slot;
-    the others refer to it.
+    The first module of an adapter owns θ, so PEFT saves, loads, freezes and releases it with that module's slot. The
+    other modules refer to it.
 
     Args:
         b: frozen B, shape (d, r): UΣ (or U√Σ in the split parameterisation).

@@ -155,8 +155,8 @@ class WeightFolder:
             cache: folder of cached factors and hashes, None for none.
             transposed: modules whose tensor is stored as Wᵀ, as GPT-2's Conv1D does. Needed for square ones only:
                 the others show it by their shape.
-            threads: the most modules at once, fewer if they are so large that more than 512 MB would be needed beside
-                the size of one layer; None for as many as torch has threads.
+            threads: the most modules at once; None for as many as torch has threads. Fewer are taken if they would need
+                more than 512 MB beside the size of one layer.
 
         Raises:
             DataError: a tensor that is missing, of another shape, of integers, or cannot be read.

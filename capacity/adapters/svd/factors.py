@@ -1,7 +1,7 @@
 """Truncated SVD factors of a frozen weight: a block Krylov method, never a full SVD.
 
-Only products of W with a few vectors at a time are formed, each in one pass over the memory of W: most in float32, a
-few in float64, which settle the accuracy.
+Only products of W with a few vectors at a time are formed, each in one pass over the memory of W. Most are in float32.
+A few in float64 settle the accuracy.
 """
 
 import warnings
@@ -68,10 +68,10 @@ def truncated_svd(
     """The leading `rank` singular triplets of `weight`.
 
     The method is block Krylov (Musco & Musco 2015) on the smaller of WᵀW and WWᵀ. That matrix is formed only if W's
-    spectrum is flat. The start is seeded by the weight's content hash. The method works in float32 as far as that goes,
-    and is then restarted from float64 vectors with corrections that may be coarse because they are small.
+    spectrum is flat. The start is seeded by the weight's content hash. The method works in float32 as far as that goes.
+    It is then restarted from float64 vectors. Its corrections may be coarse because they are small.
 
-    For these corrections WᵀW may be that of W rounded to 8 bits, which many CPUs multiply four times as fast; the first
+    For these corrections WᵀW may be that of W rounded to 8 bits, which many CPUs multiply four times as fast. The first
     rounds then take their residuals from W in float32. In all other rounds a Rayleigh–Ritz step in float64 is the
     judge, until
 

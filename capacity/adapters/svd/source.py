@@ -21,8 +21,8 @@ class FactorSource:
 
     Attributes:
         cache: folder of cached factors, None for no cache.
-        weights: the checkpoint that the model was loaded from without rounding: its factors are found in the cache
-            without hashing the model, or streamed from it.
+        weights: the checkpoint that the model was loaded from without rounding. Its factors are found in the cache
+            without hashing the model, or computed tensor by tensor.
         known: factors by module name, if they are known already.
         on_module: called with (done, all, name) after each module's factors.
     """

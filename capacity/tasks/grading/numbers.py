@@ -107,9 +107,9 @@ def number(text: str) -> Fraction | None:
 def last_number(text: str) -> Fraction | None:
     """Returns the last number in `text`.
 
-    It is None if there is none, and if the last digits of the text are part of something else: an expression, a range,
-    a date, or a number that the grammar does not have. It is also None after a dash between blanks, which may be a
-    minus sign. Digits of a name count for nothing: x2, cm^2, COVID-19.
+    It is None if there is none. It is also None if the last digits are part of an expression, a range or a date, or of
+    a number outside the grammar. It is also None after a dash between blanks, which may be a minus sign. Digits of a
+    name count for nothing: x2, cm^2, COVID-19.
     """
     for line in reversed(_plain(text).splitlines()):
         whole = number(line)

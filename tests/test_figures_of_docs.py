@@ -1,0 +1,32 @@
+"""The figures of the README and of the documentation, which `make figure` draws from stored tables."""
+
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from studies.tools import figures
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_figure_in_the_documents_is_drawn_by_the_command() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = {name for page in documents for name in re.findall(r"images/([a-z-]+)\.(?:svg|png)", page.read_text())}
+    assert shown - {"python", "licence"} == set(figures.FIGURES)
+    for name in figures.FIGURES:
+        assert (figures.IMAGES / f"{name}.svg").is_file()
+        assert (figures.IMAGES / f"{name}.png").is_file()
+
+
+def test_accuracy_against_size_shows_the_means_of_the_stored_study() -> None:
+    axes = Figure().add_subplot()
+    figures.accuracy_against_size(axes)
+    drawn = [line for line in axes.get_lines() if line.get_marker() != "None"]
+    assert [len(line.get_xdata()) for line in drawn] == [8, 8, 8]
+    sft, rft, grpo = drawn
+    assert list(grpo.get_xdata()) == [1, 4, 13, 28, 84, 112, 1792, 861952]
+    # The rows at 1,792 parameters in docs/abacus.md.
+    at = list(grpo.get_xdata()).index(1792)
+    assert [100 * line.get_ydata()[at] for line in (sft, rft, grpo)] == pytest.approx([85.9, 88.7, 94.4], abs=0.05)
