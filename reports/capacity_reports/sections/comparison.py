@@ -90,8 +90,7 @@ _COULD_HAVE_SHOWN = (
 _EXCHANGED = " Seeds exchanged: the exact test that swaps the two methods seed by seed, on these items."
 _COLLAPSED = (
     " A seed has collapsed if it lies 10 points or more below the median of its cell, or below the untrained model "
-    "where that is higher, and three binomial errors or more. In brackets: the share of seeds that this allows, with an "
-    "exact 95 % interval."
+    "where that is higher, and three binomial errors or more. In brackets: the exact 95 % interval of their share."
 )
 _NO_GAIN = (None, None, None)
 
