@@ -20,6 +20,7 @@ import numpy as np
 from scipy import stats
 
 from capacity_analysis.check.alarms import AlarmBudget, Entry
+from capacity_analysis.check.collapses import PART, collapse_check
 from capacity_analysis.check.judge import judge
 from capacity_analysis.statistics.seed_tests import mean_change, power, size_changes
 from capacity_analysis.types import Array
@@ -59,10 +60,29 @@ class World:
         return np.clip(np.round((truth + np.array(self.spread) * noise) * answers), 0, answers) / answers
 
 
-def one_check(
-    world: World, grid: dict[str, Any], drop: float, seeds: int, generator: np.random.Generator
-) -> tuple[float, bool, bool]:
-    """The p of "worse", whether the drop exceeds the margin, and whether the outcome is non-inferior."""
+@dataclass(frozen=True)
+class Judged:
+    """What one check of one curve found.
+
+    Attributes:
+        p: of a drop of the mean.
+        beyond: the drop exceeds the margin.
+        collapses_p: of more collapses; 1 where no larger share of seeds collapsed.
+        passes: the outcome is non-inferior.
+    """
+
+    p: float
+    beyond: bool
+    collapses_p: float
+    passes: bool
+
+    def worse(self, level: float) -> bool:
+        """Whether "worse" is claimed at a level."""
+        return (self.beyond and self.p <= (1 - PART) * level) or self.collapses_p <= PART * level
+
+
+def one_check(world: World, grid: dict[str, Any], drop: float, seeds: int, generator: np.random.Generator) -> Judged:
+    """One check of a project that fell by `drop` at every size."""
     truth = np.array(grid["accuracies"])
     shared = world.noise(seeds, generator)
     old = world.measure(truth, shared, generator, grid["answers"])
@@ -71,15 +91,18 @@ def one_check(
     return judged(new, old, world.paired, grid)
 
 
-def judged(new: Array, old: Array, paired: bool, grid: dict[str, Any]) -> tuple[float, bool, bool]:
+def judged(new: Array, old: Array, paired: bool, grid: dict[str, Any]) -> Judged:
+    """What the check says of accuracies, seeds × sizes."""
     answers = np.full(new.shape[1], grid["answers"])
     margin, alpha = grid["margin"], grid["alpha"]
     change = mean_change(new, old, paired=paired, margin=margin, alpha=alpha, resolution=1 / grid["answers"])
+    collapses = collapse_check(new, old, answers, 0.0)
     passes = False
     if change.p_inferior <= alpha:
         sizes = size_changes(new, old, answers, paired=paired, alpha=alpha)
-        passes = judge(change, sizes, [""] * len(sizes), margin, 0.0)[0] == "non-inferior"
-    return change.p_worse, change.estimate < -margin, passes
+        passes = judge(change, sizes, [""] * len(sizes), margin, 0.0, collapses)[0] == "non-inferior"
+    collapses_p = collapses.p if collapses.more else 1.0
+    return Judged(change.p_worse, change.estimate < -margin, collapses_p, passes)
 
 
 def levels_by_check(grid: dict[str, Any]) -> dict[str, list[float]]:
@@ -118,15 +141,15 @@ def power_tables(grid: dict[str, Any], simulations: int, generator: np.random.Ge
         for seeds in grid["seeds"]:
             for drop in grid["drops"]:
                 results = [one_check(world, grid, drop, seeds, generator) for _ in range(simulations)]
-                p, beyond, passes = (np.array(column) for column in zip(*results, strict=True))
-                shares = [float(((p <= level) & beyond).mean()) for level in by_level]
+                shares = [float(np.mean([found.worse(level) for found in results])) for level in by_level]
+                passes = float(np.mean([found.passes for found in results]))
                 if drop == 0:
                     worst["worse"] = max(
                         worst["worse"], *(s / level for s, level in zip(shares, by_level, strict=True))
                     )
                 if drop == grid["margin"]:
-                    worst["non-inferior"] = max(worst["non-inferior"], float(passes.mean()) / grid["alpha"])
-                cells = [f"{100 * s:.1f}" for s in [*shares, float(passes.mean())]]
+                    worst["non-inferior"] = max(worst["non-inferior"], passes / grid["alpha"])
+                cells = [f"{100 * s:.1f}" for s in [*shares, passes]]
                 lines.append(f"| {name} | {seeds} | {100 * drop:g} | " + " | ".join(cells) + " |")
     error = 100 * math.sqrt(grid["alpha"] * (1 - grid["alpha"]) / simulations)
     lines += [
@@ -179,7 +202,7 @@ def theory_table(grid: dict[str, Any]) -> list[str]:
         for seeds in grid["seeds"]:
             error, df = math.sqrt(2 * (1 - raw["repeats"]) * one / seeds), seeds - 1
             for drop in grid["drops"]:
-                shares = [power(drop, error, df, grid["margin"], level) for level in levels]
+                shares = [power(drop, error, df, grid["margin"], (1 - PART) * level) for level in levels]
                 quantile = stats.t.ppf(1 - grid["alpha"], df)
                 shares.append(float(stats.nct.sf(quantile, df, (grid["margin"] - drop) / error)))
                 cells = " | ".join(f"{100 * share:.1f}" for share in shares)
@@ -199,21 +222,21 @@ def collapse_table(grid: dict[str, Any], simulations: int, generator: np.random.
     """What is said of a fault that makes a few seeds collapse at all sizes and leaves the others as they were."""
     lines = [
         "| seeds | a seed falls, points | in, % of cases | mean drop, points | no seed shows it, % "
-        "| worse, % | non-inferior, % |",
-        "|---|---|---|---|---|---|---|",
+        "| worse by the mean alone, % | worse, % | non-inferior, % |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     raw, truth = grid["worlds"][grid["collapses"]["world"]], np.array(grid["accuracies"])
     world = World(**{**raw, "spread": tuple(raw["spread"])})
     for seeds in grid["seeds"]:
         for chance, fall in grid["collapses"]["kinds"]:
-            found = np.zeros(2)
+            found = np.zeros(3)
             for _ in range(simulations):
                 shared = world.noise(seeds, generator)
                 fallen = fall * (generator.random((seeds, 1)) < chance)
                 old = world.measure(truth, shared, generator, grid["answers"])
                 new = world.measure(truth - fallen, shared, generator, grid["answers"])
-                p, beyond, passes = judged(new, old, world.paired, grid)
-                found += (p <= grid["alpha"] and beyond, passes)
+                one = judged(new, old, world.paired, grid)
+                found += (one.p <= grid["alpha"] and one.beyond, one.worse(grid["alpha"]), one.passes)
             cells = [100 * fall, 100 * chance, 100 * chance * fall]
             shares = [100 * (1 - chance) ** seeds, *(100 * found / simulations)]
             row = [f"{c:g}" for c in cells] + [f"{s:.1f}" for s in shares]
@@ -271,9 +294,9 @@ def project(
             draw = shared if world.paired else world.noise(seeds, generator)
             new = world.measure(truth, draw, generator, grid["answers"])
             level = budget.next_level(past, str(number)).level
-            p, beyond, good = judged(new, old, world.paired, grid)
-            alarms += p <= level and beyond
-            passes += good
+            found = judged(new, old, world.paired, grid)
+            alarms += found.worse(level)
+            passes += found.passes
         else:
             passes += 1
         past.append(Entry(baseline="", evidence=str(number), verdict="", earned=budget.rate, spent=level))

@@ -20,6 +20,7 @@ from capacity_analysis.compare.result import compare_runs, comparison_json
 from capacity_analysis.compare.verdicts import verdict, verdicts
 from capacity_analysis.data.cell_results import CellResult, answers_of
 from capacity_analysis.data.table import study_points
+from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import Estimate, accuracy_estimate, difference_estimate
 from capacity_analysis.statistics.seed_tests import Permutation
@@ -97,6 +98,16 @@ def test_json_has_the_promised_fields(three_seeds_json):
         assert row["interval"] == "95 %, fresh seeds and items, 3 seeds"
 
 
+def test_seeds_that_collapsed_are_counted_beside_the_mean(tmp_path):
+    found = compare(tmp_path / "study", sft=(22, 24, 23), grpo=(36, 5, 37, 35, 36))
+    sft, grpo = found.cells
+    assert (grpo.collapsed.count, grpo.collapsed.seeds) == (1, 5)
+    assert (grpo.collapsed.low, grpo.collapsed.high) == pytest.approx((0.00505, 0.71642), abs=5e-6)
+    assert sft.collapsed.count == 0
+    assert "1 of 5 grpo seeds collapsed" in said(found)
+    assert "sft seeds collapsed" not in said(found)
+
+
 def test_json_is_plain_and_finite(three_seeds, three_seeds_json):
     text = json.dumps(three_seeds_json, allow_nan=False)
     assert json.loads(text)["verdict"] == said(three_seeds)
@@ -160,19 +171,22 @@ def test_runs_that_were_not_planned_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sft", "grpo", "claim"),
+    ("sft", "grpo", "claim", "collapsed"),
     [
-        ((12, 13, 12), (36, 37, 35), GRPO_HIGHER),
-        ((36, 37, 35), (12, 13, 12), SFT_HIGHER),
-        ((24, 25, 23), (25, 23, 24), NOT_TOLD_APART),
-        ((10, 38, 20), (38, 12, 39), NOT_TOLD_APART),
+        ((12, 13, 12), (36, 37, 35), GRPO_HIGHER, ""),
+        ((36, 37, 35), (12, 13, 12), SFT_HIGHER, ""),
+        ((24, 25, 23), (25, 23, 24), NOT_TOLD_APART, ""),
+        (
+            (10, 38, 20), (38, 12, 39), NOT_TOLD_APART,
+            "; 1 of 3 sft seeds collapsed; 1 of 3 grpo seeds collapsed",
+        ),
     ],
-)
-def test_verdict_takes_the_side_that_the_runs_show_and_only_then(tmp_path, sft, grpo, claim):
+)  # fmt: skip
+def test_verdict_takes_the_side_that_the_runs_show_and_only_then(tmp_path, sft, grpo, claim, collapsed):
     comparison = compare(tmp_path, sft=sft, grpo=grpo)
     claims = [c for c in (GRPO_HIGHER, SFT_HIGHER, NOT_TOLD_APART) if c in said(comparison)]
     assert claims == [claim]
-    assert said(comparison).endswith("(95 %, fresh seeds and items, 3 seeds; 40 items).")
+    assert said(comparison).endswith(f"(95 %, fresh seeds and items, 3 seeds; 40 items{collapsed}).")
 
 
 def test_one_seed_allows_no_claim_about_methods_and_claims_about_runs_only(tmp_path):
@@ -295,6 +309,7 @@ def compared(method, gain, over=None, trained_parameters=13):
         ),
         gain,
         over,
+        CollapsedShare.of(np.zeros(seeds, bool)),
     )
 
 

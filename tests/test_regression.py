@@ -134,7 +134,7 @@ def test_sizes_of_different_seeds_are_refused():
 
 def test_one_size_that_fell_alone_does_not_pass():
     sizes = {4: 0.5, 13: 0.6, 100: 0.8, 200: 0.8, 300: 0.8, 400: 0.8}
-    fallen = {**sizes, 13: 0.45}
+    fallen = {**sizes, 13: 0.52}
     found = check(made(sizes=fallen, draw=1), made(sizes=sizes))
     assert found.outcome == "inconclusive"
     assert found.curves[0].change.p_inferior <= 0.05
@@ -142,13 +142,56 @@ def test_one_size_that_fell_alone_does_not_pass():
     assert "the mean holds, but size 13 fell by more than the margin on its own" in found.verdict
 
 
+def with_collapsed(seeds, size=13, to=0.3, draw=1):
+    """A study whose runs of some seeds end low at one size."""
+    study = guarded.make(draw=draw)
+    wanted = [run for run in study.made if run.spec.seed in seeds and run.result.trained_parameters == size]
+    for run in wanted:
+        study.made.remove(run)
+        guarded.add(study, run.spec, guarded.answers(to, (draw, 9, run.spec.seed)))
+    return snapshot(study)
+
+
+def test_two_collapsed_seeds_of_five_are_worse_though_the_mean_shows_nothing():
+    found = check(with_collapsed({1, 3}), made())
+    (curve,) = found.curves
+    assert curve.change.p_worse > 0.05
+    assert found.outcome == "worse"
+    assert (curve.collapses.before.count, curve.collapses.after.count) == (0, 2)
+    assert curve.collapses.p == pytest.approx(1 - 0.99**5 - 5 * 0.01 * 0.99**4)
+    assert "2 of 5 seeds collapsed, 0 of 5 before" in found.verdict
+
+
+def test_one_collapsed_seed_does_not_pass():
+    found = check(with_collapsed({1}), made(), margin=0.2)
+    (curve,) = found.curves
+    assert curve.change.p_inferior <= 0.05
+    assert (found.outcome, curve.collapses.p <= curve.collapses.level) == ("inconclusive", False)
+    assert "the mean holds, but 1 of 5 seeds collapsed, 0 of 5 before" in found.verdict
+
+
+def test_seeds_that_collapse_as_often_as_before_are_no_news():
+    found = check(with_collapsed({0, 2}), with_collapsed({1, 3}, draw=2), margin=0.2)
+    (curve,) = found.curves
+    assert (curve.collapses.before.count, curve.collapses.after.count) == (2, 2)
+    assert not curve.collapses.worse
+    assert "collapsed" not in found.verdict
+
+
+def test_a_size_that_all_seeds_lost_is_worse():
+    found = check(made(sizes={4: 0.5, 13: 0.45, 100: 0.8}, draw=1), made(), margin=0.2)
+    assert (found.outcome, found.curves[0].collapses.after.count) == ("worse", 5)
+
+
 def test_each_method_is_a_curve_and_the_worst_decides():
     methods = ("grpo", "sft")
     old, new = made(methods=methods), made(methods=methods, draw=1)
     both = check(new, old)
     assert [(c.name, c.outcome) for c in both.curves] == [("grpo", "non-inferior"), ("sft", "non-inferior")]
-    # "worse" is claimed of each curve at half the level, so that one of them is false at most at the whole.
-    assert [c.design.level for c in both.curves] == [0.025, 0.025]
+    # "Worse" is claimed of each curve at half the level, so that one of them is false at most at the whole. The mean
+    # has nine tenths of that, the collapses have the rest.
+    assert [c.design.level for c in both.curves] == pytest.approx([0.0225, 0.0225])
+    assert [c.collapses.level for c in both.curves] == pytest.approx([0.0025, 0.0025])
     assert both.outcome == "non-inferior"
 
 
@@ -400,5 +443,6 @@ def test_checks_of_an_unchanged_project_seldom_alarm_and_those_of_a_bad_one_neve
         world = benchmark.World(**{**raw, "spread": tuple(raw["spread"])})
         unchanged = [benchmark.one_check(world, grid, 0.0, 5, generator) for _ in range(count)]
         at_margin = [benchmark.one_check(world, grid, grid["margin"], 5, generator) for _ in range(count)]
-        assert np.mean([p <= 0.05 for p, _, _ in unchanged]) <= 0.05 + error
-        assert np.mean([passes for _, _, passes in at_margin]) <= 0.05 + error
+        assert np.mean([found.p <= 0.05 for found in unchanged]) <= 0.05 + error
+        assert np.mean([found.worse(0.05) for found in unchanged]) <= 0.05 + error
+        assert np.mean([found.passes for found in at_margin]) <= 0.05 + error

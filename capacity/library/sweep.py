@@ -13,7 +13,7 @@ from capacity.plan.study_file import StudyFile, parse_study, read_study_file
 from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.studies.make import MadeStudy, Observer, unobserved
 from capacity.studies.sweep import POINTS, default_folder, make_sweep
-from capacity_analysis.compare.sizes_table import size_cells, size_json
+from capacity_analysis.compare.sizes_table import collapses, size_cells, size_json
 from capacity_analysis.data.cell_results import CellResult
 from capacity_analysis.data.table import study_points
 from capacity_reports.blocks import Block, Text
@@ -46,12 +46,13 @@ class Swept(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
+        collapsed = collapses(self.sizes)
         return {
             "study": str(self.made.study.folder),
             "points": str(self.points),
             "runs": len(self.made.runs),
             "failed": [{"label": f.label, "message": f.message} for f in self.made.failures],
-            "sizes": [size_json(cell) for cell in self.sizes],
+            "sizes": [size_json(cell, collapsed.get(cell.identity)) for cell in self.sizes],
             "remarks": list(self.made.remarks),
             "wall_seconds": round(self.made.wall_seconds, 1),
             **self.page.to_json(),

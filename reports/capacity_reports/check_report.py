@@ -8,6 +8,7 @@ from capacity_reports.blocks import Block, Cell, Column, Section, Table, Text, s
 from capacity_reports.render.page import section_markdown
 
 if TYPE_CHECKING:  # scipy takes half a second
+    from capacity_analysis.check.collapses import CollapseCheck
     from capacity_analysis.check.result import Check, CurveCheck
     from capacity_analysis.thresholds.result import Threshold
 
@@ -86,6 +87,8 @@ def describe(check: "Check") -> Iterator[str]:
         yield f"Environment since the baseline: {check.environment}."
     for curve in check.curves:
         yield from _design_lines(curve)
+        if curve.collapses is not None and (curve.outcome != "identical" or curve.collapses.before.count):
+            yield _collapse_line(curve.name, curve.collapses)
     for base in check.bases:
         yield (
             f"{base.name}, untrained: {100 * base.before:.1f} % before, {100 * base.after:.1f} % after, "
@@ -113,6 +116,13 @@ def _design_lines(curve: "CurveCheck") -> Iterator[str]:
     yield (
         f"{curve.name}: {change.method}, {change.df:.1f} degrees of freedom, p of a drop {change.p_worse:.2g}; "
         f"exchanging seeds p = {permutation.p:.2g} (at least {permutation.smallest:.2g} with these seeds){spread}."
+    )
+
+
+def _collapse_line(name: str, collapses: "CollapseCheck") -> str:
+    return (
+        f"{name}: {collapses.after} seeds collapsed, {collapses.before} before; 1 % is tolerated, "
+        f"p = {collapses.p:.2g}. A seed has collapsed if it lies 10 points or more below the median of the baseline."
     )
 
 

@@ -4,8 +4,10 @@ Per curve (one method on one model and task under one protocol) the mean over si
 tested, see `capacity_analysis.statistics.seed_tests`:
 
 - identical: every answer of every run is the same;
-- worse: the mean fell, at the level allowed, and by more than the margin;
-- non-inferior: the lower end of the interval lies above −margin, and no size fell by more than the margin on its own;
+- worse: the mean fell, at the level allowed, and by more than the margin; or seeds collapse more often than is
+  tolerated (`capacity_analysis.check.collapses`);
+- non-inferior: the lower end of the interval lies above −margin, no size fell by more than the margin on its own, and
+  collapses are not more frequent at alpha;
 - inconclusive: neither could be shown. Not being significant never passes.
 
 The study is worse if any curve is (each at level/curves, Bonferroni) and non-inferior only if every curve is (each at
@@ -21,6 +23,7 @@ import numpy as np
 from capacity.errors import DataError, SpecError
 from capacity.spec.frozen import canonical_json
 from capacity_analysis.check.baseline import Baseline, StoredCell
+from capacity_analysis.check.collapses import PART, CollapseCheck, collapse_check
 from capacity_analysis.check.matching import (
     check_seeds,
     curve_names,
@@ -185,7 +188,7 @@ def _curve_check(
     paired = before == after
     labels = size_labels(old_sizes)
     changes: Sequence[SizeChange | None] = [None] * len(pairs)
-    change = permutation = spread = design = thresholds = None
+    change = permutation = spread = design = thresholds = collapses = None
     outcome: CheckOutcome = "inconclusive"
     reason = "fewer than two seeds, so the spread between seeds is unknown"
     if min(len(before), len(after)) >= 2:
@@ -197,11 +200,13 @@ def _curve_check(
         moved = size_changes(new, old, answers, paired=paired, alpha=alpha)
         permutation = permutation_test(new, old, paired=paired, generator=generator)
         spread = dispersion(new, answers)
-        design = _design(change, margin, level)
+        of_mean = (1 - PART) * level
+        design = _design(change, margin, of_mean)
+        collapses = collapse_check(new, old, answers, PART * level)
         if not all(same):
             parameters = [size.trained_parameters for size in old_sizes]
             thresholds = threshold_shift(parameters, old, new, answers, base, generator)
-        outcome, reason = judge(change, moved, labels, margin, level)
+        outcome, reason = judge(change, moved, labels, margin, of_mean, collapses)
         changes = moved
     if all(same):
         outcome, reason = "identical", "every answer is the same"
@@ -210,12 +215,17 @@ def _curve_check(
         was, now = (float(np.mean([size.accuracy(seed) for seed in size.seeds])) for size in (o, n))
         sizes.append(SizeCheck(labels[i], o.trained_parameters, was, now, same[i], changes[i]))
     return CurveCheck(
-        name, outcome, reason, tuple(sizes), before, after, change, permutation, spread, design, thresholds
+        name, outcome, reason, tuple(sizes), before, after, change, permutation, spread, design, thresholds, collapses
     )
 
 
 def judge(
-    change: MeanChange, sizes: Sequence[SizeChange], labels: Sequence[str], margin: float, level: float
+    change: MeanChange,
+    sizes: Sequence[SizeChange],
+    labels: Sequence[str],
+    margin: float,
+    level: float,
+    collapses: CollapseCheck | None = None,
 ) -> tuple[CheckOutcome, str]:
     """The outcome of a curve that is not identical, and why.
 
@@ -224,24 +234,32 @@ def judge(
         sizes: what each size did, in intervals that hold together.
         labels: their names.
         margin: as a share of 1.
-        level: of "worse".
+        level: of "worse" by the mean.
+        collapses: of seeds; None: not counted.
     """
     fell = change.p_worse <= level
     if fell and change.estimate < -margin:
         return "worse", f"the mean fell by more than the margin (p = {change.p_worse:.2g}, level {level:.2g})"
+    if collapses is not None and collapses.worse:
+        return "worse", f"{collapses.words} (p = {collapses.p:.2g}, level {collapses.level:.2g})"
     if change.p_inferior > change.alpha:
-        if change.p_worse <= change.alpha and change.estimate < -margin:
-            return "inconclusive", (
-                f"the mean fell by more than the margin (p = {change.p_worse:.2g}), but the level here is {level:.2g}"
-            )
-        if fell:
-            return "inconclusive", "the mean fell, by less than the margin, but a larger drop is not excluded"
-        return "inconclusive", "a mean drop beyond the margin is neither shown nor excluded"
+        return "inconclusive", _undecided(change, margin, level)
     fallen = [name for name, s in zip(labels, sizes, strict=True) if s.high < 0 and s.estimate < -margin]
     if fallen:
         return "inconclusive", f"the mean holds, but size {', '.join(fallen)} fell by more than the margin on its own"
+    if collapses is not None and collapses.shown(change.alpha):
+        return "inconclusive", f"the mean holds, but {collapses.words}"
     small = ", though it did fall" if fell else ""
     return "non-inferior", f"a mean drop of the margin or more is excluded (p = {change.p_inferior:.2g}){small}"
+
+
+def _undecided(change: MeanChange, margin: float, level: float) -> str:
+    """Why a curve of which a drop beyond the margin is not excluded is not called worse."""
+    if change.p_worse <= change.alpha and change.estimate < -margin:
+        return f"the mean fell by more than the margin (p = {change.p_worse:.2g}), but the level here is {level:.2g}"
+    if change.p_worse <= level:
+        return "the mean fell, by less than the margin, but a larger drop is not excluded"
+    return "a mean drop beyond the margin is neither shown nor excluded"
 
 
 def _held_back(check: CurveCheck, bases: Sequence[BaseCheck], margin: float, alpha: float) -> CurveCheck:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from capacity_analysis.check.alarms import Level
+from capacity_analysis.check.collapses import CollapseCheck
 from capacity_analysis.statistics.seed_tests import MeanChange, Permutation, SizeChange
 from capacity_analysis.thresholds.shift import ThresholdShift
 
@@ -41,7 +42,7 @@ class CheckDesign:
     """What a check could have shown, from the standard error that it found.
 
     Attributes:
-        level: that "worse" is claimed at.
+        level: that "worse" is claimed at by the mean.
         smallest_drop: called "worse" four times in five, a share of 1; None if no drop at all is.
         power: of a drop of 5 points.
         seeds_needed: for four times in five at 5 points; None if more than 50.
@@ -68,6 +69,7 @@ class CurveCheck:
     dispersion: float | None
     design: CheckDesign | None
     thresholds: ThresholdShift | None
+    collapses: CollapseCheck | None
 
 
 @dataclass(frozen=True)

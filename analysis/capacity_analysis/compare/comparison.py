@@ -10,10 +10,11 @@ import numpy as np
 from capacity.runs.cell import BASE, Field, apart_from, cell_of, without
 from capacity.spec.methods import PAIRS, Part, in_order, place
 from capacity.spec.run import RunSpec
-from capacity_analysis.data.cell_results import CellResult, cell_results, difference, seed_differences
+from capacity_analysis.data.cell_results import CellResult, cell_results, collapsed_share, difference, seed_differences
 from capacity_analysis.data.recipes import UNSEEN, told_apart
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.statistics.crossed import SeedVariance
 from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import Estimate
@@ -35,12 +36,14 @@ class ComparedCell:
         cell: what was measured.
         gain: over the untrained model under the same protocol; None if that has no run.
         gain_over_best_temperature: over the untrained model at its best temperature; None if that is not known.
+        collapsed: how many of its seeds collapsed.
     """
 
     name: str
     cell: CellResult
     gain: Estimate | None
     gain_over_best_temperature: Estimate | None
+    collapsed: CollapsedShare
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class _Untrained:
 
     def base(self, recipe: Mapping[Field, Any]) -> CellResult | None:
         """The untrained model of a trained recipe under the same protocol."""
-        return next(iter(_alike(self.reported, recipe)), None)
+        return untrained_under(self.reported, recipe)
 
     def by_temperature(self, recipe: Mapping[Field, Any]) -> dict[float, CellResult]:
         """The same at every temperature, rising."""
@@ -143,6 +146,11 @@ class _Untrained:
         """At which it has the highest accuracy on validation, the highest of equals."""
         found = _by_temperature(_alike(self.validation, recipe, *_TEMPERATURE, "evaluation.split", "evaluation.items"))
         return max(found, key=lambda t: (found[t].accuracy.value, t), default=None)
+
+
+def untrained_under(untrained: Sequence[CellResult], recipe: Mapping[Field, Any]) -> CellResult | None:
+    """Of untrained models, the one of a trained recipe under the same protocol; None if there is none."""
+    return next(iter(_alike(untrained, recipe)), None)
 
 
 def _alike(untrained: Sequence[CellResult], recipe: Mapping[Field, Any], *besides: Field) -> list[CellResult]:
@@ -169,6 +177,7 @@ def _comparison(cells: Sequence[CellResult], lost: Sequence[RunSpec], untrained:
                 cell,
                 None if base is None else difference(cell, base),
                 None if sharpened is None else difference(cell, sharpened),
+                collapsed_share(cell, base),
             )
             for name, cell in named
         ),

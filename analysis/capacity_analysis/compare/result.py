@@ -87,5 +87,6 @@ def _row(compared: ComparedCell, costs: Costs) -> dict[str, Any]:
         "gain_high": gain.high,
         "gain_over_best_temperature": None if over is None else over.to_json(),
         "accuracy_by_seed": cell.accuracies,
+        "collapsed": asdict(compared.collapsed),
         **asdict(costs),
     }

@@ -19,7 +19,7 @@ class Verdict:
     Attributes:
         head: at which size, or over which sizes: "With 84 trained parameters".
         claims: clauses without an end.
-        scope: what intervals are for, how many items there are, and which runs are left out.
+        scope: what intervals are for, how many items there are, which seeds collapsed, and which runs are left out.
     """
 
     head: str
@@ -170,6 +170,13 @@ def _scope(family: Sequence[Comparison]) -> str:
     parts += [f"{n:,} items" for n in items if n is not None and len(items) == 1]
     if cells and any(comparison.base is None for comparison in family):
         parts.append("the untrained base has no run, so gains are not known")
+    for comparison in family:
+        for compared in comparison.cells:
+            if compared.collapsed.count:
+                at = f" at {compared.cell.trained_parameters:,}" if len(family) > 1 else ""
+                parts.append(
+                    f"{compared.collapsed.count} of {compared.collapsed.seeds} {compared.name} seeds collapsed{at}"
+                )
     lost: dict[str, int] = {}
     for comparison in family:
         for method, count in comparison.incomplete.items():

@@ -10,6 +10,7 @@ import pandas as pd
 from capacity.errors import DataError
 from capacity.runs.cell import Field
 from capacity_analysis.data.table import Points
+from capacity_analysis.statistics.collapses import CollapsedShare, collapsed, expected_accuracy
 from capacity_analysis.statistics.crossed import SeedVariance
 from capacity_analysis.statistics.estimate import (
     Estimate,
@@ -164,6 +165,18 @@ def seed_differences(first: CellResult, second: CellResult) -> Array:
     _, one, two = _pairing(first, second)
     ours, theirs = (np.array([cell.accuracies[i] for i in own]) for cell, own in ((first, one), (second, two)))
     return np.asarray(ours - (theirs if len(theirs) == len(ours) else theirs.mean()))
+
+
+def collapsed_share(cell: CellResult, base: CellResult | None) -> CollapsedShare:
+    """How many seeds of a trained cell collapsed, by the median of its seeds and the untrained model.
+
+    Args:
+        cell: the trained cell.
+        base: the untrained model under the same protocol; None if it has no run.
+    """
+    accuracies = np.array(cell.accuracies)
+    expected = expected_accuracy(accuracies, None if base is None else base.accuracy.value)
+    return CollapsedShare.of(collapsed(accuracies, expected, cell.accuracy.items))
 
 
 def _pairing(first: CellResult, second: CellResult) -> tuple[list[int], list[int], list[int]]:

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 from capacity_analysis.compare.comparison import Comparison, Difference
 from capacity_analysis.compare.costs import Costs
+from capacity_analysis.compare.sizes_table import collapses
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.cell_results import CellResult
 from capacity_analysis.data.recipes import UNSEEN
+from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.statistics.estimate import Estimate, labels
 from capacity_reports.blocks import Block, Cell, Column, Section, Table, Text
 from capacity_reports.views import Analysis
@@ -34,6 +36,7 @@ _MEASURED = (
     Column("over_best_low", "over the best temperature, low", "points"),
     Column("over_best_high", "over the best temperature, high", "points"),
     Column("seeds", "seeds", "count"),
+    Column("collapsed", "seeds collapsed"),
     Column("n_items", "items", "count"),
 )
 _DIFFERENCES = (
@@ -77,6 +80,7 @@ _SIZES = (
     Column("low", "95 % low", "percent"),
     Column("high", "95 % high", "percent"),
     Column("seeds", "seeds", "count"),
+    Column("collapsed", "seeds collapsed"),
 )
 
 _COULD_HAVE_SHOWN = (
@@ -84,6 +88,10 @@ _COULD_HAVE_SHOWN = (
     "if their runs scatter as these did."
 )
 _EXCHANGED = " Seeds exchanged: the exact test that swaps the two methods seed by seed, on these items."
+_COLLAPSED = (
+    " A seed has collapsed if it lies 10 points or more below the median of its cell, or below the untrained model "
+    "where that is higher, and three binomial errors or more. In brackets: the exact 95 % interval of their share."
+)
 _NO_GAIN = (None, None, None)
 
 
@@ -108,9 +116,9 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
     measured = Table(
         "comparison",
         ": ".join(["Accuracy and gain over the untrained model", *([", ".join(shared.values())] if shared else [])]),
-        _told(_MEASURED, shared),
+        _with_collapses(_told(_MEASURED, shared), [compared.collapsed for compared in shown]),
         tuple(_measured(found)),
-        f"Intervals: {labels(used)}.",
+        f"Intervals: {labels(used)}.{_collapse_note([compared.collapsed for compared in shown])}",
     )
     differences = [d.estimate for c in found for d in c.differences]
     if not differences:
@@ -166,6 +174,7 @@ def detail_blocks(comparison: Comparison, costs: Mapping[str, Costs]) -> list[Bl
 
 def size_table(cells: Sequence[CellResult]) -> Table:
     """Accuracy against size, a row a cell."""
+    collapsed = collapses(cells)
     rows = tuple(
         (
             cell.model,
@@ -175,11 +184,24 @@ def size_table(cells: Sequence[CellResult]) -> Table:
             cell.learning_rate,
             *_accuracy(cell.accuracy),
             cell.accuracy.seeds,
+            str(collapsed[cell.identity]) if cell.identity in collapsed else None,
         )
         for cell in cells
     )
-    note = f"Intervals: {labels(cell.accuracy for cell in cells)}."
-    return Table("sizes", "Accuracy against size", _SIZES, rows, note)
+    shares = list(collapsed.values())
+    note = f"Intervals: {labels(cell.accuracy for cell in cells)}.{_collapse_note(shares)}"
+    return Table("sizes", "Accuracy against size", _with_collapses(_SIZES, shares), rows, note)
+
+
+def _collapse_note(shares: Sequence[CollapsedShare]) -> str:
+    """What a collapse is; nothing where no seed has collapsed."""
+    return _COLLAPSED if any(share.count for share in shares) else ""
+
+
+def _with_collapses(columns: Sequence[Column], shares: Sequence[CollapsedShare]) -> tuple[Column, ...]:
+    """The columns, that of collapses shown only if there are some."""
+    shown = any(share.count for share in shares)
+    return tuple(replace(c, exported_only=True) if c.key == "collapsed" and not shown else c for c in columns)
 
 
 def _seen(cell: CellResult) -> str | None:
@@ -207,7 +229,7 @@ def _measured(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]]:
         first = c.cells[0].cell
         if c.base is not None:
             row = ("base", first.model, first.task, None, 0, None, 0, None, *_accuracy(c.base), *_NO_GAIN, *_NO_GAIN)
-            row += (c.base.seeds, c.base.items)
+            row += (c.base.seeds, None, c.base.items)
             if row != base:  # sizes of one model share it
                 yield row
             base = row
@@ -217,7 +239,7 @@ def _measured(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]]:
             gained = [end for gain in gains for end in (_NO_GAIN if gain is None else _accuracy(gain))]
             where = (cell.model, cell.task, cell.adapter, cell.trained_parameters, cell.storage_dtype)
             numbers = (cell.update_bytes, cell.learning_rate, *_accuracy(cell.accuracy), *gained)
-            yield compared.name, *where, *numbers, cell.accuracy.seeds, cell.accuracy.items
+            yield compared.name, *where, *numbers, cell.accuracy.seeds, str(compared.collapsed), cell.accuracy.items
 
 
 def _accuracy(estimate: Estimate) -> tuple[Cell, ...]:
