@@ -23,6 +23,7 @@ from capacity_cli.runs import runs
 from capacity_cli.sweep import sweep
 from capacity_cli.tasks import tasks
 from capacity_cli.threshold import threshold
+from capacity_cli.verdict import verdict
 
 app = typer.Typer(
     help="How small an update teaches a language model a task, and does GRPO need a smaller one than SFT?",
@@ -51,6 +52,7 @@ for command in (
     factors,
     baseline,
     check,
+    verdict,
     threshold,
     bits,
     describe,
