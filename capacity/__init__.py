@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from capacity.library.study import Study as Study
     from capacity.library.sweep import sweep as sweep
     from capacity.library.thresholds import thresholds as thresholds
+    from capacity.library.verdict import verdict as verdict
     from capacity.plan.sizes import SizeChoice as SizeChoice
 
 # Where each name of the library comes from.
@@ -53,6 +54,7 @@ _HOMES = {
     "save": "capacity.library.save",
     "sweep": "capacity.library.sweep",
     "thresholds": "capacity.library.thresholds",
+    "verdict": "capacity.library.verdict",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604
 

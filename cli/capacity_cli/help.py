@@ -106,7 +106,7 @@ _COMMANDS = {
     "Plan and make runs": ("compare", "sweep", "plan", "runs", "tasks", "models"),
     "Ask a study": ("report", "view", "threshold", "bits", "describe", "express"),
     "Adapters": ("evaluate", "export", "certify", "factors"),
-    "Continuous integration": ("baseline", "check"),
+    "Continuous integration": ("baseline", "check", "verdict"),
     "Other": ("version",),
 }
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -131,6 +131,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "describe": ("capacity describe capacity-studies/smoke",),
     "report": ("capacity report capacity-studies/smoke -o report.html",),
     "view": ("capacity view capacity-studies/smoke",),
+    "verdict": ("capacity verdict before=before.jsonl after=after.jsonl --margin 0.02",),
     "version": ("capacity version",),
 }
 
