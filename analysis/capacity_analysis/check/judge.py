@@ -10,8 +10,8 @@ tested, see `capacity_analysis.statistics.seed_tests`:
   collapses are not more frequent at alpha;
 - inconclusive: neither could be shown. Not being significant never passes.
 
-The study is worse if any curve is (each at level/curves, Bonferroni) and non-inferior only if every curve is (each at
-alpha: the intersection–union test needs no correction; Berger, Technometrics 1982).
+The study is worse if any curve is, each at level/curves (Bonferroni). It is non-inferior only if every curve is, each
+at alpha. The intersection–union test needs no correction (Berger, Technometrics 1982).
 """
 
 import hashlib
