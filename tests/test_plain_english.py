@@ -7,8 +7,6 @@ from plain_english import Text, all_texts, sentences, words
 UNCLEAN = {
     "docs/ci.md",
     "docs/commands.md",
-    "docs/thresholds.md",
-    "analysis/capacity_analysis/thresholds/estimators.py",
 }
 
 

@@ -1,4 +1,6 @@
-"""Whether a tokenizer can spell a task's text. One that drops letters gives prompts without words and no right answer."""
+"""Whether a tokenizer can spell a task's text. One that drops letters gives prompts without words and no correct
+answer.
+"""
 
 import unicodedata
 from collections.abc import Iterable
