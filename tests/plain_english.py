@@ -35,6 +35,7 @@ BANNED = (
     "under the hood",
     "with a pinch of salt",
 )
+_BANNED = re.compile(rf"\b(?:{'|'.join(BANNED)})s?\b", re.IGNORECASE)
 
 # Blocks that are not sentences: code, comments, formulas, tables, MyST's fences and the definitions of targets.
 _BLOCKS = (
@@ -75,7 +76,7 @@ class Text:
     def faults(self) -> list[str]:
         """One line for each sentence that is too long or holds a banned phrase."""
         long = [f"{self.name}: {words(s)} words: {s}" for s in self.sentences if words(s) > LONGEST]
-        return long + [f"{self.name}: {b!r}: {s}" for s in self.sentences for b in BANNED if b in s.lower()]
+        return long + [f"{self.name}: {found[0]!r}: {s}" for s in self.sentences if (found := _BANNED.search(s))]
 
 
 def words(sentence: str) -> int:

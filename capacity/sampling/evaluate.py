@@ -31,9 +31,9 @@ class Evaluation:
         outcomes: the answers to each item; for tasks that are graded twice `correct` is one of the two grades.
         items_digest: SHA-256 of the items, names and contents, in their order; 16 hex digits.
         n_items: number of items.
-        n_correct: number of right samples.
+        n_correct: number of correct samples.
         samples_per_item: number of samples of each item.
-        n_strict, n_lenient: right samples by the two ways of grading; None for tasks that are graded in one way.
+        n_strict, n_lenient: correct samples by the two ways of grading; None for tasks that are graded in one way.
         n_unfinished: samples that were cut off at the protocol's number of tokens.
         end_tokens: ids of the tokens that end a completion.
         system_folded: whether the system message stood in the user's turn, because the chat template takes none.
@@ -52,7 +52,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of right samples: pass@1."""
+        """The share of correct samples: pass@1."""
         return self.n_correct / (self.n_items * self.samples_per_item)
 
     @property

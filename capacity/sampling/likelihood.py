@@ -15,7 +15,7 @@ def token_logprobs(logits: Tensor, ids: Tensor, temperature: float = 1.0) -> Ten
 def mean_sampled_kl(sampler: Tensor, trainer: Tensor, mask: Tensor) -> Tensor:
     """An estimate of the mean KL(sampler ‖ trainer) in nats from the sampler's tokens.
 
-    It is the mean of e^d − d − 1 with d = trainer − sampler, which is never negative and has a low variance (Schulman,
+    It is the mean of e^d − d − 1 with d = trainer − sampler. It is never negative and has a low variance (Schulman,
     "Approximating KL divergence", 2020).
     """
     d = trainer - sampler

@@ -12,8 +12,8 @@ def prompt_ids(tokenizer: Any, item: Item) -> list[int]:
     """The token ids of an item's prompt, with whatever the tokenizer or its chat template puts around it.
 
     Raises:
-        SpecError: the task asks for a chat format that the tokenizer does not have or that has a fault, or the
-            tokenizer appends a token to prompts.
+        SpecError: the tokenizer appends a token to prompts, or the task asks for a chat format that it lacks or that
+            has a fault.
     """
     if item.messages:
         return chat_ids(tokenizer, item.messages)

@@ -4,7 +4,7 @@
     STUDY/requantised/points.csv           all of them as a points table, with the untrained base
 
 What is stored anew is the update of the run's artifact. That one was rounded to the run's own dtype when it was
-trained: a study of fp32 updates shows the whole range, of bf16 updates only what lies below bf16.
+trained. A study of fp32 updates shows the whole range. A study of bf16 updates shows only what lies below bf16.
 """
 
 import json

@@ -21,7 +21,7 @@ from capacity.training.batch import Batch
 from capacity.training.batches import ROLLOUT_STREAM, generator
 from capacity.training.sft import SupervisedArm
 
-_ROUNDS = 8  # draws of samples_per_prompt each, until every prompt has a right sample
+_ROUNDS = 8  # draws of samples_per_prompt each, until every prompt has a correct sample
 
 
 @dataclass(frozen=True)

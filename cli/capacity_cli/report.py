@@ -30,7 +30,7 @@ def report(
         "these"
     ),
     null: Annotated[int, typer.Option(min=0, help="Simulated studies of the null calibration; 0 for none.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     where: Where = None,
     allow_mixed: AllowMixed = False,
     json: Json = False,

@@ -23,7 +23,7 @@ def threshold(
     upper: Annotated[float | None, typer.Option(help="Fixed upper limit of the curves.", show_default="fitted")] = None,
     items: OfItems = "these",
     replicates: Annotated[int, typer.Option(min=100, help="Resampled data sets.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random here.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     null: Annotated[
         int | None,
         typer.Option(

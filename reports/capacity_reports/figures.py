@@ -1,7 +1,7 @@
 """How figures look: one column wide, readable on a phone, colours that colour-blind readers can tell apart.
 
 Colours come from Okabe & Ito's palette ("Color universal design", 2008), darker where it is too light for lines on
-white; markers and dashes repeat what colour says. On a page, inks are replaced by variables of the style sheet, so that
+white. Markers and dashes repeat what colour says. On a page, inks are replaced by variables of the style sheet, so that
 one drawing serves a light and a dark screen.
 """
 

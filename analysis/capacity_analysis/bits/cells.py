@@ -44,8 +44,8 @@ class MeasuredCells:
         seeds: N, runs behind each.
         errors: N, standard error of each accuracy for fresh seeds; NaN where nothing is known of it.
         item_outcomes: N × items, mean over seeds, or None.
-        dispersion: variance between seeds over the binomial variance, pooled over all cells; None if no cell has two
-            seeds, or all seeds agree exactly: then the binomial variance stands for it.
+        dispersion: variance between seeds over the binomial variance, pooled over all cells. It is None if no cell has
+            two seeds, or all seeds agree exactly. Then the binomial variance stands for it.
         df: degrees of freedom behind it.
         unit: of `sizes`.
     """

@@ -20,8 +20,8 @@ class FrontierPoint:
         known: its fields, see `MeasuredCells.shown`.
         size: in the unit of the table.
         estimate: its accuracy, by its own runs.
-        on_frontier: whether no update of the same model, method and demonstrations, and not the base, is at most as
-            large and more accurate, or smaller and as accurate.
+        on_frontier: whether nothing is at most as large and more accurate, or smaller and as accurate. Compared are the
+            updates of the same model, method and demonstrations, and the base.
         membership: share of replicates in which it is; None if there are none.
     """
 

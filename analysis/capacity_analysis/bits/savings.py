@@ -130,7 +130,7 @@ def savings(
 ) -> tuple[Saving, ...]:
     """The size ratio of every pair of curves of one model, sft : grpo where they take part.
 
-    The interval is that of the replicates: all curves are drawn anew, made monotone and compared again, so it carries
+    The interval is that of the replicates: all curves are drawn anew, made monotone and compared again. So it carries
     the uncertainty of the shared range too. Curves are drawn independently, which is on the safe side for curves that
     share seeds.
     """

@@ -1,17 +1,17 @@
 """Checks on every commit: a history file, and a budget of false alarms that repeated checks cannot overdraw.
 
 Successive checks share the baseline, mostly the seeds, and often every bit of their runs. Their evidence is therefore
-never multiplied (an e-process would take two hundred copies of one unlucky run for two hundred runs), and the promise
-is one that holds however checks hang together: an expected number. Each check earns `rate` of level; a check whose
-outcomes are not those of the baseline spends what was saved, at most `alpha`, and may call "worse" at that level only.
-If the test errs with at most its level among the checks that do differ, the expected number of false alarms in the
-first n checks is at most n × rate, by linearity. An identical check cannot
-alarm and spends nothing, so on a machine that repeats itself the first change that matters meets the full `alpha`, at
-check 1,000 as at check 10; without repetition every check has the level `rate`, which does not fall with time as the
-levels of alpha spending and of online false-discovery control do.
+never multiplied. An e-process would take two hundred copies of one unlucky run for two hundred runs. The promise is an
+expected number, which holds however checks depend on one another. Each check earns `rate` of level. A check whose
+outcomes are not those of the baseline spends what was saved, at most `alpha`. It may call "worse" at that level only.
+Suppose that the test errs with at most its level among the checks that do differ. Then the expected number of false
+alarms in the first n checks is at most n × rate, by linearity. An identical check cannot alarm and spends nothing. So
+on a machine that repeats itself, the first change that matters meets the full `alpha`, at check 1,000 as at check 10.
+Without repetition every check has the level `rate`. It does not fall with time, as the levels of alpha spending and of
+online false-discovery control do.
 
-The levels depend on past checks only through whether they were identical, never on their p-values: that is why the sum
-of the levels bounds the expectation.
+The levels depend on past checks only through whether they were identical, never on their p-values. Therefore the sum of
+the levels bounds the expectation.
 """
 
 import json
@@ -83,8 +83,8 @@ class AlarmBudget:
     def next_level(self, past: Sequence[Entry], evidence: str) -> Level:
         """What the next check gets.
 
-        The same evidence again is not a new check: it keeps the level it had, so that running a job again neither
-        rolls the dice again nor spends again. An identical check, which spent nothing, has no level to keep.
+        The same evidence again is not a new check, and keeps the level that it had. So a job that runs again neither
+        draws anew nor spends anew. An identical check, which spent nothing, has no level to keep.
         """
         number = len(past) + 1
         for entry in past:

@@ -1,8 +1,8 @@
 """The baseline file: what a study measured, small enough to commit, checked when it is read.
 
-The file holds, for each cell (`capacity.runs.cell`), the spec without its seeds, and for each run the outcome of every
-answer as a bit, so a later study can be compared answer by answer. It is JSON with a checksum, and moves only when it
-is written anew.
+For each cell (`capacity.runs.cell`) the file holds the spec without its seeds. For each run it holds the outcome of
+every answer as a bit, so a later study can be compared answer by answer. It is JSON with a checksum, and moves only
+when it is written anew.
 
 Version 2 added an optional field, `adapter_seed` of a run, and version 3 another, `base` of a cell. A baseline is
 written in the oldest version that can hold it. Version 1 kept adapters of a fixed seed in cells of their own, which are

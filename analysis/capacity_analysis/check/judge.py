@@ -6,12 +6,12 @@ tested, see `capacity_analysis.statistics.seed_tests`:
 - identical: every answer of every run is the same;
 - worse: the mean fell, at the level allowed, and by more than the margin; or seeds collapse more often than is
   tolerated (`capacity_analysis.check.collapses`);
-- non-inferior: the lower end of the interval lies above −margin, no size fell by more than the margin on its own, and
-  collapses are not more frequent at alpha;
+- non-inferior: the interval's lower end lies above −margin, no size alone fell by more, and collapses are not more
+  frequent at alpha;
 - inconclusive: neither could be shown. Not being significant never passes.
 
-The study is worse if any curve is (each at level/curves, Bonferroni) and non-inferior only if every curve is (each at
-alpha: the intersection–union test needs no correction; Berger, Technometrics 1982).
+The study is worse if any curve is, each at level/curves (Bonferroni). It is non-inferior only if every curve is, each
+at alpha. The intersection–union test needs no correction (Berger, Technometrics 1982).
 """
 
 import hashlib

@@ -26,8 +26,8 @@ def match(study: Baseline, baseline: Baseline) -> list[tuple[StoredCell, StoredC
     A study that shares no seed with the baseline keeps its own.
 
     Raises:
-        DataError: a size or a seed is missing, a protocol differs (says in which field), the items or the base differ,
-            or the same spec makes an update of another size.
+        DataError: a size or a seed is missing, the items or the base differ, or the same spec makes an update of
+            another size. So is a protocol that differs; the message names the field.
     """
     by_cell = {new.cell: new for new in study.cells}
     kept = {old.cell for old in baseline.cells}

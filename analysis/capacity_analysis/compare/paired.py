@@ -1,7 +1,8 @@
 """Two tables side by side: the difference of accuracy at every cell that both have, or that is the same but its recipe.
 
-Cells of equal recipes are pairs. So are cells of one model, task, method, demonstrations, adapter, size and dtype that
-were trained by other recipes, if each table has one of them. If each table has one model, the models may differ.
+Cells of equal recipes are pairs. So are cells that were trained by other recipes, if each table has one of them. They
+have one model, task, method, demonstrations, adapter, size and dtype. If each table has one model, the models may
+differ.
 """
 
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ class CellResult:
             with several projections count once, by their mean.
         accuracies: of the seeds, (S,).
         items: names of the I items.
-        shares: S × I, the share of right samples; None if the table has no answers.
+        shares: S × I, the share of correct samples; None if the table has no answers.
         accuracy: over seeds.
     """
 

@@ -1,8 +1,8 @@
 """Which rows of a points table make a curve: those of cells that differ in the size of their update only.
 
 A field that says how an update is built or trained (sharing, steps, storage dtype) tells curves apart wherever it
-varies. One that goes with the size (kind and rank of the adapter, u, groups, the tuned rate) may vary along a curve,
-and tells curves apart only where cells are of one size.
+varies. One that goes with the size may vary along a curve, and tells curves apart only where cells are of one size.
+Such are kind and rank of the adapter, u, groups and the tuned rate.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ class CurveRows:
 def curves_of(points: Points, by: Sequence[str] | None = None) -> tuple[CurveRows, ...]:
     """The curves of the trained rows: by method, what tells them apart in rising or alphabetical order.
 
-    A row that cannot have a field by which its curves are told apart belongs to each of them: an update of all
+    A row that cannot have the field that tells curves apart belongs to each of them. For example, an update of all
     weights continues the curves of every sharing.
 
     Args:

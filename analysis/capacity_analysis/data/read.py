@@ -25,8 +25,8 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
         allow_mixed: runs of a study that different environments made are taken together.
 
     Raises:
-        SpecError: a kind of source that cannot be read, or a table that is not a points table; the column and the row
-            (counted from 1, without the header) are named.
+        SpecError: a kind of source that cannot be read, or a table that is not a points table. The message names the
+            column and the row, counted from 1 without the header.
         DataError: no such file or folder, an empty one, or runs that are corrupt.
     """
     if source.startswith(_REFERENCE):

@@ -39,11 +39,11 @@ class Points:
     """A validated points table.
 
     Attributes:
-        frame: one row a run, the canonical columns in their order, index 0 … rows−1. Text columns hold str or NA, whole
-            numbers are Int64, `learning_rate` and `accuracy` Float64; `accuracy` is never NA and lies in [0, 1], and
-            `cell` is never NA: rows that differ in nothing but their seeds have the same.
-        outcomes: rows × items, each run's share of correct samples on each item, NaN where a run was not asked (runs of
-            another split); None if the source has no answers.
+        frame: one row a run, the canonical columns in their order, index 0 … rows−1. Text columns hold str or NA. Whole
+            numbers are Int64, `learning_rate` and `accuracy` Float64. `accuracy` is never NA and lies in [0, 1]. `cell`
+            is never NA: rows that differ in nothing but their seeds have the same.
+        outcomes: rows × items, each run's share of correct samples on each item. It is NaN where a run was not asked
+            (runs of another split), and None if the source has no answers.
         items: their names, in the order of the columns of `outcomes`: digest of the set of items, and number in it.
         source: what was read.
         fields: what is known of each row's recipe: its dotted fields ("adapter.rank"), or those of `FORMER`.

@@ -46,8 +46,8 @@ class RateTrials:
     """The learning rates tried in one tuning, and what came of them.
 
     Attributes:
-        name: what was tuned, in words: model, method, adapter, trained parameters and storage dtype, those that are
-            known, and whatever else tells it from other tunings.
+        name: what was tuned, in words. It has the known ones of model, method, adapter, trained parameters and storage
+            dtype, and whatever else tells it from other tunings.
         trained_parameters: of the update.
         method: that trained.
         rates: tried, rising.
@@ -55,7 +55,7 @@ class RateTrials:
         runs: seeds at each.
         best: the rate of the highest accuracy; of equal ones the smallest.
         at_edge: whether it is the smallest or the largest of those tried; true for a single rate.
-        flattery: by how much the best rate's accuracy here exceeds its own expectation if all rates are equal:
+        flattery: by how much the best rate's accuracy here exceeds its own expectation if all rates are equal. That is
             `best_of_bias` × the standard error of such a mean; None where no rate has two seeds.
         model: that was trained; None if it is not known.
         failed: rates at which runs failed; they count as tried and have no accuracy.
@@ -207,8 +207,8 @@ def at_chosen_rates(
         wanted: rates by method, or under "" for all.
 
     Raises:
-        SpecError: a tuning without the wanted rate, or with several rates and no validation rows to choose by:
-            choosing by the answers themselves would flatter it.
+        SpecError: a tuning without the wanted rate, or with several rates and no validation rows to choose by. A choice
+            by the answers themselves would flatter it.
     """
     keep, frame = answers.copy(), points.frame
     trained = frame[answers & (frame["trained_parameters"] > 0)]

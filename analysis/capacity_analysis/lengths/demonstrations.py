@@ -86,8 +86,8 @@ def excess_bits(
         heldout_bits: code length of held-out demonstrations of the same distribution under the final model.
         heldout_demonstrations: how many those are.
         base: code lengths of the first pass and of the held-out demonstrations under the untrained base. Their
-            difference, 0 in expectation, is subtracted as a control variate: it takes with it that the demonstrations
-            of the first pass happen to be longer or harder than the held-out ones.
+            difference, 0 in expectation, is subtracted as a control variate. That removes the chance that
+            demonstrations of the first pass are longer or harder than the held-out ones.
     """
     if base is not None:
         prequential, heldout_bits = prequential - base[0], heldout_bits - base[1]

@@ -174,7 +174,7 @@ def _warnings(found: Sequence[CellLengths]) -> list[str]:
         said.append(f"The generalisation bound of {vacuous} cells is 1 or more, which says nothing (vacuous).")
     if any(one.method == "rft" for one in found):
         said.append(
-            "rft repeats right samples until a prompt has as many as grpo draws; each copy is coded, so its code "
+            "rft repeats correct samples until a prompt has as many as grpo draws; each copy is coded, so its code "
             "lengths are those of the sequences trained on, more than the different samples need."
         )
     if any(one.method == "random-reward" for one in found):

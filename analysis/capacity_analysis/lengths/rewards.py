@@ -1,9 +1,9 @@
 """What the rewards of GRPO can carry, in bits: capacities of a channel, not bits that were learnt.
 
-A group is the k samples of one prompt with their k rewards of 0 or 1. Four numbers are told apart: the channel's cap,
-k bits a group; the ideal code, k·H₂ of the group's share of hits; a code that can really be written, after
-Krichevsky and Trofimov; and the same without dead groups, those whose rewards are all equal: they cost bits, but their
-advantages are zero and so is their gradient.
+A group is the k samples of one prompt with their k rewards of 0 or 1. There are four numbers. The channel's cap is k
+bits for each group. The ideal code is k·H₂ of the group's share of hits. The third is a code that can really be
+written, after Krichevsky and Trofimov. The fourth is the same without dead groups, whose rewards are all equal. They
+cost bits, but their advantages are zero and so is their gradient.
 """
 
 from collections.abc import Sequence

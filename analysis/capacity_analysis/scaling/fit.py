@@ -153,10 +153,11 @@ def _row(x: float, family: int, families: int) -> Array:
 def fit_scaling(thresholds: Sequence[ModelThreshold], confidence: float = 0.95) -> ScalingFit | Absent:
     """Fits the scaling law.
 
-    Small samples: σ² is corrected by n/(n − coefficients) and every interval takes Student's quantile; observations
-    censored on one side shape the line but earn no degree of freedom. Three exact thresholds leave one degree of
-    freedom, t = 12.7. If a line passes through all intervals, the likelihood has its maximum at σ = 0 and no scatter
-    can be seen: then slope and predictions are the range of all such lines, a statement without probability.
+    For small samples, σ² is corrected by n/(n − coefficients), and every interval takes Student's quantile.
+    Observations that are censored on one side shape the line but give no degree of freedom. Three exact thresholds
+    leave one degree of freedom, t = 12.7. If a line passes through all intervals, the likelihood has its maximum at σ =
+    0 and no scatter can be seen. Then slope and predictions are the range of all such lines, a statement without
+    probability.
 
     Args:
         thresholds: one a model; several models of one size are welcome.

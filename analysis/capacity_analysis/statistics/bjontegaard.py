@@ -56,8 +56,8 @@ class SizeRatio:
 def inverse_curve(sizes: ArrayLike, accuracies: ArrayLike) -> InverseCurve:
     """The inverse of a curve that never falls.
 
-    A level stretch from size x₁ to x₂ is a jump of the inverse: it ends at x₁ below that accuracy and goes on from x₂
-    above it.
+    A level stretch from size x₁ to x₂ is a jump of the inverse. The inverse ends at x₁ below that accuracy and goes on
+    from x₂ above it.
 
     Args:
         sizes: positive and rising, (n,).

@@ -1,6 +1,6 @@
 """Estimates: a value, its interval, and what the interval is for.
 
-Answers form a matrix: S seeds × I items, each entry the share of right samples. Items are shared by all seeds and
+Answers form a matrix: S seeds × I items, each entry the share of correct samples. Items are shared by all seeds and
 cells (crossed, not nested). What is wanted is the accuracy of fresh seeds on fresh items of the same kind.
 
 This is the one default for the accuracy of a cell. It rests on the runs of that cell alone, so every command and page
@@ -118,13 +118,13 @@ def _counted_seeds(seeds: list[int]) -> str:
 def accuracy_estimate(shares: Array, confidence: float = 0.95) -> Estimate:
     """The accuracy of a cell, for fresh seeds and fresh items.
 
-    With one seed the interval is Wilson's over items (JASA 1927). With several it has Wilson's form, with the sample
-    size at which the binomial has the variance found for seeds and items together, and with the quantile that gives
-    its half-width (after Korn & Graubard 1998). It stays inside [0, 1] and holds the value. It is never narrower than
-    the items alone allow, also at 0 or 1.
+    With one seed the interval is Wilson's over items (JASA 1927). With several it has Wilson's form. Its sample size is
+    the one at which the binomial has the variance found for seeds and items together. Its quantile gives its half-width
+    (after Korn & Graubard 1998). It stays inside [0, 1] and holds the value. It is never narrower than the items alone
+    allow, also at 0 or 1.
 
     Args:
-        shares: shares of right samples in [0, 1], seeds × items.
+        shares: shares of correct samples in [0, 1], seeds × items.
         confidence: the two-sided confidence.
     """
     seeds, items = shares.shape
@@ -132,10 +132,10 @@ def accuracy_estimate(shares: Array, confidence: float = 0.95) -> Estimate:
 
 
 def counted_estimate(accuracies: Array, items: int, confidence: float = 0.95) -> Estimate:
-    """The accuracy of a cell of which only the counts of each seed are known, not which answers were right.
+    """The accuracy of a cell of which only the counts of each seed are known, not which answers were correct.
 
-    It is that of `accuracy_estimate` with the largest variance that item means of this average can have, p (1 − p)
-    (Bhatia & Davis 2000), and so as a rule wider. With one seed it is the same.
+    It is that of `accuracy_estimate` with the largest variance that item means of this average can have: p (1 − p)
+    (Bhatia & Davis 2000). So it is usually wider. With one seed it is the same.
 
     Args:
         accuracies: the accuracy of each of S seeds.
@@ -172,7 +172,7 @@ def difference_estimate(
     Answers that agree on every item, or disagree on every item, still leave the items that were not asked.
 
     Args:
-        first: shares of right samples, seeds × items.
+        first: shares of correct samples, seeds × items.
         second: those of the same seeds and items in the same order; a single row is a fixed reference, such as the
             untrained base.
         confidence: the two-sided confidence.

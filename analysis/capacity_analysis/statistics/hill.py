@@ -1,9 +1,9 @@
 """The Hill curve of accuracy against size, fitted to one arm or to parallel arms by least squares.
 
-p(x) = c + (d − c) / (1 + (e/x)^h): c and d are the limits at small and large sizes, e is where half the way is gone,
-and h is the slope on the log axis. It is the four-parameter log-logistic of dose–response (Ritz et al., "Dose-response
-analysis using R", PLoS ONE 2015; LL.4 of R's drc with b = −h). The untrained base, size 0, is no part of a curve,
-because an arm may start below it.
+The curve is p(x) = c + (d − c) / (1 + (e/x)^h). c and d are its limits at small and large sizes. At e half the way is
+gone, and h is the slope on the log axis. It is the four-parameter log-logistic of dose–response (Ritz et al.,
+"Dose-response analysis using R", PLoS ONE 2015; LL.4 of R's drc with b = −h). The untrained base, size 0, is no part of
+a curve, because an arm may start below it.
 
 `hill_profile` fits the same curve with the same minimiser and asks where it passes a target. There limits are
 accuracies, the means are correlated, and no curve falls. Here limits are free and a curve may fall. The minimum is

@@ -3,8 +3,8 @@
 Data enter relative to the target, z = mean accuracy − target, with their full covariance. So an estimated target, a
 share of the way up to a measured ceiling, carries its error along. For every size T the best curve that passes the
 target just there is fitted. T belongs to the interval while the curve's sum of squares exceeds the smallest one by at
-most the squared quantile of Student's t (profile likelihood: Venzon & Moolgavkar, Applied Statistics 1988). Unlike a
-delta interval, this one holds the whole gap where accuracy steps up between two sizes, and it may be open.
+most the squared quantile of Student's t. This is the profile likelihood (Venzon & Moolgavkar, Applied Statistics 1988).
+Unlike a delta interval, this one holds the whole gap where accuracy steps up between two sizes, and it may be open.
 
 Sizes are log10 throughout. The first axis of arrays is the data set (N), the second the size (K).
 """

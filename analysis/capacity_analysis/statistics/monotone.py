@@ -1,10 +1,10 @@
 """Thresholds without a curve: isotonic fit for the estimate, inversion of tests for the interval.
 
-Two numbers matter where a curve is not monotone: the *first crossing*, the smallest tested size that reaches the
-target, and the size from which it *stays above*. The interval here holds both, whatever the shape:
+Two numbers matter where a curve is not monotone. The *first crossing* is the smallest tested size that reaches the
+target. From the second size on, the curve *stays above* it. The interval here holds both, whatever the shape:
 
 - its low end is the largest size x_j such that accuracy is significantly below the target at x_j and at every smaller
-  size. Testing goes up from the smallest size and stops at the first that is not rejected, so all tests run at the full
+  size. Testing goes up from the smallest size and stops at the first that is not rejected. So all tests run at the full
   level (fixed sequence: Maurer et al. 1995), and an end above the first crossing needs one false rejection.
 - its high end is the smallest x_k such that accuracy is significantly at the target or above it at x_k and at every
   larger size.
@@ -29,8 +29,8 @@ class Brackets:
     """The estimate and the interval of each data set, N-vectors of log10 sizes.
 
     Attributes:
-        size: where the isotonic fit passes the target, interpolated on the log axis; −inf if it is at or above it at
-            the smallest size, inf if it stays below.
+        size: where the isotonic fit passes the target, interpolated on the log axis. It is −inf if the fit is at or
+            above the target at the smallest size, and inf if it stays below.
         low, high: ends of the interval, −inf and inf where it is open.
     """
 

@@ -18,7 +18,7 @@ def item_shifts(outcomes: Array, replicates: int, rng: np.random.Generator) -> A
     """How far fresh items move the mean of each row, replicates × rows.
 
     Args:
-        outcomes: shares of right samples, as means over seeds, rows × items.
+        outcomes: shares of correct samples, as means over seeds, rows × items.
         replicates: the number of replicates.
         rng: draws the weights.
     """

@@ -175,8 +175,8 @@ def size_changes(new: Array, old: Array, answers: NDArray[np.int64], *, paired: 
 
     Logits are those of right + ½ and wrong + ½ answers. Each size's seed variance counts as no less than the mean over
     sizes, which steadies the estimate of few seeds. The degrees of freedom are Satterthwaite's for that mean. The
-    quantile is that of the largest of K independent |t| with one common variance (studentized maximum modulus), an
-    upper bound for dependent ones (Šidák, JASA 1967).
+    quantile is that of the largest of K independent |t| with one common variance (studentized maximum modulus). It is
+    an upper bound for dependent ones (Šidák, JASA 1967).
 
     Args:
         new: accuracies, seeds × K.

@@ -19,8 +19,8 @@ class Spread:
 
     Attributes:
         mean: the mean over seeds, N × K.
-        between: the variance of that mean through what differs between seeds, N × K; NaN if neither counts nor seeds
-            that differ say how large it is.
+        between: the variance of that mean through what differs between seeds, N × K. It is NaN if neither counts nor
+            seeds that differ say how large it is.
         rounding: its variance through the rounding to whole answers that the seeds share, N × K.
         between_df: the degrees of freedom of `between`, N; inf where it is not estimated from seeds.
         deviations: the deviation of each run from its mean, N × K × S.
@@ -53,19 +53,19 @@ class Spread:
 def spread_of_seeds(accuracy: Array, answers: Array | None) -> Spread:
     """The means over seeds with their pooled variances and degrees of freedom.
 
-    With two seeds or more anywhere the variance between seeds is pooled over the sizes twice, as one number for all
-    sizes and as one multiple of the binomial variance p (1 − p). Each size gets the mean of the two: the first is right
-    where training makes the spread, the second where sampling of answers does. The pooling makes three seeds enough for
-    Student's t; a normal-theory bootstrap of three seeds covers 75 % instead of 95.
+    With two seeds or more anywhere, the variance between seeds is pooled over the sizes in two ways. One is a number
+    for all sizes, the other a multiple of the binomial variance p (1 − p). Each size gets the mean of the two: the
+    first is right where training makes the spread, the second where sampling of answers does. The pooling makes three
+    seeds enough for Student's t; a normal-theory bootstrap of three seeds covers 75 % instead of 95.
 
     With one seed everywhere the binomial variance of its answers is taken, and the spread between seeds is unknown.
     Where answers are not counted, seeds that agree say no more than one.
 
     Accuracies are whole counts. Seeds that scatter over many counts have rounding errors of their own, which are in the
-    variance between them. Seeds that agree share one error, uniform over a step h between two counts: its variance
+    variance between them. Seeds that agree share one error, uniform over a step h between two counts. Its variance
     h²/12 shows in no difference between seeds, and more seeds do not make it smaller. Where rounded seeds differ with a
     variance s², the covariance of two of their errors is h²/12 · exp(−v − v²/3) with v = 12 s²/h². For normal seeds
-    this is within 0.0016 h² of the exact one, (h²/2π²) Σ exp(−(2π k σ/h)²)/k² with s² = σ² + h²/12 − covariance
+    this is within 0.0016 h² of the exact one, (h²/2π²) Σ exp(−(2π k σ/h)²)/k². There s² = σ² + h²/12 − covariance
     (Widrow, Kollár & Liu, IEEE Transactions on Instrumentation and Measurement 1996).
 
     Args:
@@ -129,7 +129,7 @@ def residual_variance(outcomes: Array) -> float:
     It is in the variance between seed means and in that between item means, so in their sum it is counted twice.
 
     Args:
-        outcomes: shares of right samples of one size, S × I.
+        outcomes: shares of correct samples of one size, S × I.
     """
     seeds, items = outcomes.shape
     if seeds < 2:

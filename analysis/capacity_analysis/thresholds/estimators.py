@@ -154,12 +154,12 @@ def hill_ratio(
 ) -> Ratios:
     """The ratio of two Hill thresholds from their profiles.
 
-    Each end of the interval is as far from the estimate as the two parts can get with their excesses of the sum of
-    squares adding up to no more than the critical value: √(a² + b²) for two parabolas (MOVER: Zou & Donner,
-    Statistics in Medicine 2008), a + b for two steps, whose profiles are flat between two sizes. Each profile is a
-    power law between its ends at three levels. Correlation ρ of the two thresholds, which share the target, items and
-    seeds, enters as in the former case: √(a² + b² − 2ρab). A curve that does not pass the target in the tested sizes
-    takes part with the outermost of them: then at most one end is finite, and there is no estimate.
+    Each end of the interval is as far from the estimate as the two parts can get. Their excesses of the sum of squares
+    may add up to no more than the critical value. That is √(a² + b²) for two parabolas (MOVER: Zou & Donner, Statistics
+    in Medicine 2008). It is a + b for two steps, whose profiles are flat between two sizes. Each profile is a power law
+    between its ends at three levels. Correlation ρ of the two thresholds, which share the target, items and seeds,
+    enters as in the former case: √(a² + b² − 2ρab). A curve that does not pass the target in the tested sizes takes
+    part with the outermost of them. Then at most one end is finite, and there is no estimate.
 
     Args:
         numerator, denominator: the data, their seeds in the same order if they have the same.

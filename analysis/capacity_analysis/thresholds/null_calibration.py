@@ -1,7 +1,7 @@
-"""What the very design at hand would say if two methods were the same: its sizes, items, seeds and spread.
+"""What this design would say if two methods were the same. It keeps its sizes, items, seeds and spread.
 
-Two identical curves are simulated, both with the accuracies of one curve of the study (its Hill curve where that is
-believed, its isotonic fit otherwise) and each with the spread of its own seeds. On every simulated pair the naive way
+Two identical curves are simulated. Both have the accuracies of one curve of the study: its Hill curve where that is
+believed, its isotonic fit otherwise. Each has the spread of its own seeds. On every simulated pair the naive way
 (divide the sizes at which the mean accuracies first pass the target) and our own interval are applied.
 """
 

@@ -126,8 +126,8 @@ def _censoring(numerator: object, denominator: object) -> str:
 
 
 def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
-    """p-value of the F test of curves that differ only in their midpoints, as parallel curves of bioassay do (Ritz et
-    al., PLoS ONE 2015); None where it cannot be made.
+    """p-value of the F test of curves that differ only in their midpoints, as parallel curves of bioassay do; None
+    where it cannot be made (Ritz et al., PLoS ONE 2015).
     """
     if not evidence.known:
         return None

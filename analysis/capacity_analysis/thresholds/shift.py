@@ -35,8 +35,8 @@ def threshold_shift(
 ) -> ThresholdShift | None:
     """Thresholds of the two curves, or None if there is nothing to look for.
 
-    That is: one size only, two cells of one size, no untrained model under the same protocol, a baseline that gains
-    nothing on it, or a threshold that cannot be estimated.
+    Reasons are one size only, two cells of one size, and no untrained model under the same protocol. Others are a
+    baseline that gains nothing on it, and a threshold that cannot be estimated.
 
     Args:
         sizes: trained parameters, rising.

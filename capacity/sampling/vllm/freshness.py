@@ -1,8 +1,8 @@
 """Judges whether an engine samples from the update that the trainer has now, by what it computes.
 
-On the tokens of a probe three log-probabilities are compared: the engine's with the update that it was given, the
-trainer's with its update as it is now, and those of the rivals. A rival is what the engine would hold if the update had
-not arrived: the untrained model, or the update of the step before.
+On the tokens of a probe, log-probabilities are compared. They are the engine's with the update that it was given, the
+trainer's with its present update, and those of the rivals. A rival is what the engine would hold if the update had not
+arrived: the untrained model, or the update of the step before.
 """
 
 from collections.abc import Mapping
@@ -53,9 +53,9 @@ class Freshness:
 def judge(engine: Logprobs, trainer: Logprobs, rivals: Mapping[str, Logprobs], floor: float) -> Freshness:
     """The verdict on one probe.
 
-    With noise of root mean square `floor`, a fresh engine's projection on the line from a rival to the trainer is 1 ±
-    floor/s, a stale one's 0 ± floor/s, where s is the distance between the two. Rivals nearer than four floors are left
-    undecided, so that the two cannot meet in the middle even if all noise points the wrong way.
+    The noise has the root mean square `floor`, and s is the distance from a rival to the trainer. A fresh engine's
+    projection on the line between the two is 1 ± floor/s, and a stale one's is 0 ± floor/s. Rivals nearer than four
+    floors are left undecided, so that the two cannot meet in the middle even if all noise points the wrong way.
 
     Args:
         engine: the engine's log-probabilities of the probe's tokens, (N,), nats.

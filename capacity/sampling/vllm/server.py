@@ -30,7 +30,7 @@ _REFUSED = "Worker failed with error"  # what a working engine says, with status
 class ServerEngine:
     """The engine behind a vLLM server.
 
-    A server that does not answer is asked again, with longer and longer waits; one that was started again in the
+    A server that does not answer is asked again, with longer and longer waits. One that was started again in the
     meantime is given its adapters anew.
 
     Args:
