@@ -26,6 +26,9 @@ from capacity_analysis.statistics.hill_profile import (
 from capacity_analysis.statistics.least_squares import Residuals, Rows, least_squares
 from capacity_analysis.types import Array
 
+# The slope of curves that are steps as far as tested sizes can tell.
+_STEEP = 300.0
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -36,16 +39,19 @@ class Pair:
         z: the means of both minus the target, N × (K + L).
         white: W with Wᵀ W the inverse of their covariance, N × (K + L) × (K + L).
         limits: the ranges of the limits of both curves.
+        ends: of the intervals of the single thresholds, within the tested sizes: low and high of the first, low and
+            high of the second, N × 4. Steps are searched for there.
     """
 
     log_sizes: tuple[Array, Array]
     z: Array
     white: Array
     limits: Limits
+    ends: Array
 
     def take(self, rows: Rows) -> "Pair":
         """Some of the data sets."""
-        return Pair(self.log_sizes, self.z[rows], self.white[rows], self.limits.take(rows))
+        return Pair(self.log_sizes, self.z[rows], self.white[rows], self.limits.take(rows), self.ends[rows])
 
     def _whitened(
         self, values: tuple[Array, Array], slopes: tuple[Array, Array], parameters: Array
@@ -78,44 +84,43 @@ class Pair:
         box = np.concatenate(low, axis=1), np.concatenate(high, axis=1)
         return least_squares([start], box, curves, 40)[1] if n else np.zeros(0)
 
+    def _steps(self, start: Array, half: Array) -> Array:
+        """A start with steps of both curves at the middle of the sizes where both thresholds may lie."""
+        one_low, one_high, two_low, two_high = self.ends.T
+        found = start.copy()
+        found[:, [2, 5]] = np.log(_STEEP)
+        found[:, 6] = (np.maximum(one_low - half, two_low + half) + np.minimum(one_high - half, two_high + half)) / 2
+        return found
+
     def best_through(self, distance: Array, *starts: Array) -> tuple[Array, Array]:
         """The smallest sum of squares of curves that pass the target `distance` apart, N, and their parameters, N × 7.
 
-        The parameters are lower limit, upper limit and ln slope of each curve, and where the second passes the target.
+        The parameters are lower limit, upper limit and ln slope of each curve, and the middle between the two sizes at
+        which they pass the target.
         """
         n, (one, two) = len(self.z), self.log_sizes
         (l0, l1), (u0, u1) = self.limits.lower, self.limits.upper
         lower = (np.minimum(l0, -CLEAR), np.minimum(l1, -CLEAR))
         upper = (np.maximum(u0, CLEAR), np.maximum(u1, CLEAR))
-        place = np.maximum(two[0], one[0] - distance), np.minimum(two[-1], one[-1] - distance)
+        half = distance / 2
+        place = np.maximum(two[0] + half, one[0] - half), np.minimum(two[-1] + half, one[-1] - half)
         own = [lower, upper, LOG_SLOPES]
         bounds = stacked(n, *own, *own, (np.minimum(place[0], place[1]), place[1]))
         parameters = np.array([[0, 1, 2, 6], [3, 4, 5, 6]])
 
         def through(rows: Rows) -> Residuals:
-            part, apart = self.take(rows), distance[rows]
+            part, apart = self.take(rows), half[rows]
 
             def residuals(theta: Array) -> tuple[Array, Array]:
                 first, first_slopes = pinned_curve(theta[:, :3], theta[:, 6] + apart, one)
-                second, second_slopes = pinned_curve(theta[:, 3:6], theta[:, 6], two)
+                second, second_slopes = pinned_curve(theta[:, 3:6], theta[:, 6] - apart, two)
                 return part._whitened((first, second), (first_slopes, second_slopes), parameters)
 
             return residuals
 
-        if len(starts) == 1:
-            starts = (starts[0], *_steeper(starts[0]))
+        starts = (*starts, self._steps(starts[0], half))
         best, cost = least_squares(starts, bounds, through, 25)
         return cost, best
-
-
-def _steeper(start: Array) -> tuple[Array, ...]:
-    """Starts with other slopes: steps of both curves, and shallow ones."""
-    found = []
-    for slope in (300.0, 1.0):
-        other = start.copy()
-        other[:, [2, 5]] = np.log(slope)
-        found.append(other)
-    return tuple(found)
 
 
 def distances(
@@ -140,7 +145,7 @@ def distances(
         np.stack([np.minimum(f.theta[:, 0], -0.01), np.maximum(f.theta[:, 1], 0.01), f.theta[:, 3]], axis=1)
         for f in fits
     ]
-    at_anchor, start = pair.best_through(anchor, np.concatenate([*theta, b[:, None]], axis=1))
+    at_anchor, start = pair.best_through(anchor, np.concatenate([*theta, (a + b)[:, None] / 2], axis=1))
     both = np.isfinite(one.size) & np.isfinite(two.size)
     smallest = np.minimum(pair.smallest(*fits), np.where(both, at_anchor, np.inf))
     excess = np.maximum(at_anchor - smallest, 0.0)
@@ -153,4 +158,7 @@ def distances(
     # An interval of a single threshold is open, or empty inside the tested sizes: it limits the distance as it stands.
     apart = one.low - two.high, one.high - two.low
     shut = (excess > critical) | ~both
-    return tuple(np.where(np.isinf(single) | shut, single, end) for single, end in zip(apart, (low, high), strict=True))
+    return (
+        np.where(np.isinf(apart[0]) | shut, apart[0], low),
+        np.where(np.isinf(apart[1]) | shut, apart[1], high),
+    )

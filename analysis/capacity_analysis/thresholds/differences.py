@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capacity_analysis.statistics.spread import Spread, combined_df
+from capacity_analysis.statistics.tails import f_tail
 from capacity_analysis.types import Array
 
 # The pooled variances count as much as the deviations of so many further seeds; see `Differences.variance`.
-PRIOR_SEEDS = 4.0
+PRIOR_SEEDS = 2.0
 _MOST_ALIKE = 0.95
 
 
@@ -35,8 +36,8 @@ class Differences:
         common: the covariance of `z` through what all runs of a seed share, N × M × M.
         known: the covariance of `z` through errors whose size is known, N × M × M.
         df: the degrees of freedom of `pooled`, N.
-        runs: the deviation of each seed from the mean of `z`, N × M × S, scaled so that the sum of squares over seeds is
-            the variance of the mean.
+        runs: the deviation of each seed from the mean of `z`, N × M × S. It is scaled so that the sum of squares over
+            seeds is the variance of the mean.
         seeds_df: the degrees of freedom of that sum; 0 if no size has several seeds.
     """
 
@@ -77,12 +78,25 @@ class Differences:
         sizes = tuple(self.log_sizes[i] for i in curves)
         return Differences(sizes, self.z[:, at], pooled, common, known, self.df, self.runs[:, at], self.seeds_df)
 
+    def moved(self, shifts: Array) -> "Differences":
+        """Returns N copies of one data set with their targets moved.
+
+        Args:
+            shifts: what is added to every difference of each copy, N.
+        """
+        n = len(shifts)
+        pooled, common, known, df, runs = (
+            np.repeat(part, n, axis=0) for part in (self.pooled, self.common, self.known, self.df, self.runs)
+        )
+        return Differences(self.log_sizes, self.z + shifts[:, None], pooled, common, known, df, runs, self.seeds_df)
+
     def variance(self, weights: Array) -> tuple[Array, Array, Array]:
         """The variance of Σ weights · z, its degrees of freedom, and the variance that `covariance` implies; N each.
 
         The pooled variances take every size of a curve to spread alike. The seeds' own sums tell their spread whatever
-        its pattern, but with few degrees of freedom. The variance is the mean of both, by degrees of freedom: those of
-        the seeds, and `PRIOR_SEEDS` for the pooled ones.
+        its pattern, but with few degrees of freedom. The variance is a mean of both. Its weights are the degrees of
+        freedom of the seeds, and `PRIOR_SEEDS` for the pooled ones. The latter is made smaller by an F test where the
+        seeds' sums spread more than the pooled variances imply.
 
         Args:
             weights: N × M.
@@ -92,16 +106,15 @@ class Differences:
         )
         implied = pooled + common + known
         if self.seeds_df == 0:
-            return implied, _with_known(pooled + common, self.df, known), implied
+            return implied, combined_df(pooled + common, self.df, known), implied
         own = (np.einsum("nk,nks->ns", weights, self.runs) ** 2).sum(1)
-        share = self.seeds_df / (self.seeds_df + PRIOR_SEEDS)
+
+        ratio = np.divide(own, pooled + common, out=np.ones_like(own), where=pooled + common > 0)
+        doubt = f_tail(ratio, float(self.seeds_df), self.df)
+        share = self.seeds_df / (self.seeds_df + PRIOR_SEEDS * np.minimum(1.0, 2 * doubt))
         between = share * own + (1 - share) * (pooled + common)
         df = _satterthwaite((share * own + (1 - share) * common, self._shared_df), ((1 - share) * pooled, self.df))
-        return between + known, _with_known(between, df, known), implied
-
-
-def _with_known(estimated: Array, df: Array, known: Array) -> Array:
-    return combined_df(estimated, df, known)
+        return between + known, combined_df(between, df, known), implied
 
 
 def _satterthwaite(*parts: tuple[Array, Array]) -> Array:
@@ -175,25 +188,25 @@ def _runs(spreads: Sequence[Spread], seeds: Sequence[Sequence[int] | None]) -> t
     A curve whose seeds are not known has columns of its own, so it is paired with no other.
     """
     names: list[tuple[int, int]] = []
-    columns = []
+    columns: list[list[tuple[int, int]]] = []
     for place, (spread, own) in enumerate(zip(spreads, seeds, strict=True)):
         count = spread.deviations.shape[2]
         columns.append([(-1, int(s)) for s in own] if own is not None else [(place, i) for i in range(count)])
         names += [name for name in columns[-1] if name not in names]
     rows, there, groups = [], [], set()
-    for spread, own in zip(spreads, columns, strict=True):
-        deviations = spread.deviations
-        known = ~np.isnan(deviations[0])
-        count = known.sum(1)
-        scale = np.sqrt(np.maximum(count * (count - 1), 1))
-        wide = np.zeros((*deviations.shape[:2], len(names)))
-        wide[:, :, [names.index(name) for name in own]] = np.nan_to_num(deviations) / scale[None, :, None]
-        has = np.zeros((deviations.shape[1], len(names)), dtype=bool)
-        has[:, [names.index(name) for name in own]] = known
+    for spread, named in zip(spreads, columns, strict=True):
+        at = [names.index(name) for name in named]
+        known = ~np.isnan(spread.deviations[0])
+        count_of = known.sum(1)
+        scale = np.sqrt(np.maximum(count_of * (count_of - 1), 1))
+        wide = np.zeros((*spread.deviations.shape[:2], len(names)))
+        wide[:, :, at] = np.nan_to_num(spread.deviations) / scale[None, :, None]
         rows.append(wide)
-        there.append(has)
-        if (count > 1).any():
-            groups.add(own[0][0])
+        has_run = np.zeros((len(known), len(names)), dtype=bool)
+        has_run[:, at] = known
+        there.append(has_run)
+        if (count_of > 1).any():
+            groups.add(named[0][0])
     has = np.concatenate(there).astype(float)
     counts = has.sum(1)
     shared = (has @ has.T) / np.sqrt(counts[:, None] * counts[None, :])

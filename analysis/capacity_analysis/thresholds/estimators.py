@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from capacity_analysis.statistics.hill_profile import Crossings, Fits, Limits, crossings, fit_curves, whitener
 from capacity_analysis.statistics.hill_ratio import Pair, distances
 from capacity_analysis.statistics.monotone import Brackets, brackets
+from capacity_analysis.statistics.tails import f_tail, t_quantile
 from capacity_analysis.thresholds.differences import Differences
 from capacity_analysis.types import Array
 
@@ -42,24 +43,6 @@ class Ratios:
     high: Array
 
 
-def t_quantile(confidence: float, df: Array) -> Array:
-    """Student's two-sided quantile."""
-    from scipy.special import ndtri, stdtrit
-
-    level = 0.5 + confidence / 2
-    return np.asarray(np.where(np.isinf(df), ndtri(level), stdtrit(np.where(np.isinf(df), 1.0, df), level)))
-
-
-def f_tail(value: Array, numerator: float, denominator: Array) -> Array:
-    """P(F > value), chi-squared where the denominator is inf."""
-    from scipy.special import chdtrc, fdtrc
-
-    finite = np.where(np.isinf(denominator), 1.0, denominator)
-    return np.asarray(
-        np.where(np.isinf(denominator), chdtrc(numerator, value * numerator), fdtrc(numerator, finite, value))
-    )
-
-
 def estimate_curve(
     own: Differences, limits: Limits, *, confidence: float = CONFIDENCE, hill: bool = True
 ) -> CurveEstimates:
@@ -85,7 +68,9 @@ def _critical(data: Differences, weights: Array, confidence: float) -> Array:
     """The critical value of a profile, N: t² for the variance of Σ weights · z, on the scale of the covariance."""
     variance, df, implied = data.variance(np.nan_to_num(weights))
     scale = np.divide(variance, implied, out=np.ones_like(variance), where=implied > 0)
-    return np.asarray(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale)
+    known = t_quantile(confidence, np.full(len(df), np.inf)) ** 2
+    # Where a curve is a step the weights say little, so the value is at least that of a known variance.
+    return np.maximum(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale, known)
 
 
 def hill_ratio(
@@ -103,7 +88,8 @@ def hill_ratio(
     weights = np.concatenate([n.fits.influence, -d.fits.influence], axis=1)
     critical = _critical(pair, weights, confidence)
     first, second = pair.log_sizes
-    data = Pair((first, second), pair.z, whitener(pair.covariance), limits)
+    ends = [np.clip(end, x[0], x[-1]) for c, x in ((n.hill, first), (d.hill, second)) for end in (c.low, c.high)]
+    data = Pair((first, second), pair.z, whitener(pair.covariance), limits, np.stack(ends, axis=1))
     low, high = distances(data, (n.fits, d.fits), (n.hill, d.hill), critical)
     with np.errstate(invalid="ignore"):
         estimated = np.isfinite(n.hill.size) & np.isfinite(d.hill.size)
