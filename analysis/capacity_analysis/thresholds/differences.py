@@ -21,7 +21,7 @@ from capacity_analysis.statistics.tails import f_tail
 from capacity_analysis.types import Array
 
 # The pooled variances count as much as the deviations of so many further seeds; see `Differences.variance`.
-PRIOR_SEEDS = 2.0
+PRIOR_SEEDS = 4.0
 _MOST_ALIKE = 0.95
 
 
@@ -35,7 +35,7 @@ class Differences:
         pooled: the covariance of `z` through what single runs of a seed have of their own, N × M × M.
         common: the covariance of `z` through what all runs of a seed share, N × M × M.
         known: the covariance of `z` through errors whose size is known, N × M × M.
-        df: the degrees of freedom of `pooled`, N.
+        curve_df: the degrees of freedom of `pooled` from the seeds of each curve, one N-vector a curve.
         runs: the deviation of each seed from the mean of `z`, N × M × S. It is scaled so that the sum of squares over
             seeds is the variance of the mean.
         seeds_df: the degrees of freedom of that sum; 0 if no size has several seeds.
@@ -46,7 +46,7 @@ class Differences:
     pooled: Array
     common: Array
     known: Array
-    df: Array
+    curve_df: tuple[Array, ...]
     runs: Array
     seeds_df: int
 
@@ -59,6 +59,11 @@ class Differences:
     def deviations(self) -> Array:
         """Standard errors, N × M."""
         return np.asarray(np.sqrt(np.einsum("nkk->nk", self.covariance)))
+
+    @property
+    def df(self) -> Array:
+        """The degrees of freedom of `pooled`, N: those of all curves together."""
+        return np.asarray(np.sum(self.curve_df, axis=0))
 
     @property
     def size_df(self) -> Array:
@@ -75,8 +80,8 @@ class Differences:
         ends = np.cumsum([0, *(len(sizes) for sizes in self.log_sizes)])
         at = np.concatenate([np.arange(ends[i], ends[i + 1]) for i in curves])
         pooled, common, known = (c[:, at][:, :, at] for c in (self.pooled, self.common, self.known))
-        sizes = tuple(self.log_sizes[i] for i in curves)
-        return Differences(sizes, self.z[:, at], pooled, common, known, self.df, self.runs[:, at], self.seeds_df)
+        sizes, df = tuple(self.log_sizes[i] for i in curves), tuple(self.curve_df[i] for i in curves)
+        return Differences(sizes, self.z[:, at], pooled, common, known, df, self.runs[:, at], self.seeds_df)
 
     def moved(self, shifts: Array) -> "Differences":
         """Returns N copies of one data set with their targets moved.
@@ -85,9 +90,10 @@ class Differences:
             shifts: what is added to every difference of each copy, N.
         """
         n = len(shifts)
-        pooled, common, known, df, runs = (
-            np.repeat(part, n, axis=0) for part in (self.pooled, self.common, self.known, self.df, self.runs)
+        pooled, common, known, runs = (
+            np.repeat(part, n, axis=0) for part in (self.pooled, self.common, self.known, self.runs)
         )
+        df = tuple(np.repeat(part, n) for part in self.curve_df)
         return Differences(self.log_sizes, self.z + shifts[:, None], pooled, common, known, df, runs, self.seeds_df)
 
     def variance(self, weights: Array) -> tuple[Array, Array, Array]:
@@ -175,9 +181,8 @@ def differences(
     known = known + np.broadcast_to(aim.variance, (n,))[:, None, None]
     if items is not None:
         known = known + items
-    df = np.sum([np.where(np.isinf(s.between_df), 0.0, s.between_df) for s in spreads], axis=0)
     return Differences(
-        tuple(log_sizes), means - aim.accuracy[:, None], pooled, common, known, np.where(df > 0, df, np.inf),
+        tuple(log_sizes), means - aim.accuracy[:, None], pooled, common, known, tuple(s.between_df for s in spreads),
         moved @ runs, seeds_df,
     )  # fmt: skip
 
