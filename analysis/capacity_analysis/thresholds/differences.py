@@ -11,7 +11,7 @@ Shapes: N data sets, M sizes of all curves, S seeds. Sizes are log10.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from capacity_analysis.types import Array
 # The pooled variances count as much as the deviations of so many further seeds; see `Differences.variance`.
 PRIOR_SEEDS = 4.0
 _MOST_ALIKE = 0.95
+_IGNORED = 100.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,21 @@ class Differences:
         pooled, common, known = (c[:, at][:, :, at] for c in (self.pooled, self.common, self.known))
         sizes, df = tuple(self.log_sizes[i] for i in curves), tuple(self.curve_df[i] for i in curves)
         return Differences(sizes, self.z[:, at], pooled, common, known, df, self.runs[:, at], self.seeds_df)
+
+    def rows(self, rows: NDArray[np.intp]) -> "Differences":
+        """Returns some of the data sets."""
+        pooled, common, known, runs = (part[rows] for part in (self.pooled, self.common, self.known, self.runs))
+        df = tuple(part[rows] for part in self.curve_df)
+        return Differences(self.log_sizes, self.z[rows], pooled, common, known, df, runs, self.seeds_df)
+
+    def without(self, ignored: NDArray[np.bool_]) -> "Differences":
+        """Returns the data with sizes that say nothing: their variance is far above what accuracies can differ by.
+
+        Args:
+            ignored: the sizes of each data set, N × M.
+        """
+        known = self.known + _IGNORED * ignored[:, :, None] * np.eye(self.z.shape[1])
+        return replace(self, known=known)
 
     def moved(self, shifts: Array) -> "Differences":
         """Returns N copies of one data set with their targets moved.

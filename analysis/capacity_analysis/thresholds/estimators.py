@@ -18,16 +18,25 @@ from capacity_analysis.types import Array
 CONFIDENCE = 0.95
 # A Hill curve is believed unless its test of fit rejects it at this level.
 FIT_LEVEL = 0.05
+# So many sizes at the ends may be left out of a fit that is rejected with them.
+MOST_LEFT_OUT = 3
 
 
 @dataclass(frozen=True)
 class CurveEstimates:
-    """Both estimators of one curve, and the p-value of the test of fit (NaN: no degrees of freedom to test it with).
+    """Both estimators of one curve.
 
-    `wide` is the distribution-free interval at the confidence that ratios need of each of their two parts.
+    Attributes:
+        fits: the best Hill curves; None if there are too few sizes.
+        used: the sizes that the Hill curve is fitted to, N × K.
+        hill: their thresholds with intervals.
+        monotone: the distribution-free thresholds with intervals.
+        wide: the latter's intervals at the confidence that ratios need of each of their two parts.
+        fit_p: the p-value of the test of fit, N; NaN: no degrees of freedom to test it with.
     """
 
     fits: Fits | None
+    used: NDArray[np.bool_]
     hill: Crossings | None
     monotone: Brackets
     wide: Brackets
@@ -56,12 +65,47 @@ def estimate_curve(
     monotone = brackets(log_sizes, own.z, deviations, t_quantile(confidence, df))
     wide = brackets(log_sizes, own.z, deviations, t_quantile((1 + confidence) / 2, df))
     if not hill or k < limits.free:
-        return CurveEstimates(None, None, monotone, wide, np.full(n, np.nan))
-    fits = fit_curves(log_sizes, own.z, own.covariance, limits)
-    curve = crossings(fits, _critical(own, fits.influence, confidence))
-    spare = k - limits.free
-    p = f_tail(curve.sum_of_squares / spare, spare, df) if spare else np.full(n, np.nan)
-    return CurveEstimates(fits, curve, monotone, wide, p)
+        return CurveEstimates(None, np.zeros((n, k), dtype=bool), None, monotone, wide, np.full(n, np.nan))
+    used, p = _window(own, limits, monotone)
+    data = own.without(~used)
+    fits = fit_curves(log_sizes, data.z, data.covariance, limits)
+    return CurveEstimates(fits, used, crossings(fits, _critical(data, fits.influence, confidence)), monotone, wide, p)
+
+
+def _window(own: Differences, limits: Limits, monotone: Brackets) -> tuple[NDArray[np.bool_], Array]:
+    """The sizes that a Hill curve is fitted to, N × K, and the p-value of its test of fit, N.
+
+    They are all sizes unless the test rejects that. Then sizes are left out at the ends, as few as the test asks for
+    and at most `MOST_LEFT_OUT`. The sizes of the distribution-free interval are kept, and one more size than the curve
+    has free parameters.
+    """
+    (log_sizes,) = own.log_sizes
+    n, k = own.z.shape
+    used = np.ones((n, k), dtype=bool)
+    p = _fit_p(own, limits, k)
+    for left_out in range(1, min(MOST_LEFT_OUT, k - limits.free - 1) + 1):
+        rejected = p < FIT_LEVEL
+        best = np.full(n, FIT_LEVEL)
+        for first in range(left_out + 1):
+            window = np.zeros(k, dtype=bool)
+            window[first : k - left_out + first] = True
+            inside = (log_sizes[window][0] <= monotone.low) & (monotone.high <= log_sizes[window][-1])
+            rows = np.flatnonzero(rejected & inside)
+            if not len(rows):
+                continue
+            found = _fit_p(own.rows(rows).without(np.tile(~window, (len(rows), 1))), limits.take(rows), k - left_out)
+            better = rows[found >= best[rows]]
+            used[better], p[better], best[better] = window, found[found >= best[rows]], found[found >= best[rows]]
+    return used, p
+
+
+def _fit_p(own: Differences, limits: Limits, sizes: int) -> Array:
+    """The p-value of the test of fit to so many sizes, N; NaN where nothing is left to test with."""
+    spare = sizes - limits.free
+    if spare < 1:
+        return np.full(len(own.z), np.nan)
+    fits = fit_curves(own.log_sizes[0], own.z, own.covariance, limits)
+    return f_tail(fits.sum_of_squares / spare, spare, own.size_df)
 
 
 def _critical(data: Differences, weights: Array, confidence: float) -> Array:
@@ -83,6 +127,7 @@ def hill_ratio(
         confidence: two-sided.
     """
     assert n.fits is not None and d.fits is not None and n.hill is not None and d.hill is not None  # noqa: PT018
+    pair = pair.without(~np.concatenate([n.used, d.used], axis=1))
     weights = np.concatenate([n.fits.influence, -d.fits.influence], axis=1)
     critical = _critical(pair, weights, confidence)
     first, second = pair.log_sizes

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capacity.errors import DataError
 from capacity_analysis.data.select import Curve, Design
@@ -48,16 +49,22 @@ class Evidence:
     left_out: tuple[str, ...]
     _fits: dict[int, HillFit] = field(default_factory=dict, repr=False, compare=False)
 
+    def used(self, place: int) -> NDArray[np.bool_]:
+        """The sizes of a curve that its Hill curve is fitted to, K; all where it is not fitted."""
+        used = self.estimates[place].used[0]
+        return used if used.any() else np.ones(len(used), dtype=bool)
+
     def fit(self, place: int) -> HillFit:
-        """The Hill curve of an curve's means by itself, with the limits of the question; fitted once.
+        """The Hill curve of a curve's means by itself, with the limits of the question; fitted once.
 
         Raises:
             DataError: fewer sizes than free parameters, or equal means.
         """
         if place not in self._fits:
             q, spread = self.question, self.spreads[place]
-            sizes, variance = self.curves[place].sizes, spread.variance[0]
-            self._fits[place] = fit_hill(sizes, spread.mean[0], variance, lower=q.lower, upper=q.upper)
+            used = self.used(place)
+            sizes, mean, variance = self.curves[place].sizes[used], spread.mean[0][used], spread.variance[0][used]
+            self._fits[place] = fit_hill(sizes, mean, variance, lower=q.lower, upper=q.upper)
         return self._fits[place]
 
 

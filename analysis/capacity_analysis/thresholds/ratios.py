@@ -122,8 +122,8 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
         return None
     q, data = evidence.question, []
     for i in (n, d):
-        spread = evidence.spreads[i]
-        data.append((evidence.curves[i].sizes, spread.mean[0], spread.variance[0]))
+        spread, used = evidence.spreads[i], evidence.used(i)
+        data.append((evidence.curves[i].sizes[used], spread.mean[0][used], spread.variance[0][used]))
     shared = sum(limit is None for limit in (q.lower, q.upper)) + 1
     if any(len(sizes) < shared + 1 or np.ptp(mean) == 0 for sizes, mean, _ in data):
         return None
