@@ -22,17 +22,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from capacity_analysis.statistics.hill_profile import limits_around
-from capacity_analysis.statistics.spread import Spread, residual_variance, seed_correlation, spread_of_seeds
+from capacity_analysis.statistics.spread import Spread, residual_variance, spread_of_seeds
+from capacity_analysis.thresholds.differences import Aim, Differences, differences
 from capacity_analysis.thresholds.estimators import (
     CurveEstimates,
-    Relative,
-    against_target,
     believes_hill,
-    cross_covariance,
     estimate_curve,
     hill_ratio,
     monotone_ratio,
 )
+from capacity_analysis.thresholds.shared_draws import shared_draw_covariance
 from capacity_analysis.types import Array
 
 GRID = Path(__file__).with_name("calibration_grid.toml")
@@ -58,7 +57,7 @@ def curve(spec: dict[str, Any], log_sizes: Array) -> Array:
 
 
 def expected(spec: dict[str, Any], log_sizes: Array, jitter: float) -> Array:
-    """Accuracy averaged over seeds."""
+    """Accuracy averaged over seeds that do not collapse."""
     if jitter == 0:
         return curve(spec, log_sizes)
     nodes, weights = np.polynomial.hermite_e.hermegauss(41)
@@ -108,6 +107,7 @@ class Case:
         """Expected accuracy of every run: n × sizes × seeds."""
         s, shape = self.spec, (n, len(self.log_sizes), self.spec["seeds"])
         common = rng.normal(size=shape), rng.normal(size=(n, 1, s["seeds"]))
+        grown = s["seed_sd"] * np.linspace(1.0, s["growth"], len(self.log_sizes))[:, None]
         out = {}
         for arm in ARMS:
             own = rng.normal(size=shape), rng.normal(size=(n, 1, s["seeds"]))
@@ -115,32 +115,55 @@ class Case:
                 np.sqrt(s["shared"]) * c + np.sqrt(1 - s["shared"]) * o for c, o in zip(common, own, strict=True)
             )
             centre = curve(s[arm], self.log_sizes[:, None] + s["jitter"] * move) if s["jitter"] else None
-            flat = expected(s[arm], self.log_sizes, 0.0)[:, None]
-            out[arm] = np.clip((flat if centre is None else centre) + s["seed_sd"] * shift, 1e-3, 1 - 1e-3)
+            flat = curve(s[arm], self.log_sizes)[:, None]
+            means = (flat if centre is None else centre) + grown * shift
+            if s["collapses"]:
+                fallen = rng.random((n, 1, s["seeds"])) < s["collapses"]
+                means = np.where(fallen, s["base"] + s["kept"] * (means - s["base"]), means)
+            out[arm] = np.clip(means, 1e-3, 1 - 1e-3)
         return out
 
-    def these_items(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
+    def these_items(self, rng: np.random.Generator, n: int) -> Differences:
         """Both arms on items that are the same in every simulation."""
         s, means = self.spec, self.seed_means(rng, n)
-        spreads = self.rounded(rng, means) if s["answers"] == "rounded" else self.drawn(rng, means)
-        share, top = 0.0 if self.absolute else s["gain"], spreads["grpo"]
-        target = np.full(n, self.target) if self.absolute else s["base"] + share * (top.mean[:, -1] - s["base"])
-        return self.relative(spreads, target, None)
+        if s["answers"] == "rounded":
+            spreads, base = self.rounded(rng, means), np.full(n, s["base"])
+        else:
+            spreads, base = self.drawn(rng, means)
+        return self.against(spreads, base, None)
 
-    def drawn(self, rng: np.random.Generator, means: dict[str, Array]) -> dict[str, Spread]:
-        """The spreads where each run draws its answers."""
-        s, items = self.spec, self.spec["items"]
+    def drawn(self, rng: np.random.Generator, means: dict[str, Array]) -> tuple[dict[str, Spread], Array]:
+        """The spreads and the base where runs draw their answers."""
+        s, items, n = self.spec, self.spec["items"], len(means["sft"])
         per_class = np.full(CLASSES, items // CLASSES)
         per_class[: items % CLASSES] += 1
+        alike = np.rint(s["alike"] * per_class).astype(int) if s["draws"] != "own" else np.zeros(CLASSES, dtype=int)
+        rows = s["seeds"] if s["draws"] == "seed" else 1
+        uniforms = rng.random((n, 1, rows, CLASSES, int(alike.max())), dtype=np.float32)
+        wanted = np.arange(alike.max()) < alike[:, None]
+
+        def right(accuracy: Array, central: Array) -> Array:
+            table = class_probabilities(central, s["concentration"])[None, :, None, :]
+            chances = np.clip(shifted(np.broadcast_to(table, (*accuracy.shape, CLASSES)), accuracy), 0, 1)
+            # Classes differ in size by one item, which moves the expectation by less than 0.01 points.
+            found = rng.binomial(per_class - alike, chances).sum(-1)
+            for k in range(accuracy.shape[1]):
+                below = uniforms[:, 0] < chances[:, k, :, :, None].astype(np.float32)
+                found[:, k] += (below & wanted).sum((-1, -2))
+            return found
+
         spreads = {}
         for arm in ARMS:
             central = expected(s[arm], self.log_sizes, 0.0)
-            table = class_probabilities(central, s["concentration"])[None, :, None, :]
-            chances = shifted(np.broadcast_to(table, (*means[arm].shape, CLASSES)), means[arm])
-            right = rng.binomial(per_class, np.clip(chances, 0, 1)).sum(-1)
-            # Classes differ in size by one item, which moves the expectation by less than 0.01 points.
-            spreads[arm] = spread_of_seeds(right / items, np.full(len(self.log_sizes), float(items)))
-        return spreads
+            shares = right(means[arm], central) / items
+            spreads[arm] = spread_of_seeds(shares, np.full(len(self.log_sizes), float(items)))
+        base = np.full(n, s["base"])
+        if s["base_runs"] == "one":
+            uniforms = rng.random(uniforms[:, :, :1].shape, dtype=np.float32)
+        if s["base_runs"] != "exact":
+            runs = np.full((n, 1, rows if s["base_runs"] == "shared" else 1), s["base"])
+            base = (right(runs, np.array([s["base"]])) / items).mean((1, 2))
+        return spreads, base
 
     def rounded(self, rng: np.random.Generator, means: dict[str, Array]) -> dict[str, Spread]:
         """The spreads where each run answers as many items right as its accuracy says, to the nearest whole item.
@@ -152,62 +175,66 @@ class Case:
         right = {arm: np.rint(means[arm] * count[:, :, None]) for arm in ARMS}
         return {arm: spread_of_seeds(right[arm] / count[:, :, None], count) for arm in ARMS}
 
-    def relative(
-        self, spreads: dict[str, Spread], target: Array, items: Array | None
-    ) -> tuple[Relative, Relative, Array, Array]:
-        """Both arms against the target and their covariance. `items`: n × 2K × 2K over items, sft first."""
-        k, share, top = len(self.log_sizes), 0.0 if self.absolute else self.spec["gain"], spreads["grpo"]
-        variance = share**2 * top.variance[:, -1]
-        with_target = {arm: np.zeros_like(spreads[arm].mean) for arm in ARMS}
-        with_target["grpo"][:, -1] = share * top.variance[:, -1]
-        blocks = {"sft": slice(0, k), "grpo": slice(k, 2 * k)}
-        arms = [
-            against_target(
-                self.log_sizes, spread, target, variance, with_target[arm],
-                None if items is None else items[:, blocks[arm], blocks[arm]],
-            )
-            for arm, spread in spreads.items()
-        ]  # fmt: skip
-        rho = seed_correlation(spreads["sft"].deviations, spreads["grpo"].deviations)
-        paired = (rho[:, None] * np.sqrt(spreads["sft"].between * spreads["grpo"].between))[:, :, None] * np.eye(k)
-        cross = cross_covariance(
-            with_target["sft"], with_target["grpo"], variance, paired,
-            None if items is None else items[:, :k, k:],
-        )  # fmt: skip
-        return arms[0], arms[1], cross, paired
+    def against(self, spreads: dict[str, Spread], base: Array, items: Array | None) -> Differences:
+        """Both arms against the target. `items`: n × 2K × 2K over items, sft first."""
+        s, k, n = self.spec, len(self.log_sizes), len(base)
+        q, top = (0.0 if self.absolute else s["gain"]), spreads["grpo"].mean[:, -1]
+        target = np.full(n, self.target) if self.absolute else base + q * (top - base)
+        of_base: Array | float = 0.0
+        if items is None and s["draws"] == "common":
+            means = np.concatenate([spreads[arm].mean for arm in ARMS], axis=1)
+            answers = np.full(2 * k, float(s["items"]))
+            items = shared_draw_covariance(means, None if self.absolute else base, answers, q, 2 * k - 1)
+        elif items is None and s["base_runs"] != "exact" and not self.absolute:
+            runs = s["seeds"] if s["base_runs"] == "shared" else 1
+            of_base = (1 - q) ** 2 * base * (1 - base) / (s["items"] * runs)
+        seeds = range(s["seeds"])
+        aim = Aim(target, q, 2 * k - 1, of_base)
+        return differences([self.log_sizes] * 2, [spreads[arm] for arm in ARMS], [seeds, seeds], aim, items)
 
-    def fresh_items(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
-        """Both arms on items drawn anew in every simulation, with the covariance of their outcomes."""
+    def with_outcomes(self, rng: np.random.Generator, n: int) -> Differences:
+        """Both arms with the covariance of their outcomes over items.
+
+        The items are drawn anew in every simulation, or the items stay and all runs share one draw.
+        """
         s, items, k = self.spec, self.spec["items"], len(self.log_sizes)
-        means, share = self.seed_means(rng, n), self.spec["gain"]
+        means, share = self.seed_means(rng, n), 0.0 if self.absolute else self.spec["gain"]
         base = class_probabilities(np.array([s["base"]]), s["concentration"])[0]
         tables = {a: class_probabilities(expected(s[a], self.log_sizes, 0.0), s["concentration"]) for a in ARMS}
         accuracy = {a: np.empty(means[a].shape) for a in ARMS}
         twice = {a: np.empty((n, k)) for a in ARMS}
-        over_items, target = np.empty((n, 2 * k, 2 * k)), np.empty(n)
+        over_items, untrained = np.empty((n, 2 * k, 2 * k)), np.empty(n)
+        same = np.arange(items) % CLASSES
+        alike = rng.permutation(items) < s["alike"] * items
         for i in range(n):
-            kind = rng.integers(CLASSES, size=items)
+            kind = same if s["draws"] == "common" else rng.integers(CLASSES, size=items)
+            uniforms = rng.random(items, dtype=np.float32)
+
+            def right(chances: Array, uniforms: Array = uniforms) -> Array:
+                own = rng.random(chances.shape, dtype=np.float32)
+                drawn = np.where(alike, uniforms, own) if s["draws"] == "common" else own
+                return (drawn < chances).astype(np.float32)
+
             outcomes = {}
             for arm in ARMS:
                 table = np.broadcast_to(tables[arm][:, None, :], (*means[arm].shape[1:], CLASSES))
-                chances = shifted(table, means[arm][i]).astype(np.float32)[:, :, kind]
-                right = (rng.random(chances.shape, dtype=np.float32) < chances).astype(np.float32)
-                accuracy[arm][i] = right.mean(2)
-                twice[arm][i] = [residual_variance(size) for size in right]
-                outcomes[arm] = right.mean(1)
-            untrained = (rng.random(items) < base[kind]).astype(float)
-            goal = untrained + share * (outcomes["grpo"][-1] - untrained)
-            target[i] = goal.mean()
+                found = right(shifted(table, means[arm][i]).astype(np.float32)[:, :, kind])
+                accuracy[arm][i] = found.mean(2)
+                twice[arm][i] = [residual_variance(size) for size in found]
+                outcomes[arm] = found.mean(1)
+            answered = right(base[kind].astype(np.float32)).astype(float)
+            untrained[i] = answered.mean()
+            goal = 0.0 if self.absolute else answered + share * (outcomes["grpo"][-1] - answered)
             over_items[i] = np.cov(np.concatenate([outcomes["sft"], outcomes["grpo"]]) - goal) / items
         spreads = {}
         for arm in ARMS:
             found = spread_of_seeds(accuracy[arm], np.full(k, float(items)))
             spreads[arm] = replace(found, between=np.maximum(found.between - twice[arm], 0.0))
-        return self.relative(spreads, target, over_items)
+        return self.against(spreads, untrained, over_items)
 
-    def simulate(self, rng: np.random.Generator, n: int) -> tuple[Relative, Relative, Array, Array]:
+    def simulate(self, rng: np.random.Generator, n: int) -> Differences:
         """The data of n studies."""
-        return self.these_items(rng, n) if self.spec["inference"] == "these" else self.fresh_items(rng, n)
+        return self.with_outcomes(rng, n) if self.spec["outcomes"] else self.these_items(rng, n)
 
 
 def holds(low: Array, high: Array, truth: float) -> NDArray[np.bool_]:
@@ -219,17 +246,12 @@ def holds(low: Array, high: Array, truth: float) -> NDArray[np.bool_]:
 
 def coverage_of(case: Case, n: int, rng: np.random.Generator) -> dict[str, Any]:
     """Coverage, widths and false claims of one case in n simulated studies."""
-    sft, grpo, cross, paired = case.simulate(rng, n)
-    data = {"sft": sft, "grpo": grpo}
-    target = np.full(n, case.target)
-    arms: dict[str, CurveEstimates] = {a: estimate_curve(data[a], limits_around(target, None, None)) for a in ARMS}
+    data, limits = case.simulate(rng, n), limits_around(np.full(n, case.target), None, None)
+    arms: dict[str, CurveEstimates] = {a: estimate_curve(data.take(i), limits) for i, a in enumerate(ARMS)}
     believed = {a: believes_hill(arms[a]) for a in ARMS}
     both = believes_hill(*arms.values())
-    n_hill, d_hill = arms["sft"].hill, arms["grpo"].hill
-    assert n_hill is not None
-    assert d_hill is not None
     ratios = {
-        "hill": hill_ratio(data["sft"], data["grpo"], n_hill, d_hill, cross, paired),
+        "hill": hill_ratio(data, limits, *arms.values()),
         "monotone": monotone_ratio(arms["sft"], arms["grpo"]),
     }
     quantities: dict[str, dict[str, tuple[Array, Array]]] = {}

@@ -12,7 +12,8 @@ from capacity_analysis.statistics.hill import Hill
 from capacity_analysis.statistics.hill_profile import limits_around
 from capacity_analysis.statistics.spread import spread_of_seeds
 from capacity_analysis.thresholds.answers import study_thresholds
-from capacity_analysis.thresholds.estimators import against_target, estimate_curve
+from capacity_analysis.thresholds.differences import Aim, differences
+from capacity_analysis.thresholds.estimators import estimate_curve
 from capacity_analysis.thresholds.evidence import gather
 from capacity_analysis.thresholds.null_calibration import null_calibration
 from capacity_analysis.thresholds.question import Question
@@ -37,9 +38,7 @@ def studies(seeds, scatter, dent=0.0):
     runs = curve[:, :, None] + scatter / ITEMS * rng.normal(size=(STUDIES, len(LOG_SIZES), seeds))
     spread = spread_of_seeds(np.rint(runs * ITEMS) / ITEMS, np.full(len(LOG_SIZES), float(ITEMS)))
     target = np.full(STUDIES, TARGET)
-    found = estimate_curve(
-        against_target(LOG_SIZES, spread, target, np.zeros(STUDIES)), limits_around(target, None, None)
-    )
+    found = estimate_curve(differences([LOG_SIZES], [spread], [None], Aim(target)), limits_around(target, None, None))
     return found, (middle + np.log10((TARGET - lower) / (upper - TARGET)))[:, 0]
 
 

@@ -77,7 +77,7 @@ def test_the_code_length_of_the_bases_samples_is_the_samplers(monkeypatch: pytes
 def test_another_order_or_mask_is_another_batch() -> None:
     ids, mask = torch.tensor([[1, 2], [3, 4]]), torch.ones(2, 2, dtype=torch.long)
     rollout = Rollout(ids, mask, ids, mask, torch.zeros(2, 2))
-    lengths, values = BaseLengths(), iter([1.0, 2.0, 3.0])
+    lengths, values = BaseLengths(), iter(torch.tensor([[1.0], [2.0], [3.0]]))
     shorter = Rollout(ids, mask, ids, torch.tensor([[1, 1], [1, 0]]), torch.zeros(2, 2))
     batches = [rollout, rollout.rows(0, 2), rollout.selected(torch.tensor([1, 0])), shorter, rollout]
-    assert [lengths.of(batch, lambda: next(values)) for batch in batches] == [1.0, 1.0, 2.0, 3.0, 1.0]
+    assert [float(lengths.of(batch, lambda: next(values))) for batch in batches] == [1.0, 1.0, 2.0, 3.0, 1.0]

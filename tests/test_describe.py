@@ -19,7 +19,7 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.lengths import rewards, update
 from capacity_analysis.lengths.demonstrations import excess_bits, prequential_bits, surplus_bits
 from capacity_analysis.lengths.descriptions import QUANTITIES, describe
-from capacity_analysis.lengths.quantities import Measured
+from capacity_analysis.lengths.quantities import Estimated, Measured, over_seeds
 from capacity_analysis.statistics import quantisers
 
 # Codes
@@ -295,3 +295,38 @@ def test_methods_are_side_by_side_by_size(tmp_path: Path):
     assert [cell.method for cell in table(runs).cells] == ["sft", "rft", "grpo"]
     with pytest.raises(DataError, match="nothing to describe"):
         table([made(study_in(tmp_path / "other"), spec("base"))])
+
+
+def test_the_error_of_held_out_demonstrations_is_in_the_interval_of_excess_however_many_seeds():
+    """Every study has 256 held-out demonstrations that all its seeds share."""
+    rng = np.random.default_rng(0)
+    covered = {"both": 0, "seeds only": 0}
+    for _ in range(600):
+        shared = 242.0 * rng.normal()
+        values = 5000 + shared + 120.0 * 5**0.5 * rng.normal(size=5)
+        error = 242.0 * (rng.chisquare(255) / 255) ** 0.5
+        for name, found in (
+            ("both", over_seeds([Estimated(float(v), error, 255) for v in values])),
+            ("seeds only", over_seeds([float(v) for v in values])),
+        ):
+            covered[name] += found.low <= 5000 <= found.high
+    assert covered["both"] / 600 == pytest.approx(0.95, abs=0.027)
+    assert covered["seeds only"] / 600 < 0.85
+
+
+def test_more_seeds_do_not_shrink_a_shared_error():
+    few, many = (over_seeds([Estimated(100.0 + (i % 2), 10.0, 255) for i in range(n)]) for n in (4, 400))
+    assert many.high - many.low == pytest.approx(2 * 10 * 1.9693, rel=0.01)
+    assert few.high - few.low == pytest.approx(many.high - many.low, rel=0.02)
+    assert many.label == "95 % over fresh seeds and held-out demonstrations, 400 seeds"
+
+
+def test_the_error_of_excess_comes_from_the_recorded_spread_of_demonstrations(tmp_path: Path):
+    study = study_in(tmp_path)
+    spread = {"heldout_sd_bits": 3.0, "heldout_gain_sd_bits": 2.0}
+    runs = [made(study, spec("sft", seed), **HELDOUT, **spread) for seed in (0, 1)]
+    values = table(runs).cells[0].values
+    half = 24 * 3.0 / 10**0.5 * 2.262  # seeds agree, so nine degrees of freedom
+    assert values["excess_bits"].high - values["excess_bits"].estimate == pytest.approx(half, rel=1e-3)
+    assert values["excess_bits_per_parameter"].shared == pytest.approx(24 * 3.0 / 10**0.5 / 13)
+    assert values["prequential_bits"].shared is None

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from untrained import TOKENIZER, HopelessTask, LuckyTask, adapted_model, spec_of
@@ -51,6 +52,11 @@ def test_sft_is_the_sum_over_demonstrations_of_validation_items() -> None:
     assert result["heldout_base_code_length_bits"] == pytest.approx(base, rel=1e-5)
     assert abs(bits - base) > 1e-3 * base
     assert (result["heldout_demonstrations"], result["heldout_tokens"]) == (24, tokens)
+    each = np.array([bits_by_transformers(adapted.model, [pair])[0] for pair in pairs])
+    with adapted.switched_off():
+        before = np.array([bits_by_transformers(adapted.model, [pair])[0] for pair in pairs])
+    assert result["heldout_sd_bits"] == pytest.approx(each.std(ddof=1), rel=1e-4)
+    assert result["heldout_gain_sd_bits"] == pytest.approx((each - before).std(ddof=1), rel=1e-3)
 
 
 @pytest.mark.parametrize("rows", [3, 100])

@@ -47,6 +47,11 @@ class Predictions:
         return float(-self.logprobs().double().sum()) / math.log(2)
 
     @torch.no_grad()
+    def code_lengths_bits(self) -> Tensor:
+        """Returns Σ −log₂ p over the completion tokens of each sequence, (R,), float64."""
+        return -self.logprobs().double().sum(1) / math.log(2)
+
+    @torch.no_grad()
     def mean_entropy(self) -> float:
         """Returns the mean entropy of the next token over the completion tokens, in nats."""
         logprobs = self.logits.log_softmax(-1)

@@ -84,6 +84,8 @@ class Result(Recorded):
         heldout_code_length_bits, heldout_base_code_length_bits: the code length of held-out sequences under the trained
             and under the untrained model, in bits summed over tokens.
         heldout_demonstrations, heldout_tokens: the numbers of held-out sequences and of their completion tokens.
+        heldout_sd_bits: the standard deviation, over held-out sequences, of the code length under the trained model.
+        heldout_gain_sd_bits: that of the difference of the code lengths under the trained and the untrained model.
         engine: the name and version of the engine that sampled, if it was not the trainer's own model.
         processes: the number of processes that made the run together.
         training_seconds: the time from the start of the run until the update was stored.
@@ -120,6 +122,8 @@ class Result(Recorded):
     heldout_base_code_length_bits: float | None = None
     heldout_demonstrations: PositiveInt | None = None
     heldout_tokens: PositiveInt | None = None
+    heldout_sd_bits: float | None = None
+    heldout_gain_sd_bits: float | None = None
     engine: str | None = None
     processes: PositiveInt | None = None
     training_seconds: float | None = None

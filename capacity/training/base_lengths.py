@@ -8,29 +8,31 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from capacity.forward.rollout import Rollout
 
 
 @dataclass(frozen=True)
 class BaseLengths:
-    """Code lengths in bits of whole batches under one base.
+    """Code lengths in bits under one base, of every sequence of whole batches.
 
     A batch is known again by all its tokens and their order. So a value does not depend on who asked for it first: each
     run would have computed it from the same tensors.
     """
 
-    _known: dict[bytes, float] = field(default_factory=dict)
+    _known: dict[bytes, Tensor] = field(default_factory=dict)
 
-    def of(self, rollout: Rollout, compute: Callable[[], float]) -> float:
-        """Returns the code length of all completions of a batch.
+    def of(self, rollout: Rollout, compute: Callable[[], Tensor]) -> Tensor:
+        """Returns the code length of every completion of a batch, shape (B,), on the CPU.
 
         Args:
             rollout: the sequences.
-            compute: computes their code length. It is called if the batch has not been seen before.
+            compute: computes their code lengths. It is called if the batch has not been seen before.
         """
         key = _digest(rollout)
         if key not in self._known:
-            self._known[key] = compute()
+            self._known[key] = compute().cpu()
         return self._known[key]
 
 

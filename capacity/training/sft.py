@@ -47,7 +47,8 @@ class SupervisedArm(Arm):
         """
         if part.base_bits is not None:
             return float(part.base_bits.sum())
-        return self.base_lengths.of(part.rollout, lambda: self.by_base(part.rollout).code_length_bits())
+        lengths = self.base_lengths.of(part.rollout, lambda: self.by_base(part.rollout).code_lengths_bits())
+        return float(lengths.sum())
 
 
 class SftArm(SupervisedArm):

@@ -3,9 +3,10 @@
 What cannot be compared is refused, with what differs and the condition that chooses. Nothing is pooled silently.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from capacity_analysis.types import Array, Unit
 # What must be the same wherever accuracies are compared.
 _QUESTION = ("task", "protocol")
 ITEMS = ("evaluation.items",)
+Drawn = Literal["seed", "common", "none"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Design:
 
     Attributes:
         base: the untrained model under the same protocol; None if the table has no such row.
+        draws: what the answers follow from: "seed" or "common" draws, "none" for greedy answers; None if not recorded.
         ceiling: label of a curve and a size (in the unit), whose mean accuracy is the ceiling; `ceiling_reason` says
             why that one.
     """
@@ -82,6 +85,7 @@ class Design:
     curves: tuple[Curve, ...]
     ceiling: tuple[str, float]
     ceiling_reason: str
+    draws: Drawn | None = None
 
 
 def designs(points: Points, selection: Selection) -> tuple[Design, ...]:
@@ -181,7 +185,18 @@ def _design(points: Points, validation: Points, model: str, rows: Sequence[Curve
         curves=tuple(curves),
         ceiling=ceiling,
         ceiling_reason=why,
+        draws=_draws(first["protocol"]),
     )
+
+
+def _draws(protocol: Any) -> Drawn | None:
+    """What the answers under a protocol follow from, by the word that `capacity.runs.points.protocol_name` writes."""
+    word = re.fullmatch(r"T([0-9.e+-]+)-k\d+-n\d+-s\d+(-by-seed)?", "" if pd.isna(protocol) else str(protocol))
+    if word is None:
+        return None
+    if float(word[1]) == 0:
+        return "none"
+    return "seed" if word[2] else "common"
 
 
 def _text(value: Any) -> str | None:

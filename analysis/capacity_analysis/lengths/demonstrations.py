@@ -13,7 +13,7 @@ import numpy as np
 from capacity.spec.methods import METHODS
 from capacity.spec.result import Result, Step
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.lengths.quantities import AtLeast, Facts, Found, Quantity
+from capacity_analysis.lengths.quantities import AtLeast, Estimated, Facts, Found, Quantity
 
 QUANTITIES = (
     Quantity("base_bits_per_demonstration", "held-out demonstration under the base", "bits", "held-out"),
@@ -186,7 +186,7 @@ def _of_first_pass(
     facts: Facts, seen: _FirstPass, heldout: _Heldout | Absent, base: _Heldout | Absent
 ) -> dict[str, Found]:
     prequential, epsilon = prequential_bits(seen.bits), facts.epsilon
-    excess: float | Absent
+    excess: Estimated | Absent
     if isinstance(heldout, Absent):
         excess = heldout
     else:
@@ -194,7 +194,11 @@ def _of_first_pass(
         control = None
         if seen.base_bits is not None and not isinstance(base, Absent):
             control = (prequential_bits(seen.base_bits), base.bits)
-        excess = excess_bits(prequential, seen.demonstrations, heldout.bits, heldout.demonstrations, control)
+        bits = excess_bits(prequential, seen.demonstrations, heldout.bits, heldout.demonstrations, control)
+        result = facts.run.result
+        sd = result.heldout_sd_bits if control is None else result.heldout_gain_sd_bits
+        error = None if sd is None else seen.demonstrations * sd / heldout.demonstrations**0.5
+        excess = Estimated(bits, error, max(heldout.demonstrations - 1, 1))
     surplus: Found = Absent("no loss to reach: give one with --epsilon")
     if epsilon is not None:
         above = surplus_bits(seen.bits, seen.tokens, epsilon)
@@ -204,5 +208,5 @@ def _of_first_pass(
         "prequential_bits_per_demonstration": prequential / seen.demonstrations,
         "surplus_bits": surplus,
         "excess_bits": excess,
-        "excess_bits_per_parameter": excess if isinstance(excess, Absent) else excess / facts.size,
+        "excess_bits_per_parameter": excess if isinstance(excess, Absent) else excess.over(facts.size),
     }

@@ -10,23 +10,22 @@ Sizes are log10 throughout. The first axis of arrays is the data set (N), the se
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from capacity_analysis.statistics.hill import LN10, curve_and_derivatives
-from capacity_analysis.statistics.least_squares import SIDE_BY_SIDE, Residuals, Rows, least_squares
+from capacity_analysis.statistics.least_squares import Residuals, Rows, least_squares
 from capacity_analysis.types import Array
 
 # Slopes beyond these are lines or steps as far as tested sizes can tell.
-_LOG_SLOPES = (np.log(0.1), np.log(1000.0))
+LOG_SLOPES = (np.log(0.1), np.log(1000.0))
 # Midpoints lie at most this many decades beyond the tested sizes.
 _BEYOND = 3.0
 # A curve that passes the target lies at least this far on both sides of it.
-_CLEAR = 1e-5
+CLEAR = 1e-5
 # Ends are searched until they are known to this, in decades.
 _PRECISE = 0.004
-# Further levels at which a profile is cut, as shares of the critical value.
-INNER = (0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ class Crossings:
         size: where the best curve passes the target; −inf or inf if that is below or above the tested sizes, or
             nowhere.
         low, high: ends of the interval, within the tested sizes; −inf and inf where it is open.
-        inner_low, inner_high: ends at the shares `INNER` of the critical value, levels × N: the profile's shape.
         critical: the critical value that `low` and `high` belong to.
         sum_of_squares: that of the best curve, for the test of fit.
         influence: the change of `size` with each mean, N × K; NaN where `size` is not between tested sizes.
@@ -64,8 +62,6 @@ class Crossings:
     size: Array
     low: Array
     high: Array
-    inner_low: Array
-    inner_high: Array
     critical: Array
     sum_of_squares: Array
     influence: Array
@@ -90,6 +86,7 @@ class Fits:
 
     problem: "_Problem"
     theta: Array
+    box: tuple[Array, Array]
     sum_of_squares: Array
     size: Array
     influence: Array
@@ -105,12 +102,13 @@ def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) ->
         limits: the ranges of the curves' limits.
     """
     problem = _Problem(log_sizes, z, whitener(covariance), limits)
-    theta, smallest = problem.best()
+    box = problem.box()
+    theta, smallest = problem.best(box)
     size = problem.crossing(theta)
     inside = (size >= log_sizes[0]) & (size <= log_sizes[-1])
     influence = np.where(inside[:, None], problem.influence(theta, size), np.nan)
     size = np.where(inside, size, np.where(size > log_sizes[-1], np.inf, -np.inf))
-    return Fits(problem, theta, smallest, size, influence)
+    return Fits(problem, theta, box, smallest, size, influence)
 
 
 def crossings(fits: Fits, critical: Array) -> Crossings:
@@ -128,24 +126,17 @@ def crossings(fits: Fits, critical: Array) -> Crossings:
     smallest = np.minimum(fits.sum_of_squares, np.where(np.isfinite(size), at_anchor, np.inf))
     excess = np.maximum(at_anchor - smallest, 0.0)
 
-    # Both ends at all levels as rows of one search, sides × levels × data sets; of many data sets one by one.
-    levels = critical * np.array([1.0, *INNER])[:, None]
-    count, n = levels.shape
-    rows = np.tile(np.arange(n), 2 * count)
-    direction = np.repeat([-1.0, 1.0], count * n)
+    # Both ends of all data sets are rows of one search.
+    rows = np.tile(np.arange(len(size)), 2)
+    direction = np.repeat([-1.0, 1.0], len(size))
     bound = np.where(direction < 0, first, last)
-    wanted = np.tile(levels.ravel(), 2)
-    found = []
-    for some in np.split(np.arange(len(rows)), 1 if len(rows) <= SIDE_BY_SIDE else 2 * count):
-        own = rows[some]
-        given = anchor[own], excess[own], smallest[own], wanted[some], bound[some], direction[some], start[own]
-        found.append(_ends(problem.take(own), *given))
-    low, high = np.concatenate(found).reshape(2, count, n)
+    given = anchor[rows], excess[rows], smallest[rows], critical[rows], bound, direction, start[rows]
+    low, high = interval_ends(problem.take(rows), *given).reshape(2, len(size))
     # The best curve lies beyond the tested sizes, and no curve through them is left: the outermost size is the end.
-    shut = excess > levels
+    shut = excess > critical
     low = np.where(size == -np.inf, -np.inf, np.where(shut, last, low))
     high = np.where(size == np.inf, np.inf, np.where(shut, first, high))
-    return Crossings(size, low[0], high[0], low[1:], high[1:], critical, smallest, fits.influence)
+    return Crossings(size, low, high, critical, smallest, fits.influence)
 
 
 @dataclass(frozen=True)
@@ -163,13 +154,15 @@ class _Problem:
         out = self.white @ stacked
         return out[:, :, 0], out[:, :, 1:]
 
-    def best(self) -> tuple[Array, Array]:
-        """The parameters of the best rising curve, N × 4, and its sum of squares, N."""
+    def box(self) -> tuple[Array, Array]:
+        """The least and the greatest parameters, N × 4 each."""
+        middle = self.log_sizes[0] - _BEYOND, self.log_sizes[-1] + _BEYOND
+        return stacked(len(self.z), self.limits.lower, self.limits.upper, middle, LOG_SLOPES)
+
+    def best(self, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        """The parameters of the best rising curve in a box, N × 4, and its sum of squares, N."""
         n = len(self.z)
         first, last = self.log_sizes[0], self.log_sizes[-1]
-        bounds = _stack(
-            n, self.limits.lower, self.limits.upper, (first - _BEYOND, last + _BEYOND), (_LOG_SLOPES[0], _LOG_SLOPES[1])
-        )
         starts = []
         for place in (0.1, 0.35, 0.6, 0.85):
             for slope in (0.7, 2.5, 12.0, 200.0):
@@ -228,9 +221,9 @@ class _Problem:
         """
         n = len(self.z)
         (l0, l1), (u0, u1) = self.limits.lower, self.limits.upper
-        lower = (np.minimum(l0, -_CLEAR), np.minimum(l1, -_CLEAR))
-        upper = (np.maximum(u0, _CLEAR), np.maximum(u1, _CLEAR))
-        bounds = _stack(n, lower, upper, (_LOG_SLOPES[0], _LOG_SLOPES[1]))
+        lower = (np.minimum(l0, -CLEAR), np.minimum(l1, -CLEAR))
+        upper = (np.maximum(u0, CLEAR), np.maximum(u1, CLEAR))
+        bounds = stacked(n, lower, upper, (LOG_SLOPES[0], LOG_SLOPES[1]))
         span = np.maximum(np.ptp(self.z, axis=1), 0.02)
         own = [
             np.stack([-share * span, (1 - share) * span, np.full(n, np.log(slope))], axis=1)
@@ -245,19 +238,41 @@ class _Problem:
         return cost, best
 
     def _pinned_curve(self, theta: Array, sizes: Array) -> tuple[Array, Array]:
-        lower, upper, log_slope = theta.T[:, :, None]
-        slope = np.exp(log_slope)
-        away = LN10 * (self.log_sizes - sizes[:, None])
-        # share = 1 / (1 + (upper / −lower) exp(−slope · away)): it is −lower / (upper − lower) at the crossing.
-        logit = np.clip(slope * away - np.log(upper / -lower), -60, 60)
-        share = 1.0 / (1.0 + np.exp(-logit))
-        steep = (upper - lower) * share * (1.0 - share)
-        jacobian = np.stack([(1.0 - share) + steep / lower, share - steep / upper, steep * slope * away], axis=2)
-        return self._whitened(lower + (upper - lower) * share - self.z, jacobian)
+        accuracies, derivatives = pinned_curve(theta, sizes, self.log_sizes)
+        return self._whitened(accuracies - self.z, derivatives[:, :, :3])
 
 
-def _ends(
-    problem: _Problem,
+def pinned_curve(theta: Array, sizes: Array, log_sizes: Array) -> tuple[Array, Array]:
+    """Curves that are 0 at given sizes, N × K, and their derivatives, N × K × 4.
+
+    Args:
+        theta: lower limit, upper limit and ln slope, N × 3.
+        sizes: where each curve is 0, N; the last derivative is the one by it.
+        log_sizes: where the curves are evaluated, K.
+    """
+    lower, upper, log_slope = theta.T[:, :, None]
+    slope = np.exp(log_slope)
+    away = LN10 * (log_sizes - sizes[:, None])
+    # share = 1 / (1 + (upper / −lower) exp(−slope · away)): it is −lower / (upper − lower) at the crossing.
+    logit = np.clip(slope * away - np.log(upper / -lower), -60, 60)
+    share = 1.0 / (1.0 + np.exp(-logit))
+    steep = (upper - lower) * share * (1.0 - share)
+    derivatives = [(1.0 - share) + steep / lower, share - steep / upper, steep * slope * away, -steep * slope * LN10]
+    return lower + (upper - lower) * share, np.stack(derivatives, axis=2)
+
+
+class Profiled(Protocol):
+    """A least-squares problem in which one number can be held fixed."""
+
+    def take(self, rows: Rows) -> "Profiled":
+        """Some of the data sets."""
+
+    def best_through(self, value: Array, *starts: Array) -> tuple[Array, Array]:
+        """The smallest sum of squares with the number held at `value`, N, and the other parameters, N × P."""
+
+
+def interval_ends(
+    problem: Profiled,
     anchor: Array,
     excess: Array,
     smallest: Array,
@@ -304,7 +319,7 @@ def _ends(
     return out
 
 
-def _stack(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array, Array]:
+def stacked(n: int, *ranges: tuple[Array | float, Array | float]) -> tuple[Array, Array]:
     """The lower and the upper bounds of all parameters, N × P each."""
     low, high = (np.stack([np.broadcast_to(r[i], (n,)) for r in ranges], axis=1) for i in (0, 1))
     return low.astype(float), high.astype(float)

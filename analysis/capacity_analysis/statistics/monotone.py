@@ -109,3 +109,17 @@ def stays_above(sizes: Array, accuracies: Array, target: float) -> float | None:
     missed = np.flatnonzero(accuracies < target)
     after = missed[-1] + 1 if len(missed) else 0
     return float(sizes[after]) if after < len(sizes) else None
+
+
+def not_reached(means: Array, targets: Array, weights: Array) -> float:
+    """The share of replicates whose isotonic fit stays below the target at every size; their threshold counts as +∞.
+
+    Args:
+        means: mean accuracies, replicates × K.
+        targets: the target of each replicate.
+        weights: the weights of the fit, K.
+    """
+    # The isotonic fit at the largest size is its highest value: the smallest block mean that ends there reaches it or
+    # not.
+    top = isotonic(means, weights)[:, -1]
+    return float(np.mean(top < targets))

@@ -3,6 +3,7 @@
 Arrays are N data sets × K sizes × S seeds, with NaN where a size has fewer seeds than others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,25 +103,22 @@ def combined_df(estimated: Array, df: Array, known: Array) -> Array:
         return np.where(estimated > 0, df * (1 + known / estimated) ** 2, np.inf)
 
 
-def seed_correlation(first: Array, second: Array) -> Array:
-    """The correlation of two arms' deviations at equal seeds and sizes, pooled over sizes and shrunk towards 0, N.
+def drawn_variance(spreads: Sequence[Spread]) -> float | None:
+    """The largest variance of one run's accuracy through the draws of its answers, as a multiple of p (1 − p).
 
-    It is moved towards 0 by 1.28 standard errors on Fisher's scale, so that a correlation that is noise neither narrows
-    nor widens an interval. It is 0 where the arms share no seeds, or too few.
+    The variance between the seeds of a cell holds that of their draws and what training adds. None if no cell has
+    several seeds that differ.
 
     Args:
-        first, second: deviations of the same sizes with the same seed in the same place, N × K × S; NaN where a run is
-            missing.
+        spreads: of one data set each, the curves of a study.
     """
-    both = ~(np.isnan(first) | np.isnan(second))
-    a, b = np.where(both, first, 0.0), np.where(both, second, 0.0)
-    df = float((np.maximum(both[0].sum(1) - 1, 0)).sum())
-    if df <= 4:
-        return np.zeros(len(first))
-    scale = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
-    raw = np.divide((a * b).sum(axis=(1, 2)), scale, out=np.zeros(len(first)), where=scale > 0)
-    fisher = np.arctanh(np.clip(raw, -0.999, 0.999))
-    return np.asarray(np.tanh(np.sign(fisher) * np.maximum(np.abs(fisher) - 1.28 / np.sqrt(df - 2), 0.0)))
+    squares = total = 0.0
+    for spread in spreads:
+        if spread.basis == "seeds":
+            runs = (~np.isnan(spread.deviations[0])).sum(1)
+            squares += float(np.nansum(spread.deviations[0] ** 2))
+            total += float(((runs - 1) * spread.mean[0] * (1 - spread.mean[0])).sum())
+    return squares / total if total > 0 and squares > 0 else None
 
 
 def residual_variance(outcomes: Array) -> float:

@@ -1,8 +1,6 @@
 """Thresholds of curves and ratios between them, for many data sets at once.
 
-`capacity threshold`, its null calibration and its calibration share this.
-
-Everything is log10 of a size. A data set is a curve's mean accuracies relative to the target with their covariance.
+`capacity threshold`, its null calibration and its calibration share this. Everything is log10 of a size.
 """
 
 from dataclasses import dataclass
@@ -10,49 +8,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity_analysis.statistics.hill_profile import INNER, Crossings, Fits, Limits, crossings, fit_curves
+from capacity_analysis.statistics.hill_profile import Crossings, Fits, Limits, crossings, fit_curves, whitener
+from capacity_analysis.statistics.hill_ratio import Pair, distances
 from capacity_analysis.statistics.monotone import Brackets, brackets
-from capacity_analysis.statistics.spread import Spread, combined_df
+from capacity_analysis.statistics.tails import f_tail, t_quantile
+from capacity_analysis.thresholds.differences import Differences
 from capacity_analysis.types import Array
 
 CONFIDENCE = 0.95
 # A Hill curve is believed unless its test of fit rejects it at this level.
 FIT_LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Relative:
-    """A curve's means minus the target.
-
-    Attributes:
-        log_sizes: K.
-        z: the differences, N × K.
-        covariance: of `z`, N × K × K.
-        df: of the covariance, N.
-        between: the part of the variances of `z` that comes from what differs between seeds, N × K.
-        seeds: the deviation of each run from its mean, N × K × S.
-    """
-
-    log_sizes: Array
-    z: Array
-    covariance: Array
-    df: Array
-    between: Array
-    seeds: Array
-
-    @property
-    def deviations(self) -> Array:
-        """Standard errors, N × K."""
-        return np.asarray(np.sqrt(np.einsum("nkk->nk", self.covariance)))
+# So many sizes at the ends may be left out of a fit that is rejected with them.
+MOST_LEFT_OUT = 3
 
 
 @dataclass(frozen=True)
 class CurveEstimates:
-    """Both estimators of one curve, and the p-value of the test of fit (NaN: no degrees of freedom to test it with).
+    """Both estimators of one curve.
 
-    `wide` is the distribution-free interval at the confidence that ratios need of each of their two parts.
+    Attributes:
+        fits: the best Hill curves; None if there are too few sizes.
+        used: the sizes that the Hill curve is fitted to, N × K.
+        hill: their thresholds with intervals.
+        monotone: the distribution-free thresholds with intervals.
+        wide: the latter's intervals at the confidence that ratios need of each of their two parts.
+        fit_p: the p-value of the test of fit, N; NaN: no degrees of freedom to test it with.
     """
 
+    fits: Fits | None
+    used: NDArray[np.bool_]
     hill: Crossings | None
     monotone: Brackets
     wide: Brackets
@@ -68,198 +52,92 @@ class Ratios:
     high: Array
 
 
-def t_quantile(confidence: float, df: Array) -> Array:
-    """Student's two-sided quantile."""
-    from scipy.special import ndtri, stdtrit
-
-    level = 0.5 + confidence / 2
-    return np.asarray(np.where(np.isinf(df), ndtri(level), stdtrit(np.where(np.isinf(df), 1.0, df), level)))
-
-
-def f_tail(value: Array, numerator: float, denominator: Array) -> Array:
-    """P(F > value), chi-squared where the denominator is inf."""
-    from scipy.special import chdtrc, fdtrc
-
-    finite = np.where(np.isinf(denominator), 1.0, denominator)
-    return np.asarray(
-        np.where(np.isinf(denominator), chdtrc(numerator, value * numerator), fdtrc(numerator, finite, value))
-    )
-
-
 def estimate_curve(
-    relative: Relative, limits: Limits, *, confidence: float = CONFIDENCE, hill: bool = True
+    own: Differences, limits: Limits, *, confidence: float = CONFIDENCE, hill: bool = True
 ) -> CurveEstimates:
-    """Both estimators. The Hill curve needs as many sizes as free parameters, and one more for its test of fit."""
-    n, k = relative.z.shape
-    t = t_quantile(confidence, relative.df)
-    deviations = relative.deviations
-    monotone = brackets(relative.log_sizes, relative.z, deviations, t)
-    wide = brackets(relative.log_sizes, relative.z, deviations, t_quantile((1 + confidence) / 2, relative.df))
-    if not hill or k < limits.free:
-        return CurveEstimates(None, monotone, wide, np.full(n, np.nan))
-    fits = fit_curves(relative.log_sizes, relative.z, relative.covariance, limits)
-    curve = crossings(fits, _critical(relative, fits, confidence))
-    spare = k - limits.free
-    p = f_tail(curve.sum_of_squares / spare, spare, relative.df) if spare else np.full(n, np.nan)
-    return CurveEstimates(curve, monotone, wide, p)
+    """Both estimators of one curve.
 
-
-def _critical(relative: Relative, fits: Fits, confidence: float) -> Array:
-    """Critical value of the profile of one curve, N."""
-    influence = np.nan_to_num(fits.influence)
-    modelled = np.einsum("nk,nkl,nl->n", influence, relative.covariance, influence)
-    implied = ((influence**2) * relative.between).sum(1)
-    return _scattered(modelled, implied, _by_seed(influence, relative), relative.df, confidence)
-
-
-def _by_seed(influence: Array, relative: Relative) -> Array:
-    """Each seed's own deviation of log10 of the threshold, N × S: its deviations weighted as they enter it."""
-    return np.asarray(np.einsum("nk,nks->ns", influence, np.nan_to_num(relative.seeds)))
-
-
-def _scattered(modelled: Array, implied: Array, by_seed: Array, df: Array, confidence: float) -> Array:
-    """t² for a variance, enlarged where whole seeds scatter more than the pooled variances of single sizes imply, N.
-
-    A seed may be early or late at every size, and the spread may sit where the curve is steep. Then the variance
-    between the seeds' own deviations, with its S − 1 degrees of freedom, takes the place of the part that the pooled
-    variances imply.
-
-    Args:
-        modelled: variance of log10 of a threshold or ratio.
-        implied: the part of it that comes from seeds.
-        by_seed: N × S, of each seed its own deviation.
-        df: of the pooled variances.
-        confidence: two-sided.
+    The Hill curve needs as many sizes as free parameters, and one more for its test of fit.
     """
-    usual = t_quantile(confidence, df) ** 2
-    seeds = by_seed.shape[1]
-    if seeds < 2:
-        return usual
-    whole = (by_seed**2).sum(1) / ((seeds - 1) * seeds)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        total = modelled - implied + whole
-        own = np.where(whole > 0, (seeds - 1) * (total / whole) ** 2, np.inf)
-        wider = t_quantile(confidence, np.minimum(own, 1e6)) ** 2 * total / modelled
-    return np.asarray(np.where((whole > implied) & (modelled > 0), np.maximum(wider, usual), usual))
+    (log_sizes,) = own.log_sizes
+    n, k = own.z.shape
+    df, deviations = own.size_df, own.deviations
+    monotone = brackets(log_sizes, own.z, deviations, t_quantile(confidence, df))
+    wide = brackets(log_sizes, own.z, deviations, t_quantile((1 + confidence) / 2, df))
+    if not hill or k < limits.free:
+        return CurveEstimates(None, np.zeros((n, k), dtype=bool), None, monotone, wide, np.full(n, np.nan))
+    used, p = _window(own, limits, monotone)
+    data = own.without(~used)
+    fits = fit_curves(log_sizes, data.z, data.covariance, limits)
+    return CurveEstimates(fits, used, crossings(fits, _critical(data, fits.influence, confidence)), monotone, wide, p)
+
+
+def _window(own: Differences, limits: Limits, monotone: Brackets) -> tuple[NDArray[np.bool_], Array]:
+    """The sizes that a Hill curve is fitted to, N × K, and the p-value of its test of fit, N.
+
+    They are all sizes unless the test rejects that. Then sizes are left out at the ends, as few as the test asks for
+    and at most `MOST_LEFT_OUT`. The sizes of the distribution-free interval are kept, and one more size than the curve
+    has free parameters.
+    """
+    (log_sizes,) = own.log_sizes
+    n, k = own.z.shape
+    used = np.ones((n, k), dtype=bool)
+    p = _fit_p(own, limits, k)
+    for left_out in range(1, min(MOST_LEFT_OUT, k - limits.free - 1) + 1):
+        rejected = p < FIT_LEVEL
+        best = np.full(n, FIT_LEVEL)
+        for first in range(left_out + 1):
+            window = np.zeros(k, dtype=bool)
+            window[first : k - left_out + first] = True
+            inside = (log_sizes[window][0] <= monotone.low) & (monotone.high <= log_sizes[window][-1])
+            rows = np.flatnonzero(rejected & inside)
+            if not len(rows):
+                continue
+            found = _fit_p(own.rows(rows).without(np.tile(~window, (len(rows), 1))), limits.take(rows), k - left_out)
+            better = rows[found >= best[rows]]
+            used[better], p[better], best[better] = window, found[found >= best[rows]], found[found >= best[rows]]
+    return used, p
+
+
+def _fit_p(own: Differences, limits: Limits, sizes: int) -> Array:
+    """The p-value of the test of fit to so many sizes, N; NaN where nothing is left to test with."""
+    spare = sizes - limits.free
+    if spare < 1:
+        return np.full(len(own.z), np.nan)
+    fits = fit_curves(own.log_sizes[0], own.z, own.covariance, limits)
+    return f_tail(fits.sum_of_squares / spare, spare, own.size_df)
+
+
+def _critical(data: Differences, weights: Array, confidence: float) -> Array:
+    """The critical value of a profile, N: t² for the variance of Σ weights · z, on the scale of the covariance."""
+    variance, df, implied = data.variance(np.nan_to_num(weights))
+    scale = np.divide(variance, implied, out=np.ones_like(variance), where=implied > 0)
+    return np.asarray(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale)
 
 
 def hill_ratio(
-    numerator: Relative,
-    denominator: Relative,
-    n: Crossings,
-    d: Crossings,
-    cross: Array,
-    paired: Array,
-    confidence: float = CONFIDENCE,
+    pair: Differences, limits: Limits, n: CurveEstimates, d: CurveEstimates, confidence: float = CONFIDENCE
 ) -> Ratios:
-    """The ratio of two Hill thresholds from their profiles.
-
-    Each end of the interval is as far from the estimate as the two parts can get. Their excesses of the sum of squares
-    may add up to no more than the critical value. That is √(a² + b²) for two parabolas (MOVER: Zou & Donner, Statistics
-    in Medicine 2008). It is a + b for two steps, whose profiles are flat between two sizes. Each profile is a power law
-    between its ends at three levels. Correlation ρ of the two thresholds, which share the target, items and seeds,
-    enters as in the former case: √(a² + b² − 2ρab). A curve that does not pass the target in the tested sizes takes
-    part with the outermost of them. Then at most one end is finite, and there is no estimate.
+    """The ratio of two Hill thresholds from their joint profile.
 
     Args:
-        numerator, denominator: the data, their seeds in the same order if they have the same.
-        n, d: their thresholds.
-        cross: N × K × L, covariance of the two curves' `z`.
-        paired: N × K × L, the part of `cross` that comes from common seeds.
+        pair: the data of both curves, the numerator first.
+        limits: of both.
+        n, d: the estimates of the single curves, both with a Hill curve.
         confidence: two-sided.
     """
-    a, b = (np.clip(c.size, r.log_sizes[0], r.log_sizes[-1]) for c, r in ((n, numerator), (d, denominator)))
-    estimated = np.isfinite(n.size) & np.isfinite(d.size)
+    assert n.fits is not None and d.fits is not None and n.hill is not None and d.hill is not None  # noqa: PT018
+    pair = pair.without(~np.concatenate([n.used, d.used], axis=1))
+    weights = np.concatenate([n.fits.influence, -d.fits.influence], axis=1)
+    critical = _critical(pair, weights, confidence)
+    first, second = pair.log_sizes
+    ends = [np.clip(end, x[0], x[-1]) for c, x in ((n.hill, first), (d.hill, second)) for end in (c.low, c.high)]
+    data = Pair((first, second), pair.z, whitener(pair.covariance), limits, np.stack(ends, axis=1))
+    low, high = distances(data, (n.fits, d.fits), (n.hill, d.hill), critical)
     with np.errstate(invalid="ignore"):
-        estimate = np.where(estimated, n.size - d.size, np.nan)
-    rho, critical = _together(numerator, denominator, n, d, cross, paired, confidence)
-    profiles = {
-        "n low": _Profile.of(a - n.low, a - n.inner_low, n.critical, a - numerator.log_sizes[0]),
-        "n high": _Profile.of(n.high - a, n.inner_high - a, n.critical, numerator.log_sizes[-1] - a),
-        "d low": _Profile.of(b - d.low, b - d.inner_low, d.critical, b - denominator.log_sizes[0]),
-        "d high": _Profile.of(d.high - b, d.inner_high - b, d.critical, denominator.log_sizes[-1] - b),
-    }
-    down = _reach(profiles["n low"], profiles["d high"], critical, rho)
-    up = _reach(profiles["n high"], profiles["d low"], critical, rho)
-    return Ratios(estimate, a - b - down, a - b + up)
-
-
-@dataclass(frozen=True)
-class _Profile:
-    """How far from the estimate a profile has risen to c: a power law between the levels at which it was cut.
-
-    `log_levels` and `log_distances` are knots × N, `room` is the distance to the outermost tested size.
-    """
-
-    log_levels: Array
-    log_distances: Array
-    room: Array
-    open_ended: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, outer: Array, inner: Array, critical: Array, room: Array) -> "_Profile":
-        """From the distances at the critical value, N, and at the shares `INNER` of it, levels × N."""
-        open_ended = np.isinf(outer)
-        levels = np.log(np.array([*INNER, 1.0]))[:, None] + np.log(critical)
-        distances = np.concatenate([inner, outer[None]])
-        distances = np.maximum.accumulate(np.where(open_ended, 1.0, distances), axis=0)
-        return cls(levels, np.log(np.maximum(distances, 1e-9)), room, open_ended)
-
-    @property
-    def power(self) -> Array:
-        """Over all levels: ½ for a parabola, 0 for a step."""
-        rise = self.log_distances[-1] - self.log_distances[0]
-        return np.asarray(rise / (self.log_levels[-1] - self.log_levels[0]))
-
-    def at(self, critical: Array) -> Array:
-        """Distances at critical values of shape (…, N); inf beyond the tested sizes."""
-        c = np.log(np.maximum(critical, 1e-6))
-        slopes = np.diff(self.log_distances, axis=0) / np.diff(self.log_levels, axis=0)
-        # Below the innermost level the profile is taken for a parabola, unless it is flatter there.
-        out = self.log_distances[0] + np.minimum(slopes[0], 0.5) * np.minimum(c - self.log_levels[0], 0.0)
-        knots = list(self.log_levels)
-        top = knots[-1]
-        for slope, low, high in zip(slopes, knots[:-1], knots[1:], strict=True):
-            beyond = c if high is top else np.minimum(c, high)
-            out = out + slope * np.maximum(beyond - low, 0.0)
-        distance = np.exp(out)
-        return np.where(self.open_ended | (distance > self.room + 0.02), np.inf, distance)
-
-
-def _reach(first: _Profile, second: _Profile, critical: Array, rho: Array) -> Array:
-    """The largest sum of two distances whose excesses add up to `critical`; inf if one of them is open."""
-    share = np.linspace(0.0, 1.0, 41)[:, None]
-    sums = (first.at(share * critical) + second.at((1 - share) * critical)).max(0)
-    a, b = first.at(critical), second.at(critical)
-    open_ended = np.isinf(sums) | np.isinf(a) | np.isinf(b)
-    a, b = np.where(open_ended, 1.0, a), np.where(open_ended, 1.0, b)
-    # The delta method's correlation means something for parabolas (power ½), nothing for steps (power 0).
-    rho = np.minimum(rho, 1.9 * rho * np.clip(np.minimum(first.power, second.power), 0.0, 0.5))
-    apart = np.maximum(a * a + b * b, 1e-18)
-    return np.where(open_ended, np.inf, sums * np.sqrt(np.maximum(1 - 2 * rho * a * b / apart, 0.0)))
-
-
-def _together(
-    numerator: Relative,
-    denominator: Relative,
-    n: Crossings,
-    d: Crossings,
-    cross: Array,
-    paired: Array,
-    confidence: float,
-) -> tuple[Array, Array]:
-    """Correlation of two thresholds by the delta method, and the critical value of their difference; N-vectors."""
-    left, right = np.nan_to_num(n.influence), np.nan_to_num(d.influence)
-    own = [np.einsum("nk,nkl,nl->n", i, r.covariance, i) for i, r in ((left, numerator), (right, denominator))]
-    implied = [((i**2) * r.between).sum(1) for i, r in ((left, numerator), (right, denominator))]
-    both, from_seeds = (np.einsum("nk,nkl,nl->n", left, c, right) for c in (cross, paired))
-    scale = np.sqrt(own[0] * own[1])
-    rho = np.clip(np.divide(both, scale, out=np.zeros_like(both), where=scale > 0), -0.95, 0.95)
-    first, second = _by_seed(left, numerator), _by_seed(right, denominator)
-    modelled, seeds = own[0] + own[1] - 2 * rho * scale, implied[0] + implied[1] - 2 * from_seeds
-    if first.shape[1] != second.shape[1]:
-        return rho, t_quantile(confidence, np.minimum(numerator.df, denominator.df)) ** 2
-    return rho, _scattered(modelled, seeds, first - second, numerator.df + denominator.df, confidence)
+        estimated = np.isfinite(n.hill.size) & np.isfinite(d.hill.size)
+        estimate = np.where(estimated, n.hill.size - d.hill.size, np.nan)
+    return Ratios(estimate, low, high)
 
 
 def monotone_ratio(numerator: CurveEstimates, denominator: CurveEstimates) -> Ratios:
@@ -277,56 +155,3 @@ def believes_hill(*curves: CurveEstimates) -> NDArray[np.bool_]:
     if any(curve.hill is None for curve in curves):
         return np.zeros(len(curves[0].fit_p), dtype=bool)
     return np.asarray(np.logical_and.reduce([curve.fit_p >= FIT_LEVEL for curve in curves]))
-
-
-def against_target(
-    log_sizes: Array,
-    spread: Spread,
-    target: Array,
-    target_variance: Array,
-    with_target: Array | None = None,
-    items: Array | None = None,
-) -> Relative:
-    """A curve's means minus an estimated target, with the covariance that follows.
-
-    Args:
-        log_sizes: K.
-        spread: of the curve's means, N × K.
-        target, target_variance: N, the target and its variance over seeds.
-        with_target: N × K, covariance over seeds of each mean with the target: not 0 where the ceiling is one of the
-            curve's own sizes.
-        items: N × K × K, covariance over items of the differences; None if the items are fixed.
-    """
-    k = len(log_sizes)
-    known = spread.rounding.mean(1)
-    if items is not None:
-        known = known + np.einsum("nkk->n", items) / k
-    df = combined_df(spread.between.mean(1), spread.between_df, known)
-    covariance = spread.variance[:, :, None] * np.eye(k) + target_variance[:, None, None]
-    if with_target is not None:
-        covariance = covariance - with_target[:, :, None] - with_target[:, None, :]
-    if items is not None:
-        covariance = covariance + items
-    return Relative(log_sizes, spread.mean - target[:, None], covariance, df, spread.between, spread.deviations)
-
-
-def cross_covariance(
-    first: Array,
-    second: Array,
-    target_variance: Array,
-    seeds: Array | None = None,
-    items: Array | None = None,
-) -> Array:
-    """Covariance of two curves' differences from the target, N × K × L.
-
-    Args:
-        first, second: N × K and N × L, covariance of each curve's means with the target over seeds.
-        target_variance: N, of the target over seeds.
-        seeds: N × K × L, covariance of the two curves' means through common seeds.
-        items: N × K × L, covariance of the differences over items.
-    """
-    out = target_variance[:, None, None] - first[:, :, None] - second[:, None, :]
-    for part in (seeds, items):
-        if part is not None:
-            out = out + part
-    return out

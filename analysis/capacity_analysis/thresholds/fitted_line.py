@@ -36,7 +36,8 @@ def line(evidence: Evidence, found: CurveThreshold, points: int = 60) -> Line:
         weights = 1 / spread.variance[0] if spread.known else None
         return Line("monotone", tested, isotonic(spread.mean[0], weights), None, None)
     fit = evidence.fit(place)
-    sizes = np.geomspace(tested[0], tested[-1], points)
+    fitted = tested[evidence.used(place)]
+    sizes = np.geomspace(fitted[0], fitted[-1], points)
     middle = fit.curve.accuracy(sizes)
     quantile = float(stdtrit(spread.df[0], 0.975) if np.isfinite(spread.df[0]) else ndtri(0.975))
     half = quantile * fit.standard_errors(sizes)

@@ -1,4 +1,4 @@
-"""What items contribute to the variance of curves if the items are random too."""
+"""What all runs share: their items, if those are random too, and the evaluation draw, if it is common to all runs."""
 
 from dataclasses import dataclass
 
@@ -8,43 +8,48 @@ from capacity.errors import DataError
 from capacity_analysis.data.select import Curve, Design
 from capacity_analysis.statistics.spread import residual_variance
 from capacity_analysis.thresholds.question import Question, Target
+from capacity_analysis.thresholds.shared_draws import shared_draw_covariance
 from capacity_analysis.types import Array
+
+_UNCOUNTED = (
+    "95 %, fresh seeds on these items; the one draw that all runs share is left out, as answers are not counted"
+)
 
 
 @dataclass(frozen=True)
 class ItemShare:
-    """What items contribute if they are random: covariances of the curves' differences from the target over items.
+    """The covariance of the curves' differences from the target through items, or through a draw that all runs share.
+
+    The error of a common draw cannot be told from that of the items, unless several draws were made. So it is taken to
+    be as large as both together.
 
     Attributes:
-        covariance: of all sizes of all curves, stacked; None for these items.
-        centred: rows of outcomes minus target by item, for the crossed bootstrap; None without per-item outcomes.
+        covariance: of all sizes of all curves, stacked; None if the items are fixed and no draw is common.
         twice: by curve, the part of the seeds' variance that is in the items' as well.
-        of_target: variance of the target over items, where it is not in `covariance`.
-        starts: first row of each curve.
     """
 
     covariance: Array | None
-    centred: Array | None
     twice: tuple[Array, ...]
-    of_target: float
-    starts: tuple[int, ...]
     basis: str
 
-    def block(self, i: int, j: int) -> Array | None:
-        """1 × K × L: of curves i and j."""
-        if self.covariance is None:
-            return None
-        ends = (*self.starts[1:], len(self.covariance))
-        return self.covariance[None, self.starts[i] : ends[i], self.starts[j] : ends[j]]
-
     @classmethod
-    def of(cls, design: Design, question: Question, curves: tuple[Curve, ...], target: Target) -> "ItemShare":
-        """What items contribute to the curves of a design; nothing, where the question is of these items."""
+    def of(
+        cls, design: Design, question: Question, curves: tuple[Curve, ...], target: Target, ceiling: int
+    ) -> "ItemShare":
+        """What items and common draws contribute to the curves of a design.
+
+        Args:
+            design: the design.
+            question: what is asked.
+            curves: those of the design that have a threshold.
+            target: the target.
+            ceiling: the place of the ceiling among all sizes of the curves.
+        """
         sizes = [len(curve.sizes) for curve in curves]
-        starts = tuple(int(s) for s in np.cumsum([0, *sizes[:-1]]))
         none = tuple(np.zeros(n) for n in sizes)
-        if question.items == "these":
-            return cls(None, None, none, 0.0, starts, "")
+        shared = design.draws == "common"
+        if question.items == "these" and not shared:
+            return cls(None, none, "")
         goal = _goal_by_item(design, question, target)
         if goal is not None and all(curve.outcomes is not None for curve in curves):
             rows = (
@@ -59,28 +64,26 @@ class ItemShare:
             single = all((~np.isnan(curve.accuracy)).sum() == len(curve.sizes) for curve in curves)
             if single:  # the binomial variance of one seed is the items' own
                 twice = tuple(np.full(n, np.inf) for n in sizes)
-            basis = "95 %, fresh items, one seed, the spread between seeds is unknown"
+            what = "items" if question.items == "population" else "answers, one draw for all runs"
+            basis = f"95 %, fresh {what}, one seed, the spread between seeds is unknown"
             if not single:
-                basis = "95 %, fresh seeds and items, variance between seeds pooled over sizes"
-            return cls(np.cov(rows) / rows.shape[1], rows, twice, 0.0, starts, basis)
+                basis = f"95 %, fresh seeds and {what}, variance between seeds pooled over sizes"
+            return cls(np.cov(rows) / rows.shape[1], twice, basis)
         if any(curve.answers is None for curve in curves) or (design.base is not None and design.base.answers is None):
+            if question.items == "these":
+                return cls(None, none, _UNCOUNTED)
             raise DataError(
                 "--items population needs per-item outcomes (a study folder) or counts (n_items, n_correct)"
             )
-        p, n = (
-            np.concatenate([np.nanmean(curve.accuracy, axis=1) for curve in curves]),
-            np.concatenate([curve.answers for curve in curves if curve.answers is not None]),
-        )
-        of_target = 0.0
-        if target.gain is not None and target.base is not None and target.ceiling is not None:
-            q, least = target.gain, float(n.min())
-            parts = (1 - q) ** 2 * target.base * (1 - target.base) + q**2 * target.ceiling * (1 - target.ceiling)
-            of_target = parts / least
+        means = np.concatenate([np.nanmean(curve.accuracy, axis=1) for curve in curves])[None]
+        answers = np.concatenate([curve.answers for curve in curves if curve.answers is not None])
+        base = None if target.base is None else np.array([target.base])
+        covariance = shared_draw_covariance(means, base, answers, target.gain or 0.0, ceiling if target.moves else -1)
         basis = (
-            "95 %, fresh seeds, and items as if drawn afresh for every run: an approximation, as there are no per-item "
+            "95 %, fresh seeds, and a bound for what items and draws share: an approximation, as there are no per-item "
             "outcomes"
         )
-        return cls(np.diag(p * (1 - p) / n), None, none, of_target, starts, basis)
+        return cls(covariance[0], none, basis)
 
 
 def _goal_by_item(design: Design, question: Question, target: Target) -> Array | None:

@@ -13,14 +13,8 @@ import numpy as np
 from capacity_analysis.statistics.hill_profile import limits_around
 from capacity_analysis.statistics.monotone import isotonic, passing
 from capacity_analysis.statistics.spread import spread_of_seeds
-from capacity_analysis.thresholds.estimators import (
-    against_target,
-    believes_hill,
-    cross_covariance,
-    estimate_curve,
-    hill_ratio,
-    monotone_ratio,
-)
+from capacity_analysis.thresholds.differences import Aim, differences
+from capacity_analysis.thresholds.estimators import believes_hill, estimate_curve, hill_ratio, monotone_ratio
 from capacity_analysis.thresholds.evidence import Evidence
 
 _TEN, _HUNDRED = 1.0, 2.0
@@ -65,47 +59,33 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
         simulations: how many pairs.
         rng: of the simulation.
     """
-    target, question = evidence.target, evidence.question
-    log_sizes = evidence.relatives[d].log_sizes
+    target, question, curves = evidence.target, evidence.question, evidence.curves
+    log_sizes = np.log10(curves[d].sizes)
     truth = _truth(evidence, d)
     spreads = []
     for i in (n, d):
-        seeds = int((~np.isnan(evidence.curves[i].accuracy)).sum(1).max())
-        deviation = np.sqrt(
-            np.interp(log_sizes, evidence.relatives[i].log_sizes, evidence.relatives[i].between[0]) * seeds
-        )
-        draws = truth[:, None] + deviation[:, None] * rng.normal(size=(simulations, len(truth), seeds))
-        answers = evidence.curves[d].answers
+        seeds = int((~np.isnan(curves[i].accuracy)).sum(1).max())
+        between = np.interp(log_sizes, np.log10(curves[i].sizes), evidence.spreads[i].between[0])
+        draws = truth[:, None] + np.sqrt(between * seeds)[:, None] * rng.normal(size=(simulations, len(truth), seeds))
+        answers = curves[d].answers
         if answers is not None:
             # Whole answers. Where between two of them a curve lies is chance, and all seeds share it.
             chance = rng.spawn(1)[0].uniform(size=(simulations, len(truth), 1))
             draws = (np.rint(draws * answers[:, None] + chance) - chance) / answers[:, None]
-        found = spread_of_seeds(np.clip(draws, 0.0, 1.0), answers)
-        spreads.append(found)
-    q = target.gain or 0.0
-    own_ceiling = target.gain is not None and question.ceiling is None
-    top = spreads[1]
-    goal, variance = np.full(simulations, target.accuracy), np.zeros(simulations)
-    with_target = np.zeros_like(top.mean)
-    if own_ceiling and target.base is not None:
-        goal = target.base + q * (top.mean[:, -1] - target.base)
-        variance = q**2 * top.variance[:, -1]
-        with_target[:, -1] = q * top.variance[:, -1]
+        spreads.append(spread_of_seeds(np.clip(draws, 0.0, 1.0), answers))
+    goal, last = np.full(simulations, target.accuracy), 2 * len(truth) - 1
+    if target.moves and target.base is not None:
+        goal = target.base + target.moves * (spreads[1].mean[:, -1] - target.base)
     limits = limits_around(goal, question.lower, question.upper)
-    relatives = [
-        against_target(log_sizes, s, goal, variance, w)
-        for s, w in zip(spreads, (np.zeros_like(with_target), with_target), strict=True)
-    ]
-    estimates = [estimate_curve(r, limits) for r in relatives]
-    both = monotone_ratio(*estimates)
+    found = differences([log_sizes] * 2, spreads, [None, None], Aim(goal, target.moves, last, target.of_base))
+    estimates = first, second = tuple(estimate_curve(found.take(i), limits) for i in (0, 1))
+    both = monotone_ratio(first, second)
     low, high = both.low, both.high
-    if estimates[0].hill is not None and estimates[1].hill is not None:
-        none = np.zeros((simulations, len(truth), len(truth)))
-        cross = cross_covariance(np.zeros_like(with_target), with_target, variance)
-        by_hill = hill_ratio(relatives[0], relatives[1], estimates[0].hill, estimates[1].hill, cross, none)
+    if first.hill is not None and second.hill is not None:
+        by_hill = hill_ratio(found, limits, first, second)
         use = believes_hill(*estimates)
         low, high = np.where(use, by_hill.low, low), np.where(use, by_hill.high, high)
-    naive = [_naive(r.log_sizes, r.z) for r in relatives]
+    naive = [_naive(log_sizes, found.take(i).z) for i in (0, 1)]
     with np.errstate(invalid="ignore"):
         apart = np.nan_to_num(np.abs(naive[0] - naive[1]), nan=0.0, posinf=np.inf)
     return NullCalibration(

@@ -6,7 +6,7 @@ import numpy as np
 
 from capacity.errors import DataError, SpecError
 from capacity_analysis.data.select import Design
-from capacity_analysis.statistics.spread import Spread, spread_of_seeds
+from capacity_analysis.statistics.spread import Spread, drawn_variance
 from capacity_analysis.types import Items
 
 
@@ -48,13 +48,15 @@ class Target:
 
     Attributes:
         accuracy: as estimated.
-        variance: of that estimate over seeds; 0 for an absolute target.
+        of_base: the variance of that estimate through the base's own answers.
+        moves: how far the target moves with the ceiling; 0 for an absolute target and for a ceiling that is given.
         gain, base, ceiling: what it was made from; None for an absolute target.
         ceiling_from: curve, size and reason, or "given".
     """
 
     accuracy: float
-    variance: float
+    of_base: float
+    moves: float
     gain: float | None
     base: float | None
     ceiling: float | None
@@ -68,30 +70,42 @@ def target_of(design: Design, question: Question, spreads: dict[str, Spread]) ->
         DataError: no base to gain on, or a ceiling that is not above it.
     """
     if question.target is not None:
-        return Target(question.target, 0.0, None, None, None, "")
+        return Target(question.target, 0.0, 0.0, None, None, None, "")
     where = f" on {design.model}" if design.model else ""
     if design.base is None:
         raise DataError(
             f"a share of the gain{where} cannot be estimated: no row of the untrained base (method base, "
             "trained_parameters 0) under the same task, protocol and split; give --target instead"
         )
-    untrained = spread_of_seeds(design.base.accuracy[None], design.base.answers)
-    base = float(untrained.mean[0, 0])
-    # A single run of the base is what it is on these items; between several, seeds are random as elsewhere.
-    base_variance = float(untrained.variance[0, 0]) if untrained.basis == "seeds" else 0.0
+    base = float(np.nanmean(design.base.accuracy))
+    q = question.gain
     if question.ceiling is not None:
-        ceiling, ceiling_variance, source = question.ceiling, 0.0, "given"
+        ceiling, moves, source = question.ceiling, 0.0, "given"
     else:
         label, size = design.ceiling
         curve = next(c for c in design.curves if c.label == label)
         place = int(np.flatnonzero(curve.sizes == size)[0])
-        ceiling, ceiling_variance = float(spreads[label].mean[0, place]), float(spreads[label].variance[0, place])
+        ceiling, moves = float(spreads[label].mean[0, place]), q
         source = f"{label} at {size:,.0f} {design.unit}, {design.ceiling_reason}"
     if ceiling <= base:
         raise DataError(
             f"a share of the gain{where} cannot be estimated: the ceiling ({ceiling:.4f}, {source}) is not above "
             f"the base ({base:.4f}); give --target or --ceiling"
         )
-    q = question.gain
-    variance = (1 - q) ** 2 * base_variance + q**2 * np.nan_to_num(ceiling_variance)
-    return Target(base + q * (ceiling - base), float(variance), q, base, ceiling, source)
+    of_base = (1 - q) ** 2 * _base_variance(design, base, list(spreads.values()))
+    return Target(base + q * (ceiling - base), of_base, moves, q, base, ceiling, source)
+
+
+def _base_variance(design: Design, base: float, spreads: list[Spread]) -> float:
+    """The variance of the base's mean accuracy through the draws of its answers, on fixed items.
+
+    Greedy answers are not drawn. The error of one draw that all runs share counts elsewhere. Nothing is known of the
+    draws where neither the base's answers are counted nor trained runs have several seeds.
+    """
+    if design.draws in ("none", "common") or design.base is None:
+        return 0.0
+    known = [] if design.base.answers is None else [1.0 / float(design.base.answers[0])]
+    multiple = drawn_variance(spreads)
+    known += [] if multiple is None else [multiple]
+    runs = int((~np.isnan(design.base.accuracy)).sum())
+    return min(known, default=0.0) * base * (1 - base) / runs

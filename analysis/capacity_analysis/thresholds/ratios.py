@@ -14,13 +14,12 @@ from capacity_analysis.data.curves import differ_in_one, pairs_of
 from capacity_analysis.data.select import Design
 from capacity_analysis.statistics.hill import fit_parallel
 from capacity_analysis.statistics.hill_profile import limits_around
+from capacity_analysis.statistics.tails import f_tail
 from capacity_analysis.thresholds.estimators import (
     CurveEstimates,
     Ratios,
-    Relative,
     believes_hill,
     estimate_curve,
-    f_tail,
     hill_ratio,
     monotone_ratio,
 )
@@ -73,13 +72,13 @@ class Ratio:
 def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
     """Every pair of curves that differ in one thing, by both estimators, the one to believe first."""
     found = []
-    at_targets: dict[int, tuple[Relative, CurveEstimates]] = {}
+    at_targets: dict[int, CurveEstimates] = {}
     for n, d in pairs(evidence):
         both = evidence.estimates[n], evidence.estimates[d]
         believed = bool(believes_hill(*both)[0]) and evidence.known
         options: list[tuple[Estimator, Ratios, bool]] = [("monotone", monotone_ratio(*both), not believed)]
         if both[0].hill is not None and both[1].hill is not None:
-            options.append(("hill", _hill(evidence, n, d), believed))
+            options.append(("hill", hill_ratio(evidence.differences.take(n, d), evidence.limits, *both), believed))
         for name, result, answer in sorted(options, key=lambda option: not option[2]):
             low, high = (plain(float(x[0])) if evidence.known else None for x in (result.low, result.high))
             censored = _censoring(*(evidence.estimates[i].hill if name == "hill" else evidence.estimates[i].monotone
@@ -108,16 +107,6 @@ def pairs(evidence: Evidence) -> list[tuple[int, int]]:
     return [(n, d) for n, d in pairs_of(told) if differ_in_one(told[n], told[d])]
 
 
-def _hill(evidence: Evidence, n: int, d: int) -> Ratios:
-    first, second = evidence.estimates[n].hill, evidence.estimates[d].hill
-    assert first is not None
-    assert second is not None
-    relatives = evidence.relatives
-    empty = np.zeros((1, relatives[n].z.shape[1], relatives[d].z.shape[1]))
-    cross, paired = evidence.cross.get((n, d), empty), evidence.paired.get((n, d), empty)
-    return hill_ratio(relatives[n], relatives[d], first, second, cross, paired)
-
-
 def _censoring(numerator: object, denominator: object) -> str:
     """Of the ratio, from where the two estimates lie."""
     n, d = (float(x.size[0]) for x in (numerator, denominator))  # type: ignore[attr-defined]
@@ -133,8 +122,8 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
         return None
     q, data = evidence.question, []
     for i in (n, d):
-        spread = evidence.spreads[i]
-        data.append((evidence.curves[i].sizes, spread.mean[0], spread.variance[0]))
+        spread, used = evidence.spreads[i], evidence.used(i)
+        data.append((evidence.curves[i].sizes[used], spread.mean[0][used], spread.variance[0][used]))
     shared = sum(limit is None for limit in (q.lower, q.upper)) + 1
     if any(len(sizes) < shared + 1 or np.ptp(mean) == 0 for sizes, mean, _ in data):
         return None
@@ -145,9 +134,7 @@ def parallel_test(evidence: Evidence, n: int, d: int) -> float | None:
     return float(f_tail(np.array([max(together - apart, 0.0) / shared]), shared, df)[0])
 
 
-def _against_target(
-    evidence: Evidence, n: int, d: int, known: dict[int, tuple[Relative, CurveEstimates]]
-) -> tuple[RatioAt, ...]:
+def _against_target(evidence: Evidence, n: int, d: int, known: dict[int, CurveEstimates]) -> tuple[RatioAt, ...]:
     """The Hill ratio at shares of the gain, each with the uncertainty that the main target has.
 
     `known`: curves that an earlier pair has estimated; more are added.
@@ -155,22 +142,13 @@ def _against_target(
     target = evidence.target
     if target.base is None or target.ceiling is None or not evidence.known:
         return ()
-    base, ceiling, count = target.base, target.ceiling, len(TARGETS)
-    goals = base + np.array(TARGETS) * (ceiling - base)
+    goals = target.base + np.array(TARGETS) * (target.ceiling - target.base)
     limits = limits_around(goals, evidence.question.lower, evidence.question.upper)
+    moved = evidence.differences.moved(target.accuracy - goals)
     for i in (n, d):
-        if i in known:
-            continue
-        own = evidence.relatives[i]
-        z = own.z + target.accuracy - goals[:, None]
-        repeated = (np.repeat(x, count, axis=0) for x in (own.covariance, own.df, own.between, own.seeds))
-        relative = Relative(own.log_sizes, z, *repeated)
-        known[i] = relative, estimate_curve(relative, limits)
-    first, second = known[n][1].hill, known[d][1].hill
-    assert first is not None
-    assert second is not None
-    cross, paired = (np.repeat(x[n, d], count, axis=0) for x in (evidence.cross, evidence.paired))
-    result = hill_ratio(known[n][0], known[d][0], first, second, cross, paired)
+        if i not in known:
+            known[i] = estimate_curve(moved.take(i), limits)
+    result = hill_ratio(moved.take(n, d), limits, known[n], known[d])
     return tuple(
         RatioAt(float(goal), *(plain(float(x)) for x in values))
         for goal, *values in zip(goals, result.estimate, result.low, result.high, strict=True)

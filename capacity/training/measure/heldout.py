@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from capacity.adapters.model import AdaptedModel
 from capacity.forward.model import Forward
@@ -37,7 +37,8 @@ def heldout_code_length(
 
     Returns:
         `heldout_code_length_bits` and `heldout_base_code_length_bits` (bits, summed over tokens),
-        `heldout_demonstrations` and `heldout_tokens` (counts). The result is empty if there are no such sequences.
+        `heldout_demonstrations` and `heldout_tokens` (counts). Two or more sequences also give `heldout_sd_bits` and
+        `heldout_gain_sd_bits`, standard deviations over sequences. The result is empty if there are no such sequences.
     """
     rng = generator(_SEED, HELDOUT_STREAM)
     items = task.items("validation")[:HELDOUT_ITEMS]
@@ -56,13 +57,17 @@ def heldout_code_length(
         return {}
     rows = arm.at_once(rollout, backward=False)
     with adapted.switched_off():
-        base = (known or BaseLengths()).of(rollout, lambda: code_length(adapted.model, rollout, rows))
-    return {
-        "heldout_code_length_bits": code_length(adapted.model, rollout, rows),
-        "heldout_base_code_length_bits": base,
-        "heldout_demonstrations": len(rollout.completion_ids),
+        base = (known or BaseLengths()).of(rollout, lambda: code_lengths(adapted.model, rollout, rows))
+    trained = code_lengths(adapted.model, rollout, rows)
+    found = {
+        "heldout_code_length_bits": float(trained.sum()),
+        "heldout_base_code_length_bits": float(base.sum()),
+        "heldout_demonstrations": len(trained),
         "heldout_tokens": int(rollout.completion_mask.sum()),
     }
+    if len(trained) > 1:
+        found |= {"heldout_sd_bits": float(trained.std()), "heldout_gain_sd_bits": float((trained - base).std())}
+    return found
 
 
 @dataclass(frozen=True)
@@ -99,20 +104,20 @@ def demonstration_length(
     prompts = pad_left(encode_prompts(tokenizer, items), tokenizer.pad_token_id)
     device = next(model.parameters()).device
     rollout = Rollout(*prompts, ids, mask, torch.zeros(ids.shape)).to(device)
-    bits = code_length(model, rollout, at_once(rollout, backward=False))
+    bits = float(code_lengths(model, rollout, at_once(rollout, backward=False)).sum())
     return DemonstrationLength(bits, len(texts), int(mask.sum()))
 
 
 @torch.no_grad()
-def code_length(model: nn.Module, rollout: Rollout, rows: int) -> float:
-    """Returns Σ −log₂ p over the completion tokens, in bits. `rows` sequences go through the model at a time.
+def code_lengths(model: nn.Module, rollout: Rollout, rows: int) -> Tensor:
+    """Returns Σ −log₂ p over the completion tokens of each sequence, in bits. `rows` sequences pass at a time.
 
     Raises:
         TrainingError: if the model's logits are not finite.
     """
-    bits, forward = 0.0, Forward(model)
+    found, forward = [], Forward(model)
     for start in range(0, len(rollout.completion_ids), rows):
         predictions = forward(rollout.rows(start, start + rows))
         check_logits(predictions.logits)
-        bits += predictions.code_length_bits()
-    return bits
+        found.append(predictions.code_lengths_bits().cpu())
+    return torch.cat(found)
