@@ -18,8 +18,10 @@ def run(tmp_path: Path) -> Run:
     bin_folder = Path(os.environ["CAPACITY_WHEEL"]).absolute() / "bin"
     variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
-    def started(*command: str) -> subprocess.CompletedProcess[str]:
+    def started(*command: str, seconds: int = 120) -> subprocess.CompletedProcess[str]:
         program = [str(bin_folder / command[0]), *command[1:]]
-        return subprocess.run(program, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            program, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False, timeout=seconds
+        )
 
     return started

@@ -44,6 +44,7 @@ def test_it_helps_plans_and_lists_models_without_torch(run: Run) -> None:
 
 
 def test_training_without_torch_says_what_to_install(run: Run) -> None:
+    assert run("python", "-c", "import torch").returncode != 0
     said = run("capacity", "compare")
     assert said.returncode != 0
     assert len(said.stderr.splitlines()) == 1

@@ -29,7 +29,7 @@ def test_it_trains_and_writes_a_report(run: Run, tmp_path: Path) -> None:
         "--learning-rates",
         "0.1",
     ]
-    done = run("capacity", "compare", *options, "--out", "my-study", "--json")
+    done = run("capacity", "compare", *options, "--out", "my-study", "--json", seconds=900)
     assert done.returncode == 0, done.stderr
     methods = {row["method"]: row["trained_parameters"] for row in json.loads(done.stdout)["results"]}
     assert methods == {"sft": 13}

@@ -2,8 +2,8 @@
 
 Both curves are fitted to all means together, with the full covariance of their errors. For every distance of the two
 thresholds the best pair of curves with that distance is found. A distance belongs to the interval while its sum of
-squares exceeds the smallest one by at most the critical value. This is the profile likelihood of Venzon & Moolgavkar
-(Applied Statistics 1988).
+squares exceeds the smallest one by at most the critical value. This is the profile likelihood (Venzon & Moolgavkar,
+Applied Statistics 1988).
 
 Sizes are log10. Data sets are N, sizes of the first and the second curve K and L.
 """
@@ -39,8 +39,8 @@ class Pair:
         z: the means of both minus the target, N × (K + L).
         white: W with Wᵀ W the inverse of their covariance, N × (K + L) × (K + L).
         limits: the ranges of the limits of both curves.
-        ends: the ends of the intervals of the single thresholds, within the tested sizes, N × 4. They are low and high
-            of the first, then of the second. Steps are searched for there.
+        ends: of the intervals of the single thresholds, within the tested sizes, N × 4. They are low and high of the
+            first, low and high of the second. Steps are searched for there.
     """
 
     log_sizes: tuple[Array, Array]

@@ -63,8 +63,8 @@ def by_task(evaluations: Sequence[Evaluation], *, common: bool = False) -> tuple
         common: compare on the items that all have, and leave out the others.
 
     Raises:
-        DataError: fewer than two arms, no task in common, a seed that an arm has twice, or different metrics. Items
-            that differ in name, in what they ask, or in their cluster are refused too.
+        DataError: fewer than two arms, no task in common, an arm has a seed twice, or grades by different metrics. So
+            are items that differ in name, in what they ask, or in their cluster.
     """
     names = list(dict.fromkeys(e.arm for e in evaluations))
     if len(names) < 2:

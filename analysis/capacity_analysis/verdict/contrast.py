@@ -126,7 +126,8 @@ def clustered(table: Array, clusters: Array | None) -> Array:
     """A table whose columns are clusters instead of items, with the same mean in each row.
 
     The column of a cluster is the mean of the table plus the cluster's share of the deviations from it, scaled by
-    clusters over items. That is the linearised mean of unequal clusters (Cochran, "Sampling Techniques", 1977, 9A).
+    clusters over items. This is the linearised mean of unequal clusters (Cochran, "Sampling Techniques", 1977, section
+    9A).
 
     Args:
         table: S × I.
