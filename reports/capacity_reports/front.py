@@ -295,4 +295,5 @@ def front_of_differences(names: Sequence[str], section: Section) -> Front:
     figure = next((block for block in section.blocks if isinstance(block, Figure)), None)
     answer = texts[0] if texts else f"They cannot be compared: {section.absent}."
     own = figure and replace(figure, name="front-" + figure.name)
-    return Front(f"How do {joined(names[1:])} differ from {names[0]}?", answer, own)
+    do = "does" if len(names) == 2 else "do"
+    return Front(f"How {do} {joined(names[1:])} differ from {names[0]}?", answer, own)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
 playwright_module = pytest.importorskip("playwright.sync_api")
 
 from capacity_reports.report import build_report, write_report  # noqa: E402
+from capacity_reports.server import Server  # noqa: E402
 from capacity_reports.views import Options  # noqa: E402
 
 SECTIONS = (
@@ -78,7 +80,7 @@ def test_page_is_quiet_complete_and_accessible(browser, pages, name, scheme, wid
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert page.locator("h1").inner_text().endswith("?")
-    assert page.locator("h1").inner_text() in page.title().replace(" %", "\u00a0%")
+    assert page.locator("h1").inner_text() in page.title()
     assert [s for s in SECTIONS if page.locator(f"section#{s}, li#{s}").count() != 1] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
@@ -143,3 +145,120 @@ def test_notebook_frame_holds_the_page(browser):
     frame = page.frame_locator("iframe")
     assert frame.locator("section#summary").count() == 1
     page.close()
+
+
+@pytest.fixture
+def page(browser, pages):
+    found = browser.new_page(viewport={"width": 1440, "height": 900})
+    found.goto(pages["full"].as_uri())
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_the_first_screen_holds_question_answer_and_picture(browser, pages, width, height):
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(pages["full"].as_uri())
+    for part in ("h1", ".answer", "#live canvas"):
+        box = page.locator(part).first.bounding_box()
+        assert 0 <= box["y"] < box["y"] + box["height"] <= height, part
+    assert page.locator(".numbers > div").count() == 3
+    assert page.locator("#live canvas").bounding_box()["width"] > 0.6 * min(width, 1248) - 40
+    page.close()
+
+
+def test_points_say_their_values_by_mouse_and_by_keyboard(page):
+    chart = page.locator("#live .plot")
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    said = page.locator("#live [role=status]").inner_text()
+    rows = page.evaluate("DATA.charts[0].methods.flatMap((m) => m.points.map((p) => [m.name, p.x, p.y]))")
+    method, _, accuracy = next(
+        r for r in rows if said.startswith(f"{r[0]}: {r[1]:,} ") and f"{100 * r[2]:.1f} %" in said
+    )
+    assert page.locator("#live .tip").is_visible()
+    tip = page.locator("#live .tip").inner_text()
+    assert tip.startswith(method)
+    assert f"accuracy {100 * accuracy:.1f} %" in tip
+    page.keyboard.press("Escape")
+    assert not page.locator("#live .tip").is_visible()
+
+
+def test_methods_and_models_are_switched_and_the_choice_is_kept(page):
+    chip = page.locator("#live .chip", has_text="sft")
+    before = page.locator("#live .plot").get_attribute("aria-label")
+    assert "sft" in before
+    chip.press("Enter")
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert "sft" not in page.locator("#live .plot").get_attribute("aria-label")
+    names = page.evaluate("DATA.charts.map((c) => c.name)")
+    page.locator("#live select").select_option("1")
+    assert names[1] in page.locator("#live .plot").get_attribute("aria-label")
+    page.reload()
+    assert page.locator("#live .chip", has_text="sft").get_attribute("aria-pressed") == "false"
+    assert names[1] in page.locator("#live .plot").get_attribute("aria-label")
+
+
+def test_runs_are_filtered_sorted_and_drawn(page):
+    rows = page.locator("#runs tbody tr")
+    page.get_by_label("method", exact=True).select_option("grpo")
+    page.get_by_label("seed", exact=True).select_option("1")
+    said = page.locator("#runs [role=status]").inner_text()
+    wanted = page.evaluate("""() => {
+      const at = Object.fromEntries(DATA.runs.columns.map((c, i) => [c.key, i]));
+      return DATA.runs.rows.filter((r) => r[at.method] === "grpo" && r[at.seed] === 1).length;
+    }""")
+    assert said.startswith(f"{wanted} of ")
+    assert rows.count() == wanted
+    heads = page.locator("#runs thead th").all_inner_texts()
+    place = heads.index("accuracy, %")
+    page.locator("#runs thead th").nth(place).locator("button").press("Enter")
+    values = [float(v) for v in page.locator(f"#runs tbody td:nth-child({place + 1})").all_inner_texts()]
+    assert values == sorted(values)
+    before = page.locator("#runs .key li").count()
+    page.locator("#runs tbody input:not(:checked)").first.check()
+    assert page.locator("#runs .key li").count() == before + 1
+    inks = page.locator("#runs .key circle").evaluate_all("all => all.map((c) => c.getAttribute('fill'))")
+    assert len(set(inks)) == len(inks) == before + 1
+
+
+def test_completions_are_searched_and_only_changed_ones_shown(page):
+    items = page.locator("#completions .item")
+    assert items.count() == 10
+    assert items.first.locator("h4").first.inner_text() == "Prompt"
+    page.get_by_label("only items whose grade changed").check()
+    for item in items.all():
+        grades = item.locator(".right, .wrong").all_inner_texts()
+        assert set(grades) == {"correct", "wrong"}
+    page.get_by_label("only items whose grade changed").uncheck()
+    page.get_by_label("Search in prompts, answers and completions").fill("test-1")
+    ids = items.locator("h3").all_inner_texts()
+    assert ids
+    assert all("test-1" in name or "test-1" in item.inner_text() for name, item in zip(ids, items.all(), strict=True))
+    assert page.title() != "owned"
+
+
+def test_a_served_page_loads_itself_again_and_keeps_the_readers_choice(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    made = full_study(
+        tmp_path / "made", methods=("sft", "grpo"), sizes=((13, 1), (28, 1)), seeds=2, items=20, tuned=False
+    )
+    runs = sorted(made.runs_folder.iterdir())
+    followed = empty(tmp_path / "followed").folder
+    for run in runs[:-1]:
+        shutil.copytree(run, followed / "runs" / run.name)
+    server = Server(followed, 0, Options(null=0, replicates=50))
+    threading.Thread(target=server.serve, daemon=True).start()
+    page = browser.new_page()
+    page.goto(server.address)
+    page.wait_for_function("document.getElementById('follow').textContent.includes('complete')")
+    page.locator("#live .chip", has_text="sft").press("Enter")
+    shutil.copytree(runs[-1], followed / "runs" / runs[-1].name)
+    page.wait_for_function(
+        f"document.getElementById('follow').textContent.includes('{len(runs)} runs')", timeout=30_000
+    )
+    page.wait_for_function(f"DATA.runs.total === {len(runs)}", timeout=30_000)
+    assert page.locator("#live .chip", has_text="sft").get_attribute("aria-pressed") == "false"
+    page.close()
+    server._http.shutdown()
+    server.close()

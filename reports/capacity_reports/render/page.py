@@ -1,6 +1,7 @@
 """Renders a report as Markdown, and as one HTML page that loads nothing from elsewhere."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib.resources import files
@@ -28,9 +29,11 @@ def html(report: "Report", *, follow: bool = False) -> str:
         "dark": "".join(f"{variable(ink)}:{dark};" for ink, dark in DARK.items()),
     }
     explored = report.explored
+    name = "" if _MADE_UP.search(report.title) else report.title
     parts = [*(_EXPLORING if explored else ()), "sort.js", *(("follow.js",) if follow else ())]
     return _template().render(
         report=report,
+        name=name,
         front=report.front,
         inks=inks,
         svg=inline_svg,
@@ -45,6 +48,8 @@ def html(report: "Report", *, follow: bool = False) -> str:
     )
 
 
+# Names of folders that a program made up from a digest say nothing to a reader.
+_MADE_UP = re.compile(r"(^|-)(?=[a-f]*[0-9])[0-9a-f]{8,}$")
 _EXPLORING = ("chart.js", "runs.js", "completions.js")
 
 

@@ -82,7 +82,7 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
 def not_supported(limits: Sequence[str]) -> list[Block]:
     """What a reader might take from the data and must not, each said once; empty if there is nothing."""
     said = tuple(dict.fromkeys(limits))
-    return [Text(said, bullets=True, folded=f"Not supported by these data ({len(said)})")] if said else []
+    return [Text(said, bullets=True, folded="Not supported by these data")] if said else []
 
 
 def _unsupported(analysis: Analysis) -> list[str]:
