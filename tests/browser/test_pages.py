@@ -251,13 +251,11 @@ def test_a_served_page_loads_itself_again_and_keeps_the_readers_choice(browser, 
     threading.Thread(target=server.serve, daemon=True).start()
     page = browser.new_page()
     page.goto(server.address)
-    page.wait_for_function("document.getElementById('follow').textContent.includes('complete')")
+    page.locator("#follow", has_text=f"{len(runs) - 1} runs are complete").wait_for()
     page.locator("#live .chip", has_text="sft").press("Enter")
     shutil.copytree(runs[-1], followed / "runs" / runs[-1].name)
-    page.wait_for_function(
-        f"document.getElementById('follow').textContent.includes('{len(runs)} runs')", timeout=30_000
-    )
-    page.wait_for_function(f"DATA.runs.total === {len(runs)}", timeout=30_000)
+    page.locator("#follow", has_text=f"{len(runs)} runs are complete").wait_for()
+    page.locator("#runs [role=status]", has_text=f"of {len(runs)} runs.").wait_for()
     assert page.locator("#live .chip", has_text="sft").get_attribute("aria-pressed") == "false"
     page.close()
     server._http.shutdown()

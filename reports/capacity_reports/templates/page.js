@@ -46,7 +46,7 @@ function keep(name, value) {
 }
 
 function select(label, options, chosen, changed) {
-  const made = element("select", { onchange: () => changed(made.value) });
+  const made = element("select", { "aria-label": label, onchange: () => changed(made.value) });
   for (const [value, text] of options) made.append(element("option", { value, selected: value === chosen }, text));
   return element("label", {}, label, made);
 }
