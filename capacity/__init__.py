@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from capacity.library.open import load as load
     from capacity.library.plan_update import plan_update as plan_update
     from capacity.library.report import report as report
+    from capacity.library.save import save as save
     from capacity.library.study import Study as Study
     from capacity.library.sweep import sweep as sweep
     from capacity.library.thresholds import thresholds as thresholds
@@ -49,6 +50,7 @@ _HOMES = {
     "load": "capacity.library.open",
     "plan_update": "capacity.library.plan_update",
     "report": "capacity.library.report",
+    "save": "capacity.library.save",
     "sweep": "capacity.library.sweep",
     "thresholds": "capacity.library.thresholds",
 }

@@ -81,7 +81,7 @@ def test_a_prefix_of_several_runs_is_refused(folder: Path) -> None:
     with pytest.raises(SpecError, match="--run '': no trained run begins so"):
         _named(runs, "", folder)
     doubled = [*runs[:1], *runs[:1]]
-    with pytest.raises(SpecError, match="2 runs begin so, .* among them: give more digits"):
+    with pytest.raises(SpecError, match=r"2 runs begin so, .* among them: give more digits"):
         _named(doubled, runs[0].spec.short_id, folder)
 
 

@@ -232,7 +232,7 @@ def test_a_tokenizer_that_loses_letters_of_the_task_is_refused(tmp_path: Path, c
 def test_a_tokenizer_that_loses_letters_of_demonstrations_is_refused_for_methods_that_see_them(tmp_path: Path) -> None:
     path = rows_in(tmp_path, 60, solution="I think so")
     spec = abacus_spec(path, "sft")
-    with pytest.raises(SpecError, match="^a demonstration: the tokenizer of abacus-0.2m cannot spell this task"):
+    with pytest.raises(SpecError, match=r"^a demonstration: the tokenizer of abacus-0\.2m cannot spell this task"):
         check_runs([spec])
 
 

@@ -1,4 +1,4 @@
-"""docs/python.md, executed: its blocks run one after the other, and say what the page says they say."""
+"""docs/python.md and docs/your-trainer.md, executed: their blocks run one after the other and say what they say."""
 
 import ast
 import re
@@ -12,6 +12,7 @@ import capacity
 from capacity.plan import protocols
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
+TRAINER = PAGE.with_name("your-trainer.md")
 SMALL = replace(
     protocols.PROTOCOLS["abacus"],
     steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=16, validation_items=8,
@@ -58,6 +59,47 @@ def test_the_page_shows_what_it_does(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert result.verdict in result._repr_html_()
     assert study.points["recipe"].notna().all()
     assert (tmp_path / "my-lora" / "adapter_config.json").is_file()
+
+
+def test_stock_trainers_train_an_update_by_the_lines_of_their_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    trained = {}
+    for block in re.findall(r"```python\n(.*?)```", TRAINER.read_text(), re.DOTALL):
+        run_block(block, scope)
+        trained[str(scope["trainer"].args.output_dir)] = scope["adapted"].vector()
+    assert {type(scope["trainer"]).__module__.partition(".")[0]} == {"trl"}
+    for name, vector in (("sft", trained["sft-run"]), ("grpo", trained["grpo-run"])):
+        stored = capacity.load(f"{name}.safetensors", device="cpu").adapted
+        assert stored is not None
+        assert float(vector.norm()) > 0.01  # it starts at 0
+        assert bool((stored.vector() == vector).all())
+    found, table = scope["found"], scope["table"]
+    assert {arm: own["correct"].mean() for arm, own in table.groupby("arm")} == {
+        name: found[name].to_json()["accuracy"] for name in found
+    }
+    assert scope["difference"].value == pytest.approx(
+        found["grpo"].to_json()["accuracy"] - found["sft"].to_json()["accuracy"]
+    )
+
+
+def test_what_cannot_be_saved_ends_in_one_line(tmp_path: Path) -> None:
+    from capacity.errors import CapacityError
+
+    adapted = capacity.attach(capacity.load(model="abacus-0.2m", device="cpu").model, 13)
+    taken = tmp_path / "taken"
+    taken.touch()
+    for path, model, dtype, said in (
+        (taken, "abacus-0.2m", "bf16", "taken exists already"),
+        (tmp_path / "no" / "file", "abacus-0.2m", "bf16", "there is no folder"),
+        (tmp_path / "file", "abakus", "bf16", "unknown model 'abakus': did you mean abacus"),
+        (tmp_path / "file", "abacus-0.2m", "bf61", "unknown storage dtype 'bf61': did you mean bf16"),
+    ):
+        with pytest.raises(CapacityError, match=said):
+            capacity.save(adapted, path, model, dtype=dtype)
+    assert list(tmp_path.iterdir()) == [taken]
 
 
 def test_every_name_of_the_library_is_on_the_page() -> None:

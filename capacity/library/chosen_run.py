@@ -56,7 +56,8 @@ def chosen_run(
         return ChosenRun(found[0], "")
     if not best:
         raise SpecError(
-            f"{folder}: {len(found)} runs are meant: add --best, or --run with how one begins in `capacity runs {folder}`"
+            f"{folder}: {len(found)} runs are meant: add --best, or --run with how one begins; "
+            f"`capacity runs {folder}` lists them"
         )
     run = max(found, key=lambda run: (run.result.accuracy, -run.spec.seed))
     accuracy = f"{100 * run.result.accuracy:.1f} %"

@@ -1,4 +1,4 @@
-"""Whether a tokenizer can spell a task's text. One that drops letters gives prompts without words and no right answer."""
+"""Whether a tokenizer can spell a task's text. One that drops letters gives prompts without words."""
 
 import unicodedata
 from collections.abc import Iterable
