@@ -106,17 +106,9 @@ def test_more_lines_than_there_is_room_for_are_counted() -> None:
 
 
 def test_a_check_answers_with_its_verdict() -> None:
-<<<<<<< HEAD
-    curve = SimpleNamespace(
-        name="grpo", outcome="worse",
-        sizes=[SimpleNamespace(before=0.5, after=0.4), SimpleNamespace(before=0.7, after=0.6)],
-        change=SimpleNamespace(estimate=-0.1, low=-0.15, high=-0.05),
-    )  # fmt: skip
-=======
     sizes = [SimpleNamespace(before=0.5, after=0.4), SimpleNamespace(before=0.7, after=0.6)]
     change = SimpleNamespace(estimate=-0.1, low=-0.15, high=-0.05)
     curve = SimpleNamespace(name="grpo", outcome="worse", sizes=sizes, change=change)
->>>>>>> a78fbb1 (Adapters train in stock SFTTrainer and GRPOTrainer by the lines of a page that a test runs; capacity.save keeps the update)
     check: Any = SimpleNamespace(verdict="Worse: grpo.", environment="torch 2.12.0 → 2.13.0", curves=[curve])
     lines, table = check_form(check_answer(check))
     assert lines == ["Worse: grpo.", "Environment since the baseline: torch 2.12.0 → 2.13.0."]

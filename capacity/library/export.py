@@ -141,8 +141,8 @@ def export(
         update: native artifact, the run folder that it is in, or a study folder.
         to: "peft", "merged" or "native"; "native" for dtypes that only native artifacts have, else "peft", if None.
         out: new folder; named after the artifact if None.
-        dtype: of what is written: "fp32", "bf16" or "fp16", of a native artifact any storage dtype; if None, fp32, or
-            for a native artifact the dtype that the update has.
+        dtype: of what is written: "fp32", "bf16" or "fp16". A native artifact takes any storage dtype. If None, a
+            native artifact keeps its dtype, and the other forms have fp32.
         model: alias or folder of the base; as recorded if None.
         method, best, run, where: which run of a study, as of `capacity.library.chosen_run.chosen_run`, where `run` is
             the prefix.

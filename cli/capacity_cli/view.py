@@ -15,10 +15,7 @@ def view(
     gain: Gain = None,
     allow_mixed: AllowMixed = False,
 ) -> None:
-    """Serve the report of a study on this machine, and follow the runs of a sweep as they are made.
-
-    Example: capacity view capacity-studies/abacus-sizes
-    """
+    """Serve the report of a study on this machine, and follow the runs of a sweep as they are made."""
     from capacity.library.thresholds import question_of
     from capacity_reports.server import Server
     from capacity_reports.views import Options
