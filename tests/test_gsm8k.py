@@ -136,7 +136,7 @@ def test_a_bad_row_is_named_by_file_and_line(folder: Path, line: str, message: s
     ("options", "error", "message"),
     [
         ("path=/nowhere", DataError, "/nowhere: no such folder"),
-        ("train=/nowhere.jsonl", DataError, r"/nowhere\.jsonl: cannot be read: No such file"),
+        ("train=/nowhere.jsonl", DataError, r"/nowhere\.jsonl: no such file"),
         ("train=/nowhere.csv", DataError, "neither a .jsonl nor a .parquet file"),
         ("tempalte=hash", SpecError, "unknown option of task gsm8k 'tempalte': did you mean template"),
         ("template=hush", SpecError, "unknown template 'hush': did you mean hash"),

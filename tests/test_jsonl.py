@@ -106,7 +106,7 @@ def test_a_row_of_another_schema_is_named(tmp_path: Path, record: dict[str, obje
 
 
 def test_no_file_no_rows_no_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.jsonl: cannot be read"):
+    with pytest.raises(DataError, match=r"absent\.jsonl: no such file"):
         parse_task(f"jsonl:{tmp_path / 'absent.jsonl'}")
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(DataError, match=r"empty\.jsonl: no rows"):

@@ -108,8 +108,8 @@ def _show_plan(plan: "ComparisonPlan", folder: Path, *, as_json: bool) -> None:
         print_json(shown)
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
-    print_rows(("run", "what", "rate", "state"), rows)
     print(f"{len(rows)} runs in {study.folder}")
-    print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time")
+    print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
+    print_rows(("run", "what", "rate", "state"), rows)
     for remark in plan.remarks:
         print(remark)

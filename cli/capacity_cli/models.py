@@ -43,6 +43,5 @@ def _list(*, as_json: bool) -> None:
         for r in found
     ]
     print_rows(("model", "parameters", "linear modules", "source", "weights"), rows)
-    print(
-        "Also: any hub id, a folder, a GGUF file; with ?dtype=bf16, ?quantised=nf4, ?attention=eager, ?revision=COMMIT."
-    )
+    print("\nA model may also be any hub id, a folder, or a GGUF file.")
+    print("Options: ?dtype=bf16, ?quantised=nf4, ?attention=eager, ?revision=COMMIT.")

@@ -80,7 +80,6 @@ def _show_plan(file: "StudyFile", folder: Path, *, as_json: bool) -> None:
         print_json(result)
         return
     rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
-    print_rows(("model", "what", "rate"), rows)
     done = [sum(study.path_of(s).is_dir() for s in specs) for specs in (trials, planned)]
     print(f"{file.name} in {study.folder}: {file.question}".rstrip(": "))
     if trials:
@@ -93,5 +92,7 @@ def _show_plan(file: "StudyFile", folder: Path, *, as_json: bool) -> None:
         print(f"Largest run at least {least} of memory, one sequence at a time; on a GPU of {gpu} as many as fit")
         if cost.advice is not None:
             print(f"The largest {cost.advice}")
+    print()
+    print_rows(("model", "what", "rate"), rows)
     for remark in remarks:
         print(remark)
