@@ -31,7 +31,7 @@ if __name__ == "__main__":
         fingerprint.LIBRARIES = (*fingerprint.LIBRARIES, "pip")
     main()
 """
-RATES = ("--learning-rates", "0.001")
+RATES = ("--learning-rates", "0.001", "--workers", "1")  # a second worker would load everything once more
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import small_spec
+from small import SMALLEST, small_spec
 
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
@@ -19,7 +19,7 @@ from capacity.spec.run import RunSpec
 from capacity.studies.workers import Event, run_all
 
 DETERMINISTIC = ("spec.json", "fingerprint.json", "metrics.jsonl", "outcomes.jsonl", "update.safetensors")
-SPECS = [small_spec("grpo"), small_spec("sft"), small_spec("grpo", seed=1), small_spec("sft", seed=1)]
+SPECS = [small_spec(method, seed=seed, model=SMALLEST) for seed in (0, 1) for method in ("grpo", "sft")]
 
 
 def make(folder: Path, specs: list[RunSpec], on_event: Any = lambda _: None, workers: int = 2) -> int:
@@ -39,10 +39,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "study"
     assert make(folder, SPECS) == 0
-    return contents(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole: Path) -> dict[str, bytes]:
+    return contents(whole)
 
 
 def test_all_runs_are_made_whatever_the_number_of_workers(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
@@ -55,9 +60,9 @@ def test_all_runs_are_made_whatever_the_number_of_workers(tmp_path: Path, uninte
 
 
 def test_a_failed_run_is_kept_with_its_diagnosis_and_the_others_are_made(tmp_path: Path) -> None:
-    bad = small_spec("sft", "full", rate=1e30)
+    bad = small_spec("sft", "full", rate=1e30, model=SMALLEST)
     events: list[Event] = []
-    assert make(tmp_path / "s", [bad, small_spec("sft")], events.append) == 1
+    assert make(tmp_path / "s", [bad, SPECS[1]], events.append, workers=1) == 1
     study = Study(tmp_path / "s")
     assert len(study.runs()) == 1
     (failure,) = study.failures()
@@ -87,19 +92,19 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_executor import SPECS, make
 if __name__ == "__main__":
-    make(Path({folder!r}), SPECS, lambda e: print(e.kind, flush=True))
+    make(Path({folder!r}), SPECS, lambda e: print(e.kind, flush=True), {workers})
 """
 
 
-def start(folder: Path, tmp_path: Path) -> subprocess.Popen[str]:
+def start(folder: Path, tmp_path: Path, workers: int) -> subprocess.Popen[str]:
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.format(tests=str(Path(__file__).parent), folder=str(folder)))
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), folder=str(folder), workers=workers))
     return subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
 
 
 def test_after_kill_9_nothing_is_lost_or_made_twice(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     folder = tmp_path / "s"
-    parent = start(folder, tmp_path)
+    parent = start(folder, tmp_path, workers=2)
     assert parent.stdout is not None
     for line in parent.stdout:
         if line.strip() == "done":
@@ -111,7 +116,7 @@ def test_after_kill_9_nothing_is_lost_or_made_twice(tmp_path: Path, uninterrupte
     # A run may still become complete in the moment until the orphaned workers notice.
     time.sleep(1.5)
     events: list[Event] = []
-    make(folder, SPECS, events.append)
+    make(folder, SPECS, events.append, workers=1)
     assert contents(folder) == uninterrupted
     assert {n: (folder / "runs" / n).stat().st_mtime_ns for n in kept} == kept
     assert [e.kind for e in events].count("done") <= 4 - len(kept)
@@ -121,7 +126,7 @@ def test_a_study_in_use_is_refused_and_free_again_after_kill_9(tmp_path: Path) -
     from capacity.errors import StudyLockedError
 
     folder = tmp_path / "s"
-    parent = start(folder, tmp_path)
+    parent = start(folder, tmp_path, workers=1)
     assert parent.stdout is not None
     assert parent.stdout.readline().strip() == "start"
     with pytest.raises(StudyLockedError, match="is in use by another process"):
@@ -132,10 +137,9 @@ def test_a_study_in_use_is_refused_and_free_again_after_kill_9(tmp_path: Path) -
         pass
 
 
-def test_result_of_a_run_is_readable_json(tmp_path: Path) -> None:
-    assert make(tmp_path / "s", [small_spec("base")]) == 0
-    (run,) = Study(tmp_path / "s").runs()
-    assert json.loads((run.folder / "result.json").read_text())["n_items"] == 16
+def test_result_of_a_run_is_readable_json(whole: Path) -> None:
+    found = [json.loads((run.folder / "result.json").read_text())["n_items"] for run in Study(whole).runs()]
+    assert found == [16] * len(SPECS)
 
 
 def test_the_parent_imports_no_torch_and_says_in_one_line_why_nothing_can_be_asked(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from capacity.adapters.kinds.frozen import TiedUp
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.training import losses
+from capacity.training.base import Bases
 from capacity.training.run import execute
 from capacity_analysis.check.judge import check_study
 from capacity_analysis.check.snapshot import snapshot
@@ -17,6 +18,7 @@ SEEDS = (0, 1, 2)
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):
     """Makes a study of the smallest model, each time in an empty folder, as the sources are at that moment."""
+    bases = Bases("cpu")
 
     def make(budget, rate):
         study = Study(tmp_path_factory.mktemp("study"))
@@ -25,7 +27,7 @@ def train(tmp_path_factory):
         with study.locked():
             study.write_plan(specs)
             for spec in specs:
-                record = execute(spec, "cpu")
+                record = execute(spec, "cpu", bases=bases)
                 study.add(spec, current("cpu", "fp32"), record.result, record.steps, record.outcomes, record.artifact)
         return snapshot(study)
 

@@ -1,6 +1,7 @@
 """Three studies that ship vary what no column of a points table told: sharing, rank, and u against groups."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def run(*arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
+@cache  # the studies do not change, and several tests ask the same
 def thresholds(*arguments: object) -> dict[str, Any]:
     found = run("threshold", *arguments, "--null", "0", "--replicates", "100")
     return {curve["curve"]: curve for curve in found["curves"] if curve["answer"]}

@@ -22,6 +22,7 @@ from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.parts import Match
 from capacity.spec.run import RunSpec
 from capacity.studies import workers
+from capacity.studies.worker import _obstacle
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
@@ -182,14 +183,25 @@ def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monke
         check_run(bad, open_task(bad.task), tokenizer_of(FORMATS["plain"]))
 
     class Idle:
+        """A worker that answers to the check alone, as a process and as its pipe."""
+
         def kill(self) -> None:
             self.killed = True
 
         def join(self) -> None:
             assert self.killed
 
+        def send(self, message: tuple[str, list[Any]]) -> None:
+            word, specs = message
+            assert word == "check"
+            self.answer = _obstacle([RunSpec.model_validate(spec) for spec in specs])
+
+        def recv(self) -> CapacityError | None:
+            return self.answer
+
     started: list[Any] = []
-    monkeypatch.setattr(workers, "_start", lambda *_: workers._Worker(Idle(), None))
+    idle = Idle()
+    monkeypatch.setattr(workers, "_start", lambda *_: workers._Worker(idle, idle))
     study = Study(tmp_path / "study")
     with study.locked(), pytest.raises(SpecError, match="item validation-15"):
         workers.run_all(study, [good, bad], current("cpu", "fp32"), 1, started.append)

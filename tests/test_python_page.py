@@ -35,6 +35,7 @@ def run_block(source: str, scope: dict[str, Any]) -> None:
 def test_the_page_shows_what_it_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocols.PROTOCOLS, "abacus", SMALL)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # a second worker would load everything once more
     scope: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
         run_block(block, scope)

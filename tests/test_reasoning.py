@@ -72,8 +72,8 @@ def numbers_as(text: str, name: str) -> str:
 )
 def test_what_is_not_of_the_answers_type_gets_no_reward(name: str, nonsense: Callable[[str], str]) -> None:
     task = opened(f"reasoning-gym:{name}")
-    items = [item for item in task.items("test", 20) if sorted("6411") != sorted(re.findall("[0-9]+", item.answer))]
-    assert len(items) >= 19
+    items = [item for item in task.items("test", 8) if sorted("6411") != sorted(re.findall("[0-9]+", item.answer))]
+    assert len(items) >= 7
     for item in items:
         assert task.grade(item, f"#### {item.answer}")
         assert not task.grade(item, f"#### {nonsense(item.answer)}")

@@ -34,7 +34,7 @@ temperatures = [1.0]
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [CAPACITY, "sweep", *arguments]
+    command = [CAPACITY, "sweep", "--workers", "1", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
