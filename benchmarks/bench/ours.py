@@ -24,6 +24,7 @@ from capacity.models.loading import model_folder
 from capacity.sampling.own_model import TransformersSampler
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
+from capacity.training.base_lengths import BaseLengths
 from capacity.training.batch import Cost, Recorder
 from capacity.training.batches import encode_prompts
 from capacity.training.phases import phases
@@ -35,14 +36,18 @@ def adapted_model(run: RunSpec, model: nn.Module) -> AdaptedModel:
     return attach(model, run.adapter, cache_folder("factors"), weights=WeightFolder(model_folder(run.model)))
 
 
-def step(gate: Gate, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains a run, a step a turn."""
+def step(gate: Gate, spec: Mapping[str, Any], later: bool = False) -> dict[str, Any]:
+    """Trains a run, a step a turn. A `later` run follows one of the same seed, which has measured the base for it."""
     run, model, tokenizer = opened(spec)
     task, training = open_task(run.task), run.training
     assert training is not None
+    lengths = BaseLengths()
+    if later:
+        before = adapted_model(run, copy.deepcopy(model))
+        train_by("loop", phases(before, tokenizer, task, run, Recorder([], Cost()), base_lengths=lengths))
     adapted = adapted_model(run, model)
     recorder = Recorder([], Cost())
-    arm, schedule = next(iter(phases(adapted, tokenizer, task, run, recorder)))
+    arm, schedule = next(iter(phases(adapted, tokenizer, task, run, recorder, base_lengths=lengths)))
     with steps_in_turns(gate, training.steps) as optimiser:
         train_by("loop", [(arm, schedule)])
 

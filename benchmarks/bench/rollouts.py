@@ -1,6 +1,7 @@
 """Sampling against transformers' `generate`, and against vLLM's CPU build where its environment exists."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.figures import Figure, Quantity, check_same
@@ -9,7 +10,7 @@ from benchmarks.bench.steps import memory
 from benchmarks.bench.turns import ROOT, Call, Say, alternate
 from benchmarks.bench.workloads import REAL_GRPO, SMALL_GRPO, Workload, digest
 
-VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"  # of the environment that `make test-vllm` makes
 CACHE_BYTES = 256 * 1024**2
 AGAINST = {
     "generate": "generate with PEFT's TinyLoRA",
@@ -18,13 +19,22 @@ AGAINST = {
 }
 
 
-def measure(say: Say) -> Iterator[Figure]:
-    """Yields a figure for each model and opponent: tokens per second of the samples of a GRPO step."""
-    yield from _measured(SMALL_GRPO, 8, 1, say)
-    yield from _measured(REAL_GRPO, 2, 0, say)  # its turns are so long that a first call's extra work is lost in them
+def measure(say: Say, vllm: Path = VLLM) -> Iterator[Figure]:
+    """Yields a figure for each model and opponent: tokens per second of the samples of a GRPO step.
+
+    Args:
+        say: hears of the progress.
+        vllm: a Python interpreter that can import vLLM. Without it, vLLM takes no part.
+    """
+    if not vllm.exists():
+        say(f"without vLLM: there is no {vllm}")
+    yield from _measured(SMALL_GRPO, 8, 1, say, vllm)
+    yield from _measured(
+        REAL_GRPO, 2, 0, say, vllm
+    )  # its turns are so long that a first call's extra work is lost in them
 
 
-def _measured(workload: Workload, turns: int, warm_up: int, say: Say) -> Iterator[Figure]:
+def _measured(workload: Workload, turns: int, warm_up: int, say: Say, vllm: Path) -> Iterator[Figure]:
     spec = workload.spec.model_dump(mode="json")
     arguments = {"spec": spec, "turns": warm_up + turns}
     calls = {
@@ -32,8 +42,8 @@ def _measured(workload: Workload, turns: int, warm_up: int, say: Say) -> Iterato
         "generate": Call("stock:rollouts", {**arguments, "adapter": True}),
         "bare": Call("stock:rollouts", {**arguments, "adapter": False}),
     }
-    if VLLM.exists():
-        calls["vllm"] = Call("rollouts:by_vllm", arguments, str(VLLM))
+    if vllm.exists():
+        calls["vllm"] = Call("rollouts:by_vllm", arguments, str(vllm))
     subject = f"Rollouts, {workload.label}"
     ours, *others = (found := alternate(calls, turns, warm_up, lambda text: say(f"{subject}: {text}"))).values()
     for name, theirs in zip(list(found)[1:], others, strict=True):

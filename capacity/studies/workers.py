@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, DataWarning
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
@@ -134,12 +135,15 @@ def _check(worker: _Worker, specs: Sequence[RunSpec]) -> None:
         CapacityError: what the check says, or that the worker has died.
     """
     error: CapacityError | None
+    said: list[str] = []
     try:
         worker.pipe.send(("check", _dumped(specs)))
-        error = worker.pipe.recv()
+        error, said = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
         error = CapacityError(f"the process that checks the prompts {_end(worker.process.exitcode)}")
+    for text in said:
+        warnings.warn(text, DataWarning, stacklevel=3)
     if error is not None:
         raise error
 
