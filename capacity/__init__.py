@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from capacity.library.study import Study as Study
     from capacity.library.sweep import sweep as sweep
     from capacity.library.thresholds import thresholds as thresholds
+    from capacity.library.verdict import verdict as verdict
     from capacity.plan.sizes import SizeChoice as SizeChoice
 
 # Where each name of the library comes from.
@@ -51,6 +52,7 @@ _HOMES = {
     "report": "capacity.library.report",
     "sweep": "capacity.library.sweep",
     "thresholds": "capacity.library.thresholds",
+    "verdict": "capacity.library.verdict",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604
 

@@ -27,6 +27,7 @@ from capacity_cli.runs import runs
 from capacity_cli.sweep import sweep
 from capacity_cli.tasks import tasks
 from capacity_cli.threshold import threshold
+from capacity_cli.verdict import verdict
 from capacity_cli.view import view
 
 app = typer.Typer(
@@ -77,6 +78,7 @@ for command in (
     factors,
     baseline,
     check,
+    verdict,
     version,
 ):
     name = command.__name__

@@ -1,8 +1,9 @@
 """Options that are one of a few words, with the nearest offered when they are not."""
 
+from collections.abc import Sequence
 from typing import cast, get_args
 
-from capacity.errors import unknown
+from capacity.errors import SpecError, unknown
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.spec.parts import Draws, Match
 
@@ -38,3 +39,18 @@ def draws_choice(text: str) -> Draws:
     if text not in get_args(Draws):
         raise unknown("kind of draws", text, get_args(Draws))
     return cast(Draws, text)
+
+
+def columns_choice(pairs: Sequence[str]) -> dict[str, str]:
+    """What a table calls its columns: {"item": "question_id"} of "item=question_id".
+
+    Raises:
+        SpecError: not such pairs.
+    """
+    found = {}
+    for pair in pairs:
+        column, equals, name = pair.partition("=")
+        if not (column and equals and name):
+            raise SpecError(f"--column {pair}: write item=NAME")
+        found[column] = name
+    return found

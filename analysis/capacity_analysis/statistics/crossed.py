@@ -18,7 +18,7 @@ Biometrics 1964). Otherwise three seeds would have Student's quantile of 4.3 eve
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import fdtrc, stdtrit
 
 from capacity_analysis.types import Array
@@ -26,6 +26,7 @@ from capacity_analysis.types import Array
 # The component between seeds is dropped if the p of "seeds do not differ" is larger. Two seeds never say enough.
 DROPPED_ABOVE = 0.45
 _LEAST_SEED_DF = 2
+_LEAST_P = 1e-12
 # Variances of several methods are pooled if the p of "they are equal" is larger (Bancroft's level).
 POOLED_ABOVE = 0.25
 
@@ -45,7 +46,7 @@ class Crossed:
     seeds: float
     items: float
     residual: float
-    seed_df: int
+    seed_df: float
     item_df: int
     residual_df: int
     pooled_p: float | None = None
@@ -64,6 +65,30 @@ class Crossed:
             seed_df=seeds - 1,
             item_df=items - 1,
             residual_df=df,
+        )
+
+    @classmethod
+    def of_two(cls, first: Array, second: Array) -> "Crossed":
+        """Those of a difference of two arms that share items and no seeds, S₁ × I and S₂ × I.
+
+        The variances of both means over seeds add up, with Welch's degrees of freedom (Biometrika 1947).
+
+        Raises:
+            ValueError: an arm has fewer than two seeds, or the items differ.
+        """
+        if min(len(first), len(second)) < 2 or first.shape[1] != second.shape[1]:
+            raise ValueError(f"answers of shapes {first.shape} and {second.shape} are not of two seeds each")
+        one, two = cls.of(first), cls.of(second)
+        seeds = one.seeds + two.seeds
+        weight = one.seeds**2 / one.seed_df + two.seeds**2 / two.seed_df
+        apart = first.mean(0) - second.mean(0)
+        return cls(
+            seeds=seeds,
+            items=float(apart.var(ddof=1)) / len(apart) if len(apart) > 1 else 0.0,
+            residual=one.residual + two.residual,
+            seed_df=seeds**2 / weight if weight > 0 else one.seed_df + two.seed_df,
+            item_df=one.item_df,
+            residual_df=one.residual_df + two.residual_df,
         )
 
     @property
@@ -103,6 +128,12 @@ class Crossed:
         squared = np.maximum(of_seeds + max(self.items - self.residual, 0.0) * of_items, floor)
         return np.asarray(np.sqrt(np.where(seeds <= self.dropped_below, floor, squared)))
 
+    def p_value(self, mean: float) -> float:
+        """The two-sided p of "the mean is 0": the largest error at which the interval still excludes 0."""
+        if self.half_width(1 - _LEAST_P) <= abs(mean):
+            return _LEAST_P if mean else 1.0
+        return float(optimize.brentq(lambda p: self.half_width(1 - p) - abs(mean), _LEAST_P, 1.0))
+
     @property
     def dropped_below(self) -> float:
         """The mean square between seeds up to which their component is dropped."""
@@ -134,7 +165,7 @@ class Crossed:
         return replace(self, seeds=over_methods.mean_square, seed_df=over_methods.df, pooled_p=p)
 
 
-def _squared_quantile(df: int, quantile: float) -> float:
+def _squared_quantile(df: float, quantile: float) -> float:
     """That of Student's t; 0 without degrees of freedom, where there is no variance to multiply."""
     return float(stdtrit(df, quantile)) ** 2 if df else 0.0
 

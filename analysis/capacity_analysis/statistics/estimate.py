@@ -184,12 +184,22 @@ def difference_estimate(
     if second.shape[1] != first.shape[1] or second.shape[0] not in (1, first.shape[0]):
         raise ValueError(f"answers of shapes {first.shape} and {second.shape} cannot be paired")
     table = first - second
-    seeds, items = table.shape
     crossed = Crossed.of(table)
     if over_methods is not None:
         crossed = crossed.pooled(over_methods)
+    return estimate_of(float(table.mean()), crossed, len(table), table.shape[1], confidence)
+
+
+def estimate_of(mean: float, crossed: Crossed, seeds: int, items: int, confidence: float = 0.95) -> Estimate:
+    """A difference of accuracies with the interval of its mean squares.
+
+    Args:
+        mean: the difference.
+        crossed: the mean squares behind it.
+        seeds, items: how many it is the mean of.
+        confidence: the two-sided confidence.
+    """
     half = max(crossed.half_width(confidence), least_half_width(items, confidence))
-    mean = float(table.mean())
     return Estimate(
         mean,
         max(-1.0, mean - half),

@@ -1,0 +1,121 @@
+"""A plain table of outcomes in CSV, Parquet or JSON Lines: a row an answer.
+
+Columns: `item` and `correct` (0 or 1, true or false, or a share of 1); and where they are known `arm`, `seed`, `task`,
+`prompt` (what was asked), `cluster` (items that belong together) and `sample` (which completion of the item).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from capacity.errors import DataError, SpecError
+from capacity_analysis.evaluations.evaluation import Answer, Collected, Evaluation, Reading, digest
+from capacity_analysis.evaluations.json_lines import lines
+
+COLUMNS = ("item", "correct", "arm", "seed", "task", "prompt", "cluster", "sample")
+_NEEDED = ("item", "correct")
+_BLOCK = 100_000
+_TRUTHS = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0}
+_Place = tuple[str, str, int | None]  # arm, task and seed
+
+
+def read_table(path: Path, arm: str | None, reading: Reading) -> list[Evaluation]:
+    """The evaluations of a table: one for each arm, task and seed.
+
+    Args:
+        path: the file; its name ends in .csv, .parquet or .jsonl.
+        arm: the name of its one arm; None: its column `arm` names them, or else the file.
+        reading: how its columns are called.
+
+    Raises:
+        SpecError: columns are missing.
+        DataError: an answer without a grade, or one that is there twice.
+    """
+    named = {column: column for column in COLUMNS} | dict(reading.columns)
+    found: dict[_Place, Collected] = {}
+    for number, row in _rows(path):
+        where = f"row {number}"
+        if number == 1:
+            _check_columns(row, named, path)
+        told = {key: row.get(column) for key, column in named.items()}
+        if arm is not None and _known(told["arm"]) is not None:
+            raise SpecError(f"{path}: has a column {named['arm']}: leave out the name {arm}=")
+        place = (arm or _known(told["arm"]) or path.stem, _known(told["task"]) or "", _seed(told["seed"], path, where))
+        found.setdefault(place, Collected(str(path))).add(_answer(told, path, where), where)
+    if not found:
+        raise DataError(f"{path}: no rows")
+    return [own.evaluation(place[0], place[1], named["correct"], place[2]) for place, own in found.items()]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".jsonl":
+        yield from lines(path)
+        return
+    number = 0
+    for frame in _frames(path):
+        for row in frame.to_dict("records"):
+            number += 1
+            yield number, {str(key): value for key, value in row.items()}
+
+
+def _frames(path: Path) -> Iterable[pd.DataFrame]:
+    try:
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import ParquetFile
+
+            yield from (block.to_pandas() for block in ParquetFile(path).iter_batches(_BLOCK))
+        else:
+            yield from pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=_BLOCK)
+    except (ValueError, OSError) as error:  # pandas and pyarrow have no one error of their own
+        raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())[:160]}") from None
+
+
+def _check_columns(row: dict[str, Any], named: dict[str, str], path: Path) -> None:
+    missing = [named[key] for key in _NEEDED if named[key] not in row]
+    if missing:
+        raise SpecError(
+            f"{path}: no column {' and '.join(missing)}: it has {', '.join(row)}; name them with --column item=NAME"
+        )
+
+
+def _answer(told: dict[str, Any], path: Path, where: str) -> Answer:
+    item, prompt = _known(told["item"]), _known(told["prompt"])
+    if item is None:
+        raise DataError(f"{path}: {where}: no item")
+    content = None if prompt is None else digest(prompt)
+    return Answer(item, _score(told["correct"], path, where), content, _known(told["cluster"]), _known(told["sample"]))
+
+
+def _score(value: Any, path: Path, where: str) -> float:
+    if isinstance(value, bool | int | float):
+        return float(value)
+    text = "" if value is None else str(value).strip()
+    if text.lower() in _TRUTHS:
+        return _TRUTHS[text.lower()]
+    try:
+        return float(text)
+    except ValueError:
+        raise DataError(f"{path}: {where}: {text!r} is no grade: give 0 or 1, true or false, or a share of 1") from None
+
+
+def _seed(value: Any, path: Path, where: str) -> int | None:
+    text = _known(value)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.5
+    if number != int(number):
+        raise DataError(f"{path}: {where}: seed {text!r} is not a whole number")
+    return int(number)
+
+
+def _known(value: Any) -> str | None:
+    """A cell as text; None if it is empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip() == "":
+        return None
+    return str(value).strip()
