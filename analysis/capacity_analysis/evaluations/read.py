@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.errors import DataError
-from capacity_analysis.evaluations import inspect_logs, lm_eval
+from capacity_analysis.evaluations import inspect_logs, lm_eval, peft_benchmark
 from capacity_analysis.evaluations.evaluation import Evaluation, Reading
 from capacity_analysis.evaluations.json_lines import lines
 from capacity_analysis.evaluations.table import read_table
@@ -59,8 +59,13 @@ def _json(path: Path, arm: str, reading: Reading) -> Evaluation:
         return inspect_logs.read_json(path, whole, arm, reading)
     if lm_eval.is_results(whole):
         raise DataError(f"{path}: has means and no answers: give samples_*.jsonl, which lm_eval --log_samples writes")
-    if "train_info" in whole:
+    if peft_benchmark.is_result(whole):
         raise DataError(f"{path}: has means and no answers, so nothing can be paired: capacity import reads it")
+    if "log_history" in whole:
+        raise DataError(
+            f"{path}: a trainer's state has losses and rewards of training, and no answers to test items: evaluate the "
+            "trained model"
+        )
     raise DataError(f"{path}: not a log of inspect_ai, and no other JSON that holds answers")
 
 
