@@ -40,6 +40,18 @@ def read_evaluations(path: Path, arm: str | None, reading: Reading) -> list[Eval
     raise DataError(f"{path}: not a source of answers: its name ends in none of {', '.join(_ENDINGS)}")
 
 
+def holds_answers(path: Path) -> bool:
+    """Whether a path is such a source by its kind, and not a baseline or a study of this program."""
+    if path.is_dir():
+        return any(path.rglob("samples_*.jsonl")) or any(path.rglob("*.eval"))
+    if path.suffix == ".json" and path.is_file():
+        try:
+            return inspect_logs.is_log(read_object(path))
+        except DataError:
+            return False
+    return path.suffix in _ENDINGS and path.suffix != ".json"
+
+
 def _folder(path: Path, arm: str, reading: Reading) -> list[Evaluation]:
     files = sorted([*path.rglob("samples_*.jsonl"), *path.rglob("*.eval")])
     if not files:
