@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from capacity.library.evaluate_adapters import evaluate_adapters as evaluate_adapters
     from capacity.library.export import export as export
     from capacity.library.express import express as express
+    from capacity.library.import_results import import_results as import_results
     from capacity.library.open import attach as attach
     from capacity.library.open import load as load
     from capacity.library.plan_update import plan_update as plan_update
@@ -48,6 +49,7 @@ _HOMES = {
     "evaluate_adapters": "capacity.library.evaluate_adapters",
     "export": "capacity.library.export",
     "express": "capacity.library.express",
+    "import_results": "capacity.library.import_results",
     "load": "capacity.library.open",
     "plan_update": "capacity.library.plan_update",
     "report": "capacity.library.report",

@@ -285,3 +285,42 @@ def test_the_command_writes_a_paragraph_for_a_pull_request(tmp_path: Path) -> No
         "On sums, after is better than before by +8.2 points (95 % interval, +2.5 to +13.9; 30 items gained, 12 lost, "
         "exact McNemar p = 0.0079)."
     )
+
+
+def check(baseline: Path, candidate: Path, *options: object) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(app, ["check", *map(str, (candidate, "--baseline", baseline, *options)), "--json"])
+    return done.exit_code, json.loads(done.stdout) if done.stdout else {"error": str(done.exception)}
+
+
+@pytest.mark.parametrize(
+    ("counts", "outcome", "code"),
+    [
+        ((600, 0, 0, 400), "identical", 0),
+        ((596, 4, 4, 396), "non-inferior", 0),
+        ((540, 60, 5, 395), "worse", 1),
+        ((560, 40, 30, 370), "inconclusive", 3),
+    ],
+)
+def test_check_judges_results_of_other_programs(
+    tmp_path: Path, counts: tuple[int, int, int, int], outcome: str, code: int
+) -> None:
+    name = "samples_sums_2026-01-01T00-00-00.1.jsonl"
+    paths = [samples(tmp_path / arm / name, own) for arm, own in zip(("a", "b"), outcomes(*counts), strict=True)]
+    folders = [path.parent for path in paths]
+    for old, new in (paths, folders):
+        found, result = check(old, new, "--markdown", tmp_path / "check.md", "--junit", tmp_path / "check.xml")
+        assert (found, result["outcome"], result["exit_code"]) == (code, outcome, code)
+        assert (tmp_path / "check.md").read_text().startswith(f"## capacity check: {outcome}")
+        assert ('<failure type="' in (tmp_path / "check.xml").read_text()) == (code > 0)
+    assert check(paths[0], paths[1], "--inconclusive", "warn")[0] == (0 if code == 3 else code)
+
+
+def test_results_and_studies_are_not_checked_against_one_another(tmp_path: Path) -> None:
+    one = samples(tmp_path / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
+    for candidate, options, words in (
+        (tmp_path / "study", (), "no such file or folder"),
+        (one, ("--history", tmp_path / "history"), "give a candidate, without --run or --history"),
+    ):
+        done = CliRunner().invoke(app, ["check", str(candidate), "--baseline", str(one), *map(str, options)])
+        assert isinstance(done.exception, SpecError)  # which ends with exit code 2
+        assert words in str(done.exception)

@@ -69,16 +69,29 @@ def verdict(
         SpecError: something has to be chosen, or numbers that make no sense.
         DataError: a source that is not whole, or answers that cannot be paired.
     """
+    reading = reading_of(metric, columns)
+    found = [e for source in sources for e in read_evaluations(*named_source(source), reading)]
+    return Judged(arms_verdict(by_task(found, common=common), alpha=alpha, margin=margin))
+
+
+def reading_of(metric: str | None, columns: Mapping[str, str] | None) -> Reading:
+    """What a person says of how to read sources.
+
+    Args:
+        metric: which of several grades to take.
+        columns: of a table, the names of its columns by what they mean.
+
+    Raises:
+        SpecError: no such column.
+    """
     named = dict(columns or {})
     for column in named:
         if column not in COLUMNS:
             raise unknown("column", column, COLUMNS)
-    reading = Reading(metric, tuple(named.items()))
-    found = [e for source in sources for e in read_evaluations(*_named(source), reading)]
-    return Judged(arms_verdict(by_task(found, common=common), alpha=alpha, margin=margin))
+    return Reading(metric, tuple(named.items()))
 
 
-def _named(source: str | Path) -> tuple[Path, str | None]:
+def named_source(source: str | Path) -> tuple[Path, str | None]:
     """The path of a source, and the name of its arm if "NAME=" stands before it."""
     name, equals, path = str(source).partition("=")
     if not equals or Path(source).exists():

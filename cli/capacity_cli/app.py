@@ -19,6 +19,7 @@ from capacity_cli.export import export
 from capacity_cli.express import express
 from capacity_cli.factors import factors
 from capacity_cli.help import epilog_of, grouped, panel_of
+from capacity_cli.import_results import import_results
 from capacity_cli.interrupts import CODE, Interrupts
 from capacity_cli.models import models
 from capacity_cli.plan import plan
@@ -79,10 +80,11 @@ for command in (
     baseline,
     check,
     verdict,
+    import_results,
     version,
 ):
-    name = command.__name__
-    app.command(epilog=epilog_of(name), rich_help_panel=panel_of(name))(grouped(command))
+    name = command.__name__.removesuffix("_results")  # "import" is no name of a function
+    app.command(name, epilog=epilog_of(name), rich_help_panel=panel_of(name))(grouped(command))
 
 # Click's own base of usage errors, wherever Typer keeps it.
 _UsageError = typer.BadParameter.__mro__[1]

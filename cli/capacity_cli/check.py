@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +15,24 @@ import capacity
 from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity_cli.options import Details, Json
 
+if TYPE_CHECKING:
+    from capacity_reports.blocks import Block
+
 EXIT_CODES = {"identical": 0, "non-inferior": 0, "worse": 1, "inconclusive": 3}
 
 
 def check(
-    study: Annotated[Path | None, typer.Argument(help="Study folder.", show_default="--run makes one")] = None,
+    study: Annotated[
+        Path | None,
+        typer.Argument(help="Study folder, or results of other programs.", show_default="--run makes one"),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Make this study first, from nothing.")] = None,
-    baseline: Annotated[Path, typer.Option(help="File of `capacity baseline`.")] = Path("baseline.json"),
+    baseline: Annotated[Path, typer.Option(help="File of `capacity baseline`, or earlier results.")] = Path(
+        "baseline.json"
+    ),
+    metric: Annotated[
+        str | None, typer.Option(help="Of results of other programs: which grade.", show_default="the only one")
+    ] = None,
     margin: Annotated[float, typer.Option(help="Largest tolerated drop of the mean over sizes: 0.02 is 2 points.")] = (
         0.02
     ),
@@ -46,38 +58,105 @@ def check(
 ) -> None:
     """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
     with _as_usage():  # exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2
-        from rich.console import Console
-
-        from capacity.runs.files import write_atomically
-        from capacity.runs.fingerprint import parse_trainer
-        from capacity_cli.output import MORE
-        from capacity_cli.progress import RunProgress
-        from capacity_reports.blocks import Text
-        from capacity_reports.check_report import check_junit, check_markdown
-        from capacity_reports.render.terminal import show
+        from capacity_analysis.evaluations.read import holds_answers
 
         if inconclusive not in ("fail", "warn"):
             raise SpecError(f"--inconclusive {inconclusive}: choose fail or warn")
         _check_outputs(baseline, history, run, out, markdown, junit)
-        checked = capacity.check(
-            study, baseline, run=run, margin=margin, alpha=alpha, history=history, alarms_per_100=alarms_per_100,
-            out=out, trainer=None if trainer is None else parse_trainer(trainer), workers=workers, observe=RunProgress,
-        )  # fmt: skip
-        found = checked.found
-        if markdown is not None:
-            write_atomically(markdown, check_markdown(found))
-        if junit is not None:
-            write_atomically(junit, check_junit(found, inconclusive_fails=inconclusive == "fail"))
-        code = 0 if found.outcome == "inconclusive" and inconclusive == "warn" else EXIT_CODES[found.outcome]
-        if json:
-            result = {**found.to_json(), "exit_code": code, "study": str(checked.study)}
-            _say(dumps(result, indent=1, allow_nan=False) + "\n")
+        shown = _Shown(inconclusive, markdown, junit, details, json)
+        if holds_answers(baseline):
+            if study is None or run is not None or history is not None:
+                raise SpecError(f"{baseline}: results of other programs: give a candidate, without --run or --history")
+            code = _check_results(study, baseline, margin, alpha, metric, shown)
+        else:
+            code = _check_study(
+                study, baseline, run, margin, alpha, history, alarms_per_100, out, trainer, workers, shown
+            )
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How a result is shown, and written beside."""
+
+    inconclusive: str
+    markdown: Path | None
+    junit: Path | None
+    details: bool
+    as_json: bool
+
+    @property
+    def inconclusive_fails(self) -> bool:
+        return self.inconclusive == "fail"
+
+    def show(
+        self,
+        outcome: str,
+        result: dict[str, Any],
+        blocks: "Sequence[Block]",
+        page: str,
+        cases: str,
+        *,
+        more: bool = False,
+    ) -> int:
+        """Writes and prints a result, and returns its exit code. `more`: --details shows more."""
+        from rich.console import Console
+
+        from capacity.runs.files import write_atomically
+        from capacity_cli.output import MORE
+        from capacity_reports.blocks import Text
+        from capacity_reports.render.terminal import show
+
+        for path, text in ((self.markdown, page), (self.junit, cases)):
+            if path is not None:
+                write_atomically(path, text)
+        code = 0 if outcome == "inconclusive" and not self.inconclusive_fails else EXIT_CODES[outcome]
+        if self.as_json:
+            _say(dumps({**result, "exit_code": code}, indent=1, allow_nan=False) + "\n")
         else:
             console = Console()
             with console.capture() as capture:
-                show([*checked.answer, *(checked.blocks if details else [Text((MORE,))])], console)
+                show([*blocks, *([Text((MORE,))] if more else [])], console)
             _say(capture.get())
-    raise typer.Exit(code)
+        return code
+
+
+def _check_results(
+    candidate: Path, baseline: Path, margin: float, alpha: float, metric: str | None, shown: _Shown
+) -> int:
+    from capacity.library.check_results import check_results
+    from capacity_reports.sections.results_check import results_check_junit, results_check_markdown
+
+    checked = check_results(candidate, baseline, margin=margin, alpha=alpha, metric=metric)
+    cases = results_check_junit(checked.found, inconclusive_fails=shown.inconclusive_fails)
+    page = results_check_markdown(checked.found)
+    return shown.show(checked.found.outcome, checked.to_json(), checked.blocks, page, cases)
+
+
+def _check_study(
+    study: Path | None,
+    baseline: Path,
+    run: Path | None,
+    margin: float,
+    alpha: float,
+    history: Path | None,
+    alarms_per_100: float,
+    out: Path | None,
+    trainer: str | None,
+    workers: int | None,
+    shown: _Shown,
+) -> int:
+    from capacity.runs.fingerprint import parse_trainer
+    from capacity_cli.progress import RunProgress
+    from capacity_reports.check_report import check_junit, check_markdown
+
+    checked = capacity.check(
+        study, baseline, run=run, margin=margin, alpha=alpha, history=history, alarms_per_100=alarms_per_100,
+        out=out, trainer=None if trainer is None else parse_trainer(trainer), workers=workers, observe=RunProgress,
+    )  # fmt: skip
+    cases = check_junit(checked.found, inconclusive_fails=shown.inconclusive_fails)
+    page, blocks = check_markdown(checked.found), (*checked.answer, *(checked.blocks if shown.details else ()))
+    return shown.show(checked.found.outcome, checked.to_json(), blocks, page, cases, more=not shown.details)
 
 
 def _say(text: str) -> None:

@@ -54,3 +54,19 @@ def columns_choice(pairs: Sequence[str]) -> dict[str, str]:
             raise SpecError(f"--column {pair}: write item=NAME")
         found[column] = name
     return found
+
+
+def facts_choice(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What is said of arms: {"": {"method": "sft"}} of "method=sft", {"a": {"seed": "1"}} of "a:seed=1".
+
+    Raises:
+        SpecError: not such pairs.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        said, equals, value = pair.partition("=")
+        arm, _, field = said.rpartition(":")
+        if not (field and equals and value):
+            raise SpecError(f"--set {pair}: write field=value, or NAME:field=value")
+        found.setdefault(arm, {})[field] = value
+    return found

@@ -33,6 +33,10 @@ _OPTIONS = {
             "gain",
             "unit",
             "ceiling",
+            "metric",
+            "column",
+            "fact",
+            "common",
         ),
         _ASKED,
     ),
@@ -106,7 +110,8 @@ _COMMANDS = {
     "Plan and make runs": ("compare", "sweep", "plan", "runs", "tasks", "models"),
     "Ask a study": ("report", "view", "threshold", "bits", "describe", "express"),
     "Adapters": ("evaluate", "export", "certify", "factors"),
-    "Continuous integration": ("baseline", "check", "verdict"),
+    "Continuous integration": ("baseline", "check"),
+    "Results of other programs": ("verdict", "import"),
     "Other": ("version",),
 }
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -126,12 +131,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "factors": ("capacity factors MODEL_FOLDER --rank 8",),
     "baseline": ("capacity baseline capacity-studies/ci-abacus -o baseline.json",),
     "check": ("capacity check --run studies/ci-abacus.toml --baseline baseline.json",),
+    "verdict": ("capacity verdict before=logs/main after=logs/branch --metric acc --markdown verdict.md",),
+    "import": ("capacity import sft=samples.jsonl --out imported --set method=sft --set trained_parameters=13",),
     "threshold": ("capacity threshold studies/results/abacus-sizes.csv",),
     "bits": ("capacity bits studies/results/abacus-sizes.csv", "capacity bits --requantise capacity-studies/smoke"),
     "describe": ("capacity describe capacity-studies/smoke",),
     "report": ("capacity report capacity-studies/smoke -o report.html",),
     "view": ("capacity view capacity-studies/smoke",),
-    "verdict": ("capacity verdict before=before.jsonl after=after.jsonl --margin 0.02",),
     "version": ("capacity version",),
 }
 

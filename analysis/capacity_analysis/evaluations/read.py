@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from capacity.errors import DataError
-from capacity_analysis.evaluations import inspect_logs, lm_eval
+from capacity_analysis.evaluations import inspect_logs, lm_eval, peft_benchmark
 from capacity_analysis.evaluations.evaluation import Evaluation, Reading
 from capacity_analysis.evaluations.json_lines import lines
 from capacity_analysis.evaluations.table import read_table
@@ -40,6 +40,18 @@ def read_evaluations(path: Path, arm: str | None, reading: Reading) -> list[Eval
     raise DataError(f"{path}: not a source of answers: its name ends in none of {', '.join(_ENDINGS)}")
 
 
+def holds_answers(path: Path) -> bool:
+    """Whether a path is such a source by its kind, and not a baseline or a study of this program."""
+    if path.is_dir():
+        return any(path.rglob("samples_*.jsonl")) or any(path.rglob("*.eval"))
+    if path.suffix == ".json" and path.is_file():
+        try:
+            return inspect_logs.is_log(read_object(path))
+        except DataError:
+            return False
+    return path.suffix in _ENDINGS and path.suffix != ".json"
+
+
 def _folder(path: Path, arm: str, reading: Reading) -> list[Evaluation]:
     files = sorted([*path.rglob("samples_*.jsonl"), *path.rglob("*.eval")])
     if not files:
@@ -59,8 +71,13 @@ def _json(path: Path, arm: str, reading: Reading) -> Evaluation:
         return inspect_logs.read_json(path, whole, arm, reading)
     if lm_eval.is_results(whole):
         raise DataError(f"{path}: has means and no answers: give samples_*.jsonl, which lm_eval --log_samples writes")
-    if "train_info" in whole:
+    if peft_benchmark.is_result(whole):
         raise DataError(f"{path}: has means and no answers, so nothing can be paired: capacity import reads it")
+    if "log_history" in whole:
+        raise DataError(
+            f"{path}: a trainer's state has losses and rewards of training, and no answers to test items: evaluate the "
+            "trained model"
+        )
     raise DataError(f"{path}: not a log of inspect_ai, and no other JSON that holds answers")
 
 

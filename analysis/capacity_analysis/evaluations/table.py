@@ -1,8 +1,8 @@
 """A plain table of outcomes in CSV, Parquet or JSON Lines: a row an answer.
 
-The columns are `item` and `correct` (0 or 1, true or false, or a share of 1). Where they are known, there are also
-`arm`, `seed`, `task`, `prompt` (what was asked), `cluster` (items that belong together) and `sample` (which completion
-of the item).
+Every row needs `item` and `correct`, which is 0 or 1, true or false, or a share of 1. Where they are known there are
+`arm`, `seed` and `task`. `prompt` is what was asked, `cluster` names items that belong together, and `sample` numbers
+the completions of an item.
 """
 
 import math

@@ -63,8 +63,8 @@ def by_task(evaluations: Sequence[Evaluation], *, common: bool = False) -> tuple
         common: compare on the items that all have, and leave out the others.
 
     Raises:
-        DataError: fewer than two arms, no task in common, an arm has a seed twice, or grades by different metrics. So
-            are items that differ in name, in what they ask, or in their cluster.
+        DataError: the arms are fewer than two, have no task in common, have a seed twice, or are graded by different
+            metrics. Or items differ in name, in what they ask, or in their cluster.
     """
     names = list(dict.fromkeys(e.arm for e in evaluations))
     if len(names) < 2:

@@ -125,9 +125,8 @@ def _crossed(task: TaskArms, first: Arm, second: Arm) -> tuple[float, Crossed, i
 def clustered(table: Array, clusters: Array | None) -> Array:
     """A table whose columns are clusters instead of items, with the same mean in each row.
 
-    The column of a cluster is the mean of the table plus the cluster's share of the deviations from it, scaled by
-    clusters over items. This is the linearised mean of unequal clusters (Cochran, "Sampling Techniques", 1977, section
-    9A).
+    The column of a cluster is the mean of the table, plus the sum of the cluster's deviations from it, scaled by
+    clusters over items. This is the linearised mean of unequal clusters (Cochran, "Sampling Techniques", 1977, 9A).
 
     Args:
         table: S × I.

@@ -1,0 +1,102 @@
+"""Results of other programs as rows of a points table, which every analysis reads."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from capacity.errors import SpecError, unknown
+from capacity.runs.answers import Answers
+from capacity.runs.points import COLUMNS
+from capacity_analysis.data.table import Points, from_frame
+from capacity_analysis.evaluations import peft_benchmark
+from capacity_analysis.evaluations.evaluation import NOT_KNOWN, Evaluation, Reading
+from capacity_analysis.evaluations.read import read_evaluations, read_object
+
+# What a person may say of an arm; the other columns follow from answers.
+FACTS = (
+    "study", "model", "model_parameters", "family", "task", "protocol", "method", "adapter", "trained_parameters",
+    "storage_dtype", "update_bytes", "learning_rate", "seed", "split", "demonstrations",
+)  # fmt: skip
+_NEEDED = ("method", "trained_parameters")
+Facts = Mapping[str, Mapping[str, str]]  # by arm, "" for all of them
+
+
+def rows_of(path: Path, arm: str | None, reading: Reading, facts: Facts) -> list[dict[str, Any]]:
+    """The runs of a source as rows.
+
+    Args:
+        path: results of PEFT's benchmark or a folder of them, or a source of answers.
+        arm: its name; None: its own.
+        reading: what a person says of how to read it.
+        facts: what a person says of its arms.
+
+    Raises:
+        SpecError: something that the source does not say has to be said.
+        DataError: the source cannot be read.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.suffix == ".json" else []
+    wholes = [(file, read_object(file)) for file in files if file.is_file()]
+    if wholes and all(peft_benchmark.is_result(whole) for _, whole in wholes):
+        named = [(arm or file.stem, peft_benchmark.point(file, whole)) for file, whole in wholes]
+    else:
+        named = [(e.arm, _row(e)) for e in read_evaluations(path, arm, reading)]
+    return [_complete(row, name, facts) for name, row in named]
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], source: str) -> Points:
+    """A validated points table of rows.
+
+    Raises:
+        SpecError: values that make no sense, or a run that is there twice.
+        DataError: no rows.
+    """
+    return from_frame(pd.DataFrame(list(rows), columns=list(COLUMNS)), source)
+
+
+def not_known(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The columns that no row has, in their order."""
+    return tuple(name for name in (*FACTS, "n_items", "answers") if all(row.get(name) is None for row in rows))
+
+
+def _complete(row: dict[str, Any], arm: str, facts: Facts) -> dict[str, Any]:
+    said = {**facts.get("", {}), **facts.get(arm, {})}
+    for name, value in said.items():
+        if name not in FACTS:
+            raise unknown("field", name, FACTS)
+        if row.get(name) is not None and str(row[name]) != value:
+            raise SpecError(f"{arm}: {name} is {row[name]} in the source, and {value} by --set")
+        row[name] = value
+    missing = [name for name in _NEEDED if row.get(name) is None]
+    if missing:
+        raise SpecError(f"{arm}: the source does not say its {missing[0]}: --set {arm}:{missing[0]}=VALUE")
+    return {name: row.get(name) for name in COLUMNS}
+
+
+def _row(evaluation: Evaluation) -> dict[str, Any]:
+    """The answers of an evaluation as a row; of items with several samples their counts."""
+    row: dict[str, Any] = {
+        "study": evaluation.arm,
+        "model": None if evaluation.model == NOT_KNOWN else evaluation.model,
+        "task": evaluation.task or None,
+        "seed": evaluation.seed,
+        "split": "test",
+        "accuracy": evaluation.accuracy,
+    }
+    samples, right = evaluation.samples, evaluation.scores * evaluation.samples
+    if len(set(samples)) > 1 or not np.allclose(right, np.round(right)):
+        return row  # neither counts nor answers: partial grades, or items with more samples than others
+    count = int(samples[0])
+    # Which sample of an item was right does not matter: all analyses take its mean.
+    correct = np.arange(count)[None, :] < np.round(right)[:, None]
+    answers = Answers(evaluation.items, correct)
+    return {
+        **row,
+        "n_items": len(evaluation.items),
+        "n_correct": int(correct.sum()),
+        "samples_per_item": count,
+        "items": answers.items_digest,
+        "answers": answers.packed(),
+    }

@@ -1,0 +1,62 @@
+"""Results of other programs against a baseline of the same kind, for CI."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capacity.library.shown import Shown
+from capacity_analysis.check.judge import check_levels
+from capacity_analysis.evaluations.evaluation import Reading
+from capacity_analysis.evaluations.read import read_evaluations
+from capacity_analysis.verdict.arms import by_task
+from capacity_analysis.verdict.guard import ResultsCheck
+from capacity_analysis.verdict.guard import check_results as judge_results
+from capacity_reports.blocks import Block
+from capacity_reports.sections.results_check import results_check_blocks
+
+
+@dataclass(frozen=True, repr=False)
+class CheckedResults(Shown):
+    """Results that were compared with their baseline.
+
+    Attributes:
+        found: `found.outcome` is "identical", "non-inferior", "worse" or "inconclusive".
+    """
+
+    found: ResultsCheck
+
+    @property
+    def line(self) -> str:
+        """The verdict."""
+        return self.found.verdict
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """A table of the tasks, and the verdict."""
+        return results_check_blocks(self.found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; shares of 1 throughout."""
+        return self.found.to_json()
+
+
+def check_results(
+    candidate: Path, baseline: Path, *, margin: float, alpha: float, metric: str | None = None
+) -> CheckedResults:
+    """Compares results with a baseline of the same kind.
+
+    Args:
+        candidate, baseline: sources of answers, as of `capacity.verdict`.
+        margin: the largest tolerated drop of the accuracy of a task, as a share of 1.
+        alpha: one-sided error of each claim.
+        metric: which of several grades to take.
+
+    Raises:
+        SpecError: numbers that make no sense, or something has to be chosen.
+        DataError: a source that is not whole, or answers that cannot be paired.
+    """
+    check_levels(margin, alpha)
+    named = (("baseline", baseline), ("candidate", candidate))
+    found = [e for arm, path in named for e in read_evaluations(path, arm, Reading(metric))]
+    return CheckedResults(judge_results(by_task(found), margin, alpha))

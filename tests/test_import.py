@@ -1,0 +1,108 @@
+"""Results of other programs as a points table: what is said, what is asked for, and what is printed as not known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_verdict_command import DATA, samples, table
+from typer.testing import CliRunner
+
+import capacity
+from capacity.errors import DataError, SpecError
+from capacity_analysis.data.cell_results import cell_results
+from capacity_analysis.data.read import read_points
+from capacity_analysis.statistics.estimate import accuracy_estimate
+from capacity_cli.app import app
+
+FACTS = {"": {"method": "sft", "trained_parameters": "13"}}
+
+
+def test_results_of_the_peft_benchmark_are_a_curve(tmp_path: Path) -> None:
+    found = capacity.import_results(DATA / "peft", out=tmp_path)
+    assert found.runs == 4
+    assert {"n_items", "answers", "model_parameters"} <= set(found.not_known)
+    frame = read_points(str(found.points)).frame.sort_values("trained_parameters")
+    assert frame["trained_parameters"].tolist() == [64, 3584, 9175040, 3212749824]
+    assert frame["accuracy"].tolist() == pytest.approx([6 / 1319, 16 / 1319, 636 / 1319, 660 / 1319])
+    assert frame["adapter"].tolist() == ["tinylora", "tinylora", "lora", "full"]
+    assert set(frame["method"]) == {"sft"}
+    assert set(frame["seed"]) == {0}
+
+
+def test_answers_give_the_interval_of_answers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((3, 50)) < 0.6
+    rows = [
+        {"arm": "a", "item": f"q{i}", "seed": seed, "correct": int(right[seed, i])}
+        for seed in range(3) for i in range(50)
+    ]  # fmt: skip
+    found = capacity.import_results(table(tmp_path / "all.csv", rows), out=tmp_path / "out", facts=FACTS)
+    (cell,) = cell_results(read_points(str(found.points)))
+    assert cell.seeds == (0, 1, 2)
+    order = sorted(range(50), key=lambda i: f"q{i}")
+    assert cell.accuracy == accuracy_estimate(right[:, order].astype(float))
+
+
+def test_what_sources_do_not_say_is_asked_for(tmp_path: Path) -> None:
+    path = samples(tmp_path / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
+    with pytest.raises(SpecError, match="a: the source does not say its method: --set a:method=VALUE"):
+        capacity.import_results(f"a={path}", out=tmp_path / "out")
+    with pytest.raises(SpecError, match="its trained_parameters: --set a:trained_parameters=VALUE"):
+        capacity.import_results(f"a={path}", out=tmp_path / "out", facts={"a": {"method": "sft"}})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_person_says_must_not_contradict_the_source(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="method is sft in the source, and grpo by --set"):
+        capacity.import_results(DATA / "peft", out=tmp_path, facts={"": {"method": "grpo"}})
+    with pytest.raises(SpecError, match="unknown field 'metod': did you mean method"):
+        capacity.import_results(DATA / "peft", out=tmp_path, facts={"": {"metod": "sft"}})
+
+
+def test_runs_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+    path = samples(tmp_path / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
+    with pytest.raises(SpecError, match="are the same run"):
+        capacity.import_results(f"a={path}", f"b={path}", out=tmp_path / "out", facts=FACTS)
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads((DATA / "peft" / "lora--llama-3.2-3B-rank32.json").read_text())
+    whole["train_info"] |= changes
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("whole", "words"),
+    [
+        (broken(status="failed"), "ended with status failed"),
+        (broken(metrics=[]), "not a whole result"),
+        ({"log_history": [], "global_step": 3}, "a trainer's state has losses"),
+        ({"anything": 1}, "not a log of inspect_ai"),
+    ],
+)
+def test_other_json_is_refused_in_one_line(tmp_path: Path, whole: dict[str, Any], words: str) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(whole))
+    with pytest.raises(DataError, match=words):
+        capacity.import_results(tmp_path / "one.json", out=tmp_path / "out", facts=FACTS)
+
+
+def test_the_command_writes_a_table_that_other_commands_read_and_never_over_one(tmp_path: Path) -> None:
+    frames = []
+    for arm, size, share in (("base", 0, 0.2), ("a", 4, 0.5), ("b", 13, 0.8)):
+        rng = np.random.default_rng(size)
+        frames.append(pd.DataFrame({"item": range(200), "arm": arm, "correct": (rng.random(200) < share).astype(int)}))
+    pd.concat(frames).to_csv(tmp_path / "all.csv", index=False)
+    facts = ["base:method=base", "base:trained_parameters=0", "a:method=grpo", "a:trained_parameters=4",
+             "b:method=grpo", "b:trained_parameters=13", "seed=0", "model=m"]  # fmt: skip
+    command = ["import", str(tmp_path / "all.csv"), "--out", str(tmp_path / "out")]
+    command += [part for fact in facts for part in ("--set", fact)]
+    done = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["runs"] == 3
+    (curve,) = capacity.thresholds(tmp_path / "out" / "points.csv", gain=0.5, null=0).to_json()["curves"]
+    assert curve["sizes"] == [4, 13]
+    assert curve["accuracies"] == [frame["correct"].mean() for frame in frames[1:]]
+    with pytest.raises(DataError, match="is there already"):
+        capacity.import_results(tmp_path / "all.csv", out=tmp_path / "out")
