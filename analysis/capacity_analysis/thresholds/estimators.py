@@ -112,7 +112,9 @@ def _critical(data: Differences, weights: Array, confidence: float) -> Array:
     """The critical value of a profile, N: t² for the variance of Σ weights · z, on the scale of the covariance."""
     variance, df, implied = data.variance(np.nan_to_num(weights))
     scale = np.divide(variance, implied, out=np.ones_like(variance), where=implied > 0)
-    return np.asarray(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale)
+    known = t_quantile(confidence, np.full(len(df), np.inf)) ** 2
+    # The weights of a step say little, so the value is at least that of a known variance.
+    return np.maximum(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale, known)
 
 
 def hill_ratio(
