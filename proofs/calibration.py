@@ -9,6 +9,7 @@ interval must be open.
 """
 
 import argparse
+import csv
 import json
 import sys
 import time
@@ -21,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from capacity_analysis.statistics.hill import fit_hill
 from capacity_analysis.statistics.hill_profile import limits_around
-from capacity_analysis.statistics.spread import Spread, residual_variance, spread_of_seeds
+from capacity_analysis.statistics.spread import Spread, drawn_variance, residual_variance, spread_of_seeds
 from capacity_analysis.thresholds.differences import Aim, Differences, differences
 from capacity_analysis.thresholds.estimators import (
     CurveEstimates,
@@ -39,8 +41,8 @@ ARMS = ("sft", "grpo")
 CLASSES = 8
 HEADINGS = ("case", "sft", "grpo", "ratio", "false claims %")
 LEGEND = (
-    "Coverage of the default interval in % ± Monte-Carlo error (median width in decades; % of studies answered by the "
-    "Hill curve, the others by the monotone estimator)."
+    "Coverage of the default interval in % ± Monte-Carlo error (median width in decades, as a multiple of the width "
+    "that holds 95 % of the estimates; % of studies answered by the Hill curve, the others by the monotone estimator)."
 )
 
 
@@ -93,6 +95,9 @@ class Case:
 
     def __init__(self, raw: dict[str, Any], defaults: dict[str, Any]) -> None:
         self.spec = {**defaults, **raw}
+        self.deviations: dict[str, Array] = {}
+        if "study" in raw:
+            self.spec |= self.of_study(raw["study"], raw["model"])
         s = self.spec
         self.name: str = s["name"]
         self.log_sizes = np.log10(np.array(s["sizes"], dtype=float))
@@ -103,12 +108,39 @@ class Case:
         with np.errstate(invalid="ignore"):
             self.ratio = self.truth["sft"] - self.truth["grpo"]
 
+    def of_study(self, table: str, model: str) -> dict[str, Any]:
+        """The curves of a study, each a Hill curve through its means, and the deviations of its runs, K × S."""
+        with (GRID.parents[1] / "studies/results" / table).open() as lines:
+            rows = [r for r in csv.DictReader(lines) if r["model"] == model and r["split"] == "test"]
+        runs = {arm: [r for r in rows if r["method"] == arm] for arm in ARMS}
+        sizes = sorted({int(r["trained_parameters"]) for r in runs["sft"]})
+        found: dict[str, Any] = {"sizes": sizes, "items": int(runs["sft"][0]["n_items"])}
+        for arm in ARMS:
+            seeds = sorted({int(r["seed"]) for r in runs[arm]})
+            by_run = {(int(r["trained_parameters"]), int(r["seed"])): float(r["accuracy"]) for r in runs[arm]}
+            accuracy = np.array([[by_run[size, seed] for seed in seeds] for size in sizes])
+            through = fit_hill(sizes, accuracy.mean(1)).curve
+            found[arm] = {"kind": "hill"} | {
+                name: getattr(through, name) for name in ("lower", "upper", "midpoint", "slope")
+            }
+            self.deviations[arm] = accuracy - accuracy.mean(1, keepdims=True)
+        protocol = runs["sft"][0]["protocol"]
+        found["base"] = next(float(r["accuracy"]) for r in rows if r["method"] == "base" and r["protocol"] == protocol)
+        return found
+
     def seed_means(self, rng: np.random.Generator, n: int) -> dict[str, Array]:
         """Expected accuracy of every run: n × sizes × seeds."""
         s, shape = self.spec, (n, len(self.log_sizes), self.spec["seeds"])
         common = rng.normal(size=shape), rng.normal(size=(n, 1, s["seeds"]))
         grown = s["seed_sd"] * np.linspace(1.0, s["growth"], len(self.log_sizes))[:, None]
         out = {}
+        if self.deviations:
+            # Normal seeds with the covariance that the runs of the study have over both arms and all sizes.
+            parts = rng.normal(size=(n, self.deviations["sft"].shape[1], s["seeds"]))
+            for arm, found in self.deviations.items():
+                moved = np.einsum("kr,nrs->nks", found, parts) / np.sqrt(found.shape[1] - 1)
+                out[arm] = np.clip(curve(s[arm], self.log_sizes)[:, None] + moved, 1e-3, 1 - 1e-3)
+            return out
         for arm in ARMS:
             own = rng.normal(size=shape), rng.normal(size=(n, 1, s["seeds"]))
             shift, move = (
@@ -187,7 +219,8 @@ class Case:
             items = shared_draw_covariance(means, None if self.absolute else base, answers, q, 2 * k - 1)
         elif items is None and s["base_runs"] != "exact" and not self.absolute:
             runs = s["seeds"] if s["base_runs"] == "shared" else 1
-            of_base = (1 - q) ** 2 * base * (1 - base) / (s["items"] * runs)
+            multiple = np.minimum(drawn_variance(list(spreads.values())), 1.0 / s["items"])
+            of_base = (1 - q) ** 2 * base * (1 - base) * multiple / runs
         seeds = range(s["seeds"])
         aim = Aim(target, q, 2 * k - 1, of_base)
         return differences([self.log_sizes] * 2, [spreads[arm] for arm in ARMS], [seeds, seeds], aim, items)
@@ -244,6 +277,14 @@ def holds(low: Array, high: Array, truth: float) -> NDArray[np.bool_]:
     return np.asarray((low <= truth) & (truth <= high))
 
 
+def spread_of(estimates: Array) -> float:
+    """The width that holds the middle 95 % of estimates, which no interval of this level can undercut; NaN if open."""
+    if not np.isfinite(estimates).all():
+        return np.nan
+    low, high = np.quantile(estimates, [0.025, 0.975])
+    return float(high - low)
+
+
 def coverage_of(case: Case, n: int, rng: np.random.Generator) -> dict[str, Any]:
     """Coverage, widths and false claims of one case in n simulated studies."""
     data, limits = case.simulate(rng, n), limits_around(np.full(n, case.target), None, None)
@@ -259,6 +300,8 @@ def coverage_of(case: Case, n: int, rng: np.random.Generator) -> dict[str, Any]:
         hill, monotone = arms[arm].hill, arms[arm].monotone
         assert hill is not None
         quantities[arm] = {"hill": (hill.low, hill.high), "monotone": (monotone.low, monotone.high)}
+    estimates = {arm: {"hill": arms[arm].hill.size, "monotone": arms[arm].monotone.size} for arm in ARMS}  # type: ignore[union-attr]
+    estimates["ratio"] = {name: r.estimate for name, r in ratios.items()}
     quantities["ratio"] = {name: (r.low, r.high) for name, r in ratios.items()}
     out: dict[str, Any] = {"name": case.name, "n": n}
     for name, by_estimator in quantities.items():
@@ -266,6 +309,8 @@ def coverage_of(case: Case, n: int, rng: np.random.Generator) -> dict[str, Any]:
         truth = case.ratio if name == "ratio" else case.truth[name]
         low, high = (np.where(use, *(by_estimator[e][i] for e in ("hill", "monotone"))) for i in (0, 1))
         by_estimator["default"] = (low, high)
+        centre = np.where(use, *(estimates[name][e] for e in ("hill", "monotone")))
+        out[f"{name} ideal"] = spread_of(centre)
         for estimator, (lo, hi) in by_estimator.items():
             width = np.where(np.isinf(lo) | np.isinf(hi), np.inf, hi - np.where(np.isinf(lo), 0, lo))
             out[f"{name} {estimator}"] = (float(np.mean(holds(lo, hi, truth))), float(np.median(width)))
@@ -310,7 +355,9 @@ def row(found: dict[str, Any]) -> list[str]:
         coverage, width = found[f"{name} default"]
         error = 100 * np.sqrt(coverage * (1 - coverage) / found["n"])
         wide = "open" if np.isinf(width) else f"{width:.2f}"
-        cells.append(f"{100 * coverage:.1f} ± {error:.1f} ({wide}; {100 * found[f'{name} believed']:.0f})")
+        ideal = found[f"{name} ideal"]
+        times = "" if np.isnan(ideal) or np.isinf(width) else f", {width / ideal:.2f}×"
+        cells.append(f"{100 * coverage:.1f} ± {error:.1f} ({wide}{times}; {100 * found[f'{name} believed']:.0f})")
     cells.append(f"{100 * found['claims 10']:.1f}" if found["truth"][2] == 0 else "")
     return cells
 

@@ -26,8 +26,8 @@ from capacity_analysis.statistics.hill_profile import (
 from capacity_analysis.statistics.least_squares import Residuals, Rows, least_squares
 from capacity_analysis.types import Array
 
-# The slope of curves that are steps as far as tested sizes can tell.
-_STEEP = 300.0
+# The slopes of curves that are steps, or nearly so, as far as tested sizes can tell.
+_STEEP = (300.0, 20.0)
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class Pair:
         box = np.concatenate(low, axis=1), np.concatenate(high, axis=1)
         return least_squares([start], box, curves, 40)[1] if n else np.zeros(0)
 
-    def _steps(self, start: Array, half: Array) -> Array:
+    def _steps(self, start: Array, half: Array, slope: float) -> Array:
         """A start with steps of both curves at the middle of the sizes where both thresholds may lie."""
         one_low, one_high, two_low, two_high = self.ends.T
         found = start.copy()
-        found[:, [2, 5]] = np.log(_STEEP)
+        found[:, [2, 5]] = np.log(slope)
         found[:, 6] = (np.maximum(one_low - half, two_low + half) + np.minimum(one_high - half, two_high + half)) / 2
         return found
 
@@ -118,7 +118,7 @@ class Pair:
 
             return residuals
 
-        starts = (*starts, self._steps(starts[0], half))
+        starts = (*starts, *(self._steps(starts[0], half, slope) for slope in _STEEP))
         best, cost = least_squares(starts, bounds, through, 25)
         return cost, best
 

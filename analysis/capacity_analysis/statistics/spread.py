@@ -103,22 +103,23 @@ def combined_df(estimated: Array, df: Array, known: Array) -> Array:
         return np.where(estimated > 0, df * (1 + known / estimated) ** 2, np.inf)
 
 
-def drawn_variance(spreads: Sequence[Spread]) -> float | None:
-    """The largest variance of one run's accuracy through the draws of its answers, as a multiple of p (1 − p).
+def drawn_variance(spreads: Sequence[Spread]) -> Array:
+    """The largest variance of one run's accuracy through the draws of its answers, as a multiple of p (1 − p), N.
 
-    The variance between the seeds of a cell holds that of their draws and what training adds. None if no cell has
-    several seeds that differ.
+    The variance between the seeds of a cell holds that of their draws and what training adds. It is inf where no cell
+    has several seeds that differ.
 
     Args:
-        spreads: of one data set each, the curves of a study.
+        spreads: of the curves of a study.
     """
-    squares = total = 0.0
+    n = len(spreads[0].mean)
+    squares, total = np.zeros(n), np.zeros(n)
     for spread in spreads:
         if spread.basis == "seeds":
             runs = (~np.isnan(spread.deviations[0])).sum(1)
-            squares += float(np.nansum(spread.deviations[0] ** 2))
-            total += float(((runs - 1) * spread.mean[0] * (1 - spread.mean[0])).sum())
-    return squares / total if total > 0 and squares > 0 else None
+            squares += np.nansum(spread.deviations**2, axis=(1, 2))
+            total += ((runs - 1) * spread.mean * (1 - spread.mean)).sum(1)
+    return np.asarray(np.divide(squares, total, out=np.full(n, np.inf), where=(total > 0) & (squares > 0)))
 
 
 def residual_variance(outcomes: Array) -> float:

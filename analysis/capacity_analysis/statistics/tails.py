@@ -13,7 +13,7 @@ def t_quantile(confidence: float, df: Array) -> Array:
     return np.asarray(np.where(np.isinf(df), ndtri(level), stdtrit(np.where(np.isinf(df), 1.0, df), level)))
 
 
-def f_tail(value: Array, numerator: float, denominator: Array) -> Array:
+def f_tail(value: Array, numerator: float | Array, denominator: Array) -> Array:
     """P(F > value), chi-squared where the denominator is inf."""
     from scipy.special import chdtrc, fdtrc
 

@@ -18,8 +18,7 @@ from capacity_analysis.types import Array
 CONFIDENCE = 0.95
 # A Hill curve is believed unless its test of fit rejects it at this level.
 FIT_LEVEL = 0.05
-# So many sizes at the ends may be left out of a fit that is rejected with them.
-MOST_LEFT_OUT = 3
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -66,43 +65,65 @@ def estimate_curve(
     wide = brackets(log_sizes, own.z, deviations, t_quantile((1 + confidence) / 2, df))
     if not hill or k < limits.free:
         return CurveEstimates(None, np.zeros((n, k), dtype=bool), None, monotone, wide, np.full(n, np.nan))
-    used, p = _window(own, limits, monotone)
+    used, p = _window(own, limits, monotone, confidence)
     data = own.without(~used)
     fits = fit_curves(log_sizes, data.z, data.covariance, limits)
     return CurveEstimates(fits, used, crossings(fits, _critical(data, fits.influence, confidence)), monotone, wide, p)
 
 
-def _window(own: Differences, limits: Limits, monotone: Brackets) -> tuple[NDArray[np.bool_], Array]:
+def _window(own: Differences, limits: Limits, monotone: Brackets, confidence: float) -> tuple[NDArray[np.bool_], Array]:
     """The sizes that a Hill curve is fitted to, N × K, and the p-value of its test of fit, N.
 
-    They are all sizes unless the test rejects that. Then sizes are left out at the ends, as few as the test asks for
-    and at most `MOST_LEFT_OUT`. The sizes of the distribution-free interval are kept, and one more size than the curve
-    has free parameters.
+    They are all sizes unless the test rejects that. A Hill curve rises, so ends that fall are not its own: sizes before
+    the lowest mean and after the highest are left out where the fall is significant, with that mean itself if need be.
+    The sizes of the distribution-free interval are kept, and one more size than the curve has free parameters.
     """
     (log_sizes,) = own.log_sizes
     n, k = own.z.shape
     used = np.ones((n, k), dtype=bool)
-    p = _fit_p(own, limits, k)
-    for left_out in range(1, min(MOST_LEFT_OUT, k - limits.free - 1) + 1):
-        rejected = p < FIT_LEVEL
-        best = np.full(n, FIT_LEVEL)
-        for first in range(left_out + 1):
-            window = np.zeros(k, dtype=bool)
-            window[first : k - left_out + first] = True
-            inside = (log_sizes[window][0] <= monotone.low) & (monotone.high <= log_sizes[window][-1])
-            rows = np.flatnonzero(rejected & inside)
-            if not len(rows):
-                continue
-            found = _fit_p(own.rows(rows).without(np.tile(~window, (len(rows), 1))), limits.take(rows), k - left_out)
-            better = rows[found >= best[rows]]
-            used[better], p[better], best[better] = window, found[found >= best[rows]], found[found >= best[rows]]
+    p = _fit_p(own, limits, np.full(n, k))
+    first, last = _rising(own, log_sizes, monotone, t_quantile(confidence, own.size_df))
+    place = np.arange(k)
+    for left, right in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        start, end = first + left * (first > 0), last - right * (last < k - 1)
+        keeps = (log_sizes[start] <= monotone.low) & (monotone.high <= log_sizes[end])
+        enough = (end - start + 1 > limits.free) & (end - start + 1 < k)
+        rows = np.flatnonzero((p < FIT_LEVEL) & keeps & enough)
+        if not len(rows):
+            continue
+        window = (place >= start[rows, None]) & (place <= end[rows, None])
+        found = _fit_p(own.rows(rows).without(~window), limits.take(rows), window.sum(1))
+        better = found >= FIT_LEVEL
+        used[rows[better]], p[rows[better]] = window[better], found[better]
     return used, p
 
 
-def _fit_p(own: Differences, limits: Limits, sizes: int) -> Array:
+def _rising(own: Differences, log_sizes: Array, monotone: Brackets, t: Array) -> tuple[Places, Places]:
+    """The places between which a curve rises, N each: its lowest mean below the target and its highest above.
+
+    They are the first and the last size where the curve does not fall significantly before or after.
+    """
+    rows, k = np.arange(len(own.z)), len(log_sizes)
+    below = np.where(log_sizes <= monotone.low[:, None], own.z, np.inf)
+    above = np.where(log_sizes >= monotone.high[:, None], own.z, -np.inf)
+    lowest, highest = below.argmin(1), k - 1 - above[:, ::-1].argmax(1)
+    before = np.where(np.arange(k) < lowest[:, None], own.z, -np.inf).argmax(1)
+    after = np.where(np.arange(k) > highest[:, None], own.z, np.inf).argmin(1)
+    covariance = own.covariance
+
+    def falls(high: Places, low: Places) -> NDArray[np.bool_]:
+        spread = covariance[rows, high, high] + covariance[rows, low, low] - 2 * covariance[rows, high, low]
+        return np.asarray(own.z[rows, high] - own.z[rows, low] > t * np.sqrt(spread))
+
+    first = np.where((before < lowest) & falls(before, lowest), lowest, 0)
+    last = np.where((after > highest) & falls(highest, after), highest, k - 1)
+    return first, last
+
+
+def _fit_p(own: Differences, limits: Limits, sizes: Places) -> Array:
     """The p-value of the test of fit to so many sizes, N; NaN where nothing is left to test with."""
-    spare = sizes - limits.free
-    if spare < 1:
+    spare = np.asarray(sizes - limits.free, dtype=float)
+    if (spare < 1).any():
         return np.full(len(own.z), np.nan)
     fits = fit_curves(own.log_sizes[0], own.z, own.covariance, limits)
     return f_tail(fits.sum_of_squares / spare, spare, own.size_df)
@@ -112,7 +133,9 @@ def _critical(data: Differences, weights: Array, confidence: float) -> Array:
     """The critical value of a profile, N: t² for the variance of Σ weights · z, on the scale of the covariance."""
     variance, df, implied = data.variance(np.nan_to_num(weights))
     scale = np.divide(variance, implied, out=np.ones_like(variance), where=implied > 0)
-    return np.asarray(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale)
+    known = t_quantile(confidence, np.full(len(df), np.inf)) ** 2
+    # The weights of a step say little, so the value is at least that of a known variance.
+    return np.maximum(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale, known)
 
 
 def hill_ratio(

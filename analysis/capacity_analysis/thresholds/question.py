@@ -104,8 +104,7 @@ def _base_variance(design: Design, base: float, spreads: list[Spread]) -> float:
     """
     if design.draws in ("none", "common") or design.base is None:
         return 0.0
-    known = [] if design.base.answers is None else [1.0 / float(design.base.answers[0])]
-    multiple = drawn_variance(spreads)
-    known += [] if multiple is None else [multiple]
+    counted = np.inf if design.base.answers is None else 1.0 / float(design.base.answers[0])
+    multiple = min(counted, float(drawn_variance(spreads)[0]))
     runs = int((~np.isnan(design.base.accuracy)).sum())
-    return min(known, default=0.0) * base * (1 - base) / runs
+    return multiple * base * (1 - base) / runs if np.isfinite(multiple) else 0.0
