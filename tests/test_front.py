@@ -123,9 +123,8 @@ def test_the_seeds_that_show_a_difference_are_the_fewest_that_do():
     assert seeds is not None
 
     def detectable(count: int) -> float:
-        (between, _), *others = found.terms
-        terms = ((between * found.seeds / count, count - 1), *others)
-        return smallest_detectable(replace(found, seeds=count, terms=terms)) or 1.0
+        expected = found.crossed.with_seeds(count, found.seeds)
+        return smallest_detectable(replace(found, seeds=count, crossed=expected)) or 1.0
 
     assert detectable(seeds) <= 0.05 < detectable(seeds - 1)
     assert seeds_to_show(replace(found, seeds=1), 0.05) is None
