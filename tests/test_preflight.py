@@ -22,6 +22,7 @@ from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.parts import Match
 from capacity.spec.run import RunSpec
 from capacity.studies import workers
+from capacity.studies.worker import checked
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
@@ -176,6 +177,20 @@ def test_a_run_checks_its_prompts_itself(tmp_path: Path) -> None:
         execute(spec, "cpu")
 
 
+class Pipe:
+    """What a worker answers, without its process."""
+
+    def send(self, asked: Any) -> None:
+        word, job = asked
+        assert word == "check"
+        self.answer = checked([RunSpec.model_validate(raw) for raw in job])
+
+    def recv(self) -> Any:
+        return self.answer
+
+    def close(self) -> None: ...
+
+
 def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = (spec_of(model, data_in(tmp_path / split, split), "sft") for split in ("test", "validation"))
     with pytest.raises(CapacityError):
@@ -189,7 +204,7 @@ def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monke
             assert self.killed
 
     started: list[Any] = []
-    monkeypatch.setattr(workers, "_start", lambda *_: workers._Worker(Idle(), None))
+    monkeypatch.setattr(workers, "_start", lambda *_: workers._Worker(Idle(), Pipe()))
     study = Study(tmp_path / "study")
     with study.locked(), pytest.raises(SpecError, match="item validation-15"):
         workers.run_all(study, [good, bad], current("cpu", "fp32"), 1, started.append)
@@ -281,6 +296,12 @@ def test_a_protocol_that_asks_for_few_items_on_purpose_is_not_warned_of() -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataWarning)
         check_runs([spec])
+
+
+def test_what_a_worker_warns_of_is_said_by_the_command(tmp_path: Path) -> None:
+    spec = abacus_spec(rows_in(tmp_path, 60))
+    with pytest.warns(DataWarning, match=f"task jsonl has {spec.evaluation.items} test items"):
+        workers._check(workers._Worker(None, Pipe()), [spec])  # type: ignore[arg-type]
 
 
 def test_half_the_interval_of_five_items_is_44_points() -> None:

@@ -60,7 +60,7 @@ def test_every_block_is_shown_as_text_except_tables_for_programs():
         "",
         "Item",
         "1+2=?",
-        "sft (right): 3",
+        "sft (correct): 3",
         "",
         "Findings",
         "So.",

@@ -5,11 +5,12 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, DataWarning
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
@@ -24,8 +25,7 @@ def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
     """Makes the runs of all jobs that come, until the pipe or the parent process ends.
 
     A job is a word with a list of specs as JSON. After "make", what is told of a run is (kind, identity, step,
-    message); see `capacity.studies.workers.Event`. After "check", the answer is the error that forbids to ask the
-    prompts of these runs, or None.
+    message); see `capacity.studies.workers.Event`. After "check", the answer is that of `checked`.
 
     Args:
         pipe: the worker's end of the pipe.
@@ -55,20 +55,23 @@ def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
             return
         specs = [RunSpec.model_validate(raw) for raw in job]
         if word == "check":
-            pipe.send(_obstacle(specs))
+            pipe.send(checked(specs))
         else:
             worker.make(specs, bases)
 
 
-def _obstacle(specs: Sequence[RunSpec]) -> CapacityError | None:
-    """Returns why a model cannot be asked the prompts of its runs."""
+def checked(specs: Sequence[RunSpec]) -> tuple[CapacityError | None, list[str]]:
+    """Returns why a model cannot be asked the prompts of its runs, or None, and the warnings about their data."""
     from capacity.training.preflight import check_runs
 
-    try:
-        check_runs(specs)
-    except CapacityError as error:
-        return error
-    return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        error = None
+        try:
+            check_runs(specs)
+        except CapacityError as found:
+            error = found
+    return error, [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
 
 
 class _Worker:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, DataWarning
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
@@ -130,16 +131,21 @@ def _after_death(study: Study, worker: _Worker, attempts: "Counter[str]") -> Ite
 def _check(worker: _Worker, specs: Sequence[RunSpec]) -> None:
     """Lets a worker check the prompts of all runs. It has a tokenizer and torch, which this process never imports.
 
+    What the check warns of is said in this process, once.
+
     Raises:
         CapacityError: what the check says, or that the worker has died.
     """
     error: CapacityError | None
+    said: list[str] = []
     try:
         worker.pipe.send(("check", _dumped(specs)))
-        error = worker.pipe.recv()
+        error, said = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
         error = CapacityError(f"the process that checks the prompts {_end(worker.process.exitcode)}")
+    for message in said:
+        warnings.warn(message, DataWarning, stacklevel=2)
     if error is not None:
         raise error
 
