@@ -46,7 +46,9 @@ def test_a_run_is_named_by_its_method_or_by_how_it_begins(folder: Path) -> None:
     sft = next(run.spec for run in identity if run.spec.method == "sft")
     by_method = json.loads(chosen(folder, "--method", "sft", "--out", "by-method", "--json").out)
     by_prefix = json.loads(chosen(folder, "--run", sft.identity[:10].upper(), "--out", "by-prefix", "--json").out)
-    assert (by_method["run"], by_prefix["run"]) == (sft.identity, sft.identity)
+    assert by_method["run"] == by_prefix["run"]
+    assert by_method["run"]  # the first digits of the identity
+    assert sft.identity.startswith(by_method["run"])
     assert (by_method["chosen"], by_prefix["chosen"]) == (None, None)
 
 
@@ -92,7 +94,8 @@ def test_an_update_is_stored_anew_in_another_dtype(folder: Path, dtype: str) -> 
     assert (result["form"], result["dtype"]) == ("native", dtype)
     stored = read_file(folder / dtype)
     (run,) = (r for r in Study(folder / "study").runs() if r.spec.method == "sft")
-    assert (stored.recipe.storage_dtype, stored.recipe.run) == (dtype, run.spec.identity)
+    assert stored.recipe.storage_dtype == dtype
+    assert run.spec.identity.startswith(stored.recipe.run or "none")
     trained, anew = (open_model(None, path, "cpu").adapted.vector().double() for path in (run.folder, folder / dtype))
     moved = float((anew - trained).norm() / trained.norm())
     assert result["rounding"] == pytest.approx(moved, rel=1e-6, abs=1e-12)

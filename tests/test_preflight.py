@@ -177,6 +177,20 @@ def test_a_run_checks_its_prompts_itself(tmp_path: Path) -> None:
         execute(spec, "cpu")
 
 
+class Pipe:
+    """What a worker answers, without its process."""
+
+    def send(self, asked: Any) -> None:
+        word, job = asked
+        assert word == "check"
+        self.answer = checked([RunSpec.model_validate(raw) for raw in job])
+
+    def recv(self) -> Any:
+        return self.answer
+
+    def close(self) -> None: ...
+
+
 def test_no_run_starts_before_all_are_checked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = (spec_of(model, data_in(tmp_path / split, split), "sft") for split in ("test", "validation"))
     with pytest.raises(CapacityError):
@@ -298,6 +312,12 @@ def test_a_protocol_that_asks_for_few_items_on_purpose_is_not_warned_of() -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataWarning)
         check_runs([spec])
+
+
+def test_what_a_worker_warns_of_is_said_by_the_command(tmp_path: Path) -> None:
+    spec = abacus_spec(rows_in(tmp_path, 60))
+    with pytest.warns(DataWarning, match=f"task jsonl has {spec.evaluation.items} test items"):
+        workers._check(workers._Worker(None, Pipe()), [spec])  # type: ignore[arg-type]
 
 
 def test_half_the_interval_of_five_items_is_44_points() -> None:

@@ -131,6 +131,8 @@ def _after_death(study: Study, worker: _Worker, attempts: "Counter[str]") -> Ite
 def _check(worker: _Worker, specs: Sequence[RunSpec]) -> None:
     """Lets a worker check the prompts of all runs. It has a tokenizer and torch, which this process never imports.
 
+    What the check warns of is said in this process, once.
+
     Raises:
         CapacityError: what the check says, or that the worker has died.
     """
