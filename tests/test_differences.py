@@ -163,20 +163,32 @@ def test_more_seeds_do_not_average_a_common_draw_out():
     assert width(40, "T1-k1-n26-s0-by-seed") < 0.5 * width(5, "T1-k1-n26-s0-by-seed")
 
 
-def test_a_dip_below_the_base_is_left_out_and_the_curve_around_the_target_answers():
+def test_ends_that_fall_are_left_out_and_the_curve_around_the_target_answers():
+    sizes = [*SIZES, 1000000]
+
     def dips(size):
-        return hill(size, midpoint=3000.0) - (0.1 if size < 10 else 0.0)
+        return hill(size, midpoint=3000.0) - (0.1 if size == 10 else 0.0)
 
     def overshoots(size):
-        return hill(size, midpoint=30.0) - (0.06 if size == SIZES[-1] else 0.0)
+        return hill(size, midpoint=30.0) - (0.06 if size == sizes[-1] else 0.0)
 
-    result = study(frame({"sft": dips, "grpo": overshoots}, noise=5, seeds=5), target=0.75)
+    result = study(frame({"sft": dips, "grpo": overshoots}, noise=5, seeds=5, sizes=sizes), target=0.75)
     sft, grpo = answer(result), answer(result, "grpo")
     evidence = result.evidence[0]
-    used = {curve.label: evidence.used(place) for place, curve in enumerate(evidence.curves)}
+    used = {curve.label: evidence.used(place).tolist() for place, curve in enumerate(evidence.curves)}
     assert (sft.estimator, grpo.estimator) == ("hill", "hill")
     assert sft.threshold.estimate == pytest.approx(3000 * (0.25 / 0.15), rel=0.15)
     assert grpo.threshold.estimate == pytest.approx(30 * (0.25 / 0.15), rel=0.15)
-    assert not used["grpo"][-1]
-    assert not used["sft"][0]
+    assert used == {"sft": [False] * 2 + [True] * 5, "grpo": [True] * 6 + [False]}
     assert sft.threshold.high / sft.threshold.low < 3
+    assert sft.left_out == (1.0, 10.0)
+    assert any("sft on m: the Hill curve leaves out 1, 10," in said for said in result.unsupported)
+
+
+def test_a_plateau_is_no_fall_and_is_answered_without_a_curve():
+    def two_steps(size):
+        return 0.5 + 0.2 * (size >= 100) + 0.2 * (size >= 100000)
+
+    found = answer(study(frame({"sft": two_steps}, noise=5, seeds=5, sizes=[*SIZES, 1000000]), target=0.8))
+    assert found.estimator == "monotone"
+    assert (found.threshold.low, found.threshold.high) == (10000, 100000)

@@ -215,7 +215,12 @@ def facts(study: ThresholdStudy) -> ThresholdFacts:
 
 
 def _threshold_json(found: CurveThreshold) -> dict[str, Any]:
-    return {**asdict(found), "sizes": list(found.sizes), "accuracies": list(found.accuracies)}
+    return {
+        **asdict(found),
+        "sizes": list(found.sizes),
+        "left_out": list(found.left_out),
+        "accuracies": list(found.accuracies),
+    }
 
 
 def _unsupported(
@@ -237,6 +242,9 @@ def _unsupported(
             why = why_not_hill(own, evidence.limits.free) if evidence.known else None
             if why is not None:
                 said.append(f"{who}: {why}, so the monotone estimator answers, whose ends are tested sizes")
+            if own.left_out:
+                sizes = ", ".join(f"{size:,g}" for size in own.left_out)
+                said.append(f"{who}: the Hill curve leaves out {sizes}, where accuracy falls as the update grows")
             if own.threshold.censored == "right":
                 said.append(
                     f"{who}: the target is not reached at the sizes tested, so there is no threshold, only a bound"

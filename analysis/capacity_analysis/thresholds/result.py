@@ -43,6 +43,7 @@ class CurveThreshold:
         interval: what the interval rests on, or why there is none.
         fit_p: p-value of the test of fit of the Hill curve; None if there is nothing left to test it with.
         first_crossing, stays_above: tested sizes, of the mean accuracies as they are.
+        left_out: tested sizes that the Hill curve is not fitted to, because accuracy falls there at the ends.
         sizes, accuracies: K tested sizes with their means over seeds.
         seeds: the most that a size has.
     """
@@ -57,6 +58,7 @@ class CurveThreshold:
     fit_p: float | None
     first_crossing: float | None
     stays_above: float | None
+    left_out: tuple[float, ...]
     sizes: tuple[float, ...]
     accuracies: tuple[float, ...]
     seeds: int
@@ -86,6 +88,7 @@ def thresholds(evidence: Evidence) -> tuple[CurveThreshold, ...]:
                     fit_p=None if math.isnan(fit_p) or not evidence.known else fit_p,
                     first_crossing=monotone.first_crossing(curve.sizes, means, evidence.target.accuracy - 1e-12),
                     stays_above=monotone.stays_above(curve.sizes, means, evidence.target.accuracy - 1e-12),
+                    left_out=tuple(float(s) for s in curve.sizes[~evidence.used(place)]) if name == "hill" else (),
                     sizes=tuple(float(s) for s in curve.sizes),
                     accuracies=tuple(float(m) for m in means),
                     seeds=int((~np.isnan(curve.accuracy)).sum(1).max()),
