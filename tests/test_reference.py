@@ -47,9 +47,22 @@ def test_figures_are_those_of_the_paper():
 
 def test_contradictions_are_told():
     assert set(REMARKS) == set(NAMES)
-    for name in NAMES:
+    for name in ("tinylora-table2", "tinylora-text"):
         assert "2602.04118" in REMARKS[name][0]
         assert any("76" in remark for remark in REMARKS[name])
+
+
+def test_the_comparison_of_peft_has_counts_and_one_seed():
+    raw = read_raw("peft-metamathqa")
+    assert (len(raw), int(raw["n_correct"].sum())) == (63, 30616)
+    table = read_points("reference:peft-metamathqa")
+    assert set(table.frame["method"]) == {"sft"}
+    assert set(table.frame["seed"]) == {0}
+    by_adapter = table.frame.set_index("adapter")["accuracy"]
+    assert by_adapter["tinylora weight-tying"] == pytest.approx(0.004548900682335102)
+    assert by_adapter["lora rank32"] == pytest.approx(0.4783927217589083)
+    assert 100 * by_adapter["ia3"] == pytest.approx(31.1, abs=0.05)
+    assert 100 * by_adapter["ia3 lr_0.001"] == pytest.approx(39.8, abs=0.05)
 
 
 def test_unknown_references_are_refused():
