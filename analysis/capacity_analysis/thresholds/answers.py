@@ -231,23 +231,7 @@ def _unsupported(
         for own in found:
             if own.model != evidence.design.model or not own.answer:
                 continue
-            who = f"{own.curve}{where}"
-            why = why_not_hill(own, evidence.limits.free) if evidence.known else None
-            if why is not None:
-                said.append(f"{who}: {why}, so the monotone estimator answers, whose ends are tested sizes")
-            if own.left_out:
-                sizes = ", ".join(f"{size:,g}" for size in own.left_out)
-                said.append(f"{who}: the Hill curve leaves out {sizes}, where accuracy falls as the update grows")
-            if own.threshold.censored == "right":
-                said.append(
-                    f"{who}: the target is not reached at the sizes tested, so there is no threshold, only a bound"
-                )
-            if own.threshold.censored == "left":
-                said.append(
-                    f"{who}: the target is reached at the smallest size tested, so there is only an upper bound"
-                )
-            if own.first_crossing != own.stays_above:
-                said.append(f"{who}: the means are not monotone at the target; first crossing and staying above differ")
+            said += _of_curve(own, f"{own.curve}{where}", evidence)
     for ratio in of_pairs:
         name = f"{ratio.numerator} : {ratio.denominator}" + (f" on {ratio.model}" if ratio.model else "")
         if ratio.answer and ratio.low is not None and ratio.low < 10 and (ratio.high is None or ratio.high > 10):
@@ -257,3 +241,21 @@ def _unsupported(
                 f"{name}: curves not parallel (p = {ratio.parallel_p:.2g}), so the ratio holds at this target only"
             )
     return tuple(dict.fromkeys(said))
+
+
+def _of_curve(own: CurveThreshold, who: str, evidence: Evidence) -> list[str]:
+    """What the answer for one curve does not say."""
+    said = []
+    why = why_not_hill(own, evidence.limits.free) if evidence.known else None
+    if why is not None:
+        said.append(f"{who}: {why}, so the monotone estimator answers, whose ends are tested sizes")
+    if own.left_out:
+        sizes = ", ".join(f"{size:,g}" for size in own.left_out)
+        said.append(f"{who}: the Hill curve leaves out {sizes}, where accuracy falls as the update grows")
+    if own.threshold.censored == "right":
+        said.append(f"{who}: the target is not reached at the sizes tested, so there is no threshold, only a bound")
+    if own.threshold.censored == "left":
+        said.append(f"{who}: the target is reached at the smallest size tested, so there is only an upper bound")
+    if own.first_crossing != own.stays_above:
+        said.append(f"{who}: the means are not monotone at the target; first crossing and staying above differ")
+    return said
