@@ -7,7 +7,7 @@ of Clopper and Pearson, each accuracy is above its lower limit at level δ / 2^b
 
 from dataclasses import dataclass
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def certificate(correct: int, base_correct: int, items: int, bits: int, level: f
     if not (0 <= correct <= items and 0 <= base_correct <= items and items > 0 and bits >= 0 and 0 < level < 1):
         raise ValueError(f"no certificate of {correct} and {base_correct} of {items} items, {bits} bits, level {level}")
     fails = (1 - level) / 2
-    lower = float(beta.ppf(fails / 2**bits, correct, items - correct + 1)) if correct else 0.0
+    lower = float(betaincinv(correct, items - correct + 1, fails / 2**bits)) if correct else 0.0
     above = items - base_correct
-    upper = float(beta.ppf(1 - fails, base_correct + 1, above)) if above else 1.0
+    upper = float(betaincinv(base_correct + 1, above, 1 - fails)) if above else 1.0
     return Certificate(bits, items, correct, base_correct, level, lower, upper)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.special import bdtrc, betaincinv
 
 from capacity_analysis.types import Array
@@ -79,4 +78,7 @@ def more_collapses_p(before: CollapsedShare, after: CollapsedShare, tolerated: f
     if before.count == 0:
         return at_tolerated
     both, seeds = before.count + after.count, before.seeds + after.seeds
-    return max(at_tolerated, float(stats.hypergeom.sf(after.count - 1, seeds, both, after.seeds)))
+    drawn = after.seeds
+    counts = range(after.count, min(both, drawn) + 1)
+    ways = sum(math.comb(both, k) * math.comb(seeds - both, drawn - k) for k in counts)
+    return max(at_tolerated, ways / math.comb(seeds, drawn))

@@ -18,8 +18,8 @@ Biometrics 1964). Otherwise three seeds would have Student's quantile of 4.3 eve
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, stats
-from scipy.special import fdtrc, stdtrit
+from scipy import optimize
+from scipy.special import fdtrc, fdtri, stdtrit
 
 from capacity_analysis.types import Array
 
@@ -139,7 +139,7 @@ class Crossed:
         """The mean square between seeds up to which their component is dropped."""
         if self.seed_df < _LEAST_SEED_DF or not self.residual_df:
             return 0.0
-        return self.residual * float(stats.f.isf(DROPPED_ABOVE, self.seed_df, self.residual_df))
+        return self.residual * float(fdtri(self.seed_df, self.residual_df, 1 - DROPPED_ABOVE))
 
     def with_seeds(self, seeds: int, instead_of: int) -> "Crossed":
         """The mean squares that a study of the same items, but with `seeds` seeds, is expected to have."""
