@@ -20,6 +20,8 @@ from scipy.special import expit
 from capacity_analysis.statistics.crossed import SeedVariance
 from capacity_analysis.statistics.estimate import Estimate, difference_estimate
 from capacity_analysis.types import Array
+from capacity_analysis.verdict.arms import Arm, TaskArms
+from capacity_analysis.verdict.contrast import Contrast, contrast
 
 SEED = 20_261
 ITEMS = 1024
@@ -116,6 +118,43 @@ def pooling_table(studies: int, generator: np.random.Generator) -> list[str]:
     return lines
 
 
+def verdict_table(studies: int, generator: np.random.Generator) -> list[str]:
+    """What `capacity verdict` says of two arms: equal ones, and one that is better by four points."""
+    lines = [
+        "| runs of each arm | items | equal arms told apart, % | covered, % | 4 points shown, % |",
+        "|---|---|---|---|---|",
+    ]
+    shift = shift_for(SHOWN, 0.05)
+    for runs, size, paired in ((1, 1, True), (1, 8, True), (3, 1, True), (5, 1, True), (5, 1, False), (5, 8, True)):
+        told, covered, shown = 0, 0, 0
+        for _ in range(studies):
+            equal, better = (_contrast(runs, size, paired, by, generator) for by in (0.0, shift))
+            told += equal.p <= 0.05
+            covered += equal.estimate.sign == 0
+            shown += better.p <= 0.05 and better.estimate.value > 0
+        kind = "one" if runs == 1 else f"{runs}, {'seeds paired' if paired else 'other seeds'}"
+        items = "1,024" if size == 1 else f"1,024 in {ITEMS // size} clusters"
+        shares = " | ".join(f"{100 * count / studies:.1f}" for count in (told, covered, shown))
+        lines.append(f"| {kind} | {items} | {shares} |")
+    return lines
+
+
+def _contrast(runs: int, size: int, paired: bool, shift: float, generator: np.random.Generator) -> Contrast:
+    """One study of two arms, whose items in a cluster are hard for an arm together."""
+    logits = MIDDLE + OF_ITEM * generator.standard_normal(ITEMS)
+    of_seeds = OF_SEED * generator.standard_normal((2, runs, 1))
+    arms = []
+    for place, (name, better) in enumerate((("a", 0.0), ("b", shift))):
+        own = OF_ITEM_AND_METHOD * np.repeat(generator.standard_normal(ITEMS // size), size)
+        own = own + better + of_seeds[0 if paired else place] + 0.05 * generator.standard_normal((runs, 1))
+        scores = np.asarray(generator.random((runs, ITEMS)) < expit(logits + own), dtype=np.float64)
+        seeds = tuple(range(runs)) if paired else tuple(range(place * runs, (place + 1) * runs))
+        arms.append(Arm(name, seeds, scores, True, ("",)))
+    clusters = None if size == 1 else np.repeat(np.arange(ITEMS // size), size).astype(np.float64)
+    task = TaskArms("", "correct", tuple(map(str, range(ITEMS))), clusters, tuple(arms), 0, True, (1, 1))
+    return contrast(task, *arms, alpha=0.05, margin=None)
+
+
 def _covered(found: Sequence[Estimate]) -> str:
     return f"{100 * np.mean([e.sign == 0 for e in found]):.1f}"
 
@@ -139,8 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     generator = np.random.default_rng(SEED)
     lines: list[str] = []
-    for table in (pair_table, pooling_table):
-        part = [*table(options.studies, generator), ""]
+    own = np.random.default_rng(SEED)
+    for table, draws in ((pair_table, generator), (pooling_table, generator), (verdict_table, own)):
+        part = [*table(options.studies, draws), ""]
         print("\n".join(part), flush=True)
         lines += part
     error = 100 * math.sqrt(0.05 * 0.95 / options.studies)
