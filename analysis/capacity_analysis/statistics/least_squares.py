@@ -46,7 +46,7 @@ def least_squares(
     for first in range(0, len(starts), together):
         some = starts[first : first + together]
         rows = np.tile(np.arange(n), len(some))
-        found, other = _minimum(residuals_of(rows), np.concatenate(some), low[rows], high[rows], iterations, precision)
+        found, other = _minimum(residuals_of, rows, np.concatenate(some), low[rows], high[rows], iterations, precision)
         for theta, sums in zip(np.split(found, len(some)), np.split(other, len(some)), strict=True):
             better = sums < cost
             best[better], cost[better] = theta[better], sums[better]
@@ -54,10 +54,21 @@ def least_squares(
 
 
 def _minimum(
-    residuals: Residuals, start: Array, low: Array, high: Array, iterations: int, precision: float
+    residuals_of: Callable[[Rows], Residuals],
+    rows: Rows,
+    start: Array,
+    low: Array,
+    high: Array,
+    iterations: int,
+    precision: float,
 ) -> tuple[Array, Array]:
-    """Levenberg–Marquardt (Marquardt 1963); a parameter at an end of its range moves only away from it."""
-    theta = np.clip(start, low, high)
+    """Levenberg–Marquardt (Marquardt 1963); a parameter at an end of its range moves only away from it.
+
+    Problems that have reached their minimum are set aside once they are half of those that are searched.
+    """
+    found, sums = np.clip(start, low, high), np.empty(len(start))
+    live = np.arange(len(start))
+    residuals, theta = residuals_of(rows), found.copy()
     residual, jacobian = residuals(theta)
     cost = (residual**2).sum(1)
     damping = np.full(len(theta), 1e-2)
@@ -80,9 +91,16 @@ def _minimum(
         theta = np.where(good[:, None], trial, theta)
         residual = np.where(good[:, None], new_residual, residual)
         jacobian = np.where(good[:, None, None], new_jacobian, jacobian)
-        done = bool(np.all((gained < precision * (1 + cost)) & good | (damping > 1e6)))
+        done = (gained < precision * (1 + cost)) & good | (damping > 1e6)
         cost = np.where(good, new_cost, cost)
         damping = np.clip(np.where(good, damping * 0.2, damping * 6.0), 1e-9, 1e9)
-        if done:
+        if done.all():
             break
-    return theta, cost
+        if done.mean() >= 0.5:
+            found[live[done]], sums[live[done]] = theta[done], cost[done]
+            left = ~done
+            live, low, high, theta, cost, damping = (x[left] for x in (live, low, high, theta, cost, damping))
+            residual, jacobian = residual[left], jacobian[left]
+            residuals = residuals_of(rows[live])
+    found[live], sums[live] = theta, cost
+    return found, sums
