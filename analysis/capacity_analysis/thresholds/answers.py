@@ -1,7 +1,7 @@
 """All that `capacity threshold` reports about a points table: thresholds, ratios, null calibration, their limits."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
