@@ -166,7 +166,7 @@ def test_thresholds_are_what_the_command_prints(table: Path) -> None:
     assert found.to_json() == command("threshold", str(table), "--target", "0.8", "--null", "0")
     assert found.study.sentences()[0] in repr(found)
     assert "Smallest update that reaches the target" in found._repr_html_()
-    assert "Not supported by these data (" in found._repr_html_()
+    assert "Not supported by these data:" in found._repr_html_()
 
 
 def test_a_data_frame_answers_as_its_file_does(table: Path) -> None:

@@ -43,7 +43,7 @@ def test_text_says_at_least_and_what_is_not_supported(table):
     assert "sft needs ≥" in done.stdout
     assert "above 10,000, not reached in the tested range" in done.stdout
     assert "– (10,000 to ∞)" in done.stdout
-    assert "Not supported by these data (" in done.stdout
+    assert "Not supported by these data:" in done.stdout
 
 
 def test_the_terminal_says_what_the_page_says(table):
