@@ -48,7 +48,9 @@ def test_answers_give_the_interval_of_answers(tmp_path: Path) -> None:
 
 def test_what_sources_do_not_say_is_asked_for(tmp_path: Path) -> None:
     path = samples(tmp_path / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
-    with pytest.raises(SpecError, match="a: the source does not say its method: --set a:method=VALUE"):
+    with pytest.raises(
+        SpecError, match="a: the source does not say its method and trained_parameters: --set a:method=VALUE --set"
+    ):
         capacity.import_results(f"a={path}", out=tmp_path / "out")
     with pytest.raises(SpecError, match="its trained_parameters: --set a:trained_parameters=VALUE"):
         capacity.import_results(f"a={path}", out=tmp_path / "out", facts={"a": {"method": "sft"}})
@@ -106,3 +108,62 @@ def test_the_command_writes_a_table_that_other_commands_read_and_never_over_one(
     assert curve["accuracies"] == [frame["correct"].mean() for frame in frames[1:]]
     with pytest.raises(DataError, match="is there already"):
         capacity.import_results(tmp_path / "all.csv", out=tmp_path / "out")
+
+
+def sweep_table(path: Path) -> Path:
+    """Answers of the untrained base and of two sizes, whose rows say how they were trained."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"item": f"q{i}", "seed": 0, "method": method, "trained_parameters": size, "correct": int(rng.random() < share)}
+        for method, size, share in (("base", 0, 0.2), ("grpo", 4, 0.5), ("grpo", 13, 0.8)) for i in range(200)
+    ]  # fmt: skip
+    return table(path, rows)
+
+
+def test_a_table_that_says_how_its_arms_were_trained_is_read_by_every_analysis(tmp_path: Path) -> None:
+    direct = sweep_table(tmp_path / "all.csv")
+    frame = read_points(str(direct)).frame
+    assert frame[["method", "trained_parameters"]].to_numpy().tolist() == [["base", 0], ["grpo", 4], ["grpo", 13]]
+    written = capacity.import_results(direct, out=tmp_path / "out").points
+    for ask in (lambda path: capacity.thresholds(path, gain=0.5, null=0), capacity.bits):
+        mine, theirs = (json.dumps(ask(path).to_json()).replace(str(path), "PATH") for path in (direct, written))
+        assert mine == theirs
+    (curve,) = capacity.thresholds(direct, gain=0.5, null=0).to_json()["curves"]
+    assert curve["sizes"] == [4, 13]
+    done = CliRunner().invoke(app, ["report", str(direct), "--null", "0", "-o", str(tmp_path / "r.html")])
+    assert (done.exit_code, (tmp_path / "r.html").is_file()) == (0, True)
+
+
+def test_a_folder_of_the_peft_benchmark_is_read_by_every_analysis(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    for file in (DATA / "peft").glob("*.json"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert read_points(str(folder)).frame["trained_parameters"].tolist() == [3212749824, 9175040, 3584, 64]
+    found = capacity.thresholds(folder, target=0.3, null=0)
+    assert len(found.checklist) == 13  # whose lines are asked of a study where there is one
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in folder.iterdir())
+    done = CliRunner().invoke(app, ["report", "peft", "--null", "0", "--target", "0.3"])
+    assert (done.exit_code, done.output.strip().splitlines()[-1]) == (0, "Report: report.html")
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["threshold", "bits", "report"])
+def test_what_a_source_does_not_say_is_one_line_with_the_options_that_say_it(tmp_path: Path, command: str) -> None:
+    path = table(tmp_path / "some.csv", [{"item": i, "arm": "a b", "method": "sft", "correct": 1} for i in range(9)])
+    done = CliRunner().invoke(app, [command, str(path)])
+    assert isinstance(done.exception, SpecError)
+    assert str(done.exception) == (
+        "a b: the source does not say its trained_parameters: --set 'a b:trained_parameters=VALUE' "
+        "(options of capacity import, which writes a points table)"
+    )
+    path = samples(tmp_path / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
+    done = CliRunner().invoke(app, [command, str(path)])
+    assert "does not say its method and trained_parameters: --set " in str(done.exception)
+
+
+def test_an_arm_of_two_sizes_is_refused(tmp_path: Path) -> None:
+    rows = [{"item": i, "arm": "a", "method": "sft", "trained_parameters": 4 + i, "correct": 1} for i in range(2)]
+    with pytest.raises(DataError, match="row 2: arm a has method sft and trained_parameters 5, and method sft and"):
+        read_points(str(table(tmp_path / "a.csv", rows)))

@@ -142,7 +142,9 @@ def test_a_model_is_opened_and_evaluated() -> None:
     ("asked", "says"),
     [
         ({}, "give a MODEL"),
-        ({"model": "abacus", "control": True}, "--control switches an adapter off"),
+        ({"model": "abacus", "control": "off"}, "--control off takes an adapter's place"),
+        ({"model": "abacus", "control": "none"}, "--control none: choose off or zero"),
+        ({"model": "abacus", "drift": True}, "--drift compares an adapter with a control twice"),
         ({"model": "abacus", "split": "train"}, "choose test or validation"),
         ({"model": "abacus", "adapter": "nowhere"}, "nowhere: no such file or folder"),
     ],

@@ -152,8 +152,9 @@ def test_an_adapter_that_changes_the_base_answers_as_generate_does_and_has_no_co
     found = evaluate("abacus-0.2m", tmp_path, items=4)
     assert found.kl_to_base_bits is None
     assert "KL to the base: not measured, because the adapter changes the base itself" in found.lines
-    with pytest.raises(SpecError, match=rf"--control: .* changes the base itself \({named}\)"):
-        evaluate("abacus-0.2m", tmp_path, items=4, control=True)
+    for control in ("off", "zero"):
+        with pytest.raises(SpecError, match=rf"--control {control}: .* changes the base itself \({named}\)"):
+            evaluate("abacus-0.2m", tmp_path, items=4, control=control)
 
 
 @pytest.mark.parametrize("kind", [*sorted({k.value for k in PeftType} - set(KINDS)), None])

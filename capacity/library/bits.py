@@ -117,7 +117,7 @@ def bits(
     """Finds the smallest updates at their accuracy, and what one curve saves over another at equal accuracy.
 
     Args:
-        points: study folder, points table (a file or a DataFrame), or `reference:NAME`.
+        points: study folder, points table (a file or a DataFrame), `reference:NAME`, or results of other programs.
         by: fields that tell curves apart; the method, and whatever differs beside the size, if None.
         unit: "bytes" or "parameters"; bytes, where they are known, if None.
         where: conditions on rows, each `field=value`.

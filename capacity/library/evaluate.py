@@ -1,13 +1,13 @@
 """The accuracy of a model on a task, with whatever form of adapter on it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capacity.errors import SpecError
-from capacity.library.measured import Asked, Measured, ask, gain_json, prepare
+from capacity.library.measured import Asked, Measured, ask, prepare
+from capacity.library.passes import CONTROL_NAMES, Control, Passes, check_control, gain_json
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
 from capacity.studies.device import device
@@ -16,6 +16,7 @@ from capacity_reports.blocks import Block, Text
 
 if TYPE_CHECKING:
     from capacity.adapters.open import Opened
+    from capacity.forward.rollout import Rollout
     from capacity.training.measure.heldout import DemonstrationLength
 
 
@@ -29,9 +30,10 @@ class Evaluated(Shown):
         form: "base", "native" or "peft".
         trained_parameters: of a native adapter.
         asked: task and protocol.
-        measured: what it answered.
         kl_to_base_bits: mean KL divergence to its base, a token; None without an adapter that can be switched off.
-        control: the same model with its adapter off, if asked for.
+        control: which control was asked for.
+        passes: what the model answered in one pass, or in two if drift was asked for.
+        control_passes: what the control answered, if asked for.
         demonstrations: what a demonstration of each item costs to code, if asked for.
     """
 
@@ -40,10 +42,16 @@ class Evaluated(Shown):
     form: str
     trained_parameters: int | None
     asked: Asked
-    measured: Measured
     kl_to_base_bits: float | None
-    control: Measured | None
+    control: Control | None
+    passes: Passes
+    control_passes: Passes | None
     demonstrations: "DemonstrationLength | None"
+
+    @property
+    def measured(self) -> Measured:
+        """What the model answered in the first pass."""
+        return self.passes.first
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, with the outcomes of every item."""
@@ -57,8 +65,15 @@ class Evaluated(Shown):
             **self.measured.to_json(),
             "kl_to_base_bits": self.kl_to_base_bits,
             "control": None
-            if self.control is None
-            else {**self.control.to_json(), **gain_json(self.measured, self.control)},
+            if self.control_passes is None
+            else {
+                "kind": self.control,
+                **self.control_passes.first.to_json(),
+                **gain_json(self.passes, self.control_passes),
+            },
+            "drift": None
+            if self.control_passes is None or self.passes.second is None
+            else {"adapter": self.passes.drift_json(), "control": self.control_passes.drift_json()},
             "demonstrations": None
             if coded is None
             else {"n": coded.demonstrations, "tokens": coded.tokens, "code_length_bits": coded.bits},
@@ -97,8 +112,12 @@ class Evaluated(Shown):
             lines.append(f"KL to the base: {self.kl_to_base_bits:.4g} bits a token")
         elif found["form"] == "peft":
             lines.append("KL to the base: not measured, because the adapter changes the base itself")
-        if found["control"] is not None:
-            lines.append(f"adapter off: {_percent(found['control'])}; gain {_gain_words(found['control'])}")
+        if self.control is not None and self.control_passes is not None:
+            name, told = CONTROL_NAMES[self.control], found["control"]
+            lines.append(f"{name}: {_percent(told)}; gain {_gain_words(told)}")
+            if self.passes.second is not None:
+                lines.append(f"drift of the adapter: {self.passes.drift_words()}")
+                lines.append(f"drift of the control: {self.control_passes.drift_words()}")
         lines.append(f"Intervals: {found['interval']}.")
         return tuple(lines)
 
@@ -118,7 +137,8 @@ def evaluate(
     samples: int = 1,
     temperature: float | None = None,
     seed: int = 0,
-    control: bool = False,
+    control: Control | None = None,
+    drift: bool = False,
     code_length: bool = False,
     progress: Progress = silent,
 ) -> Evaluated:
@@ -128,25 +148,27 @@ def evaluate(
         model: alias or folder; the base that the adapter names if None.
         adapter: native artifact, run folder or PEFT folder.
         task, split, items, samples, temperature, seed: as of `capacity.library.measured.ask`.
-        control: evaluate with the adapter off too.
+        control: evaluate with the adapter off ("off") or with an adapter of zeros ("zero") too.
+        drift: evaluate adapter, control, control, adapter, in this order; gains are those of both passes.
         code_length: measure what a demonstration of each item costs to code.
         progress: hears what is done.
 
     Raises:
-        SpecError: options out of range or that do not go together, or an adapter that cannot be switched off for a
-            control.
+        SpecError: options out of range or that do not go together, or an adapter that the control does not exist for.
         DataError: the adapter is unreadable or does not belong to the model.
         CapacityError: the libraries of training are absent.
     """
     path = None if adapter is None else Path(adapter)
     if model is None and path is None:
         raise SpecError("give a MODEL, or --adapter with an adapter that names its model")
-    if control and path is None:
-        raise SpecError("--control switches an adapter off: it needs --adapter")
+    check_control(control, drift)
+    if control is not None and path is None:
+        raise SpecError(f"--control {control} takes an adapter's place: it needs --adapter")
     asked = ask(task, split, items, samples, temperature, seed)
     if code_length and not asked.task.has_demonstrations:
         raise SpecError(f"--code-length: task {asked.named.label} has no demonstrations")
     prepare()
+    from capacity.adapters.controls import context_of_control, switch
     from capacity.adapters.open import open_model
     from capacity.sampling.evaluate import evaluate as answers
     from capacity.sampling.spelling import check_spelling
@@ -154,33 +176,42 @@ def evaluate(
 
     with progress("factors") as count:
         opened = open_model(model, path, device(), on_module=count.on_module)
-    off = _switch(opened)
-    if control and off is None:
-        raise SpecError(f"--control: {path} changes the base itself ({_changed_by(opened)}): it cannot be switched off")
+    under = None if control is None or path is None else context_of_control(control, opened, path)
     check_spelling(opened.tokenizer, asked.task.items(asked.protocol.split, asked.protocol.items), opened.base)
+    off = switch(opened)
     meter = None if off is None else KlMeter(opened.model, off)
-    with progress("items") as count:
-        found = answers(
-            opened.model,
-            opened.tokenizer,
-            asked.task,
-            asked.protocol,
-            on_items=count.on_count,
-            on_rollout=None if meter is None else meter.add,
-        )
-    without = None
-    if control and off is not None:
-        with progress("items, adapter off") as count, off():
-            without = answers(opened.model, opened.tokenizer, asked.task, asked.protocol, on_items=count.on_count)
+
+    def measure(phase: str, on_rollout: "Callable[[Rollout], None] | None" = None) -> Measured:
+        with progress(phase) as count:
+            return Measured(
+                answers(
+                    opened.model,
+                    opened.tokenizer,
+                    asked.task,
+                    asked.protocol,
+                    on_items=count.on_count,
+                    on_rollout=on_rollout,
+                )
+            )
+
+    passes = Passes(measure("items", None if meter is None else meter.add))
+    control_passes = None
+    if control is not None and under is not None:
+        phase = f"items, {CONTROL_NAMES[control]}"
+        with under():
+            control_passes = Passes(measure(phase), measure(phase) if drift else None)
+        if drift:
+            passes = Passes(passes.first, measure("items"))
     return Evaluated(
         opened.base,
         path,
         opened.form,
         opened.artifact.recipe.parameters if opened.artifact else None,
         asked,
-        Measured(found),
         None if meter is None else meter.bits_per_token,
-        None if without is None else Measured(without),
+        control,
+        passes,
+        control_passes,
         _demonstrations(opened, asked) if code_length else None,
     )
 
@@ -195,24 +226,6 @@ def _demonstrations(opened: "Opened", asked: Asked) -> "DemonstrationLength":
     adapted = opened.adapted or AdaptedModel(opened.model.requires_grad_(False), NoAdapter(), opened.model)
     items = asked.task.items(asked.protocol.split, asked.protocol.items)
     return demonstration_length(opened.model, opened.tokenizer, asked.task, items, RowsAtOnce(adapted, opened.base))
-
-
-def _switch(opened: "Opened") -> Callable[[], AbstractContextManager[object]] | None:
-    """What gives a context without the adapter; None if there is none, or it cannot be switched off."""
-    if opened.adapted is not None:
-        return opened.adapted.switched_off
-    if opened.form == "peft" and _changed_by(opened) is None:
-        disable: Callable[[], AbstractContextManager[object]] = opened.model.disable_adapter  # type: ignore[assignment]
-        return disable
-    return None
-
-
-def _changed_by(opened: "Opened") -> str | None:
-    """By which of its settings a PEFT adapter changes the base itself; None if by none."""
-    from capacity.adapters.files.peft_kinds import changes_base
-
-    (config,) = opened.model.peft_config.values()  # type: ignore[operator]
-    return changes_base(config.to_dict())
 
 
 def _percent(values: Mapping[str, Any]) -> str:

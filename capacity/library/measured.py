@@ -129,9 +129,3 @@ def prepare() -> None:
     from capacity.studies.quiet import quiet
 
     quiet()
-
-
-def gain_json(measured: Measured, base: Measured) -> dict[str, float | None]:
-    """The gain over the base as plain JSON types."""
-    gain = measured.gain_over(base)
-    return {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from capacity.runs import study
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, from_frame
+from capacity_analysis.evaluations.points import holds_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,8 +16,7 @@ def points_of(source: "str | Path | study.Study | pd.DataFrame", *, allow_mixed:
     """The points of a source.
 
     Args:
-        source: a CSV or Parquet file, a study folder, `reference:NAME`, an opened study, or a points table as a
-            DataFrame.
+        source: as of `read_points`, or an opened study, or a points table as a DataFrame.
         allow_mixed: runs of a study that different environments made are taken together.
 
     Raises:
@@ -34,4 +34,6 @@ def study_of(source: "str | Path | study.Study | pd.DataFrame") -> study.Study |
     """The study of a source, if it is one."""
     if isinstance(source, study.Study):
         return source
-    return study.Study(Path(source)) if isinstance(source, str | Path) and Path(source).is_dir() else None
+    if not isinstance(source, str | Path) or not Path(source).is_dir() or holds_results(Path(source)):
+        return None
+    return study.Study(Path(source))

@@ -94,7 +94,7 @@ def thresholds(
     """Finds the smallest update that reaches a target, for each model and method.
 
     Args:
-        points: study folder, points table (a file or a DataFrame), or `reference:NAME`.
+        points: study folder, points table (a file or a DataFrame), `reference:NAME`, or results of other programs.
         target, gain, ceiling, lower, upper, items, replicates: as of `question_of`.
         unit: "parameters" or "bytes".
         where: conditions on rows, each `field=value`.

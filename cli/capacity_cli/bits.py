@@ -13,7 +13,9 @@ from capacity_cli.options import AllowMixed, Details, Json, OfItems, OfTask, Whe
 def bits(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[POINTS]", help="Points table (CSV, Parquet), study folder, or reference:NAME."),
+        typer.Argument(
+            metavar="[POINTS]", help="Points table (CSV, Parquet), study folder, reference:NAME, or other results."
+        ),
     ] = None,
     requantise: Annotated[
         Path | None,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import cast, get_args
 
 from capacity.errors import SpecError, unknown
+from capacity.library.passes import Control, check_control
 from capacity.plan.storage import STORAGE_DTYPES
 from capacity.spec.parts import Draws, Match
 
@@ -28,6 +29,16 @@ def match_choice(text: str) -> Match:
     if text not in get_args(Match):
         raise unknown("matching", text, get_args(Match))
     return cast(Match, text)
+
+
+def control_choice(text: str | None) -> Control | None:
+    """Which control an adapter is compared with; None without one.
+
+    Raises:
+        SpecError: unknown.
+    """
+    check_control(text, drift=False)
+    return cast(Control | None, text)
 
 
 def draws_choice(text: str) -> Draws:

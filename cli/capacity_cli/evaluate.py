@@ -31,7 +31,15 @@ def evaluate(
         float | None, typer.Option(min=0, help="Sampling temperature, 0 is greedy.", show_default="the task's protocol")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
-    control: Annotated[bool, typer.Option("--control", help="Also with the adapter switched off.")] = False,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Also with the adapter switched off (off), or with an adapter of zeros (zero).", show_default="none"
+        ),
+    ] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="With --control: adapter, control, control, adapter, and how they differ.")
+    ] = False,
     code_length: Annotated[
         bool, typer.Option("--code-length", help="Also what a demonstration of each item costs to code, in bits.")
     ] = False,
@@ -44,6 +52,7 @@ def evaluate(
     """Accuracy of a model on a task, with any form of adapter on it."""
     from capacity.library.evaluate import Evaluated
     from capacity.runs.files import write_atomically
+    from capacity_cli.choices import control_choice
     from capacity_cli.output import print_blocks, print_json
     from capacity_cli.progress import ModuleProgress
 
@@ -55,12 +64,13 @@ def evaluate(
     if several:
         found = capacity.evaluate_adapters(
             model, adapters, task=task, split=split, items=items, samples=samples, temperature=temperature, seed=seed,
-            control=control,
+            control=control_choice(control), drift=drift,
         )  # fmt: skip
     else:
         found = capacity.evaluate(
             model, adapters[0] if adapters else None, task=task, split=split, items=items, samples=samples,
-            temperature=temperature, seed=seed, control=control, code_length=code_length, progress=ModuleProgress,
+            temperature=temperature, seed=seed, control=control_choice(control), drift=drift, code_length=code_length,
+            progress=ModuleProgress,
         )  # fmt: skip
     if out is not None:
         write_atomically(out, dumps(found.to_json(), indent=1) + "\n")

@@ -99,6 +99,7 @@ _HERE: dict[tuple[str, str], str] = {
     ("evaluate", "adapter"): _ASKED,
     ("evaluate", "split"): _ASKED,
     ("evaluate", "control"): _ASKED,
+    ("evaluate", "drift"): _ASKED,
     ("evaluate", "code_length"): _ASKED,
     ("evaluate", "samples"): "Random draws",
     ("evaluate", "temperature"): "Random draws",

@@ -35,7 +35,9 @@ ReuseMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")
 ]
 AllowMixed = Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")]
-Points = Annotated[str, typer.Argument(help="Points table (CSV, Parquet), study folder, or reference:NAME.")]
+Points = Annotated[
+    str, typer.Argument(help="Points table (CSV, Parquet), study folder, reference:NAME, or other results.")
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(help="Only runs with field=value: a column, or a field of the recipe such as rank. Repeatable."),

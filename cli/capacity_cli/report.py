@@ -13,7 +13,9 @@ _VERDICTS = 3  # printed at most
 def report(
     studies: Annotated[
         list[str],
-        typer.Argument(metavar="STUDY...", help="Study folders, points tables (CSV, Parquet), or reference:NAME."),
+        typer.Argument(
+            metavar="STUDY...", help="Study folders, points tables (CSV, Parquet), reference:NAME, or other results."
+        ),
     ],
     reference: Annotated[str | None, typer.Option(help="Published figures to show beside: tinylora.")] = None,
     out: Annotated[

@@ -20,6 +20,7 @@ from capacity.runs.files import refuse_foreign, write_atomically
 from capacity.runs.study_folder import is_study
 from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.evaluations.points import holds_results
 from capacity_reports.blocks import Block, Cell, Figure, Section, Table
 from capacity_reports.document import Report
 from capacity_reports.explorer.data import explored
@@ -210,8 +211,9 @@ def destination(
     Raises:
         SpecError: a format is not known, or there is a folder where the file should be.
     """
-    folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
-    path = out or folder / "report.html"
+    folder = Path(sources[0])
+    alone = len(sources) == 1 and folder.is_dir() and not holds_results(folder)
+    path = out or (folder if alone else Path()) / "report.html"
     ending = path.suffix.removeprefix(".")
     chosen = tuple(dict.fromkeys(formats)) or (ending or "html",)
     for name in chosen:

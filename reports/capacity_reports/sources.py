@@ -19,6 +19,7 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, study_points
 from capacity_analysis.data.where import where
+from capacity_analysis.evaluations.points import holds_results
 from capacity_analysis.lengths.looked_up import configurations, train_items
 
 _Made = TypeVar("_Made")
@@ -120,13 +121,13 @@ class Source:
 
 
 def read_source(source: str, *, allow_mixed: bool = False) -> Source:
-    """Reads a study folder, a points table, or `reference:NAME`.
+    """Reads a study folder, a points table, results of other programs, or `reference:NAME`.
 
     Raises:
         CapacityError: there is no such source, or its runs are corrupt or of different environments.
     """
     folder = Path(source)
-    if not folder.is_dir():
+    if not folder.is_dir() or holds_results(folder):
         points = read_points(source)
         return Source(source.removeprefix("reference:") if ":" in source else folder.stem, source, "", (), points)
     study = LoadedStudy(folder)

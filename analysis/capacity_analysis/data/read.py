@@ -12,6 +12,7 @@ from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Study
 from capacity_analysis.data.published import reference_points
 from capacity_analysis.data.table import Points, from_frame, study_points
+from capacity_analysis.evaluations.points import holds_results, points_of_results
 
 _TABLES = (".csv", ".parquet")
 _REFERENCE = "reference:"
@@ -21,17 +22,20 @@ def read_points(source: str, *, allow_mixed: bool = False) -> Points:
     """Reads a points table.
 
     Args:
-        source: a CSV or Parquet file, a study folder, or `reference:NAME` (published figures that ship).
+        source: a CSV or Parquet file, a study folder, or `reference:NAME` (published figures that ship). Results of
+            other programs are read too, if they say the method and the trained parameters of each run.
         allow_mixed: runs of a study that different environments made are taken together.
 
     Raises:
         SpecError: a kind of source that cannot be read, or a table that is not a points table. The message names the
-            column and the row, counted from 1 without the header.
+            column and the row, counted from 1 without the header. So are results that do not say how they were trained.
         DataError: no such file or folder, an empty one, or runs that are corrupt.
     """
     if source.startswith(_REFERENCE):
         return reference_points(source.removeprefix(_REFERENCE))
     path = Path(source)
+    if holds_results(path):
+        return points_of_results(path)
     if path.is_dir():
         runs = Study(path).runs()
         refuse_mixed(runs, path, allow_mixed=allow_mixed)

@@ -59,6 +59,7 @@ class Evaluation:
         samples: completions of each item, (I,).
         source: where it was read.
         model: what answered, as the source says; "not known" if it does not.
+        facts: what else the source says of the run, by the names of columns of the points table.
     """
 
     arm: str
@@ -72,6 +73,7 @@ class Evaluation:
     samples: Array
     source: str
     model: str = NOT_KNOWN
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def accuracy(self) -> float:

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from capacity.errors import SpecError, unknown
+from capacity.errors import DataError, SpecError, unknown
 from capacity.runs.answers import Answers
 from capacity.runs.points import COLUMNS
+from capacity.runs.study_folder import is_study
 from capacity_analysis.data.table import Points, from_frame
 from capacity_analysis.evaluations import peft_benchmark
 from capacity_analysis.evaluations.evaluation import NOT_KNOWN, Evaluation, Reading
-from capacity_analysis.evaluations.read import read_evaluations, read_object
+from capacity_analysis.evaluations.read import holds_answers, read_evaluations, read_object
+from capacity_analysis.evaluations.table import is_table
 
 # What a person may say of an arm; the other columns follow from answers.
 FACTS = (
@@ -37,13 +40,53 @@ def rows_of(path: Path, arm: str | None, reading: Reading, facts: Facts) -> list
         SpecError: something that the source does not say has to be said.
         DataError: the source cannot be read.
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.suffix == ".json" else []
-    wholes = [(file, read_object(file)) for file in files if file.is_file()]
-    if wholes and all(peft_benchmark.is_result(whole) for _, whole in wholes):
+    wholes = _objects(path)
+    if _all_of_peft(wholes):
         named = [(arm or file.stem, peft_benchmark.point(file, whole)) for file, whole in wholes]
     else:
         named = [(e.arm, _row(e)) for e in read_evaluations(path, arm, reading)]
     return [_complete(row, name, facts) for name, row in named]
+
+
+def _objects(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.suffix == ".json" else []
+    return [(file, read_object(file)) for file in files if file.is_file()]
+
+
+def _all_of_peft(wholes: Sequence[tuple[Path, Mapping[str, Any]]]) -> bool:
+    return bool(wholes) and all(peft_benchmark.is_result(whole) for _, whole in wholes)
+
+
+def holds_results(path: Path) -> bool:
+    """Whether a path has results of other programs: neither a study of this program nor a points table."""
+    if path.is_dir():
+        return not is_study(path) and (holds_answers(path) or _holds_peft(path))
+    if not path.is_file():
+        return False
+    if path.suffix in (".csv", ".parquet"):
+        return is_table(path)
+    return path.suffix in (".json", ".jsonl", ".eval")
+
+
+def _holds_peft(folder: Path) -> bool:
+    try:
+        return _all_of_peft(_objects(folder))
+    except DataError:
+        return False
+
+
+def points_of_results(path: Path) -> Points:
+    """The points of a source that says the method and the trained parameters of its runs itself.
+
+    Raises:
+        SpecError: it does not say them, or several metrics; the message names the options of `capacity import`.
+        DataError: the source cannot be read.
+    """
+    try:
+        rows = rows_of(path, None, Reading(), {})
+    except SpecError as error:
+        raise SpecError(f"{error} (options of capacity import, which writes a points table)") from None
+    return table_of(rows, str(path))
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], source: str) -> Points:
@@ -71,7 +114,8 @@ def _complete(row: dict[str, Any], arm: str, facts: Facts) -> dict[str, Any]:
         row[name] = value
     missing = [name for name in _NEEDED if row.get(name) is None]
     if missing:
-        raise SpecError(f"{arm}: the source does not say its {missing[0]}: --set {arm}:{missing[0]}=VALUE")
+        options = " ".join(f"--set {quote(f'{arm}:{name}=VALUE')}" for name in missing)
+        raise SpecError(f"{arm}: the source does not say its {' and '.join(missing)}: {options}")
     return {name: row.get(name) for name in COLUMNS}
 
 
@@ -84,6 +128,7 @@ def _row(evaluation: Evaluation) -> dict[str, Any]:
         "seed": evaluation.seed,
         "split": "test",
         "accuracy": evaluation.accuracy,
+        **dict(evaluation.facts),
     }
     samples, right = evaluation.samples, evaluation.scores * evaluation.samples
     if len(set(samples)) > 1 or not np.allclose(right, np.round(right)):

@@ -2,11 +2,13 @@
 
 Every row needs `item` and `correct`, which is 0 or 1, true or false, or a share of 1. Where they are known there are
 `arm`, `seed` and `task`. `prompt` is what was asked, `cluster` names items that belong together, and `sample` numbers
-the completions of an item.
+the completions of an item. `method` and `trained_parameters` say how the arm was trained: one value an arm. Where they
+stand in a table without `arm`, each pair of them is an arm.
 """
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from capacity.errors import DataError, SpecError
 from capacity_analysis.evaluations.evaluation import Answer, Collected, Evaluation, Reading, digest
 from capacity_analysis.evaluations.json_lines import lines
 
-COLUMNS = ("item", "correct", "arm", "seed", "task", "prompt", "cluster", "sample")
+FACTS = ("method", "trained_parameters")
+COLUMNS = ("item", "correct", "arm", "seed", "task", "prompt", "cluster", "sample", *FACTS)
 _NEEDED = ("item", "correct")
 _BLOCK = 100_000
 _TRUTHS = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0}
@@ -33,10 +36,11 @@ def read_table(path: Path, arm: str | None, reading: Reading) -> list[Evaluation
 
     Raises:
         SpecError: columns are missing.
-        DataError: an answer without a grade, or one that is there twice.
+        DataError: an answer without a grade, or one that is there twice, or an arm of two methods or sizes.
     """
     named = {column: column for column in COLUMNS} | dict(reading.columns)
     found: dict[_Place, Collected] = {}
+    facts: dict[_Place, dict[str, str]] = {}
     for number, row in _rows(path):
         where = f"row {number}"
         if number == 1:
@@ -44,11 +48,38 @@ def read_table(path: Path, arm: str | None, reading: Reading) -> list[Evaluation
         told = {key: row.get(column) for key, column in named.items()}
         if arm is not None and _known(told["arm"]) is not None:
             raise SpecError(f"{path}: has a column {named['arm']}: leave out the name {arm}=")
-        place = (arm or _known(told["arm"]) or path.stem, _known(told["task"]) or "", _seed(told["seed"], path, where))
+        trained = {key: value for key in FACTS if (value := _known(told[key])) is not None}
+        own_name = arm or _known(told["arm"]) or " ".join(trained.values()) or path.stem
+        place = (own_name, _known(told["task"]) or "", _seed(told["seed"], path, where))
+        if facts.setdefault(place, trained) != trained:
+            raise DataError(
+                f"{path}: {where}: arm {own_name} has {_words(trained)}, and {_words(facts[place])} in a row before"
+            )
         found.setdefault(place, Collected(str(path))).add(_answer(told, path, where), where)
     if not found:
         raise DataError(f"{path}: no rows")
-    return [own.evaluation(place[0], place[1], named["correct"], place[2]) for place, own in found.items()]
+    return [
+        replace(own.evaluation(place[0], place[1], named["correct"], place[2]), facts=tuple(facts[place].items()))
+        for place, own in found.items()
+    ]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a CSV or Parquet file is such a table by its columns, and not a points table."""
+    try:
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import read_schema
+
+            columns = set(read_schema(path).names)
+        else:
+            columns = set(pd.read_csv(path, dtype=str, nrows=0, skipinitialspace=True).columns)
+    except (ImportError, ValueError, OSError):  # whoever reads it says what is wrong with it
+        return False
+    return columns.issuperset(_NEEDED) and columns.isdisjoint(("accuracy", "n_correct"))
+
+
+def _words(trained: dict[str, str]) -> str:
+    return " and ".join(f"{name} {trained.get(name, 'none')}" for name in FACTS)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

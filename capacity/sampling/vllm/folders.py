@@ -1,13 +1,14 @@
 """Turns adapters of any form into PEFT LoRA folders, which vLLM loads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from capacity.adapters.controls import save_zero_lora
 from capacity.adapters.files.artifact import read_file, rebuild
 from capacity.adapters.files.peft_folder import CONFIG, save_peft_lora
 from capacity.adapters.open import base_of
@@ -16,6 +17,7 @@ from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
 from capacity.models.loading import load, model_folder
 from capacity.plan.model_names import parse_model
+from capacity.sampling.vllm.several import ZERO
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,23 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
         folders[str(path)] = folder
     ranks = [int(_config(folder)["r"]) for folder in folders.values()]
     return Folders(bare, tokenizer, base, parse_model(base).dtype, folders, max(ranks, default=None))
+
+
+def add_zero(folders: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
+    """Adds a folder of zeros, named `ZERO`, with the modules and the rank of the first folder of the largest rank.
+
+    Args:
+        folders: PEFT LoRA folders by name, at least one.
+        scratch: where the folder of zeros is made.
+
+    Raises:
+        SpecError: an adapter that has no zero.
+    """
+    largest = max(folders.values(), key=lambda folder: int(_config(folder)["r"]))
+    out = scratch / "zero"
+    out.mkdir()
+    save_zero_lora(largest, out)
+    return {ZERO: out, **folders}
 
 
 def _config(folder: Path) -> dict[str, Any]:

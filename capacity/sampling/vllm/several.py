@@ -17,6 +17,7 @@ from capacity.tasks.task import Task
 
 AT_ONCE = 16  # adapters in one pass; the engine keeps room for each
 BASE = "base"  # the name of the rows without an adapter
+ZERO = "adapter of zeros"  # the name of the control whose rows may be the base's
 _CHECKED = 4  # prompts that are scored to see whose rows are whose
 
 
@@ -29,6 +30,7 @@ def evaluate_several(
     adapters: Mapping[str, Path],
     *,
     base: bool = True,
+    backwards: bool = False,
 ) -> dict[str, Evaluation]:
     """The evaluation of each adapter, and of the base under the name `BASE` if asked for.
 
@@ -40,8 +42,9 @@ def evaluate_several(
         tokenizer: the model's tokenizer.
         task: where items and grades come from.
         spec: the protocol.
-        adapters: PEFT LoRA folders by name.
+        adapters: PEFT LoRA folders by name; a control of zeros is named `ZERO`.
         base: also evaluate without any adapter, in the same batch as the first of them.
+        backwards: the rows are sent in the opposite order.
 
     Raises:
         EngineError: the engine gave rows of the base the output of an adapter.
@@ -55,14 +58,16 @@ def evaluate_several(
     probe = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:_CHECKED]
     alone = _scores(engine, probe, None)
     found: dict[str, Evaluation] = {}
-    rows: list[str | None] = [None] if base else []
     names = list(adapters)
-    groups = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
-    for group in groups or [[]]:  # without adapters, one pass of the base
+    groups = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)] or [[]]
+    with_base = groups[0]
+    for group in reversed(groups) if backwards else groups:
         for name in group:
             engine.load(name, adapters[name])
         check_base_rows(engine, probe, alone, group)
-        rows += group
+        rows: list[str | None] = [None, *group] if base and group is with_base else [*group]
+        if backwards:
+            rows.reverse()
         requests = [Request(ids, seed, adapter) for adapter in rows for ids, seed in zip(prompts, seeds, strict=True)]
         drawn = engine.generate(
             requests, temperature=spec.temperature, max_new_tokens=spec.max_new_tokens, ends=ends.ids
@@ -74,7 +79,6 @@ def evaluate_several(
             found[adapter or BASE] = graded(task, items, ids, spec.samples_per_item, tokenizer, ends, folded=folded)
         for name in group:
             engine.unload(name)
-        rows = []
     return found
 
 
@@ -87,7 +91,7 @@ def check_base_rows(
         engine: an engine that has loaded `adapters`.
         probe: sequences to score.
         alone: scores of the probe before any adapter was loaded, from `_scores`.
-        adapters: names of the adapters.
+        adapters: names of the adapters; rows under `ZERO` should be the base's, so they are not compared.
 
     Raises:
         EngineError: such rows are nearer to some adapter's rows than to the base's own.
@@ -97,7 +101,7 @@ def check_base_rows(
     by_name = {name: _flat(scored[i * len(probe) : (i + 1) * len(probe)]) for i, name in enumerate((None, *adapters))}
     mixed, own = by_name[None], np.array(alone)
     for name in adapters:
-        if np.linalg.norm(mixed - by_name[name]) < np.linalg.norm(mixed - own):
+        if name != ZERO and np.linalg.norm(mixed - by_name[name]) < np.linalg.norm(mixed - own):
             raise EngineError(
                 f"vLLM {engine.version} gives rows without an adapter the output of adapter {name}: start it with "
                 "--max-loras above the number of adapters that are loaded at once"
