@@ -179,15 +179,15 @@ def test_one_headline_ratio_stands_in_threshold_bits_and_on_the_page(folder: Pat
     spoken = sentence.partition(" (for ")[0]
     assert WORDS[headline["estimator"]] in spoken.partition("; by ")[0]
     assert WORDS[other["estimator"]] in spoken.partition("; by ")[2]
-    assert spoken in run("threshold", folder, "--null", "0")
-    assert spoken in run("bits", folder, "--replicates", "100")
+    assert spoken in run("threshold", folder, "--null", "0", "--details")
+    assert spoken in run("bits", folder, "--replicates", "100", "--details")
 
 
 def test_the_average_over_accuracies_has_its_own_name_and_the_same_direction(folder: Path) -> None:
     found = json.loads(run("bits", folder, "--replicates", "100", "--json"))["savings"]
     assert [(s["test"], s["anchor"]) for s in found] == [("sft", "grpo"), ("grpo", "sft")]
     assert found[0]["size_ratio"] == pytest.approx(1 / found[1]["size_ratio"])
-    lines = run("bits", folder, "--replicates", "100").splitlines()
+    lines = run("bits", folder, "--replicates", "100", "--details").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("Size at equal accuracy"))
     assert "Bjøntegaard's ratio" in lines[start + 1]
     assert lines[start + 2].split()[1:3] == ["sft", "grpo"]

@@ -47,7 +47,9 @@ def test_json_has_every_quantity_of_every_arm(study: Study):
     assert list(arms) == ["sft", "rft", "grpo"]
     sft, grpo = arms["sft"]["quantities"], arms["grpo"]["quantities"]
     assert set(sft) == set(grpo)
-    assert sft["excess_bits"] == {"estimate": 96.0, "low": 96.0, "high": 96.0, "n": 3, "at_least": False}
+    assert sft["excess_bits"] == {
+        "estimate": 96.0, "low": 96.0, "high": 96.0, "n": 3, "at_least": False, "shared": None,
+    }  # fmt: skip
     assert sft["selection_bits"]["estimate"] == 2
     assert "own samples" in grpo["excess_bits"]["not_measured"]
     assert grpo["reward_cap_bits"]["estimate"] == 24

@@ -71,7 +71,7 @@ def test_a_label_names_each_kind_once_with_its_seeds():
 def test_texts_and_json_say_what_is_known():
     found, none = accuracy_estimate(answers(30, 50)), Estimate.none(0.25, 1)
     assert found.percent() == "60.0 (46.2–72.4)"
-    assert difference_estimate(answers(30, 50), answers(30, 50)).points() == "+0.0 (-7.1 to +7.1)"
+    assert difference_estimate(answers(30, 50), answers(30, 50)).points() == "+0.0 (−7.1 to +7.1)"
     assert (none.percent(), none.points()) == ("25.0", "+25.0")
     assert none.to_json("accuracy") == {
         "accuracy": 0.25, "low": None, "high": None, "interval": "no intervals", "seeds": 1, "n_items": None,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from small import small_spec
 
+import capacity
 from capacity.errors import DataError, Interrupted, by_interruption
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
@@ -137,7 +138,7 @@ def test_the_console_script_and_the_module_are_the_same_command() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"capacity": "capacity_cli.__main__:main"}
     command = [sys.executable, "-m", "capacity_cli", "version"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == project["version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == capacity.__version__
 
 
 @pytest.mark.parametrize("way", ["cause", "context"])

@@ -83,7 +83,10 @@ def left_by(specs: list[RunSpec], on_device: bool, dtype: torch.dtype = torch.fl
         passes: Passes = Alone() if len(specs) == 1 else Together(model, TOKENIZER, adapted)  # type: ignore[arg-type]
         train(trainees, passes)
         assert [t.error for t in trainees] == [None] * len(specs)
-        answers = [evaluate(a, TOKENIZER, task, s.evaluation).outcomes for a, s in zip(adapted, specs, strict=True)]
+        answers = [
+            evaluate(a, TOKENIZER, task, s.evaluation, run_seed=s.seed).outcomes
+            for a, s in zip(adapted, specs, strict=True)
+        ]
         vectors = [a.vector().tolist() for a in adapted]
     steps = [[_measured(step) for step in recorder.steps] for recorder in recorders]
     return list(zip(vectors, steps, answers, strict=True))

@@ -228,7 +228,7 @@ def test_a_run_without_a_seed_is_said(tmp_path):
     rows[5] = "m,grpo,1,,100,50"
     path = table(tmp_path, "m,base,0,,100,30", *rows, header=FULL)
     assert f"{path}: row 7 has no seed: its curve cannot be paired by seed with another" in read_points(path).lacking
-    done = CliRunner().invoke(app, ["threshold", path, "--target", "0.505", "--null", "0"])
+    done = CliRunner().invoke(app, ["threshold", path, "--target", "0.505", "--null", "0", "--details"])
     assert "row 7 has no seed" in done.stdout
 
 

@@ -51,7 +51,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                 artifact = pack(adapted, payload, model=run_spec.model, base=base, dtype="fp32", run=run_spec.identity)
                 size = payload_bytes(payload)
                 extra = {"trained_parameters": 13, "update_bytes": size, "header_bytes": len(artifact) - size}
-            found = evaluate(adapted.model, tokenizer, open_task(run_spec.task), run_spec.evaluation)
+            found = evaluate(
+                adapted.model, tokenizer, open_task(run_spec.task), run_spec.evaluation, run_seed=run_spec.seed
+            )
             counts = {"n_items": found.n_items, "n_correct": found.n_correct, "accuracy": found.accuracy}
             counted = Result.model_validate({"model_parameters": 859776, "family": "abacus", **extra, **counts})
             made.add(run_spec, environment, counted, [], found.outcomes, artifact)
@@ -131,7 +133,9 @@ def test_command(study: Study):
     assert rates["fp32"]["change"] == 0
     assert rates["int4"]["gaussian_limit"] == pytest.approx(4.0 ** -(9 * 8 / 13))
     assert {place["storage_dtype"] for place in found["frontier"]} == set(STORAGE_DTYPES)
-    text = CliRunner().invoke(app, ["bits", "--requantise", str(study.folder), "--replicates", "100"]).stdout
+    text = (
+        CliRunner().invoke(app, ["bits", "--requantise", str(study.folder), "--replicates", "100", "--details"]).stdout
+    )
     assert "Rate and distortion of the trained updates" in text
 
 

@@ -10,6 +10,7 @@ from report_studies import full_study
 
 from capacity_analysis.compare.comparison import comparisons
 from capacity_analysis.data.read import read_points
+from capacity_analysis.words import minus
 
 TOOLS = Path(__file__).parent.parent / "studies" / "tools"
 
@@ -35,7 +36,7 @@ def test_size_tables_hold_every_difference_and_the_controls(folder: Path) -> Non
     text = printed("size_tables.py", folder)
     for comparison in comparisons(read_points(str(folder))):
         for d in comparison.differences:
-            assert f"| {100 * d.estimate.value:+.1f} ({100 * (d.estimate.low or 0):+.1f} to " in text
+            assert minus(f"| {100 * d.estimate.value:+.1f} ({100 * (d.estimate.low or 0):+.1f} to ") in text
     assert "| abacus-0.9m | rft-online | 13 |" in text
     assert "Intervals: 95 %, fresh seeds and items, 2 seeds." in text
 

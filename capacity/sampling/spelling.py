@@ -33,8 +33,10 @@ def check_spelling(tokenizer: Any, items: Iterable[Item], model: str, texts: Ite
 
 
 def _check(tokenizer: Any, text: str, model: str, where: str) -> None:
-    read = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False), skip_special_tokens=True)
-    if _letters(read) != _letters(text):
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    # Special tokens count here: a text that holds one is spelled, and is refused elsewhere for what it is.
+    if _letters(tokenizer.decode(ids, skip_special_tokens=False)) != _letters(text):
+        read = tokenizer.decode(ids, skip_special_tokens=True)
         raise SpecError(
             f"{where}: the tokenizer of {model} cannot spell this task: it reads {_short(text)} as {_short(read)}: "
             "take a model whose tokenizer knows these characters, or another task"

@@ -228,8 +228,8 @@ def _record(run: Run, device: str, search: Search, on_evaluation: OnEvaluation |
     seed = run.spec.seed
     best = search_best(opened.adapted, opened.tokenizer, task, protocol, starts, search, seed, on_evaluation)
     opened.adapted.set_vector(best.vector)
-    found = evaluate(opened.adapted, opened.tokenizer, task, protocol)
-    base = evaluate(opened.adapted, opened.tokenizer, task, protocol, base=True)
+    found = evaluate(opened.adapted, opened.tokenizer, task, protocol, run_seed=seed)
+    base = evaluate(opened.adapted, opened.tokenizer, task, protocol, base=True, run_seed=seed)
     shares = {
         name: answers_of(of.outcomes, run.spec.label).shares.tolist() for name, of in (("best", found), ("base", base))
     }

@@ -42,13 +42,13 @@ class ThresholdStudy:
         """One a pair, by the estimator to believe, with the other beside it. One seed allows no claim about methods."""
         return tuple(
             (f"{r.model}: " if r.model else "")
-            + ("one seed, no claim about methods; in these runs " if self._of_one_seed(r) else "")
+            + ("one seed, no claim about methods; in these runs " if self.of_one_seed(r) else "")
             + sentence(r, self.other(r), self.design_of(r))
             for r in self.headlines
         )
 
-    def _of_one_seed(self, ratio: Ratio) -> bool:
-        """A curve of the pair has counts, but no second seed at any size."""
+    def of_one_seed(self, ratio: Ratio) -> bool:
+        """Tells whether a curve of the pair has counts, but no second seed at any size. Then no claim is made."""
         evidence = next(e for e in self.evidence if e.design.model == ratio.model)
         pair = (ratio.numerator, ratio.denominator)
         spreads = [s for curve, s in zip(evidence.curves, evidence.spreads, strict=True) if curve.label in pair]

@@ -48,6 +48,8 @@ def bits_answer(places: Sequence[FrontierPoint], saved: Sequence[Saving], unit: 
         lines.append(f"Pairs whose interval excludes 1×: {sum(map(_decided, known))} of {len(known)}.")
     else:
         lines.append("No two curves share a range of accuracies, so no saving is known.")
+    if places and all(place.seeds == 1 for place in places):
+        lines.append("With one seed: no claim about methods, as the spread between seeds is unknown.")
     return answer(lines, _frontier(on, unit))
 
 

@@ -31,7 +31,7 @@ def threshold_answer(study: ThresholdStudy) -> tuple[Block, ...]:
     shown = [ratio for ratio in pairs if first[ratio.model] is ratio]
     lines += several([_line(study, ratio) for ratio in shown], _PAIRS, "models")
     if pairs:
-        count = sum(map(decided, pairs))
+        count = sum(decided(ratio) and not study.of_one_seed(ratio) for ratio in pairs)
         lines.append(f"Pairs whose interval excludes 1×: {count} of {len(pairs)}.")
     else:
         lines.append("There is no pair of curves to compare.")
@@ -49,6 +49,9 @@ def _line(study: ThresholdStudy, ratio: Ratio) -> str:
     words, unit = in_words(ratio), study.unit
     if words is None:
         return f"{where}nothing is known of {ratio.numerator} : {ratio.denominator}."
+    if study.of_one_seed(ratio):
+        seen = f"{ratio.numerator} needs {words} the {unit} of {ratio.denominator}"
+        return f"{where}one seed, no claim about methods; in these runs {seen}."
     if not decided(ratio):
         return f"{where}{ratio.numerator} : {ratio.denominator} is not decided, {words}."
     return f"{where}{ratio.numerator} needs {words} the {unit} of {ratio.denominator}."
