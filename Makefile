@@ -18,7 +18,7 @@ TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 .DEFAULT_GOAL := help
 .PHONY: help install compare test test-real test-browser test-vllm wheel test-wheel docs figure rollout-sync check \
-  format sizes causal tune model-cards check-power contrast-calibration guard planted-faults calibration abacus kill-proof \
+  claims format sizes causal tune model-cards check-power contrast-calibration guard planted-faults calibration abacus kill-proof \
   interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
 
 # Prints this list.
@@ -79,6 +79,10 @@ docs: $(DOCS)
 # Draws the figures of the README and of the documentation from stored studies (seconds).
 figure: $(READY)
 	$(BIN)/python studies/tools/figures.py
+
+# Prints the published claims beside what their counts allow, as in docs/bits.md (seconds).
+claims: $(READY)
+	$(BIN)/python studies/tools/published_claims.py
 
 # Checks format, lint, types, import directions, links between pages, and plain English.
 check: $(READY)

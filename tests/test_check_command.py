@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -472,23 +473,63 @@ def test_action_says_on_the_job_page_what_could_not_be_compared(old, tmp_path):
     assert "outcome=" not in (tmp_path / "output").read_text()
 
 
+@pytest.mark.parametrize(
+    ("candidate", "code", "outcome"), [("lm-eval-0", 0, "identical"), ("lm-eval-1", 3, "inconclusive")]
+)
+def test_action_compares_results_of_another_program(tmp_path, candidate, code, outcome):
+    shutil.copytree(ROOT / "tests" / "data" / "evaluations", tmp_path / "logs")
+    done = run_action(tmp_path, study=f"logs/{candidate}", baseline="logs/lm-eval-0", metric="acc")
+    assert done.returncode == code, done.stderr
+    page = (tmp_path / "summary.md").read_text()
+    assert page.startswith(f"## capacity check: {outcome}\n")
+    assert "tiny\\_sums" in page
+    junit, said = (tmp_path / "output").read_text().splitlines()
+    assert said == f"outcome={outcome}"
+    assert ElementTree.fromstring(Path(junit.removeprefix("junit=")).read_text()).tag == "testsuite"
+
+
+def test_action_stops_at_a_table_of_outcomes_that_is_worse(tmp_path):
+    for name, right in (("before", 120), ("after", 60)):
+        rows = "".join(f"q{i},{int(i < right)}\n" for i in range(200))
+        (tmp_path / f"{name}.csv").write_text("item,correct\n" + rows)
+    done = run_action(tmp_path, study="after.csv", baseline="before.csv")
+    assert done.returncode == 1, done.stderr
+    assert (tmp_path / "output").read_text().splitlines()[1] == "outcome=worse"
+
+
+def test_action_says_that_results_have_several_grades(tmp_path):
+    shutil.copytree(ROOT / "tests" / "data" / "evaluations", tmp_path / "logs")
+    done = run_action(tmp_path, study="logs/lm-eval-1", baseline="logs/lm-eval-0")
+    assert done.returncode == 2
+    assert "has several metrics: choose one with --metric: " in (tmp_path / "summary.md").read_text()
+
+
+def test_a_metric_is_for_results_of_other_programs(old, capacity):
+    assert_one_line(capacity("check", "old", "--metric", "acc"), "--metric acc: chooses a grade of results of other")
+
+
 def yaml_snippets():
-    """The YAML blocks of docs/ci.md: GitHub's and GitLab's."""
+    """The YAML blocks of docs/ci.md: GitHub's, GitLab's, and GitHub's for results of other programs."""
     text = (ROOT / "docs" / "ci.md").read_text()
     return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
 
 
 def test_the_github_snippet_uses_the_action_as_it_is():
-    github, _ = yaml_snippets()
+    github, _, results = yaml_snippets()
     action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
-    steps = [step for step in github["jobs"]["capacity"]["steps"] if step["uses"] == "./action"]
-    assert [set(step["with"]) - set(action["inputs"]) for step in steps] == [set()]
+    steps = [
+        step
+        for job in (github["jobs"]["capacity"], results["jobs"]["evaluation"])
+        for step in job["steps"]
+        if step["uses"] == "./action"
+    ]
+    assert [set(step["with"]) - set(action["inputs"]) for step in steps] == [set(), set()]
 
 
 @pytest.mark.parametrize(("shift", "code"), [(0.0, 0), (-0.15, 1)])
 def test_the_gitlab_snippet_runs_as_it_is(old, study, capacity, sweep, tmp_path, shift, code):
     calls = sweep(lambda out: Study(study(out, shift=shift)))
-    _, gitlab = yaml_snippets()
+    _, gitlab, _ = yaml_snippets()
     program, *arguments = shlex.split(gitlab["capacity"]["script"][-1])
     assert program == "capacity"
     assert capacity(*arguments).code == code

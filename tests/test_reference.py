@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from capacity.errors import SpecError
@@ -63,6 +67,24 @@ def test_the_comparison_of_peft_has_counts_and_one_seed():
     assert by_adapter["lora rank32"] == pytest.approx(0.4783927217589083)
     assert 100 * by_adapter["ia3"] == pytest.approx(31.1, abs=0.05)
     assert 100 * by_adapter["ia3 lr_0.001"] == pytest.approx(39.8, abs=0.05)
+
+
+def test_the_reproduction_has_counts_under_two_grades():
+    raw = read_raw("tinylora-reproduction")
+    assert raw[["hash_correct", "flexible_correct"]].sum().tolist() == [14273, 19105]
+    table = read_points("reference:tinylora-reproduction").frame
+    assert len(table) == 2 * 17
+    base = table[table["method"] == "base"].set_index("protocol")["accuracy"]
+    assert base.to_dict() == pytest.approx({"hash": 0.6959818043972706, "flexible": 0.8544351781652767})
+    best = table[(table["protocol"] == "flexible") & (table["adapter"] == "tinylora u=16 n_tie=8")]
+    assert (int(best["trained_parameters"].iloc[0]), round(100 * best["accuracy"].iloc[0], 2)) == (504, 86.2)
+
+
+def test_the_table_of_published_claims_is_what_its_tool_prints():
+    tool = Path(__file__).parent.parent / "studies" / "tools" / "published_claims.py"
+    printed = subprocess.run([sys.executable, str(tool)], capture_output=True, text=True, check=True).stdout
+    assert "+3.6 (+1.3 to +5.9)" in printed  # 1.96 · √(.918·.082/1319 + .882·.118/1319) = 2.3 points
+    assert printed in (Path(__file__).parent.parent / "docs" / "bits.md").read_text(encoding="utf-8")
 
 
 def test_unknown_references_are_refused():

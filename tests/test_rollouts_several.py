@@ -72,6 +72,20 @@ def test_adapters_and_base_are_evaluated_together_as_they_would_be_alone(
     assert engine.adapters == {}
 
 
+def test_backwards_the_rows_come_in_the_opposite_order_with_the_same_answers(
+    adapted: AdaptedModel, loaded_smallest: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(several, "AT_ONCE", 2)
+    engine = PlainEngine(loaded_smallest[0], loaded_smallest[1].pad_token_id)
+    forwards, backwards = (
+        evaluate_several(engine, adapted.bare, loaded_smallest[1], AbacusTask(), SPEC, folders, backwards=order)
+        for order in (False, True)
+    )
+    assert list(forwards) == [BASE, "adapter-0", "adapter-1", "adapter-2"]
+    assert list(backwards) == list(reversed(forwards))
+    assert backwards == forwards
+
+
 def test_the_base_alone_is_evaluated(loaded_smallest: Any) -> None:
     model, tokenizer = loaded_smallest
     found = evaluate_several(PlainEngine(model, tokenizer.pad_token_id), model, tokenizer, AbacusTask(), SPEC, {})

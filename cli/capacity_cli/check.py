@@ -69,6 +69,8 @@ def check(
                 raise SpecError(f"{baseline}: results of other programs: give a candidate, without --run or --history")
             code = _check_results(study, baseline, margin, alpha, metric, shown)
         else:
+            if metric is not None:
+                raise SpecError(f"--metric {metric}: chooses a grade of results of other programs: leave it out")
             code = _check_study(
                 study, baseline, run, margin, alpha, history, alarms_per_100, out, trainer, workers, shown
             )

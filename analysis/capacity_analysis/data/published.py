@@ -1,6 +1,6 @@
 """Published figures that ship as data: to compare with, never to be pooled with what is measured here.
 
-Sources: "Learning to Reason in 13 Parameters", arXiv 2602.04118, and the method comparison of PEFT.
+Sources: "Learning to Reason in 13 Parameters", arXiv 2602.04118, a reproduction of it, and PEFT's method comparison.
 `published_data/README.md` says what they are, and which figures contradict one another.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 from capacity.errors import unknown
 from capacity_analysis.data.table import Points, from_frame
 
-NAMES = ("tinylora-table2", "tinylora-text", "peft-metamathqa")
+NAMES = ("tinylora-table2", "tinylora-text", "tinylora-reproduction", "peft-metamathqa")
 CITATION = "Learning to Reason in 13 Parameters, arXiv 2602.04118"
 TASKS = ("gsm8k", "math500", "minerva_math", "olympiadbench", "aime24", "amc23", "average")
 GAINS = (0.5, 0.8, 0.95)
@@ -36,6 +36,14 @@ REMARKS = {
         "Appendix A.1 has the 3B at 74 % with 100 parameters, below the 76.0 of the untrained 3B in table 2.",
         "94.7 % with 13 parameters stands under Qwen3-8B, the 8B Qwen2.5 of the abstract does not exist (its size is "
         "7B), and the size of the LLaMA of section 6.4 is not stated.",
+    ),
+    "tinylora-reproduction": (
+        "Published figures, not measured here: PEFT_implementation/results of github.com/GuoKaku/TinyLora_Reproduce, "
+        f"commit 01d14571, which reproduces {CITATION}. Qwen2.5-3B-Instruct, trained by GRPO, tested on GSM8K.",
+        "One run and one seed each, and one rate: intervals are for fresh items, and nothing is known of other seeds.",
+        "Two grades: hash takes the number after ####, flexible takes the last number where there is none.",
+        "The files give accuracies. All are whole multiples of 1/1,319, the test set of GSM8K, hence the counts.",
+        "Trained parameters follow from u and n_tie by the rule of its plots: 252 u / n_tie, and at least u.",
     ),
     "peft-metamathqa": (
         "Published figures, not measured here: method_comparison/MetaMathQA of huggingface/peft (Apache 2.0), results "
@@ -80,7 +88,12 @@ def reference_points(name: str) -> Points:
     """
     if name not in NAMES:
         raise unknown("reference", name, NAMES)
-    frame = {"tinylora-table2": _table2, "tinylora-text": _text, "peft-metamathqa": _peft}[name]()
+    frame = {
+        "tinylora-table2": _table2,
+        "tinylora-text": _text,
+        "tinylora-reproduction": _reproduction,
+        "peft-metamathqa": _peft,
+    }[name]()
     return from_frame(frame, f"reference:{name}")
 
 
@@ -134,6 +147,29 @@ def _text() -> pd.DataFrame:
             "accuracy": raw["accuracy"] / 100,
         }
     )
+
+
+def _reproduction() -> pd.DataFrame:
+    raw = read_raw("tinylora-reproduction")
+    base = raw["trained_parameters"] == 0
+    told = pd.DataFrame(
+        {
+            "study": "tinylora-reproduction",
+            "model": "Qwen2.5-3B-Instruct",
+            "family": "qwen2.5",
+            "task": "gsm8k",
+            "method": base.map({True: "base", False: "grpo"}),
+            "adapter": [
+                f"tinylora u={u} n_tie={n}" if u else None for u, n in zip(raw["u"], raw["n_tie"], strict=True)
+            ],
+            "trained_parameters": raw["trained_parameters"],
+            "learning_rate": base.map({True: None, False: 5e-5}),
+            "seed": base.map({True: None, False: 42}),
+            "split": "test",
+            "n_items": 1319,
+        }
+    )
+    return pd.concat([told.assign(protocol=name, n_correct=raw[f"{name}_correct"]) for name in ("hash", "flexible")])
 
 
 def _peft() -> pd.DataFrame:

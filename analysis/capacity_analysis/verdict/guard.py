@@ -14,6 +14,7 @@ import numpy as np
 from capacity_analysis.check.result import CheckOutcome
 from capacity_analysis.verdict.arms import TaskArms
 from capacity_analysis.verdict.contrast import Contrast, contrast
+from capacity_analysis.words import minus
 
 
 @dataclass(frozen=True)
@@ -96,5 +97,5 @@ def _points(task: TaskCheck, alpha: float) -> str:
     estimate = task.contrast.estimate
     if task.outcome == "identical" or estimate.low is None or estimate.high is None:
         return task.outcome
-    ends = f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
-    return f"{task.outcome}, {100 * estimate.value:+.1f} points ({100 * (1 - 2 * alpha):g} % interval {ends})"
+    change, low, high = (minus(f"{100 * end:+.1f}") for end in (estimate.value, estimate.low, estimate.high))
+    return f"{task.outcome}, {change} points ({100 * (1 - 2 * alpha):g} % interval {low} to {high})"
