@@ -12,8 +12,10 @@ export OMP_NUM_THREADS := 1
 
 # The build of torch: "cpu" (0.2 GB) on Linux without an NVIDIA GPU, else what PyPI has (on Linux a CUDA build, 3 GB).
 TORCH ?= $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v nvidia-smi),pypi,cpu),pypi)
-CPU_BUILDS := https://download.pytorch.org/whl/cpu
-TORCH_CPU = $(PIP_INSTALL) --no-deps --retries 1 -c constraints.txt --extra-index-url $(CPU_BUILDS) torch
+# uv knows where the CPU build is. Where that place cannot be reached, pip installs the build that it finds.
+cpu_torch = $(1)/$(PIP_INSTALL) -c constraints.txt uv && \
+  { $(1)/uv pip install --quiet --python $(1)/python --torch-backend cpu --no-deps -c constraints.txt torch 2>/dev/null || \
+  echo 'uv cannot reach the CPU build of torch: pip installs the build that it finds'; }
 TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 .DEFAULT_GOAL := help
@@ -67,7 +69,7 @@ test-wheel: wheel
 	$(PYTHON) -m venv $(WHEEL)
 	$(WHEEL)/bin/$(PIP_INSTALL) -c constraints.txt "$$(ls dist/*.whl)"
 	CAPACITY_WHEEL=$(WHEEL) $(BIN)/pytest -n 0 tests/wheel/test_plain.py
-	$(if $(filter cpu,$(TORCH)),$(WHEEL)/bin/$(TORCH_CPU))
+	$(if $(filter cpu,$(TORCH)),$(call cpu_torch,$(WHEEL)/bin))
 	$(WHEEL)/bin/$(PIP_INSTALL) -c constraints.txt "$$(ls dist/*.whl)[train]"
 	CAPACITY_WHEEL=$(WHEEL) $(BIN)/pytest -n 0 tests/wheel/test_trained.py
 
@@ -174,7 +176,7 @@ nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibr
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo 'installing into $(VENV): torch ($(TORCH_SIZE)) and other packages (0.2 GB)'
-	$(if $(filter cpu,$(TORCH)),$(BIN)/$(TORCH_CPU))
+	$(if $(filter cpu,$(TORCH)),$(call cpu_torch,$(BIN)))
 	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[train,dev]'
 	touch $(READY)
 
