@@ -5,6 +5,7 @@ from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.ratios import Ratio, in_words
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Column, Table
+from capacity_reports.decided import decides
 from capacity_reports.figures import joined
 
 _COLUMNS = (
@@ -19,11 +20,6 @@ _COLUMNS = (
 _PAIRS = 3  # lines of pairs at most
 
 
-def decided(ratio: Ratio) -> bool:
-    """Whether the interval of a ratio excludes 1."""
-    return (ratio.low is not None and ratio.low > 1) or (ratio.high is not None and ratio.high < 1)
-
-
 def threshold_answer(study: ThresholdStudy) -> tuple[Block, ...]:
     """The first pair of each model in a line, how many pairs are decided, and a table of the thresholds."""
     pairs, lines = study.headlines, [_asked(study)]
@@ -31,7 +27,7 @@ def threshold_answer(study: ThresholdStudy) -> tuple[Block, ...]:
     shown = [ratio for ratio in pairs if first[ratio.model] is ratio]
     lines += several([_line(study, ratio) for ratio in shown], _PAIRS, "models")
     if pairs:
-        count = sum(decided(ratio) and not study.of_one_seed(ratio) for ratio in pairs)
+        count = sum(decides(ratio) and not study.of_one_seed(ratio) for ratio in pairs)
         lines.append(f"Pairs whose interval excludes 1×: {count} of {len(pairs)}.")
     else:
         lines.append("There is no pair of curves to compare.")
@@ -52,7 +48,7 @@ def _line(study: ThresholdStudy, ratio: Ratio) -> str:
     if study.of_one_seed(ratio):
         seen = f"{ratio.numerator} needs {words} the {unit} of {ratio.denominator}"
         return f"{where}one seed, no claim about methods; in these runs {seen}."
-    if not decided(ratio):
+    if not decides(ratio):
         return f"{where}{ratio.numerator} : {ratio.denominator} is not decided, {words}."
     return f"{where}{ratio.numerator} needs {words} the {unit} of {ratio.denominator}."
 
