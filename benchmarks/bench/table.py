@@ -7,7 +7,6 @@ from typing import Any
 from benchmarks.bench.figures import Figure, Quantity
 from capacity.errors import CapacityError
 
-START, END = "<!-- bench: start -->", "<!-- bench: end -->"
 TITLES = {
     "steps": "Training steps",
     "flops": "Use of the processor",
@@ -57,14 +56,20 @@ def described(machine: Mapping[str, Any]) -> str:
     return f"Measured at commit `{machine['commit'][:12]}` {where}; {versions}."
 
 
-def between_marks(document: str, text: str) -> str:
-    """Returns a document with `text` between the two marks.
+def marks(name: str) -> tuple[str, str]:
+    """Returns the two marks of a document between which tables stand."""
+    return f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+
+
+def between_marks(document: str, text: str, name: str = "bench") -> str:
+    """Returns a document with `text` between the two marks of this name.
 
     Raises:
         CapacityError: if the document does not hold the two marks in their order.
     """
-    before, start, rest = document.partition(START)
-    _, end, after = rest.partition(END)
+    opening, closing = marks(name)
+    before, start, rest = document.partition(opening)
+    _, end, after = rest.partition(closing)
     if not start or not end:
-        raise CapacityError(f"the document has no place for the table: write {START} and {END} into it")
-    return f"{before}{START}\n{text}\n{END}{after}"
+        raise CapacityError(f"the document has no place for the table: write {opening} and {closing} into it")
+    return f"{before}{opening}\n{text}\n{closing}{after}"
