@@ -3,10 +3,10 @@
 import os
 import signal
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.device import keep_one_gpu
 from capacity.studies.finished import add_finished, record_failure
+from capacity.studies.imports import import_libraries
 
 if TYPE_CHECKING:
     from capacity.training.run import RunRecord
 
 
-def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
+def work(pipe: Any, folder: str, fingerprint_json: str) -> None:
     """Makes the runs of all jobs that come, until the pipe or the parent process ends.
 
     A job is a word with a list of specs as JSON. After "make", what is told of a run is (kind, identity, step,
@@ -31,22 +32,19 @@ def work(pipe: Any, folder: str, fingerprint_json: str, parent: int) -> None:
         pipe: the worker's end of the pipe.
         folder: the study that runs are added to.
         fingerprint_json: the environment of the runs.
-        parent: the process whose worker this is.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow_parent, daemon=True).start()
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
     keep_one_gpu()
+    import_libraries()
     import torch
 
-    from capacity.studies.quiet import quiet
-
-    quiet()
     from capacity.training.base import Bases
 
     torch.set_num_threads(1)
     fingerprint = Fingerprint.model_validate_json(fingerprint_json)
-    worker = _Worker(pipe, Study(Path(folder)), fingerprint, parent)
+    worker = _Worker(pipe, Study(Path(folder)), fingerprint)
     bases = Bases(fingerprint.device)  # what is loaded serves all runs of this worker
     while True:
         try:
@@ -78,8 +76,8 @@ def checked(specs: Sequence[RunSpec]) -> tuple[CapacityError | None, list[str]]:
 class _Worker:
     """Makes jobs, adds their runs to a study and tells the parent of them."""
 
-    def __init__(self, pipe: Any, study: Study, fingerprint: Fingerprint, parent: int) -> None:
-        self.pipe, self.study, self.fingerprint, self.parent = pipe, study, fingerprint, parent
+    def __init__(self, pipe: Any, study: Study, fingerprint: Fingerprint) -> None:
+        self.pipe, self.study, self.fingerprint = pipe, study, fingerprint
 
     def make(self, job: list[RunSpec], bases: Any) -> None:
         """Makes the runs of a job. What goes wrong with one of them is recorded, and no error leaves."""
@@ -109,7 +107,7 @@ class _Worker:
         ]
 
     def _add(self, spec: RunSpec, record: "RunRecord") -> None:
-        _end_if_orphaned(self.parent)
+        _end_if_orphaned()
         add_finished(
             self.study, spec, self.fingerprint, record, lambda message: self._say("waiting", spec, message=message)
         )
@@ -117,7 +115,7 @@ class _Worker:
 
     def _fail(self, spec: RunSpec, error: Exception) -> None:
         message = str(error) if isinstance(error, CapacityError) else f"{type(error).__name__}: {error}".splitlines()[0]
-        _end_if_orphaned(self.parent)
+        _end_if_orphaned()
         trace = "".join(traceback.format_exception(error))
         self._say("failed", spec, message=record_failure(self.study, spec, message, trace))
 
@@ -128,14 +126,16 @@ class _Worker:
             os._exit(1)  # the parent is gone
 
 
-def _end_if_orphaned(parent: int) -> None:
+def _end_if_orphaned() -> None:
     """Nothing is written after the parent died: the study may be another process's by now."""
-    if os.getppid() != parent:
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():
         os._exit(1)
 
 
-def _follow_parent(parent: int) -> None:
-    """Ends this process soon after its parent died, even by a signal that nobody can catch."""
-    while True:
-        _end_if_orphaned(parent)
-        time.sleep(0.2)
+def _follow_parent() -> None:
+    """Ends this process when its parent has died, even by a signal that nobody can catch."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,6 +1,5 @@
 """Makes runs in local worker processes: one torch thread each, restarted when killed, gone when the parent is."""
 
-import os
 import signal
 import threading
 import warnings
@@ -162,9 +161,7 @@ def _end(code: int) -> str:
 def _start(folder: Path, fingerprint: Fingerprint) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=work, args=(theirs, str(folder), fingerprint.model_dump_json(), os.getpid()), daemon=True
-    )
+    process = context.Process(target=work, args=(theirs, str(folder), fingerprint.model_dump_json()), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)
