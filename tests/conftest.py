@@ -2,6 +2,8 @@
 
 import copy
 import os
+from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,29 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["CAPACITY_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_from_a_server() -> Iterator[None]:
+    """Workers are forked from a process that has imported what all of them need, once for all tests of this process.
+
+    Commands start each worker anew, which takes seconds. Tests that are about that ask for `workers_of_commands`.
+    """
+    from capacity.studies import workers
+
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["capacity.training.run"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "get_context", lambda _: context)
+        yield
+
+
+@pytest.fixture
+def workers_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as commands start them, each in a new interpreter."""
+    from capacity.studies import workers
+
+    monkeypatch.setattr(workers, "get_context", get_context)
 
 
 def _loaded(alias: str) -> tuple[Any, Any]:

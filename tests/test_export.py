@@ -1,8 +1,6 @@
 """`capacity export` and `capacity evaluate`: every form of an update answers as its run did, or is refused."""
 
-import contextlib
 import copy
-import io
 import json
 import re
 import shutil
@@ -12,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import architectures
 import pytest
 import torch
 from architectures import WEIGHTS, tiny
+from in_process import Done, capacity
 from peft import LoraConfig, VeraConfig, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -32,50 +30,11 @@ from capacity.runs.study import Study
 from capacity.spec.adapters import Adapter, LoraXs
 from capacity.spec.result import Outcome, Result
 from capacity.training.run import execute
-from capacity_cli import app
 
 ITEMS = 64
 EXPORTS = {**architectures.adapters(), **WEIGHTS}
 TYPES = ["q_proj", "v_proj"]
 RANKS = {"tinylora": 2, "tinylora-split": 2, "lora-xs": 3, "lora": 2, "vera": 6, "vb-lora": 2, "uni-lora": 2}
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        """The one object on stdout, when nothing went wrong."""
-        assert (self.code, self.err) == (0, "")
-        return json.loads(self.out)
-
-    def refused(self, code: int) -> str:
-        """The one line on stderr, when something did."""
-        assert (self.code, self.out) == (code, ""), self
-        assert self.err.startswith("capacity: ")
-        assert self.err.count("\n") == 1
-        return self.err
-
-
-def capacity(folder: Path, *arguments: str) -> Done:
-    """What the console script does, in this process, in `folder`."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", ["capacity", *arguments]),
-    ):
-        try:
-            app.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 def evaluated(folder: Path, *arguments: str, items: int = ITEMS) -> Any:

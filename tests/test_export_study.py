@@ -9,8 +9,8 @@ from typing import Any
 import fakes
 import pytest
 import torch
+from in_process import Done, capacity
 from small import small_spec
-from test_export import Done, capacity
 
 from capacity.adapters.files.artifact import read_file
 from capacity.adapters.open import open_model

@@ -191,7 +191,7 @@ def children() -> set[str]:
     return {child for child in found if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()}
 
 
-@pytest.mark.usefixtures("handled")
+@pytest.mark.usefixtures("handled", "workers_of_commands")
 def test_while_a_worker_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start, started = workers._start, []
 
@@ -208,7 +208,7 @@ def test_while_a_worker_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert children() == set()
 
 
-@pytest.mark.usefixtures("handled")
+@pytest.mark.usefixtures("handled", "workers_of_commands")
 def test_workers_never_hear_of_it(tmp_path: Path) -> None:
     """Nor before Python has reached their first line: they inherit that the signal is blocked."""
     blocked = []

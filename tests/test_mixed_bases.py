@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import fakes
 import pytest
 import torch
+from in_process import capacity as cli
 from safetensors.torch import load_file, save_file
 
 import capacity
@@ -26,7 +25,6 @@ from capacity_analysis.check.snapshot import snapshot
 from capacity_analysis.data.cell_results import cell_results
 from capacity_analysis.data.read import read_points
 
-CAPACITY = str(Path(sys.executable).parent / "capacity")
 OLD, NEW = "a" * 64, "b" * 64
 STUDY = """
 name = "moved"
@@ -46,10 +44,6 @@ test_items = 8
 validation_items = 8
 temperatures = [1.0]
 """
-
-
-def cli(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([CAPACITY, *arguments], capture_output=True, text=True, check=False, cwd=folder)
 
 
 @pytest.fixture
@@ -102,11 +96,10 @@ def test_every_reader_notices_mixed_bases(pooled: Study, read: Any) -> None:
 
 def test_runs_says_that_bases_are_mixed(pooled: Study) -> None:
     done = cli(pooled.folder, "runs", ".")
-    assert done.returncode == 0
-    assert f"abacus-0.9m has runs on different weights, which cannot be compared: 3 on base {OLD[:16]}" in done.stdout
+    assert done.code == 0
+    assert f"abacus-0.9m has runs on different weights, which cannot be compared: 3 on base {OLD[:16]}" in done.out
     refused = cli(pooled.folder, "runs", ".", "--points", "points.csv")
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "on different weights" in refused.stderr
+    assert "on different weights" in refused.refused(1)
     assert not (pooled.folder / "points.csv").exists()
 
 
@@ -183,21 +176,20 @@ def test_a_run_on_replaced_weights_is_stale_in_every_command(base: Path, tmp_pat
     (tmp_path / "one.toml").write_text(STUDY.replace("SEEDS", "1"))
     (tmp_path / "two.toml").write_text(STUDY.replace("SEEDS", "2"))
     done = cli(tmp_path, "sweep", "one.toml", "--no-report")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     study = capacity.Study(tmp_path / "capacity-studies" / "moved")
     (model,) = {run.spec.model for run in study.runs()}
     (fingerprint,) = bases(study.runs())[model]
     assert {run.result.base_files for run in study.runs()} == {base_digest(str(base))}
     replace_weights(base)
-    listed = json.loads(cli(tmp_path, "runs", str(study.folder), "--json").stdout)
+    listed = cli(tmp_path, "runs", str(study.folder), "--json").json()
     assert {run["state"] for run in listed["runs"]} == {"stale"}
     for file in ("one.toml", "two.toml"):
-        refused = cli(tmp_path, "sweep", file, "--no-report")
-        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
-        assert "runs are stale, made on another base (the files of ./base have changed since)" in refused.stderr
+        refused = cli(tmp_path, "sweep", file, "--no-report").refused(1)
+        assert "runs are stale, made on another base (the files of ./base have changed since)" in refused
     assert len(study.runs()) == 1
     mixed = cli(tmp_path, "sweep", "two.toml", "--no-report", "--allow-mixed")
-    assert mixed.returncode == 0, mixed.stderr
+    assert mixed.code == 0, mixed.err
     assert sorted(bases(study.runs())[model].values()) == [1, 1]
     assert fingerprint in bases(study.runs())[model]
     assert sorted([run.spec.seed for run in runs] for runs in study.cells().values()) == [[0], [1]]

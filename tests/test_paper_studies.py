@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from capacity.errors import SpecError
 from capacity_cli.app import app
+from capacity_reports.report import build_report
+from capacity_reports.views import Options
 
 SHARING, RANK, U_GROUPS = "paper-figure-4-sharing-precision", "paper-figure-7-rank", "paper-figures-8-9-u-groups"
 MIDPOINTS = {
@@ -34,10 +36,23 @@ def run(*arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
-@cache  # the studies do not change, and several tests ask the same
+asked = cache(run)  # the studies do not change, and several tests ask the same
+
+
+def answers(command: str, *arguments: object) -> Any:
+    """What a command says, without the null calibration and with few replicates."""
+    null = ("--null", "0") if command == "threshold" else ()
+    return asked(command, *arguments, *null, "--replicates", "100")
+
+
 def thresholds(*arguments: object) -> dict[str, Any]:
-    found = run("threshold", *arguments, "--null", "0", "--replicates", "100")
-    return {curve["curve"]: curve for curve in found["curves"] if curve["answer"]}
+    return {curve["curve"]: curve for curve in answers("threshold", *arguments)["curves"] if curve["answer"]}
+
+
+@cache
+def page(source: Path) -> Any:
+    """The page of a source in JSON, without the null calibration and with few replicates."""
+    return json.loads(json.dumps(build_report([source], options=Options(null=0, replicates=10)).json()))
 
 
 def test_a_threshold_for_each_rank(studies: dict[str, Path]) -> None:
@@ -75,7 +90,7 @@ def test_u_against_groups_is_told_apart_by_the_fewest_curves(studies: dict[str, 
 
 def test_each_rate_was_chosen_on_validation_of_its_own_sharing(studies: dict[str, Path]) -> None:
     """Structured sharing wants a larger rate; taken together, one of the two would have no results at its best."""
-    found = run("bits", studies[SHARING], "--replicates", "100")
+    found = answers("bits", studies[SHARING])
     assert len(found["frontier"]) == 36
     rates = {(place["sharing"], place["learning_rate"]) for place in found["frontier"]}
     assert rates == {("tiled", 1e-5), ("structured", 1e-4)}
@@ -83,7 +98,7 @@ def test_each_rate_was_chosen_on_validation_of_its_own_sharing(studies: dict[str
 
 @pytest.mark.parametrize("name", MIDPOINTS)
 def test_ratios_are_of_curves_that_differ_in_one_thing(studies: dict[str, Path], name: str) -> None:
-    found = run("threshold", studies[name], "--null", "0", "--replicates", "100")
+    found = answers("threshold", studies[name])
     for ratio in found["ratios"]:
         first, second = (ratio[end].split() for end in ("numerator", "denominator"))
         assert sum(one != other for one, other in zip(first, second, strict=True)) == 1
@@ -91,7 +106,7 @@ def test_ratios_are_of_curves_that_differ_in_one_thing(studies: dict[str, Path],
 
 @pytest.mark.parametrize(("name", "curves"), [(SHARING, 6), (RANK, 4), (U_GROUPS, 3)])
 def test_bits_keep_every_recipe_apart(studies: dict[str, Path], name: str, curves: int) -> None:
-    found = run("bits", studies[name], "--replicates", "100")
+    found = answers("bits", studies[name])
     assert {place["seeds"] for place in found["frontier"]} == {3}
     assert len({saving["test"] for saving in found["savings"]}) == curves
     assert {saving["test"] for saving in found["savings"]} == set(thresholds(studies[name]))
@@ -107,12 +122,9 @@ def test_bits_by_what_is_named_refuse_what_still_differs(studies: dict[str, Path
 
 
 @pytest.mark.parametrize("name", MIDPOINTS)
-def test_the_page_has_thresholds_of_every_curve(studies: dict[str, Path], name: str, tmp_path: Path) -> None:
-    run("report", studies[name], "--null", "0", "--out", tmp_path / "report.json", "--format", "json")
-    page = json.loads((tmp_path / "report.json").read_text())
-    on_page = {
-        row["curve"] for table, rows in tables(page, "thresholds") for row in rows if table != "thresholds-other"
-    }
+def test_the_page_has_thresholds_of_every_curve(studies: dict[str, Path], name: str) -> None:
+    rows_of = tables(page(studies[name]), "thresholds")
+    on_page = {row["curve"] for table, rows in rows_of for row in rows if table != "thresholds-other"}
     told = {label.rpartition(" ")[2] for label in thresholds(studies[name])}  # dtypes have figures of their own
     assert {label.rpartition(" ")[2] for label in on_page} == told
 
@@ -128,16 +140,12 @@ def test_a_folder_and_its_own_table_give_the_same_answers(studies: dict[str, Pat
     table = tmp_path / "points.csv"
     run("runs", studies[name], "--points", table)
     for command, of_the_folder in (("threshold", {"source", "checklist"}), ("bits", {"source"})):
-        extra = ("--null", "0", "--replicates", "100") if command == "threshold" else ("--replicates", "100")
-        folder, own = (run(command, source, *extra) for source in (studies[name], table))
+        folder, own = (answers(command, source) for source in (studies[name], table))
         for key in folder.keys() - of_the_folder:
             assert own[key] == folder[key], key
-    pages = {}
-    for source in (studies[name], table):
-        run("report", source, "--null", "0", "--out", tmp_path / "page.json", "--format", "json")
-        pages[source] = json.loads((tmp_path / "page.json").read_text())
-    assert pages[table]["verdicts"] == pages[studies[name]]["verdicts"]
-    for folder, own in zip(*(pages[source]["sections"] for source in (studies[name], table)), strict=True):
+    pages = [page(source) for source in (studies[name], table)]
+    assert pages[1]["verdicts"] == pages[0]["verdicts"]
+    for folder, own in zip(*(found["sections"] for found in pages), strict=True):
         if folder["name"] in ("accuracy", "accuracy-bits", "thresholds", "scaling", "frontier", "ablations", "rates"):
             assert folder["tables"] or folder["name"] == "scaling"
             assert own == folder

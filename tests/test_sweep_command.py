@@ -2,12 +2,12 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from in_process import Done, capacity
 
 CAPACITY = str(Path(sys.executable).parent / "capacity")
 STUDY = """
@@ -33,16 +33,17 @@ temperatures = [1.0]
 """
 
 
-def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [CAPACITY, "sweep", "--workers", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+def run(folder: Path, *arguments: str) -> Done:
+    return capacity(folder, "sweep", "--workers", "1", *arguments)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that the console script has made, in a process of its own."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.toml").write_text(STUDY)
-    done = run(folder, "tiny.toml", "--json", "--no-report")
+    command = [CAPACITY, "sweep", "--workers", "1", "tiny.toml", "--json", "--no-report"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "first.json").write_text(done.stdout)
     return folder
@@ -75,28 +76,22 @@ def test_second_start_makes_nothing_again(made: Path) -> None:
     page = made / "capacity-studies" / "tiny" / "report.html"
     assert not page.exists()
     done = run(made, "tiny.toml", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
-    result = json.loads(done.stdout)
+    result = json.loads(done.out)
     assert result["sizes"] == first["sizes"]
     assert (result["report"], result["report_error"]) == ("capacity-studies/tiny/report.html", None)
     assert "Does it run?" in page.read_text()
 
 
-def test_a_pipe_cuts_no_number(made: Path) -> None:
-    narrow = {**os.environ, "COLUMNS": "20"}
-    done = subprocess.run(
-        [CAPACITY, "sweep", "tiny.toml", "--no-report"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=made,
-        env=narrow,
-    )
+def test_a_pipe_cuts_no_number(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    done = run(made, "tiny.toml", "--no-report")
+    assert done.code == 0, done.err
     rows = json.loads((made / "first.json").read_text())["sizes"]
     texts = ["{:.1f} ({:.1f} to {:.1f})".format(*(100 * row[k] for k in ("accuracy", "low", "high"))) for row in rows]
-    assert [text for text in texts if text not in done.stdout] == []
-    assert "…" not in done.stdout
+    assert [text for text in texts if text not in done.out] == []
+    assert "…" not in done.out
 
 
 def test_a_report_that_fails_is_said_and_fails_nothing(made: Path) -> None:
@@ -105,17 +100,17 @@ def test_a_report_that_fails_is_said_and_fails_nothing(made: Path) -> None:
     page.mkdir()
     done = run(made, "tiny.toml")
     page.rmdir()
-    assert done.returncode == 0, done.stderr
-    last = done.stdout.splitlines()[-1]
+    assert done.code == 0, done.err
+    last = done.out.splitlines()[-1]
     assert last.startswith("The report was not written: ")
     assert "report.html" in last
 
 
 def test_dry_run_counts_the_runs_without_making_them(made: Path) -> None:
     done = run(made, "tiny.toml", "--dry-run", "--out", "elsewhere")
-    assert done.returncode == 0
-    assert "2 tuning runs (0 done)" in done.stdout
-    assert "1 runs at tuned rates" in done.stdout
+    assert done.code == 0
+    assert "2 tuning runs (0 done)" in done.out
+    assert "1 runs at tuned rates" in done.out
     assert not (made / "elsewhere").exists()
 
 
@@ -123,6 +118,4 @@ def test_file_that_is_wrong_ends_in_one_line(made: Path) -> None:
     (made / "wrong.toml").write_text(STUDY.replace('"sft"', '"stf"'))
     for name, message in (("wrong.toml", "did you mean sft"), ("nowhere.toml", "nowhere.toml: no such study file")):
         done = run(made, name)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert message in done.refused(2)

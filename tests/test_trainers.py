@@ -48,6 +48,7 @@ def test_the_loop_and_trl_give_the_same_update(method: Method, budget: str) -> N
     assert float((theta - of_trl).norm()) <= 1e-6 * float(theta.norm())
 
 
+@pytest.mark.usefixtures("workers_of_commands")
 def test_workers_import_trl_only_where_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers take the modules of this process's path, where neither TRL nor datasets can be imported."""
     for name in ("trl", "datasets"):
