@@ -26,6 +26,7 @@ from capacity_analysis.verdict.contrast import Contrast, contrast
 SEED = 20_261
 ITEMS = 1024
 OF_ITEM, OF_SEED, OF_ITEM_AND_METHOD, MIDDLE = 1.5, 0.3, 0.3, 0.5
+OF_ARM = 0.05  # seed × method in the tables of verdicts
 SHOWN = 0.04
 
 
@@ -124,7 +125,7 @@ def verdict_table(studies: int, generator: np.random.Generator) -> list[str]:
         "| runs of each arm | items | equal arms told apart, % | covered, % | 4 points shown, % |",
         "|---|---|---|---|---|",
     ]
-    shift = shift_for(SHOWN, 0.05)
+    shift = shift_for(SHOWN, OF_ARM)
     for runs, size, paired in ((1, 1, True), (1, 8, True), (3, 1, True), (5, 1, True), (5, 1, False), (5, 8, True)):
         told, covered, shown = 0, 0, 0
         for _ in range(studies):
@@ -139,20 +140,65 @@ def verdict_table(studies: int, generator: np.random.Generator) -> list[str]:
     return lines
 
 
-def _contrast(runs: int, size: int, paired: bool, shift: float, generator: np.random.Generator) -> Contrast:
+def one_run_table(studies: int, generator: np.random.Generator) -> list[str]:
+    """What `capacity verdict` says of one run each: of two equal models, and of two equal methods by their seeds."""
+    lines = [
+        "| what differs between the two runs | scatter of seeds, points | equal arms told apart, % "
+        "| with --seed-spread, % | 4 points shown, % | with --seed-spread, % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what, of_arm, paired in (("nothing", 0.0, True), ("seed × method", OF_ARM, True), ("seed", OF_ARM, False)):
+        scatter = math.hypot(of_arm, 0.0 if paired else OF_SEED)
+        spread, shift = _points_of(scatter), shift_for(SHOWN, of_arm)
+        counts = np.zeros((2, 2))
+        for _ in range(studies):
+            for row, by in enumerate((0.0, shift)):
+                state = generator.bit_generator.state
+                for column, stated in enumerate((None, spread or None)):
+                    generator.bit_generator.state = state  # the same two runs are judged in both ways
+                    found = _contrast(1, 1, paired, by, generator, of_arm=of_arm, seed_spread=stated)
+                    counts[row, column] += found.p <= 0.05 and (row == 0 or found.estimate.value > 0)
+        shares = [f"{100 * count / studies:.1f}" for count in counts.ravel()]
+        if not spread:
+            shares[1] = shares[3] = "–"
+        lines.append(f"| {what} | {100 * spread:.1f} | {' | '.join(shares)} |")
+    return lines
+
+
+def _points_of(scatter: float) -> float:
+    """The standard deviation of accuracy that normal logits of a run with this standard deviation make, to first order.
+
+    The slope of accuracy in a shift of all logits is taken by a difference quotient.
+    """
+    scale, step = math.sqrt(OF_ITEM**2 + OF_ITEM_AND_METHOD**2), 1e-3
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    slope = weights @ (expit(MIDDLE + step + scale * nodes) - expit(MIDDLE + scale * nodes)) / weights.sum() / step
+    return float(scatter * slope)
+
+
+def _contrast(
+    runs: int,
+    size: int,
+    paired: bool,
+    shift: float,
+    generator: np.random.Generator,
+    *,
+    of_arm: float = OF_ARM,
+    seed_spread: float | None = None,
+) -> Contrast:
     """One study of two arms, whose items in a cluster are hard for an arm together."""
     logits = MIDDLE + OF_ITEM * generator.standard_normal(ITEMS)
     of_seeds = OF_SEED * generator.standard_normal((2, runs, 1))
     arms = []
     for place, (name, better) in enumerate((("a", 0.0), ("b", shift))):
         own = OF_ITEM_AND_METHOD * np.repeat(generator.standard_normal(ITEMS // size), size)
-        own = own + better + of_seeds[0 if paired else place] + 0.05 * generator.standard_normal((runs, 1))
+        own = own + better + of_seeds[0 if paired else place] + of_arm * generator.standard_normal((runs, 1))
         scores = np.asarray(generator.random((runs, ITEMS)) < expit(logits + own), dtype=np.float64)
         seeds = tuple(range(runs)) if paired else tuple(range(place * runs, (place + 1) * runs))
         arms.append(Arm(name, seeds, scores, True, ("",)))
     clusters = None if size == 1 else np.repeat(np.arange(ITEMS // size), size).astype(np.float64)
     task = TaskArms("", "correct", tuple(map(str, range(ITEMS))), clusters, tuple(arms), 0, True, (1, 1))
-    return contrast(task, *arms, alpha=0.05, margin=None)
+    return contrast(task, *arms, alpha=0.05, margin=None, seed_spread=seed_spread)
 
 
 def _covered(found: Sequence[Estimate]) -> str:
@@ -179,7 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = np.random.default_rng(SEED)
     lines: list[str] = []
     own = np.random.default_rng(SEED)
-    for table, draws in ((pair_table, generator), (pooling_table, generator), (verdict_table, own)):
+    last = np.random.default_rng(SEED)
+    tables = ((pair_table, generator), (pooling_table, generator), (verdict_table, own), (one_run_table, last))
+    for table, draws in tables:
         part = [*table(options.studies, draws), ""]
         print("\n".join(part), flush=True)
         lines += part

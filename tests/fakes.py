@@ -19,7 +19,7 @@ FINGERPRINT = Fingerprint(sources="s", versions={"torch": "2.12.0"}, device="cpu
 def raw_spec(
     method: str = "sft", seed: int = 0, items: int = 4, temperature: float = 1.0, split: str = "test"
 ) -> dict[str, Any]:
-    trained = method != "base"
+    adapted, trained = method != "base", METHODS[method].trains
     tinylora = {"kind": "tinylora", "u": 1, "groups": 13, "projection_seed": seed}
     worked = {"demonstrations": "worked", "options": {"style_bits": 4.0, "style_shift": 4.0}}
     return {
@@ -27,7 +27,7 @@ def raw_spec(
         "model": "abacus-0.9m",
         "task": {"name": "abacus", **(worked if METHODS[method].sees_demonstrations else {"demonstrations": "none"})},
         "method": method,
-        "adapter": tinylora if trained else {"kind": "none"},
+        "adapter": tinylora if adapted else {"kind": "none"},
         "storage_dtype": "bf16",
         "training": {
             "steps": 2,

@@ -4,7 +4,8 @@ from typing import Any
 
 from sizes import chosen, within
 
-from capacity.plan.specs import base_spec, trained_spec
+from capacity.plan.kinds.kind import Size
+from capacity.plan.specs import base_spec, trained_spec, zero_specs
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
@@ -12,6 +13,10 @@ from capacity.spec.run import RunSpec
 MODEL = "abacus-0.9m"
 SMALLEST = "abacus-0.2m"
 TASK = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 4.0, "style_shift": 4.0})
+
+
+def _size(model: str, budget: str) -> Size:
+    return chosen(model, "full") if budget == "full" else within(model, budget, rank=2)
 
 
 def small_spec(
@@ -29,8 +34,10 @@ def small_spec(
     """Two steps of 4 prompts × 4 sequences without warm-up, 16 test items. `rates`: by method, where they differ."""
     if method == "base":
         spec = base_spec(model, task)
+    elif method == "zero":
+        (spec,) = zero_specs(model, task, _size(model, budget), "bf16", seeds=[seed])
     else:
-        size = chosen(model, "full") if budget == "full" else within(model, budget, rank=2)
+        size = _size(model, budget)
         spec = trained_spec(model, task, method, size, seed, "bf16", rates=rates or dict.fromkeys(METHODS, rate))
         sizes = {"steps": 2, "warmup_steps": 0, "prompts_per_step": 4, "samples_per_prompt": 4, **training}
         assert spec.training is not None

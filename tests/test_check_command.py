@@ -497,6 +497,14 @@ def test_action_stops_at_a_table_of_outcomes_that_is_worse(tmp_path):
     assert (tmp_path / "output").read_text().splitlines()[1] == "outcome=worse"
 
 
+def test_action_names_the_columns_of_a_table(tmp_path):
+    (tmp_path / "answers.csv").write_text("question no,right\n" + "".join(f"q{i},{i % 2}\n" for i in range(20)))
+    columns = "item=question no\ncorrect=right\n"
+    done = run_action(tmp_path, study="answers.csv", baseline="answers.csv", columns=columns)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output").read_text().splitlines()[1] == "outcome=identical"
+
+
 def test_action_says_that_results_have_several_grades(tmp_path):
     shutil.copytree(ROOT / "tests" / "data" / "evaluations", tmp_path / "logs")
     done = run_action(tmp_path, study="logs/lm-eval-1", baseline="logs/lm-eval-0")
@@ -504,8 +512,9 @@ def test_action_says_that_results_have_several_grades(tmp_path):
     assert "has several metrics: choose one with --metric: " in (tmp_path / "summary.md").read_text()
 
 
-def test_a_metric_is_for_results_of_other_programs(old, capacity):
-    assert_one_line(capacity("check", "old", "--metric", "acc"), "--metric acc: chooses a grade of results of other")
+@pytest.mark.parametrize(("option", "value"), [("--metric", "acc"), ("--column", "item=question")])
+def test_options_of_results_of_other_programs_are_for_them_alone(old, capacity, option, value):
+    assert_one_line(capacity("check", "old", option, value), f"{option} {value}: ")
 
 
 def yaml_snippets():

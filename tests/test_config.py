@@ -113,6 +113,11 @@ LITERALS = [
         id="base",
     ),
     pytest.param(
+        {**trained("zero", UNSEEN), "training": None},
+        "627ffc7ed808fec8bdf823098a9671ad3a7b049b2e6fe911b47ecc90550774fe",
+        id="zero",
+    ),
+    pytest.param(
         SFT,
         "3bf9461c21d59bc26d24668f760708282604a90cb45bda0060aec00269d9bd53",
         id="sft",

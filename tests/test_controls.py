@@ -23,11 +23,14 @@ from capacity.errors import SpecError
 from capacity.library import evaluate as module
 from capacity.library.passes import Passes
 from capacity.sampling.vllm import start
-from capacity.sampling.vllm.several import ZERO, check_base_rows
+from capacity.sampling.vllm.several import evaluate_several
 from capacity.spec.adapters import Adapter, Steering
+from capacity.spec.parts import EvaluationSpec
+from capacity.tasks.abacus import AbacusTask
 
 ADAPTERS: dict[str, Adapter] = {**architectures.adapters(), **architectures.WEIGHTS, "steering": Steering()}
 TARGETS = ["q_proj", "v_proj"]
+SPEC = EvaluationSpec(split="test", items=6, temperature=0.0, max_new_tokens=16)
 
 
 def logits(model: nn.Module) -> torch.Tensor:
@@ -209,21 +212,38 @@ def test_an_engine_gets_a_folder_of_zeros_beside_the_others_and_both_orders(
     folder = str(lora_folder(loaded_smallest[0], tmp_path))
     found = capacity.evaluate_adapters("abacus-0.2m", [folder], items=4, temperature=0.0, control="zero", drift=True)
     assert asked["adapters"] == 2
-    assert engine.order == [ZERO, folder, folder, ZERO]
+    assert engine.order == ["zero", "adapter-0", "adapter-0", "zero"]
     told = found.to_json()
     assert told["base"] is None
     assert told["zero"]["outcomes"] == capacity.evaluate("abacus-0.2m", items=4, temperature=0.0).to_json()["outcomes"]
     assert told["zero"]["changed_samples"] == told["adapters"][0]["changed_samples"] == 0
-    assert f"Drift of {ZERO}: none: both passes graded every sample alike." in found.note
+    assert "Drift of adapter of zeros: none: both passes graded every sample alike." in found.note
     assert json.dumps(told)
 
 
 def test_zeros_are_not_taken_for_an_adapter_that_leaks_into_the_base(loaded_smallest: Any, tmp_path: Path) -> None:
-    engine = PlainEngine(loaded_smallest[0], loaded_smallest[1].pad_token_id)
+    class Noisy(PlainEngine):
+        """Other batches round otherwise, so rows of the base are nearer to zeros than to the base alone."""
+
+        def score(self, sequences: Any) -> Any:
+            shift = 1e-4 if len(self.adapters) else 0.0
+            return [[value + shift for value in row] for row in super().score(sequences)]
+
+    engine = Noisy(loaded_smallest[0], loaded_smallest[1].pad_token_id)
     folder, out = lora_folder(loaded_smallest[0], tmp_path), tmp_path / "zero"
     out.mkdir()
     save_zero_lora(folder, out)
-    engine.load(ZERO, out)
-    probe = [[5, 6, 7, 8]]
-    noisy = [value + 1e-4 for value in engine.score([(probe[0], None)])[0]]  # another batch rounds otherwise
-    check_base_rows(engine, probe, noisy, [ZERO])
+    found = evaluate_several(engine, *loaded_smallest, AbacusTask(), SPEC, {"a": folder}, zero=out)
+    assert found.zero == found.base
+
+
+@pytest.mark.parametrize("name", ["base", "adapter of zeros", "zero", "adapter-1"])
+def test_an_adapter_may_have_any_name(name: str, loaded_smallest: Any, tmp_path: Path) -> None:
+    folder, out = lora_folder(loaded_smallest[0], tmp_path), tmp_path / "zero"
+    out.mkdir()
+    save_zero_lora(folder, out)
+    engine = PlainEngine(loaded_smallest[0], loaded_smallest[1].pad_token_id)
+    found = evaluate_several(engine, *loaded_smallest, AbacusTask(), SPEC, {"one": folder, name: folder}, zero=out)
+    assert list(found.adapters) == ["one", name]
+    assert found.adapters[name] == found.adapters["one"] != found.base
+    assert found.base == found.zero

@@ -32,6 +32,50 @@ def test_results_of_the_peft_benchmark_are_a_curve(tmp_path: Path) -> None:
     assert set(frame["seed"]) == {0}
 
 
+def test_means_of_lm_evaluation_harness_have_counts_and_answers_go_before_them(tmp_path: Path) -> None:
+    (results,) = (DATA / "lm-eval-0").glob("results_*.json")
+    found = capacity.import_results(f"a={results}", out=tmp_path / "means", facts=FACTS, metric="acc")
+    frame = read_points(str(found.points)).frame
+    assert frame[["n_correct", "n_items"]].to_numpy().tolist() == [[16, 24]]
+    assert (frame["model"].tolist(), frame["task"].tolist()) == (["models/tiny0"], ["tiny_sums"])
+    assert "answers" in found.not_known
+    with pytest.raises(SpecError, match="has several metrics: choose one with --metric: acc, acc_norm"):
+        capacity.import_results(results, out=tmp_path / "none", facts=FACTS)
+    whole = capacity.import_results(DATA / "lm-eval-0", out=tmp_path / "answers", facts=FACTS, metric="acc")
+    assert read_points(str(whole.points)).frame["answers"].notna().all()
+
+
+def state(folder: Path, *entries: dict[str, Any]) -> Path:
+    """A checkpoint as the trainers of transformers and TRL write it."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    log = [{"loss": 1.5, "reward": 0.9, "learning_rate": 1e-4, "step": 1}, *entries]
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": 2, "log_history": log}))
+    return folder
+
+
+def test_the_last_evaluation_of_a_trainer_is_a_mean_without_counts(tmp_path: Path) -> None:
+    evaluations = ({"eval_loss": 0.4, "eval_accuracy": share, "eval_runtime": 3.2, "step": 2} for share in (0.25, 0.5))
+    folder = state(tmp_path / "checkpoint-2", *evaluations)
+    for source in (folder, folder / "trainer_state.json"):
+        found = capacity.import_results(source, out=tmp_path / f"of-{source.name}", facts=FACTS, metric="eval_accuracy")
+        assert read_points(str(found.points)).frame["accuracy"].tolist() == [0.5]
+        assert {"model", "n_items", "answers", "learning_rate", "seed"} <= set(found.not_known)
+    with pytest.raises(SpecError, match="name the accuracy on test items with --metric: eval_accuracy"):
+        read_points(str(folder))
+    with pytest.raises(DataError, match="has means and no answers, so nothing can be paired"):
+        capacity.verdict(folder / "trainer_state.json", DATA / "lm-eval-0", metric="acc")
+
+
+def test_rewards_and_losses_of_a_trainer_are_no_test_accuracy(tmp_path: Path) -> None:
+    folder = state(tmp_path / "checkpoint", {"eval_loss": 0.4, "eval_samples_per_second": 0.9})
+    with pytest.raises(DataError, match="no grade of test items"):
+        capacity.import_results(folder, out=tmp_path / "out", facts=FACTS)
+    percent = state(tmp_path / "percent", {"eval_accuracy": 50.0})
+    with pytest.raises(SpecError, match=r"accuracy: 50 is not a share from 0 to 1 \(percent\?\)"):
+        capacity.import_results(percent, out=tmp_path / "out", facts=FACTS, metric="eval_accuracy")
+
+
 def test_answers_give_the_interval_of_answers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     right = rng.random((3, 50)) < 0.6

@@ -22,7 +22,7 @@ from capacity.plan.sampling import SERVER
 from capacity.plan.study_file import read_study_file
 from capacity.sampling.evaluate import evaluate
 from capacity.sampling.vllm import several, start
-from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
+from capacity.sampling.vllm.several import check_base_rows, evaluate_several
 from capacity.sampling.vllm.sync import LoraWriter
 from capacity.spec.adapters import TinyLora
 from capacity.spec.parts import EvaluationSpec, RolloutSpec
@@ -64,11 +64,14 @@ def test_adapters_and_base_are_evaluated_together_as_they_would_be_alone(
     monkeypatch.setattr(several, "AT_ONCE", 2)  # three adapters take two passes
     engine = PlainEngine(loaded_smallest[0], loaded_smallest[1].pad_token_id)
     found = evaluate_several(engine, adapted.bare, loaded_smallest[1], AbacusTask(), SPEC, folders)
-    assert list(found) == [BASE, *folders]
-    for name, sign in ((BASE, 0.0), ("adapter-0", 1.0), ("adapter-1", -1.0), ("adapter-2", 2.0)):
+    assert list(found.adapters) == list(folders)
+    answered = {None: found.base, **found.adapters}
+    for name, sign in ((None, 0.0), ("adapter-0", 1.0), ("adapter-1", -1.0), ("adapter-2", 2.0)):
         adapted.set_vector(torch.full((3,), sign))
         alone = evaluate(adapted.model, loaded_smallest[1], AbacusTask(), SPEC)
-        assert (found[name].outcomes, found[name].n_unfinished) == (alone.outcomes, alone.n_unfinished)
+        own = answered[name]
+        assert own is not None
+        assert (own.outcomes, own.n_unfinished) == (alone.outcomes, alone.n_unfinished)
     assert engine.adapters == {}
 
 
@@ -76,21 +79,28 @@ def test_backwards_the_rows_come_in_the_opposite_order_with_the_same_answers(
     adapted: AdaptedModel, loaded_smallest: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(several, "AT_ONCE", 2)
-    engine = PlainEngine(loaded_smallest[0], loaded_smallest[1].pad_token_id)
+    order: list[str | None] = []
+
+    class Recording(PlainEngine):
+        def generate(self, requests: Any, **options: Any) -> Any:
+            order.extend(dict.fromkeys(request.adapter for request in requests))
+            return super().generate(requests, **options)
+
+    engine = Recording(loaded_smallest[0], loaded_smallest[1].pad_token_id)
     forwards, backwards = (
-        evaluate_several(engine, adapted.bare, loaded_smallest[1], AbacusTask(), SPEC, folders, backwards=order)
-        for order in (False, True)
+        evaluate_several(engine, adapted.bare, loaded_smallest[1], AbacusTask(), SPEC, folders, backwards=way)
+        for way in (False, True)
     )
-    assert list(forwards) == [BASE, "adapter-0", "adapter-1", "adapter-2"]
-    assert list(backwards) == list(reversed(forwards))
+    assert order == [None, *folders, *reversed(folders), None]
     assert backwards == forwards
 
 
 def test_the_base_alone_is_evaluated(loaded_smallest: Any) -> None:
     model, tokenizer = loaded_smallest
     found = evaluate_several(PlainEngine(model, tokenizer.pad_token_id), model, tokenizer, AbacusTask(), SPEC, {})
-    assert list(found) == [BASE]
-    assert found[BASE].outcomes == evaluate(model, tokenizer, AbacusTask(), SPEC).outcomes
+    assert (found.adapters, found.zero) == ({}, None)
+    assert found.base is not None
+    assert found.base.outcomes == evaluate(model, tokenizer, AbacusTask(), SPEC).outcomes
 
 
 def test_base_rows_that_get_an_adapter_s_output_end_the_evaluation(
@@ -107,7 +117,7 @@ def test_base_rows_that_are_the_base_s_pass(loaded_smallest: Any, folders: dict[
     alone = engine.score([(probe[0], None)])[0]
     for name, folder in folders.items():
         engine.load(name, folder)
-    check_base_rows(engine, probe, alone, list(folders))
+    check_base_rows(engine, probe, alone, {name: name for name in folders})
 
 
 def test_the_split_of_a_device() -> None:

@@ -272,6 +272,45 @@ def test_equal_arms_are_rarely_told_apart(world: str) -> None:
     assert told / studies <= 0.05 + 3 * (0.05 * 0.95 / studies) ** 0.5
 
 
+def one_run_each(seed_spread: float | None, studies: int = 700) -> float:
+    """How often equal methods are told apart by one run each, whose seeds scatter by about 2 points."""
+    rng, told = np.random.default_rng(3), 0
+    for _ in range(studies):
+        logits = rng.normal(0.5, 1.5, 600)
+        scores = [(rng.random((1, 600)) < 1 / (1 + np.exp(-logits - rng.normal(0, 0.125)))).astype(float) for _ in "ab"]
+        arms = tuple(Arm(name, (0,), y, True, ("m",)) for name, y in zip("ab", scores, strict=True))
+        task = TaskArms("", "correct", tuple(map(str, range(600))), None, arms, 0, True, (1, 1))
+        told += contrast(task, *arms, alpha=0.05, margin=None, seed_spread=seed_spread).p <= 0.05
+    return told / studies
+
+
+def test_a_stated_scatter_of_seeds_makes_one_run_each_a_comparison_of_methods() -> None:
+    three_errors = 3 * (0.05 * 0.95 / 700) ** 0.5
+    assert one_run_each(None) > 0.05 + three_errors
+    assert abs(one_run_each(0.02) - 0.05) <= three_errors
+
+
+def test_a_stated_scatter_of_seeds_widens_the_interval_and_is_said(tmp_path: Path) -> None:
+    first, second = outcomes(110, 12, 30, 68)
+    paths = [samples(tmp_path / name / "samples_t_2026-01-01T00-00-00.1.jsonl", own)
+             for name, own in (("a", first), ("b", second))]  # fmt: skip
+    alone, stated = (capacity.verdict(*(p.parent for p in paths), seed_spread=s).found for s in (None, 0.03))
+    assert (alone.contrasts[0].finding, stated.contrasts[0].finding) == ("better", "not told apart")
+    widths = [(c.estimate.high or 0) - (c.estimate.low or 0) for c in (alone.contrasts[0], stated.contrasts[0])]
+    spread = stats.t.ppf(0.975, 219) * 2 * np.sqrt(2) * 0.03
+    assert widths[1] ** 2 - widths[0] ** 2 == pytest.approx(spread**2)
+    assert "seeds are taken to scatter by 3 points, as was stated." in stated.paragraph
+    assert "McNemar" not in stated.paragraph
+    assert "the claim is about these models and not about the methods." in alone.paragraph
+
+
+@pytest.mark.parametrize(("spread", "words"), [(0.8, "seed spread 0.8: a share of 1"), (0.01, "two arms with one run")])
+def test_a_scatter_of_seeds_that_says_nothing_is_refused(spread: float, words: str, tmp_path: Path) -> None:
+    rows = [{"item": i, "correct": i % 2, "arm": arm, "seed": s} for i in range(9) for arm in "ab" for s in (0, 1)]
+    with pytest.raises(SpecError, match=words):
+        capacity.verdict(table(tmp_path / "two-seeds.csv", rows), seed_spread=spread)
+
+
 def test_the_command_writes_a_paragraph_for_a_pull_request(tmp_path: Path) -> None:
     first, second = outcomes(110, 12, 30, 68)
     paths = [samples(tmp_path / arm / "samples_sums_2026-01-01T00-00-00.1.jsonl", own)
@@ -313,6 +352,17 @@ def test_check_judges_results_of_other_programs(
         assert (tmp_path / "check.md").read_text().startswith(f"## capacity check: {outcome}")
         assert ('<failure type="' in (tmp_path / "check.xml").read_text()) == (code > 0)
     assert check(paths[0], paths[1], "--inconclusive", "warn")[0] == (0 if code == 3 else code)
+
+
+def test_check_takes_the_columns_of_a_table_and_one_arm_of_any_name(tmp_path: Path) -> None:
+    rows = [{"question": i, "right": i % 2, "arm": "main"} for i in range(40)]
+    old, new = (table(tmp_path / f"{name}.csv", rows) for name in ("old", "new"))
+    columns = ("--column", "item=question", "--column", "correct=right")
+    assert check(old, new, *columns)[1]["outcome"] == "identical"
+    assert check(old, new)[1]["error"].endswith("name them with --column item=NAME")
+    two = table(tmp_path / "two.csv", [*rows, {"question": 0, "right": 1, "arm": "other"}])
+    found = check(old, two, *columns)[1]["error"]
+    assert found == f"{two}: has the arms main, other: a candidate has one, so give a table of that one"
 
 
 def test_results_and_studies_are_not_checked_against_one_another(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def checklist(
 def _trained(points: Points) -> pd.DataFrame:
     """Test rows of trained updates."""
     frame = points.frame
-    return frame[(frame["method"] != "base") & (frame["split"] != "validation").fillna(True)]
+    return frame[(frame["trained_parameters"] > 0) & (frame["split"] != "validation").fillna(True)]
 
 
 def _target(facts: ThresholdFacts) -> tuple[State, str]:

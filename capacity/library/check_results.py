@@ -1,13 +1,15 @@
 """Results of other programs against a baseline of the same kind, for CI."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from capacity.errors import DataError
 from capacity.library.shown import Shown
+from capacity.library.verdict import reading_of
 from capacity_analysis.check.judge import check_levels
-from capacity_analysis.evaluations.evaluation import Reading
+from capacity_analysis.evaluations.evaluation import Evaluation, Reading
 from capacity_analysis.evaluations.read import read_evaluations
 from capacity_analysis.verdict.arms import by_task
 from capacity_analysis.verdict.guard import ResultsCheck
@@ -42,7 +44,13 @@ class CheckedResults(Shown):
 
 
 def check_results(
-    candidate: Path, baseline: Path, *, margin: float, alpha: float, metric: str | None = None
+    candidate: Path,
+    baseline: Path,
+    *,
+    margin: float,
+    alpha: float,
+    metric: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> CheckedResults:
     """Compares results with a baseline of the same kind.
 
@@ -51,12 +59,22 @@ def check_results(
         margin: the largest tolerated drop of the accuracy of a task, as a share of 1.
         alpha: one-sided error of each claim.
         metric: which of several grades to take.
+        columns: of a table, the names of its columns by what they mean: {"item": "question_id"}.
 
     Raises:
         SpecError: numbers that make no sense, or something has to be chosen.
-        DataError: a source that is not whole, or answers that cannot be paired.
+        DataError: a source that is not whole, has several arms, or has answers that cannot be paired.
     """
     check_levels(margin, alpha)
-    named = (("baseline", baseline), ("candidate", candidate))
-    found = [e for arm, path in named for e in read_evaluations(path, arm, Reading(metric))]
+    reading = reading_of(metric, columns)
+    found = [*_one_arm(baseline, "baseline", reading), *_one_arm(candidate, "candidate", reading)]
     return CheckedResults(judge_results(by_task(found), margin, alpha))
+
+
+def _one_arm(path: Path, role: str, reading: Reading) -> list[Evaluation]:
+    """The evaluations of a source under the name of its role, whatever it calls its arm."""
+    found = read_evaluations(path, None, reading)
+    arms = list(dict.fromkeys(evaluation.arm for evaluation in found))
+    if len(arms) > 1:
+        raise DataError(f"{path}: has the arms {', '.join(arms)}: a {role} has one, so give a table of that one")
+    return [replace(evaluation, arm=role) for evaluation in found]

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capacity.errors import SpecError
 from capacity.library.measured import Asked, Measured, ask, prepare
@@ -14,6 +14,9 @@ from capacity.runs.points import protocol_name
 from capacity.studies.device import device
 from capacity_analysis.statistics.estimate import Estimate
 from capacity_reports.blocks import Block, Column, Table
+
+if TYPE_CHECKING:
+    from capacity.sampling.evaluate import Evaluation
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,20 +138,20 @@ def evaluate_adapters(
     asked = ask(task, split, items, samples, temperature, seed)
     prepare()
     from capacity.sampling.spelling import check_spelling
-    from capacity.sampling.vllm.folders import add_zero, peft_folders
-    from capacity.sampling.vllm.several import AT_ONCE, BASE, ZERO, evaluate_several
+    from capacity.sampling.vllm.folders import peft_folders, zero_folder
+    from capacity.sampling.vllm.several import AT_ONCE, evaluate_several
     from capacity.sampling.vllm.start import close_quietly, open_local
 
     with tempfile.TemporaryDirectory() as scratch:
         opened = peft_folders(model, [Path(name) for name in names], Path(scratch), device())
-        folders = add_zero(opened.folders, Path(scratch)) if control == "zero" else opened.folders
+        zero = zero_folder(opened.folders, Path(scratch)) if control == "zero" else None
         check_spelling(opened.tokenizer, asked.task.items(asked.protocol.split, asked.protocol.items), opened.base)
         engine = open_local(
             opened.base,
             device(),
             opened.dtype,
             rank=opened.rank,
-            adapters=min(len(folders), AT_ONCE),
+            adapters=min(len(names) + (zero is not None), AT_ONCE),
             new_tokens=asked.protocol.max_new_tokens,
         )
         try:
@@ -160,23 +163,27 @@ def evaluate_adapters(
                     opened.tokenizer,
                     asked.task,
                     asked.protocol,
-                    folders,
+                    opened.folders,
                     base=base,
+                    zero=zero,
                     backwards=backwards,
                 )
                 for backwards in ((False, True) if drift else (False,))
             ]
         finally:
             close_quietly(engine)
-    passes = {name: Passes(*(Measured(one[name]) for one in found)) for name in found[0]}
     return EvaluatedAdapters(
         opened.base,
         f"vllm {engine.version}",
         asked,
-        {name: passes[name] for name in names},
-        passes.get(BASE),
-        passes.get(ZERO),
+        {name: _passes([one.adapters[name] for one in found]) for name in names},
+        _passes([one.base for one in found if one.base is not None]) if base else None,
+        _passes([one.zero for one in found if one.zero is not None]) if zero is not None else None,
     )
+
+
+def _passes(evaluations: "Sequence[Evaluation]") -> Passes:
+    return Passes(*map(Measured, evaluations))
 
 
 def _json(passes: Passes) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Judged(Shown):
             "contrasts": [_row(asdict(c)) for c in self.found.contrasts],
             "alpha": self.found.alpha,
             "margin": self.found.margin,
+            "seed_spread": self.found.seed_spread,
             "paragraph": self.found.paragraph,
         }
 
@@ -53,6 +54,7 @@ def verdict(
     margin: float | None = None,
     alpha: float = 0.05,
     common: bool = False,
+    seed_spread: float | None = None,
 ) -> Judged:
     """Compares arms that answered the same items, whoever trained and evaluated them.
 
@@ -64,6 +66,8 @@ def verdict(
         margin: the largest difference that counts as none, as a share of 1; None: equivalence is not asked.
         alpha: the chance of any false "better" or "worse" among all comparisons, at most.
         common: leave out items that not all arms answered.
+        seed_spread: the standard deviation of an arm's accuracy from seed to seed, as a share of 1, known from
+            elsewhere. It widens the comparison of two arms with one run each, so that it is one of methods.
 
     Raises:
         SpecError: something has to be chosen, or numbers that make no sense.
@@ -71,7 +75,7 @@ def verdict(
     """
     reading = reading_of(metric, columns)
     found = [e for source in sources for e in read_evaluations(*named_source(source), reading)]
-    return Judged(arms_verdict(by_task(found, common=common), alpha=alpha, margin=margin))
+    return Judged(arms_verdict(by_task(found, common=common), alpha=alpha, margin=margin, seed_spread=seed_spread))
 
 
 def reading_of(metric: str | None, columns: Mapping[str, str] | None) -> Reading:

@@ -136,7 +136,7 @@ def file_estimate(study: StudyFile) -> StudyEstimate:
     rates = dict.fromkeys(METHODS, 1e-3)
     estimates = []
     for point in grid_points(study):
-        for method in point.grid.methods:
+        for method in point.trained_methods:
             spec = point.spec(method, point.grid.seeds[0], rates, validation=False)
             estimates += [run_estimate(spec)] * len(point.grid.seeds)
     return study_estimate(estimates)

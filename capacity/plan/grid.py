@@ -8,7 +8,7 @@ from capacity.plan.kinds.kind import Size
 from capacity.plan.rates import TunedRate, rate_remarks
 from capacity.plan.sampling import with_rollouts
 from capacity.plan.sizes import size_of
-from capacity.plan.specs import base_specs, shipped_rate, shipped_rates, trained_spec
+from capacity.plan.specs import base_specs, shipped_rate, shipped_rates, trained_spec, zero_specs
 from capacity.plan.study_file import Grid, StudyFile, Tuning
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import Match, RolloutSpec, TaskSpec
@@ -28,7 +28,7 @@ class GridPoint:
     rollouts: RolloutSpec | None = None
 
     def spec(self, method: Method, seed: int, rates: Mapping[Method, float], *, validation: bool) -> RunSpec:
-        """Returns the spec of one run of this grid point."""
+        """Returns the spec of one trained run of this grid point."""
         spec = trained_spec(
             self.model,
             self.task,
@@ -43,6 +43,25 @@ class GridPoint:
             protocol=self.grid.protocol_of(self.task),
         )
         return with_rollouts(spec, self.rollouts)
+
+    def zeros(self) -> list[RunSpec]:
+        """Returns the specs of the adapter of zeros at this grid point."""
+        grid = self.grid
+        found = zero_specs(
+            self.model,
+            self.task,
+            self.size,
+            grid.storage_dtype,
+            seeds=grid.seeds,
+            validation=grid.split == "validation",
+            protocol=grid.protocol_of(self.task),
+        )
+        return [with_rollouts(spec, self.rollouts) for spec in found]
+
+    @property
+    def trained_methods(self) -> tuple[Method, ...]:
+        """Returns the methods of this grid point that train."""
+        return tuple(method for method in self.grid.methods if METHODS[method].trains)
 
     @property
     def tuned_methods(self) -> tuple[Method, ...]:
@@ -94,10 +113,11 @@ def result_specs(study: StudyFile, chosen: Mapping[Key, float]) -> list[RunSpec]
     """
     specs: list[RunSpec] = []
     for point in grid_points(study):
-        for method in point.grid.methods:
+        for method in point.trained_methods:
             for rates in _rates(point, method, chosen):
                 validation = point.grid.split == "validation"
                 specs += [point.spec(method, seed, rates, validation=validation) for seed in point.grid.seeds]
+        specs += point.zeros() if "zero" in point.grid.methods else []
     for grid in study.grids:
         if grid.base:
             for model in grid.models:
@@ -180,7 +200,7 @@ def planned_runs(study: StudyFile) -> PlannedRuns:
     if tuning is not None:
         every = ((c, m, r) for c in tuned for m in c.tuned_methods for r in first_rates(c, tuning))
         trials = unique(s for c, m, r in every for s in trial_specs(c, m, r, tuning))
-    later = sum(len(c.grid.methods) * len(c.grid.seeds) for c in tuned)
+    later = sum(len(c.trained_methods) * len(c.grid.seeds) for c in tuned)
     return PlannedRuns(tuple(trials), tuple(result_specs(study, {})), later)
 
 

@@ -8,7 +8,7 @@ from capacity.plan.kinds.kind import Size
 from capacity.plan.protocols import GRPO, PROTOCOLS, RFT, Protocol
 from capacity.plan.rates import TunedRate, tuned_rate
 from capacity.spec.adapters import NoAdapter
-from capacity.spec.methods import METHODS, TRAINED, Method
+from capacity.spec.methods import METHODS, NAMED, TRAINED, Method
 from capacity.spec.parts import Draws, Match, TaskSpec, TrainingSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
@@ -24,7 +24,7 @@ def parse_methods(text: str) -> tuple[Method, ...]:
 
 
 def named_methods(names: Sequence[str]) -> tuple[Method, ...]:
-    """The methods to train; `base` always runs and need not be named.
+    """The methods of a comparison: those to train, and `zero`. `base` always runs and need not be named.
 
     Raises:
         SpecError: as `parse_methods`.
@@ -33,12 +33,12 @@ def named_methods(names: Sequence[str]) -> tuple[Method, ...]:
     for name in names:
         method = next((m for m in METHODS if m == name), None)
         if method is None:
-            raise unknown("method", name, METHODS)
+            raise unknown("method", name, NAMED)
         if method in methods:
             raise SpecError(f"--methods {','.join(names)!r} names {method} twice")
         if method != "base":
             methods.append(method)
-    if not methods:
+    if not any(METHODS[method].trains for method in methods):
         raise SpecError(f"--methods {','.join(names)!r} names no method to train: choose from {', '.join(TRAINED)}")
     return tuple(methods)
 
@@ -167,6 +167,48 @@ def base_spec(
     )
 
 
+def zero_specs(
+    model: str,
+    task: TaskSpec,
+    size: Size,
+    storage_dtype: str,
+    *,
+    seeds: Sequence[int],
+    validation: bool = False,
+    protocol: Protocol | None = None,
+) -> list[RunSpec]:
+    """Returns the specs of the adapter of zeros that stands beside trained runs.
+
+    Zeros are the same for every seed. So one run is enough, unless each seed draws answers of its own.
+
+    Args:
+        model: the alias of the model.
+        task: the task.
+        size: the size of the trained updates, whose adapter is filled with zeros.
+        storage_dtype: the dtype of the trained updates.
+        seeds: the seeds of the trained runs.
+        validation: True if the trained runs are evaluated on the validation split.
+        protocol: the protocol; the shipped one of the task if None.
+    """
+    protocol = protocol or PROTOCOLS[task.name]
+    evaluation = protocol.evaluation(open_task(task), validation=validation)
+    return [
+        RunSpec.model_validate(
+            {
+                "model": model,
+                "task": task.unseen(),
+                "method": "zero",
+                "adapter": size.adapter(seed),
+                "storage_dtype": storage_dtype,
+                "training": None,
+                "evaluation": evaluation,
+                "seed": seed,
+            }
+        )
+        for seed in (seeds if evaluation.draws == "seed" else seeds[:1])
+    ]
+
+
 def base_specs(
     model: str,
     task: TaskSpec,
@@ -209,7 +251,9 @@ def compare_specs(
     tokens_per_step: int | None = None,
     draws: Draws = "seed",
 ) -> list[RunSpec]:
-    """Returns the specs of one comparison: each method × seed, then the base at every temperature.
+    """Returns the specs of one comparison: each method × seed, then the controls that train nothing.
+
+    These are the adapter of zeros, if it is named, and the base at every temperature.
 
     The slowest methods come first, so that no worker is left with one of them at the end.
     """
@@ -228,6 +272,10 @@ def compare_specs(
             protocol=protocol,
         )
         for method in sorted(methods, key=lambda m: -METHODS[m].slowness)
+        if METHODS[method].trains
         for seed in range(seeds)
     ]
-    return [*trained, *base_specs(model, task, protocol, seeds=range(seeds))]
+    zeros = (
+        zero_specs(model, task, size, storage_dtype, seeds=range(seeds), protocol=protocol) if "zero" in methods else []
+    )
+    return [*trained, *zeros, *base_specs(model, task, protocol, seeds=range(seeds))]

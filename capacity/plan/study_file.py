@@ -41,7 +41,7 @@ from capacity.plan.sizes import SizeChoice
 from capacity.spec.adapters import StorageDtype
 from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen
-from capacity.spec.methods import METHODS, TRAINED, Method
+from capacity.spec.methods import METHODS, NAMED, TRAINED, Method
 from capacity.spec.parts import Draws, Match, RolloutSpec, Seed, TaskSpec
 from capacity.tasks.catalog import parse_task
 
@@ -174,8 +174,8 @@ class Grid(Frozen):
     @classmethod
     def _known_methods(cls, methods: Any) -> Any:
         for method in methods if isinstance(methods, list | tuple) else ():
-            if method not in TRAINED:
-                raise unknown("method", str(method), TRAINED)
+            if method not in NAMED:
+                raise unknown("method", str(method), NAMED)
         return methods
 
     @property
@@ -292,6 +292,8 @@ def _check_steps(grid: Grid, protocol: Protocol, where: str) -> None:
         SpecError: if they do not.
     """
     for method in grid.methods:
+        if not METHODS[method].trains:
+            continue
         steps = protocol.steps // len(METHODS[method].phases)
         if steps < 1:
             raise SpecError(f"{where}: {protocol.steps} steps: {method} takes at least one step in each of its phases")

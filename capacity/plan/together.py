@@ -63,7 +63,7 @@ def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | Non
     found: list[tuple[RunSpec, ...]] = []
     for _, alike in groupby(specs, key=_kind):
         runs = list(alike)
-        most = len(runs) if runs[0].training is None else 1
+        most = len(runs) if runs[0].method == "base" else 1
         if shares_passes(runs[0]):
             most = together or (1 if device_bytes is None else min(MOST, *(fitting(r, device_bytes) for r in runs)))
         found += [tuple(runs[i : i + most]) for i in range(0, len(runs), most)]
@@ -72,7 +72,7 @@ def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | Non
 
 def _kind(spec: RunSpec) -> str:
     """Returns a text that neighbouring runs of one job have in common."""
-    if spec.training is None and spec.rollouts is None:
+    if spec.method == "base" and spec.rollouts is None:
         protocol = spec.evaluation.model_copy(update={"temperature": 0.0, "draws": "common"})
         return canonical_json(spec.model_copy(update={"evaluation": protocol, "seed": 0}).model_dump(mode="json"))
     return spec.model if shares_passes(spec) else spec.identity

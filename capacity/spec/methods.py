@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Method = Literal["base", "sft", "rft", "rft-online", "grpo", "random-reward", "sft+grpo"]
+Method = Literal["base", "zero", "sft", "rft", "rft-online", "grpo", "random-reward", "sft+grpo"]
 Source = Literal["nothing", "demonstrations", "samples of the base", "own samples"]
 Part = Literal["grpo", "rft", "warm_start"]
 
@@ -16,7 +16,8 @@ class MethodFacts:
         words: what the method trains, in a few words.
         learns_from: the source of the sequences that the method trains on.
         rate_from: the method whose tuned learning rate this one takes. A method with a tuning of its own names itself.
-        phases: the methods that are trained one after the other. Only mixtures have more than one.
+        phases: the methods that are trained one after the other. Only mixtures have more than one. A method that
+            trains nothing has none.
         parts: the parts of a `RunSpec` that the method needs beside training and adapter.
         controls_for: what a comparison with this method rules out; None if the method is no control.
         meant_to_learn: True if the accuracy of the method shows what an update can learn. A check watches it for
@@ -34,6 +35,11 @@ class MethodFacts:
     slowness: int = 0
 
     @property
+    def trains(self) -> bool:
+        """Tells whether the method trains anything."""
+        return bool(self.phases)
+
+    @property
     def sees_demonstrations(self) -> bool:
         """Tells whether at least one phase trains on the task's demonstrations."""
         return any(METHODS[phase].learns_from == "demonstrations" for phase in self.phases)
@@ -47,6 +53,17 @@ METHODS: dict[Method, MethodFacts] = {
         rate_from="base",
         phases=(),
         controls_for="what the model can do without training",
+        meant_to_learn=False,
+    ),
+    # A method, because it stands beside the trained ones at each size, and its adapter takes the place of theirs: so
+    # their engine, their kernels and their protocol evaluate it. It has no training part and no trained parameters, so
+    # no curve, threshold or pair of methods can count it as an update.
+    "zero": MethodFacts(
+        words="the untrained model with an adapter of zeros",
+        learns_from="nothing",
+        rate_from="zero",
+        phases=(),
+        controls_for="what the adapter's path through the engine changes by itself",
         meant_to_learn=False,
     ),
     "sft": MethodFacts(
@@ -102,7 +119,8 @@ METHODS: dict[Method, MethodFacts] = {
         slowness=2,
     ),
 }
-TRAINED: tuple[Method, ...] = tuple(method for method in METHODS if method != "base")
+TRAINED: tuple[Method, ...] = tuple(method for method, facts in METHODS.items() if facts.trains)
+NAMED: tuple[Method, ...] = tuple(method for method in METHODS if method != "base")  # base runs without being named
 # The differences that a comparison states, the first minus the second.
 PAIRS: tuple[tuple[Method, Method], ...] = (
     ("grpo", "sft"),

@@ -31,7 +31,9 @@ SCHEMA_VERSION = 3
 
 
 class RunSpec(Frozen):
-    """A run spec says what one run is. `training` is None for the method "base", which has no adapter.
+    """A run spec says what one run is. `training` is None for the methods that train nothing.
+
+    These are "base", which has no adapter, and "zero", whose adapter is that of trained runs with zeros in it.
 
     `grpo`, `rft` and `warm_start` are given for the methods whose row in `METHODS` names them, and only for those.
     """
@@ -63,9 +65,10 @@ class RunSpec(Frozen):
 
     @model_validator(mode="after")
     def _parts_belong_to_the_method(self) -> "RunSpec":
-        trains = self.method != "base"
-        if (self.training is not None) != trains or (self.adapter.kind != "none") != trains:
-            raise ValueError(f'method "{self.method}" {"needs" if trains else "has no"} training and adapter')
+        trains, adapts = METHODS[self.method].trains, self.method != "base"
+        if (self.training is not None) != trains or (self.adapter.kind != "none") != adapts:
+            wanted = {(True, True): "needs training and adapter", (False, True): "needs an adapter and has no training"}
+            raise ValueError(f'method "{self.method}" {wanted.get((trains, adapts), "has no training and adapter")}')
         for part in get_args(Part):
             if (getattr(self, part) is not None) != (part in METHODS[self.method].parts):
                 owners = ", ".join(name for name, facts in METHODS.items() if part in facts.parts)
@@ -100,7 +103,7 @@ class RunSpec(Frozen):
     @property
     def label(self) -> str:
         """Returns a short description of the run for progress lines and tables."""
-        size = f"T={self.evaluation.temperature:g}" if self.training is None else self.adapter.label
+        size = f"T={self.evaluation.temperature:g}" if self.adapter.kind == "none" else self.adapter.label
         return f"{self.method} {size} seed {self.seed}"
 
 

@@ -37,7 +37,8 @@ class FirstGradient:
 def layout_of(base: Base, task: Task, spec: RunSpec) -> tuple[Layout, Allocation | None, Choice | None]:
     """Returns the layout of the update of a run, with the records of how it was decided.
 
-    Nothing is measured unless the adapter is a TinyLoRA that deals its entries or chooses its P by gradients.
+    Nothing is measured unless the adapter is a TinyLoRA that deals its entries or chooses its P by gradients. An
+    adapter of zeros is the same by every layout, so nothing is measured for it.
 
     Args:
         base: the model, which stays as it is.
@@ -48,7 +49,7 @@ def layout_of(base: Base, task: Task, spec: RunSpec) -> tuple[Layout, Allocation
         TrainingError: if there is no gradient at all.
     """
     adapter = spec.adapter
-    if not isinstance(adapter, TinyLora):
+    if not isinstance(adapter, TinyLora) or spec.training is None:
         return Layout(), None, None
     allocation = _allocation(base, task, spec, adapter) if adapter.allocation == "gradient" else None
     entries = None if allocation is None else allocation.entries

@@ -115,7 +115,7 @@ def _made_together(making: Sequence["_Making"]) -> list[RunRecord | CapacityErro
     if not making:
         return []
     base = making[0].base
-    if all(m.spec.training is None for m in making):
+    if all(m.spec.method == "base" for m in making):
         protocols = [(m.spec.evaluation, m.spec.seed) for m in making]
         found = evaluate_at(base.model, base.tokenizer, making[0].task, protocols)
         return [m.record(evaluation) for m, evaluation in zip(making, found, strict=True)]
@@ -159,6 +159,8 @@ class _Making:
         bases.check(spec)
         layout, self.allocation, self.choice = layout_of(self.base, self.task, spec)
         self.adapted: AdaptedModel = self.base.adapted(spec.adapter, layout)
+        if spec.method == "zero":  # some kinds start from an update that is not zero
+            self.adapted.set_vector(torch.zeros_like(self.adapted.vector()))
         self.start = self.adapted.vector() if spec.training is not None else torch.empty(0)
         self.recorder = Recorder([], Cost(), on_step)
         self.artifact: bytes | None = None
@@ -214,7 +216,7 @@ class _Making:
             "family": shape.family,
             "base_fingerprint": self.base.fingerprint,
             **({} if self.base.files is None else {"base_files": self.base.files}),
-            "trained_parameters": self.adapted.trained_parameters,
+            "trained_parameters": self.adapted.trained_parameters if self.spec.training is not None else 0,
             "update_bytes": self.payload_bytes,
             "header_bytes": len(self.artifact) - self.payload_bytes if self.artifact else 0,
             "allocation": self.allocation,

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps
@@ -33,6 +33,13 @@ def check(
     metric: Annotated[
         str | None, typer.Option(help="Of results of other programs: which grade.", show_default="the only one")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a table of another program: how it calls a column, item=question_id. Repeatable.",
+            show_default="their own names",
+        ),
+    ] = None,
     margin: Annotated[float, typer.Option(help="Largest tolerated drop of the mean over sizes: 0.02 is 2 points.")] = (
         0.02
     ),
@@ -59,6 +66,7 @@ def check(
     """Compare a study with its baseline: identical, non-inferior (0), worse (1) or inconclusive (3)."""
     with _as_usage():  # exit code 1 means "worse", or runs of `--run` that failed; all else that goes wrong ends with 2
         from capacity_analysis.evaluations.read import holds_answers
+        from capacity_cli.choices import columns_choice
 
         if inconclusive not in ("fail", "warn"):
             raise SpecError(f"--inconclusive {inconclusive}: choose fail or warn")
@@ -67,10 +75,12 @@ def check(
         if holds_answers(baseline):
             if study is None or run is not None or history is not None:
                 raise SpecError(f"{baseline}: results of other programs: give a candidate, without --run or --history")
-            code = _check_results(study, baseline, margin, alpha, metric, shown)
+            code = _check_results(study, baseline, margin, alpha, metric, columns_choice(column or []), shown)
         else:
             if metric is not None:
                 raise SpecError(f"--metric {metric}: chooses a grade of results of other programs: leave it out")
+            if column:
+                raise SpecError(f"--column {column[0]}: names a column of results of other programs: leave it out")
             code = _check_study(
                 study, baseline, run, margin, alpha, history, alarms_per_100, out, trainer, workers, shown
             )
@@ -124,12 +134,18 @@ class _Shown:
 
 
 def _check_results(
-    candidate: Path, baseline: Path, margin: float, alpha: float, metric: str | None, shown: _Shown
+    candidate: Path,
+    baseline: Path,
+    margin: float,
+    alpha: float,
+    metric: str | None,
+    columns: Mapping[str, str],
+    shown: _Shown,
 ) -> int:
     from capacity.library.check_results import check_results
     from capacity_reports.sections.results_check import results_check_junit, results_check_markdown
 
-    checked = check_results(candidate, baseline, margin=margin, alpha=alpha, metric=metric)
+    checked = check_results(candidate, baseline, margin=margin, alpha=alpha, metric=metric, columns=columns)
     cases = results_check_junit(checked.found, inconclusive_fails=shown.inconclusive_fails)
     page = results_check_markdown(checked.found)
     return shown.show(checked.found.outcome, checked.to_json(), checked.blocks, page, cases)

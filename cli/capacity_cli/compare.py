@@ -34,7 +34,10 @@ def compare(
     *,
     choice: SizeChoice,
     methods: Annotated[
-        str, typer.Option(help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo.")
+        str,
+        typer.Option(
+            help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo; and zero, a control."
+        ),
     ] = "sft,rft,grpo",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method: seeds 0 … N−1.")] = 5,
     learning_rates: Annotated[

@@ -29,6 +29,13 @@ def verdict(
         typer.Option(help="Largest difference that counts as none: 0.02 is 2 points.", show_default="not asked"),
     ] = None,
     alpha: Annotated[float, typer.Option(help="Chance of any false better or worse, at most.")] = 0.05,
+    seed_spread: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of accuracy from seed to seed, for arms with one run: 0.008 is 0.8 points.",
+            show_default="not known",
+        ),
+    ] = None,
     common: Annotated[bool, typer.Option("--common", help="Leave out items that not all arms answered.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Write it as Markdown, for a pull request.", show_default="none")
@@ -42,8 +49,9 @@ def verdict(
     from capacity_reports.sections.verdict import verdict_markdown
 
     found = capacity.verdict(
-        *sources, metric=metric, columns=columns_choice(column or []), margin=margin, alpha=alpha, common=common
-    )
+        *sources, metric=metric, columns=columns_choice(column or []), margin=margin, alpha=alpha, common=common,
+        seed_spread=seed_spread,
+    )  # fmt: skip
     if markdown is not None:
         write_atomically(markdown, verdict_markdown(found.found))
     print_json(found.to_json()) if json else print_blocks(found.blocks)

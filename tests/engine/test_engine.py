@@ -21,7 +21,7 @@ from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.vllm.engine import Request
 from capacity.sampling.vllm.follower import EngineSampler
 from capacity.sampling.vllm.in_process import LocalEngine
-from capacity.sampling.vllm.several import BASE, check_base_rows, evaluate_several
+from capacity.sampling.vllm.several import check_base_rows, evaluate_several
 from capacity.sampling.vllm.sync import LoraWriter
 from capacity.spec.adapters import TinyLora
 from capacity.spec.parts import EvaluationSpec, RolloutSpec
@@ -157,10 +157,11 @@ class TestOneEngine:
         spec = EvaluationSpec(split="test", items=40, temperature=0.0, max_new_tokens=NEW)
         folders = {name: folder for name, (folder, _) in written.items()}
         found = evaluate_several(engine, adapted.bare, tokenizer, task, spec, folders)
-        assert found[BASE].outcomes == evaluate(adapted.model, tokenizer, task, spec).outcomes
+        assert found.base is not None
+        assert found.base.outcomes == evaluate(adapted.model, tokenizer, task, spec).outcomes
         for name, (_, theta) in written.items():
             adapted.set_vector(theta)
-            assert found[name].outcomes == evaluate(adapted.model, tokenizer, task, spec).outcomes
+            assert found.adapters[name].outcomes == evaluate(adapted.model, tokenizer, task, spec).outcomes
         adapted.set_vector(torch.zeros(28))
 
     def test_an_adapter_of_too_large_a_rank_is_refused(self, engine: LocalEngine, written: Any, tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_base_rows_with_too_few_slots_are_caught(
         engine.load(name, folder)
     try:
         with pytest.raises(EngineError, match="rows without an adapter the output of adapter adapter-2"):
-            check_base_rows(engine, probe, alone, list(written))
+            check_base_rows(engine, probe, alone, {name: name for name in written})
     finally:
         engine.close()
 

@@ -122,6 +122,7 @@ def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
     Raises:
         SpecError: several tasks or protocols, sizes that are not known, no trained rows.
     """
+    points = points.where((points.frame["trained_parameters"] > 0) | (points.frame["method"] == "base"))
     points = of_one_question(points)
     points = of_one_question(points.where(reported_rows(points)), ITEMS)
     frame = points.frame

@@ -111,6 +111,8 @@ class StoredCell(Frozen):
     def label(self) -> str:
         """A short description: "grpo tinylora 84", "base T=1"."""
         spec = self.cell.spec
+        if spec.method == "zero":
+            return f"zero {spec.adapter.kind} {spec.adapter.label}"
         if spec.training is None:
             split = "" if spec.evaluation.split == "test" else f" {spec.evaluation.split}"
             return f"{spec.method} T={spec.evaluation.temperature:g}{split}"

@@ -101,7 +101,7 @@ def check_study(
     pairs = match(study, baseline)
     trained = [(old, new) for old, new in pairs if old.cell.spec.training is not None]
     protocols = [old.cell.spec.evaluation for old, _ in trained]
-    untrained = [(old, new) for old, new in pairs if old.cell.spec.training is None]
+    untrained = [(old, new) for old, new in pairs if old.cell.spec.method == "base"]
     several = len({old.cell.spec.model for old, _ in untrained}) > 1
     bases = [
         _base_check(new, old, several_models=several, same_protocol=old.cell.spec.evaluation in protocols)

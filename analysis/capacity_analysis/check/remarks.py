@@ -27,7 +27,7 @@ def remarks(
         extra.append(f"seed {seed_names(sorted(seeds))}")
     if extra:
         found.append(f"Not in the baseline and not compared: {', '.join(extra)}.")
-    controls = [(old, new) for old, new in pairs if old.cell.spec.training is not None and not is_judged(old.cell)]
+    controls = [(old, new) for old, new in pairs if old.cell.spec.method != "base" and not is_judged(old.cell)]
     if controls:
         names = ", ".join(sorted({old.cell.spec.method for old, _ in controls}))
         other = [old.label for old, new in controls if not identical(old, new)]

@@ -10,6 +10,7 @@ import numpy as np
 from capacity.runs.cell import BASE, Field, apart_from, cell_of, without
 from capacity.spec.methods import PAIRS, Part, in_order, place
 from capacity.spec.run import RunSpec
+from capacity_analysis.compare.zero import ZeroControl, zero_control
 from capacity_analysis.data.cell_results import CellResult, cell_results, collapsed_share, difference, seed_differences
 from capacity_analysis.data.recipes import UNSEEN, told_apart
 from capacity_analysis.data.table import Points
@@ -23,6 +24,7 @@ from capacity_analysis.statistics.seed_tests import Permutation, permutation_tes
 # What the cells of one comparison may differ in, and what the untrained model has none of.
 _DEMONSTRATIONS = ("task.demonstrations", "task.options.style_bits", "task.options.style_shift")
 _OF_THE_METHOD = ("method", *get_args(Part), "training.learning_rate", *_DEMONSTRATIONS)
+_OF_TRAINING = (*_OF_THE_METHOD, "training")
 _OF_THE_UPDATE = (*_OF_THE_METHOD, "adapter", "storage_dtype", "training", "rollouts")
 _TEMPERATURE = ("evaluation.temperature", "evaluation.draws")  # greedy answers are not drawn
 
@@ -79,6 +81,7 @@ class Comparison:
         best_temperature: at which it is best on validation; None without those runs.
         differences: of every pair of methods.
         incomplete: how many planned runs of a method gave no result; what is said is about the others.
+        zero: the adapter of zeros; None if it has no run.
     """
 
     recipe: Mapping[Field, Any]
@@ -88,6 +91,7 @@ class Comparison:
     best_temperature: float | None
     differences: tuple[Difference, ...]
     incomplete: Mapping[str, int]
+    zero: ZeroControl | None = None
 
     @property
     def task(self) -> str:
@@ -111,7 +115,7 @@ def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Compariso
     """
     reported = points.where(reported_rows(points))
     validation = points.where((points.frame["split"] == "validation").fillna(False))
-    untrained = _Untrained(*([c for c in cell_results(p) if c.method == "base"] for p in (reported, validation)))
+    untrained = _Untrained(_of(reported, "base"), _of(validation, "base"), _of(reported, "zero"))
     trained: dict[str, list[CellResult]] = {}
     for cell in cell_results(reported):
         if cell.trained_parameters > 0:
@@ -127,16 +131,27 @@ def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Compariso
     return tuple(sorted(made, key=_order))
 
 
+def _of(points: Points, method: str) -> list[CellResult]:
+    return [cell for cell in cell_results(points) if cell.method == method]
+
+
 @dataclass(frozen=True)
 class _Untrained:
-    """Cells of untrained models on the reported split and on validation."""
+    """Cells of untrained models on the reported split and on validation, and those of adapters of zeros."""
 
     reported: Sequence[CellResult]
     validation: Sequence[CellResult]
+    zeros: Sequence[CellResult]
 
     def base(self, recipe: Mapping[Field, Any]) -> CellResult | None:
         """The untrained model of a trained recipe under the same protocol."""
         return untrained_under(self.reported, recipe)
+
+    def zero(self, recipe: Mapping[Field, Any]) -> ZeroControl | None:
+        """The adapter of zeros with the adapter of a trained recipe, under the same protocol."""
+        wanted = apart_from(recipe, *_OF_TRAINING)
+        found = next((cell for cell in self.zeros if apart_from(cell.recipe, *_OF_TRAINING) == wanted), None)
+        return None if found is None else zero_control(found, self.base(recipe))
 
     def by_temperature(self, recipe: Mapping[Field, Any]) -> dict[float, CellResult]:
         """The same at every temperature, rising."""
@@ -186,6 +201,7 @@ def _comparison(cells: Sequence[CellResult], lost: Sequence[RunSpec], untrained:
         best_temperature=None if sharpened is None else best,
         differences=tuple(_differences(named)),
         incomplete={m: sum(spec.method == m for spec in lost) for m in in_order({spec.method for spec in lost})},
+        zero=untrained.zero(recipe),
     )
 
 

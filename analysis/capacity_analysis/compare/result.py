@@ -11,6 +11,7 @@ from capacity.spec.run import RunSpec
 from capacity_analysis.compare.comparison import ComparedCell, Comparison, Difference, comparisons
 from capacity_analysis.compare.costs import Costs
 from capacity_analysis.compare.verdicts import verdict
+from capacity_analysis.compare.zero import ZeroControl
 from capacity_analysis.data.table import study_points
 
 
@@ -49,10 +50,22 @@ def comparison_json(comparison: Comparison, costs: Mapping[str, Costs]) -> dict[
         "base": comparison.base.to_json("accuracy"),
         "base_by_temperature": {f"{t:g}": at[t].to_json("accuracy") for t in at},
         "best_temperature": comparison.best_temperature,
+        "zero": None if comparison.zero is None else _zero(comparison.zero),
         "results": [_row(compared, costs[compared.cell.identity]) for compared in comparison.cells],
         "differences": [_difference(d) for d in comparison.differences],
         "incomplete": dict(comparison.incomplete),
         "verdict": verdict(comparison).sentence,
+    }
+
+
+def _zero(control: ZeroControl) -> dict[str, Any]:
+    over = control.over_base
+    return {
+        "adapter": control.cell.adapter,
+        **control.cell.accuracy.to_json("accuracy"),
+        "over_base": None if over is None else over.to_json(),
+        "changed_items": control.changed,
+        "answered_items": control.answered,
     }
 
 

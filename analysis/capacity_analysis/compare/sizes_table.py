@@ -22,7 +22,7 @@ def collapses(cells: Sequence[CellResult]) -> dict[str, CollapsedShare]:
     Args:
         cells: trained ones, and untrained models under the same protocols.
     """
-    untrained = [cell for cell in cells if cell.trained_parameters == 0]
+    untrained = [cell for cell in cells if cell.method == "base"]
     trained = [cell for cell in cells if cell.trained_parameters > 0]
     return {cell.identity: collapsed_share(cell, untrained_under(untrained, cell.recipe)) for cell in trained}
 

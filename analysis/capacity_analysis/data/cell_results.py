@@ -167,6 +167,19 @@ def seed_differences(first: CellResult, second: CellResult) -> Array:
     return np.asarray(ours - (theirs if len(theirs) == len(ours) else theirs.mean()))
 
 
+def changed_items(first: CellResult, second: CellResult) -> tuple[int | None, int]:
+    """How many items two cells answered differently, over the seeds that both have, and how many both answered.
+
+    An item counts if the share of its correct samples differs. The first number is None where answers are not known.
+    """
+    common = [seed for seed in first.seeds if seed is not None and seed in second.seeds]
+    if first.shares is None or second.shares is None or not common:
+        return None, 0
+    one = first.shares[[first.seeds.index(seed) for seed in common]]
+    two = second.shares[[second.seeds.index(seed) for seed in common]]
+    return int((one != two).sum()), one.size
+
+
 def collapsed_share(cell: CellResult, base: CellResult | None) -> CollapsedShare:
     """How many seeds of a trained cell collapsed, by the median of its seeds and the untrained model.
 
@@ -186,7 +199,7 @@ def _pairing(first: CellResult, second: CellResult) -> tuple[list[int], list[int
     is compared with the mean of all its runs, as a fixed reference: items that are drawn anew carry its error.
     """
     known = [seed for seed in first.seeds if seed is not None]
-    if second.trained_parameters == 0 and not set(known) <= set(second.seeds):
+    if second.method == "base" and not set(known) <= set(second.seeds):
         return known, [first.seeds.index(seed) for seed in known], list(range(len(second.seeds)))
     common = [seed for seed in known if seed in second.seeds]
     return common, [first.seeds.index(seed) for seed in common], [second.seeds.index(seed) for seed in common]

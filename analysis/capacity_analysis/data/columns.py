@@ -14,6 +14,7 @@ import pandas as pd
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.points import COLUMNS
+from capacity.spec.methods import METHODS
 
 TEXT = ("study", "model", "family", "task", "protocol", "method", "adapter", "storage_dtype", "split",
         "demonstrations", "run", "cell", "recipe", "items", "answers")  # fmt: skip
@@ -22,6 +23,7 @@ WHOLE = (
 )  # fmt: skip
 # Everything is computed in floats, which hold every whole number up to this one.
 _LARGEST = 2**53
+_UNTRAINED = tuple(method for method, facts in METHODS.items() if not facts.trains)
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 # What R, pandas, Python and SQL write where there is no number. As a name each of them is text like any other.
 _NO_NUMBER = ("", "NA", "NaN", "nan", "None", "null", "NULL")
@@ -120,18 +122,24 @@ def _check_rows(frame: pd.DataFrame, source: str) -> None:
     """Checks values against one another and completes `accuracy` and `samples_per_item`."""
     for name in ("method", "trained_parameters"):
         _refuse(frame[name].isna(), lambda _: "is missing", name, source)
-    base, size = frame["method"] == "base", frame["trained_parameters"]
-    _refuse(base & (size > 0), lambda row: f"base has {size[row]} trained parameters, it must have 0", "method", source)
+    size = frame["trained_parameters"]
+    untrained = frame["method"].isin(_UNTRAINED)
     _refuse(
-        ~base & (size == 0),
-        lambda row: f"{frame['method'][row]} has 0 trained parameters; only base, the untrained model, has none",
+        untrained & (size > 0),
+        lambda row: f"{frame['method'][row]} has {size[row]} trained parameters, it must have 0",
+        "method",
+        source,
+    )
+    _refuse(
+        ~untrained & (size == 0),
+        lambda row: f"{frame['method'][row]} has 0 trained parameters; only base and zero, which train nothing, do",
         "trained_parameters",
         source,
     )
     items, right = frame["n_items"], frame["n_correct"]
     _refuse((items == 0).fillna(False), lambda _: "no items were asked", "n_items", source)
     for name in ("samples_per_item", "update_bytes"):
-        limit = frame[name] < 1 if name == "samples_per_item" else (frame[name] < 1) & ~base
+        limit = frame[name] < 1 if name == "samples_per_item" else (frame[name] < 1) & ~untrained
         _refuse(limit.fillna(False), lambda row, name=name: f"{frame[name][row]} is below 1", name, source)
     rate = frame["learning_rate"]
     _refuse((rate <= 0).fillna(False), lambda row: f"{rate[row]:g} is not above 0", "learning_rate", source)

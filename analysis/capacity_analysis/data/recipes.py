@@ -32,6 +32,8 @@ _OF_UPDATES = (
     "method", "adapter", "trained_parameters", "storage_dtype", "update_bytes", "learning_rate", "demonstrations",
     "seed",
 )  # fmt: skip
+# An adapter of zeros has the adapter of trained runs and nothing of their training.
+_LACKING = {"base": _OF_UPDATES, "zero": tuple(n for n in _OF_UPDATES if n not in ("adapter", "storage_dtype"))}
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def told(points: Points, name: str) -> Told:
     frame = points.frame
     if name in frame.columns:
         values = _plain(frame[name])
-        applies = [not (method == "base" and name in _OF_UPDATES) for method in frame["method"]]
+        applies = [name not in _LACKING.get(method, ()) for method in frame["method"]]
     else:
         kinds = list(zip(frame["method"], frame["adapter"].fillna(""), strict=True))
         having = {kind for kind, fields in zip(kinds, points.fields, strict=True) if name in fields}

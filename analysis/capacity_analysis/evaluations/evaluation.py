@@ -86,7 +86,7 @@ class Evaluation:
         return bool((self.samples == 1).all() and np.isin(self.scores, (0.0, 1.0)).all())
 
 
-@dataclass
+@dataclass(slots=True)  # a log may have millions of items
 class _Item:
     content: str | None
     cluster: str | None

@@ -6,6 +6,7 @@ layout is that of version 0.4 (lm_eval/loggers/evaluation_tracker.py). Files are
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def is_samples(first: dict[str, Any]) -> bool:
     return "doc_id" in first and ("resps" in first or "filtered_resps" in first)
 
 
-def is_results(whole: dict[str, Any]) -> bool:
+def is_results(whole: Mapping[str, Any]) -> bool:
     """Whether a JSON object is of a results file, which has means without answers."""
     return "results" in whole and "n-shot" in whole
 

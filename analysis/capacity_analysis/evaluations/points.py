@@ -13,7 +13,7 @@ from capacity.runs.answers import Answers
 from capacity.runs.points import COLUMNS
 from capacity.runs.study_folder import is_study
 from capacity_analysis.data.table import Points, from_frame
-from capacity_analysis.evaluations import peft_benchmark
+from capacity_analysis.evaluations import means
 from capacity_analysis.evaluations.evaluation import NOT_KNOWN, Evaluation, Reading
 from capacity_analysis.evaluations.read import holds_answers, read_evaluations, read_object
 from capacity_analysis.evaluations.table import is_table
@@ -31,7 +31,7 @@ def rows_of(path: Path, arm: str | None, reading: Reading, facts: Facts) -> list
     """The runs of a source as rows.
 
     Args:
-        path: results of PEFT's benchmark or a folder of them, or a source of answers.
+        path: a file of means or a folder of these, or a source of answers.
         arm: its name; None: its own.
         reading: what a person says of how to read it.
         facts: what a person says of its arms.
@@ -41,26 +41,39 @@ def rows_of(path: Path, arm: str | None, reading: Reading, facts: Facts) -> list
         DataError: the source cannot be read.
     """
     wholes = _objects(path)
-    if _all_of_peft(wholes):
-        named = [(arm or file.stem, peft_benchmark.point(file, whole)) for file, whole in wholes]
+    if _all_means(wholes):
+        named = [
+            (arm or own, {"study": arm or own, **row})
+            for file, whole in wholes
+            for own in [path.name if file.name == means.STATE and path.is_dir() else file.stem]
+            for row in means.mean_rows(file, whole, reading)
+        ]
     else:
         named = [(e.arm, _row(e)) for e in read_evaluations(path, arm, reading)]
     return [_complete(row, name, facts) for name, row in named]
 
 
 def _objects(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.suffix == ".json" else []
+    """The JSON objects of a source that may be of means: a file, a checkpoint of a trainer, or a folder of results."""
+    if not path.is_dir():
+        files = [path] if path.suffix == ".json" else []
+    elif holds_answers(path):  # answers say more than the means beside them
+        files = []
+    elif (path / means.STATE).is_file():
+        files = [path / means.STATE]
+    else:
+        files = sorted(path.glob("*.json"))
     return [(file, read_object(file)) for file in files if file.is_file()]
 
 
-def _all_of_peft(wholes: Sequence[tuple[Path, Mapping[str, Any]]]) -> bool:
-    return bool(wholes) and all(peft_benchmark.is_result(whole) for _, whole in wholes)
+def _all_means(wholes: Sequence[tuple[Path, Mapping[str, Any]]]) -> bool:
+    return bool(wholes) and all(means.has_means(whole) for _, whole in wholes)
 
 
 def holds_results(path: Path) -> bool:
     """Whether a path has results of other programs: neither a study of this program nor a points table."""
     if path.is_dir():
-        return not is_study(path) and (holds_answers(path) or _holds_peft(path))
+        return not is_study(path) and (holds_answers(path) or _holds_means(path))
     if not path.is_file():
         return False
     if path.suffix in (".csv", ".parquet"):
@@ -68,9 +81,9 @@ def holds_results(path: Path) -> bool:
     return path.suffix in (".json", ".jsonl", ".eval")
 
 
-def _holds_peft(folder: Path) -> bool:
+def _holds_means(folder: Path) -> bool:
     try:
-        return _all_of_peft(_objects(folder))
+        return _all_means(_objects(folder))
     except DataError:
         return False
 

@@ -70,13 +70,16 @@ def _json(path: Path, arm: str, reading: Reading) -> Evaluation:
     if inspect_logs.is_log(whole):
         return inspect_logs.read_json(path, whole, arm, reading)
     if lm_eval.is_results(whole):
-        raise DataError(f"{path}: has means and no answers: give samples_*.jsonl, which lm_eval --log_samples writes")
+        raise DataError(
+            f"{path}: has means and no answers: give samples_*.jsonl, which lm_eval --log_samples writes; "
+            "capacity import reads the means"
+        )
     if peft_benchmark.is_result(whole):
         raise DataError(f"{path}: has means and no answers, so nothing can be paired: capacity import reads it")
     if "log_history" in whole:
         raise DataError(
-            f"{path}: a trainer's state has losses and rewards of training, and no answers to test items: evaluate the "
-            "trained model"
+            f"{path}: a trainer's state has means and no answers, so nothing can be paired: capacity import reads its "
+            "eval_… grades"
         )
     raise DataError(f"{path}: not a log of inspect_ai, and no other JSON that holds answers")
 

@@ -2,7 +2,8 @@
 
 Seeds and items are crossed, see `capacity_analysis.statistics.crossed`. Arms with the same named seeds are paired seed
 by seed. Arms with other seeds, or with seeds that no source names, share items alone. An arm with one run is a fixed
-reference: what another seed would do is not known, and the result says so.
+reference: what another seed would do is not known, and the result says so. Two arms with one run each are then two
+models, and nothing is said of their methods, unless a person says how much seeds scatter.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from capacity_analysis.types import Array
 from capacity_analysis.verdict.arms import Arm, TaskArms
 
 Finding = Literal["better", "worse", "equivalent", "not told apart"]
-Pairing = Literal["seeds and items", "items", "items, one run each"]
+Pairing = Literal["seeds and items", "items", "items, one run each", "items, seeds as stated"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Contrast:
         pairing: what the answers are paired by.
         lost, gained: items that only the first, and only the second, answered rightly; None unless both have one run of
             one answer an item.
-        p: two-sided, of "no difference": McNemar's exact one if `lost` is counted, else that of the interval.
+        p: two-sided, of "no difference": McNemar's exact one if `lost` is counted and no scatter of seeds is stated,
+            else that of the interval.
         adjusted_p: with all contrasts of the verdict together (Holm).
         equivalence: the interval that must lie within the margin for "equivalent"; None without a margin.
         detectable: the smallest true difference that four of five such studies tell from 0; None if not known.
@@ -67,7 +69,15 @@ class Contrast:
         return replace(self, adjusted_p=adjusted_p, finding=finding)
 
 
-def contrast(task: TaskArms, first: Arm, second: Arm, *, alpha: float, margin: float | None) -> Contrast:
+def contrast(
+    task: TaskArms,
+    first: Arm,
+    second: Arm,
+    *,
+    alpha: float,
+    margin: float | None,
+    seed_spread: float | None = None,
+) -> Contrast:
     """Compares two arms.
 
     Args:
@@ -75,8 +85,14 @@ def contrast(task: TaskArms, first: Arm, second: Arm, *, alpha: float, margin: f
         first, second: the reference and the other arm.
         alpha: two-sided error of the interval.
         margin: the largest difference that counts as none, as a share of 1; None: equivalence is not asked.
+        seed_spread: the standard deviation of the accuracy from seed to seed, as a share of 1, which is added where
+            both arms have one run. None: such arms are taken as they are.
     """
     mean, crossed, seeds, pairing = _crossed(task, first, second)
+    if seed_spread is not None and pairing == "items, one run each":
+        # Each run has a seed of its own, so the variances add up. They are stated, so they take no degrees of freedom.
+        crossed = replace(crossed, items=crossed.items + 2 * seed_spread**2)
+        pairing = "items, seeds as stated"
     count = crossed.item_df + 1
     estimate = estimate_of(mean, crossed, seeds, count, 1 - alpha)
     lost = gained = None
@@ -84,7 +100,7 @@ def contrast(task: TaskArms, first: Arm, second: Arm, *, alpha: float, margin: f
     if first.binary and second.binary and len(first.scores) == len(second.scores) == 1 and task.clusters is None:
         was, now = first.scores[0] > 0.5, second.scores[0] > 0.5
         lost, gained = int((was & ~now).sum()), int((~was & now).sum())
-        p = mcnemar(lost, gained)
+        p = p if pairing == "items, seeds as stated" else mcnemar(lost, gained)
     return Contrast(
         task=task.task,
         first=first.name,

@@ -20,6 +20,8 @@ class ArmsVerdict:
         alpha: the chance of any false "better" or "worse" among all contrasts, at most.
         margin: the largest difference that counts as none, as a share of 1; None if equivalence was not asked.
         remarks: what is not known, a sentence each.
+        seed_spread: the standard deviation of the accuracy from seed to seed that a person stated, for arms with one
+            run; None if it was not stated.
     """
 
     tasks: tuple[TaskArms, ...]
@@ -27,6 +29,7 @@ class ArmsVerdict:
     alpha: float
     margin: float | None
     remarks: tuple[str, ...]
+    seed_spread: float | None = None
 
     @property
     def paragraph(self) -> str:
@@ -50,13 +53,16 @@ class ArmsVerdict:
         return text
 
 
-def arms_verdict(tasks: Sequence[TaskArms], *, alpha: float = 0.05, margin: float | None = None) -> ArmsVerdict:
+def arms_verdict(
+    tasks: Sequence[TaskArms], *, alpha: float = 0.05, margin: float | None = None, seed_spread: float | None = None
+) -> ArmsVerdict:
     """Compares every arm with the first one.
 
     Args:
         tasks: of `capacity_analysis.verdict.arms.by_task`.
         alpha: the chance of any false "better" or "worse", at most.
         margin: the largest difference that counts as none, as a share of 1.
+        seed_spread: the standard deviation of the accuracy from seed to seed, for arms with one run.
 
     Raises:
         SpecError: numbers that make no sense.
@@ -65,18 +71,27 @@ def arms_verdict(tasks: Sequence[TaskArms], *, alpha: float = 0.05, margin: floa
         raise SpecError(f"alpha {alpha:g}: must lie between 0 and 0.5, such as 0.05")
     if margin is not None and not 0 < margin < 1:
         raise SpecError(f"margin {margin:g}: a share of 1 is needed, such as 0.02 for two points")
+    if seed_spread is not None and not 0 < seed_spread < 0.5:
+        raise SpecError(f"seed spread {seed_spread:g}: a share of 1 is needed, such as 0.008 for 0.8 points")
     made = [
-        contrast(task, task.arms[0], other, alpha=alpha, margin=margin) for task in tasks for other in task.arms[1:]
+        contrast(task, task.arms[0], other, alpha=alpha, margin=margin, seed_spread=seed_spread)
+        for task in tasks
+        for other in task.arms[1:]
     ]
+    if seed_spread is not None and all(c.pairing != "items, seeds as stated" for c in made):
+        raise SpecError("the seed spread is for two arms with one run each, and no comparison is of two such arms")
     adjusted = holm([c.p for c in made])
     decided = [c.decided(p, alpha, margin) for c, p in zip(made, adjusted, strict=True)]
-    return ArmsVerdict(tuple(tasks), tuple(decided), alpha, margin, tuple(_remarks(tasks, decided)))
+    return ArmsVerdict(
+        tuple(tasks), tuple(decided), alpha, margin, tuple(_remarks(tasks, decided, seed_spread)), seed_spread
+    )
 
 
 def _test(c: Contrast) -> str:
     adjusted = "" if c.adjusted_p == c.p else f", {_p(c.adjusted_p)} with all comparisons"
     if c.lost is not None:
-        return f"{c.gained} items gained, {c.lost} lost, exact McNemar {_p(c.p)}{adjusted}"
+        test = "" if c.pairing == "items, seeds as stated" else "exact McNemar "
+        return f"{c.gained} items gained, {c.lost} lost, {test}{_p(c.p)}{adjusted}"
     groups = "" if c.clusters is None else f", {c.clusters:,} clusters"
     seeds = f", {c.estimate.seeds} seeds" if c.estimate.seeds > 1 else ""
     return f"{_p(c.p)}{adjusted}{seeds}{groups}"
@@ -86,11 +101,16 @@ def _p(p: float) -> str:
     return "p below 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
-def _remarks(tasks: Sequence[TaskArms], contrasts: Sequence[Contrast]) -> Iterator[str]:
+def _remarks(tasks: Sequence[TaskArms], contrasts: Sequence[Contrast], seed_spread: float | None) -> Iterator[str]:
     items = {task.task: len(task.items) for task in tasks}
     yield "Items: " + ", ".join(f"{count:,}{f' of {task}' if task else ''}" for task, count in items.items()) + "."
-    if any(len(arm.scores) == 1 for task in tasks for arm in task.arms):
-        yield "Arms with one run: what another seed would give is not known, so nothing is said of the methods."
+    if any(c.pairing == "items, seeds as stated" for c in contrasts):
+        yield f"Arms with one run: seeds are taken to scatter by {100 * (seed_spread or 0):g} points, as was stated."
+    elif any(len(arm.scores) == 1 for task in tasks for arm in task.arms):
+        yield (
+            "Arms with one run: what another seed would give is not known, so the claim is about these models and not "
+            "about the methods."
+        )
     if any(c.pairing == "items" and c.estimate.seeds > 1 for c in contrasts):
         yield "Seeds are not paired between arms."
     for task in tasks:

@@ -41,13 +41,17 @@ def _methods(comparison: Comparison, scope: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     if comparison.base is not None:
         rows.append(("base", *_ends(comparison.base), None, None, None, comparison.base.seeds))
+    if (zero := comparison.zero) is not None:
+        accuracy = zero.cell.accuracy
+        rows.append(("zero (control)", *_ends(accuracy), *_ends(zero.over_base), accuracy.seeds))
     for compared in comparison.cells:
         accuracy = compared.cell.accuracy
         rows.append((compared.name, *_ends(accuracy), *_ends(compared.gain), accuracy.seeds))
     names = [str(compared.cell.model) for compared in comparison.cells[:1]]
     size = f"{comparison.cells[0].cell.trained_parameters:,} trained parameters" if comparison.cells else ""
     title = ", ".join(part for part in ("Accuracy and gain over the untrained model", *names, size) if part)
-    return Table("methods", title, _METHODS, tuple(rows), f"Intervals: {scope}.")
+    note = f"Intervals: {scope}." + ("" if comparison.zero is None else f" {comparison.zero.sentence}")
+    return Table("methods", title, _METHODS, tuple(rows), note)
 
 
 def _ends(estimate: Estimate | None) -> tuple[Cell, Cell, Cell]:
@@ -60,7 +64,7 @@ def sizes_answer(cells: Sequence[CellResult], runs: int, failed: int) -> tuple[B
     best: dict[str, CellResult] = {}
     for cell in cells:
         name = cell.model or ""
-        if cell.method != "base" and (name not in best or cell.accuracy.value > best[name].accuracy.value):
+        if cell.trained_parameters > 0 and (name not in best or cell.accuracy.value > best[name].accuracy.value):
             best[name] = cell
     lines += several([_best(name, cell) for name, cell in best.items()], LINES - 1, "models")
     return answer(lines, _sizes(cells) if cells else None)

@@ -17,7 +17,6 @@ from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
 from capacity.models.loading import load, model_folder
 from capacity.plan.model_names import parse_model
-from capacity.sampling.vllm.several import ZERO
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
     return Folders(bare, tokenizer, base, parse_model(base).dtype, folders, max(ranks, default=None))
 
 
-def add_zero(folders: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
-    """Adds a folder of zeros, named `ZERO`, with the modules and the rank of the first folder of the largest rank.
+def zero_folder(folders: Mapping[str, Path], scratch: Path) -> Path:
+    """Makes a folder of zeros with the modules and the rank of the first folder of the largest rank.
 
     Args:
         folders: PEFT LoRA folders by name, at least one.
@@ -87,7 +86,7 @@ def add_zero(folders: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
     out = scratch / "zero"
     out.mkdir()
     save_zero_lora(largest, out)
-    return {ZERO: out, **folders}
+    return out
 
 
 def _config(folder: Path) -> dict[str, Any]:

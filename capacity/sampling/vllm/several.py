@@ -1,6 +1,7 @@
 """Evaluates many adapters in one pass of one engine: each row has its own adapter or none."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,23 @@ from capacity.spec.parts import EvaluationSpec
 from capacity.tasks.task import Task
 
 AT_ONCE = 16  # adapters in one pass; the engine keeps room for each
-BASE = "base"  # the name of the rows without an adapter
-ZERO = "adapter of zeros"  # the name of the control whose rows may be the base's
+_ZERO = "zero"  # the engine's name of the adapter of zeros
 _CHECKED = 4  # prompts that are scored to see whose rows are whose
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What several adapters of one base answered.
+
+    Attributes:
+        adapters: by the names that were given.
+        base: without any adapter; None if that was not asked for.
+        zero: with an adapter of zeros; None if there was none.
+    """
+
+    adapters: Mapping[str, Evaluation]
+    base: Evaluation | None
+    zero: Evaluation | None
 
 
 def evaluate_several(
@@ -30,20 +45,23 @@ def evaluate_several(
     adapters: Mapping[str, Path],
     *,
     base: bool = True,
+    zero: Path | None = None,
     backwards: bool = False,
-) -> dict[str, Evaluation]:
-    """The evaluation of each adapter, and of the base under the name `BASE` if asked for.
+) -> Evaluations:
+    """The evaluation of each adapter, and of the base and of an adapter of zeros if they are asked for.
 
-    Sample j of item i has the same seed under all of them, so they are paired.
+    Sample j of item i has the same seed under all of them, so they are paired. The engine knows adapters by names of
+    its own, so those that are given may be any text.
 
     Args:
-        engine: an engine started for `min(len(adapters), AT_ONCE)` adapters.
+        engine: an engine started for as many adapters, with that of zeros, or for `AT_ONCE` if they are more.
         model: transformers model of the base, which is asked for its context.
         tokenizer: the model's tokenizer.
         task: where items and grades come from.
         spec: the protocol.
-        adapters: PEFT LoRA folders by name; a control of zeros is named `ZERO`.
+        adapters: PEFT LoRA folders by name.
         base: also evaluate without any adapter, in the same batch as the first of them.
+        zero: PEFT LoRA folder of zeros, which comes first; None for none.
         backwards: the rows are sent in the opposite order.
 
     Raises:
@@ -57,14 +75,18 @@ def evaluate_several(
     seeds = [int(seed) for seed in np.random.default_rng(spec.seed).integers(2**31, size=len(prompts))]
     probe = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:_CHECKED]
     alone = _scores(engine, probe, None)
-    found: dict[str, Evaluation] = {}
-    names = list(adapters)
+    found: dict[str | None, Evaluation] = {}
+    given = {f"adapter-{index}": name for index, name in enumerate(adapters)}
+    folders = {own: adapters[name] for own, name in given.items()}
+    if zero is not None:
+        folders = {_ZERO: zero, **folders}
+    names = list(folders)
     groups = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)] or [[]]
     with_base = groups[0]
     for group in reversed(groups) if backwards else groups:
         for name in group:
-            engine.load(name, adapters[name])
-        check_base_rows(engine, probe, alone, group)
+            engine.load(name, folders[name])
+        check_base_rows(engine, probe, alone, {name: given[name] for name in group if name != _ZERO})
         rows: list[str | None] = [None, *group] if base and group is with_base else [*group]
         if backwards:
             rows.reverse()
@@ -76,14 +98,14 @@ def evaluate_several(
         for index, adapter in enumerate(rows):
             mine = drawn[index * len(prompts) : (index + 1) * len(prompts)]
             ids = [completion.ids for completion in mine]
-            found[adapter or BASE] = graded(task, items, ids, spec.samples_per_item, tokenizer, ends, folded=folded)
+            found[adapter] = graded(task, items, ids, spec.samples_per_item, tokenizer, ends, folded=folded)
         for name in group:
             engine.unload(name)
-    return found
+    return Evaluations({name: found[own] for own, name in given.items()}, found.get(None), found.get(_ZERO))
 
 
 def check_base_rows(
-    engine: Engine, probe: Sequence[Sequence[int]], alone: Sequence[float], adapters: Sequence[str]
+    engine: Engine, probe: Sequence[Sequence[int]], alone: Sequence[float], adapters: Mapping[str, str]
 ) -> None:
     """Checks that rows without an adapter stay the base's while adapters are loaded and in the same batch.
 
@@ -91,7 +113,8 @@ def check_base_rows(
         engine: an engine that has loaded `adapters`.
         probe: sequences to score.
         alone: scores of the probe before any adapter was loaded, from `_scores`.
-        adapters: names of the adapters; rows under `ZERO` should be the base's, so they are not compared.
+        adapters: what people call the adapters, by the names that the engine knows. An adapter of zeros is not among
+            them, because its rows are those of the base.
 
     Raises:
         EngineError: such rows are nearer to some adapter's rows than to the base's own.
@@ -100,10 +123,10 @@ def check_base_rows(
     scored = engine.score(rows)
     by_name = {name: _flat(scored[i * len(probe) : (i + 1) * len(probe)]) for i, name in enumerate((None, *adapters))}
     mixed, own = by_name[None], np.array(alone)
-    for name in adapters:
-        if name != ZERO and np.linalg.norm(mixed - by_name[name]) < np.linalg.norm(mixed - own):
+    for name, called in adapters.items():
+        if np.linalg.norm(mixed - by_name[name]) < np.linalg.norm(mixed - own):
             raise EngineError(
-                f"vLLM {engine.version} gives rows without an adapter the output of adapter {name}: start it with "
+                f"vLLM {engine.version} gives rows without an adapter the output of adapter {called}: start it with "
                 "--max-loras above the number of adapters that are loaded at once"
             )
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from capacity_analysis.compare.comparison import Comparison, Difference
 from capacity_analysis.compare.costs import Costs
 from capacity_analysis.compare.sizes_table import collapses
+from capacity_analysis.compare.zero import ZeroControl
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.cell_results import CellResult
 from capacity_analysis.data.recipes import UNSEEN
@@ -118,7 +119,7 @@ def comparison_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
         ": ".join(["Accuracy and gain over the untrained model", *([", ".join(shared.values())] if shared else [])]),
         _with_collapses(_told(_MEASURED, shared), [compared.collapsed for compared in shown]),
         tuple(_measured(found)),
-        f"Intervals: {labels(used)}.{_collapse_note([compared.collapsed for compared in shown])}",
+        f"Intervals: {labels(used)}.{_collapse_note([compared.collapsed for compared in shown])}{_zero_note(found)}",
     )
     differences = [d.estimate for c in found for d in c.differences]
     if not differences:
@@ -233,6 +234,8 @@ def _measured(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]]:
             if row != base:  # sizes of one model share it
                 yield row
             base = row
+        if c.zero is not None:
+            yield _zero_row(c.zero)
         for compared in c.cells:
             cell = compared.cell
             gains = (compared.gain, compared.gain_over_best_temperature)
@@ -240,6 +243,20 @@ def _measured(comparisons: Sequence[Comparison]) -> Iterator[tuple[Cell, ...]]:
             where = (cell.model, cell.task, cell.adapter, cell.trained_parameters, cell.storage_dtype)
             numbers = (cell.update_bytes, cell.learning_rate, *_accuracy(cell.accuracy), *gained)
             yield compared.name, *where, *numbers, cell.accuracy.seeds, str(compared.collapsed), cell.accuracy.items
+
+
+def _zero_row(zero: ZeroControl) -> tuple[Cell, ...]:
+    cell, over = zero.cell, zero.over_base
+    gained = _NO_GAIN if over is None else _accuracy(over)
+    where = (cell.model, cell.task, cell.adapter, 0, cell.storage_dtype, None, None)
+    numbers = (*_accuracy(cell.accuracy), *gained, *_NO_GAIN)
+    return "zero (control)", *where, *numbers, cell.accuracy.seeds, None, cell.accuracy.items
+
+
+def _zero_note(comparisons: Sequence[Comparison]) -> str:
+    """What adapters of zeros changed, a sentence each; nothing without them."""
+    said = dict.fromkeys(f" {c.zero.sentence}" for c in comparisons if c.zero is not None)
+    return "".join(said)
 
 
 def _accuracy(estimate: Estimate) -> tuple[Cell, ...]:
