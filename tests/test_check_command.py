@@ -450,6 +450,35 @@ def run_action(tmp_path, **inputs):
     return done
 
 
+def installing(tmp_path, commands, **environment):
+    """The commands that would install, as they reach programs that only write them down."""
+    programs, log = tmp_path / "programs", tmp_path / "installed.txt"
+    programs.mkdir()
+    for name in ("python", "pip", "uv"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >> "{log}"\n')
+        (programs / name).chmod(0o755)
+    given = {"PATH": f"{programs}:{os.environ['PATH']}", **environment}
+    subprocess.run(["bash", "-e", "-o", "pipefail", "-c", "\n".join(commands)], env=given, check=True)
+    return log.read_text().replace(f"{programs}/", "").splitlines()
+
+
+def test_action_installs_the_build_of_torch_that_fits_the_machine(tmp_path):
+    action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
+    (step,) = [step for step in action["runs"]["steps"] if step.get("if") == "inputs.install != ''"]
+    assert installing(tmp_path, [step["run"]], INSTALL="-c pins.txt .[train]") == [
+        "python -m pip install --quiet uv",
+        "python -m uv pip install --quiet --python python --torch-backend auto -c pins.txt .[train]",
+    ]
+
+
+def test_the_gitlab_snippet_installs_the_build_of_torch_that_fits_the_machine(tmp_path):
+    _, gitlab, _ = yaml_snippets()
+    assert installing(tmp_path, gitlab["capacity"]["script"][:-1]) == [
+        "pip install --quiet uv",
+        "uv pip install --quiet --python python --torch-backend auto .[train]",
+    ]
+
+
 @pytest.mark.parametrize(("shift", "code", "outcome"), [(0.0, 0, "identical"), (-0.15, 1, "worse")])
 @pytest.mark.parametrize("history", ["", "history.jsonl"])
 def test_action_puts_the_result_on_the_job_page(old, study, tmp_path, shift, code, outcome, history):

@@ -11,9 +11,10 @@ from report_studies import add, empty, full_study, spec
 from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import difference_estimate
 from capacity_analysis.words import times
-from capacity_reports.decided import decides, seeds_to_show
+from capacity_reports.decided import decides
 from capacity_reports.document import Report
 from capacity_reports.report import build_report
+from capacity_reports.undecided import seeds_to_show
 from capacity_reports.views import Options
 
 QUICK = Options(null=0, replicates=50)
@@ -86,8 +87,9 @@ def test_equal_methods_are_not_decided_and_what_would_decide_is_said(tmp_path):
             add(study, spec("abacus-0.9m", method, 13, 1, seed, 100), share, rng)
     front = build_report([study.folder], options=QUICK).front
     assert front.question == "Which of sft and grpo gains most with 13 trained parameters on abacus-0.9m?"
-    assert "No difference between methods is decided." in front.answer
-    assert front.undecided.startswith("Not decided: 1 of 1 differences between methods. More seeds")
+    nothing = "Neither a difference between grpo and sft nor a gain over the untrained model is decided."
+    assert front.answer == nothing
+    assert front.undecided.startswith("Not decided: 1 of 1 differences between grpo and sft. More seeds")
     assert "(now 3" in front.undecided
 
 

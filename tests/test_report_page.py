@@ -128,5 +128,23 @@ def test_command_writes_what_it_says(tmp_path, monkeypatch):
     assert not out.exists()
 
 
+def test_command_and_library_hear_of_every_part_of_the_analysis(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.setattr("capacity_cli.progress._LINE_SECONDS", -1.0)
+    sizes = ((1, 1), (13, 1), (28, 1))
+    study = full_study(tmp_path / "s", methods=("sft", "grpo"), sizes=sizes, seeds=2, items=40, tuned=False)
+    heard: list[tuple[int, int, str]] = []
+    build_report([study.folder], options=Options(null=2, replicates=10), heard=lambda *part: heard.append(part))
+    assert heard == [
+        (0, 4, "null calibration 1 of 1"),
+        (1, 4, "thresholds"),
+        (2, 4, "sizes in parameters"),
+        (3, 4, "sizes in bytes"),
+        (4, 4, "comparisons"),
+    ]
+    done = CliRunner().invoke(app, ["report", str(study.folder), "--null", "0"])
+    assert done.stderr.splitlines() == [f"report: {part} of 4" for part in range(1, 5)]
+
+
 def test_slug_is_safe_in_files_and_links():
     assert slug("accuracy", "", "abacus-0.9m, a/b <c>") == "accuracy-abacus-0-9m-a-b-c"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from capacity.library.progress import Progress, silent
 from capacity.library.thresholds import question_of
 from capacity.runs.study import Study
 from capacity_analysis.data.absent import Absent
@@ -24,6 +25,7 @@ def report(
     seed: int = 0,
     where: Sequence[str] = (),
     allow_mixed: bool = False,
+    progress: Progress = silent,
 ) -> Report:
     """Reports on studies; a notebook shows what is returned as a page.
 
@@ -38,6 +40,7 @@ def report(
         seed: of all random choices here.
         where: conditions on rows, each `field=value`.
         allow_mixed: runs that different environments made are taken together.
+        progress: hears how many parts of the analysis are done.
 
     Raises:
         SpecError: no source, or an unknown reference or format.
@@ -48,7 +51,10 @@ def report(
     written = None
     if out is not None or formats:
         written = destination(named, None if out is None else Path(out), formats)
-    found = build_report(named, where=where, reference=reference, options=options, allow_mixed=allow_mixed)
+    with progress("report") as count:
+        found = build_report(
+            named, where=where, reference=reference, options=options, allow_mixed=allow_mixed, heard=count.on_module
+        )
     if written is not None:
         write_files(found, *written)
     return found
@@ -78,7 +84,8 @@ class Page:
         return {"report": None if self.path is None else str(self.path), "report_error": self.error}
 
 
-def page_of(folder: Path, *, allow_mixed: bool = False) -> Page:
+def page_of(folder: Path, *, allow_mixed: bool = False, progress: Progress = silent) -> Page:
     """Writes the page of a finished study, which does not fail by its report."""
-    written = try_report(folder, allow_mixed=allow_mixed)
+    with progress("report") as count:
+        written = try_report(folder, allow_mixed=allow_mixed, heard=count.on_module)
     return Page(error=written.reason) if isinstance(written, Absent) else Page(written)

@@ -58,9 +58,11 @@ def finish(result: "Compared | Swept", *, report: bool, allow_mixed: bool, as_js
         RunsFailedError: runs failed.
     """
     from capacity.library.report import page_of
+    from capacity_cli.progress import ModuleProgress
 
     if report:
-        result = replace(result, page=page_of(result.made.study.folder, allow_mixed=allow_mixed))
+        page = page_of(result.made.study.folder, allow_mixed=allow_mixed, progress=ModuleProgress)
+        result = replace(result, page=page)
     if as_json:
         print_json(result.to_json())
     elif result.page.line is not None:

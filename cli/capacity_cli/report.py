@@ -40,14 +40,19 @@ def report(
     """Write a study as one self-contained page, or as figures and tables; of several, each against the first."""
     from capacity.library.thresholds import question_of
     from capacity_cli.output import print_json
+    from capacity_cli.progress import ModuleProgress
     from capacity_reports.report import build_report, destination, write_files
     from capacity_reports.views import Options
 
     options = Options(question_of(target, gain, items=items), seed, null)
     named = [name.strip() for name in (formats or "").split(",") if name.strip()]
     path, kinds = destination(studies, out, named)
-    found = build_report(studies, where=where or (), reference=reference, options=options, allow_mixed=allow_mixed)
-    written = write_files(found, path, kinds)
+    with ModuleProgress("report") as progress:
+        found = build_report(
+            studies, where=where or (), reference=reference, options=options, allow_mixed=allow_mixed,
+            heard=progress.on_module,
+        )  # fmt: skip
+        written = write_files(found, path, kinds)
     if json:
         print_json(
             {

@@ -89,6 +89,7 @@ class Report:
             "title": self.title,
             "question": self.question,
             "answer": None if self.front is None else self.front.answer,
+            "judged": "" if self.front is None else self.front.judged,
             "undecided": None if self.front is None else self.front.undecided,
             "verdicts": list(self.verdicts),
             "version": self.version,

@@ -5,25 +5,28 @@ from dataclasses import dataclass, replace
 
 from capacity.spec.methods import in_order
 from capacity_analysis.bits.frontier import FrontierPoint
-from capacity_analysis.compare.comparison import Comparison
 from capacity_analysis.data.absent import Absent
-from capacity_analysis.statistics.estimate import Estimate, labels
-from capacity_analysis.thresholds.ratios import Ratio
+from capacity_analysis.statistics.estimate import labels
 from capacity_analysis.thresholds.result import CurveThreshold
-from capacity_analysis.words import times
 from capacity_reports.blocks import Figure, Section, Text
 from capacity_reports.decided import (
-    DecidedDifference,
-    DecidedRatio,
-    decided_differences,
-    decided_ratios,
+    AskedDifference,
     gains_of,
     seeds_of,
-    undecided,
 )
 from capacity_reports.figures import joined
+from capacity_reports.main_contrast import MainContrast
 from capacity_reports.sections.accuracy import accuracy_figure
 from capacity_reports.sections.accuracy_chart import Chart
+from capacity_reports.statements import (
+    difference_sentence,
+    on_model,
+    parameters,
+    points,
+    ratio_sentence,
+    size_of,
+)
+from capacity_reports.undecided import undecided
 from capacity_reports.views import Analysis
 
 # The methods that a question names where a study has more.
@@ -48,6 +51,7 @@ class Front:
         figure: the figure that shows it; None if there is nothing to draw.
         numbers: at most three.
         intervals: what the intervals of answer and numbers are for.
+        judged: what was done about several statements; "" if there is one or none.
         undecided: one line about what is not decided and what would decide it; None if all is.
     """
 
@@ -56,19 +60,20 @@ class Front:
     figure: Figure | None = None
     numbers: tuple[Number, ...] = ()
     intervals: str = ""
+    judged: str = ""
     undecided: str | None = None
 
 
-def front(analysis: Analysis, charts: Sequence[Chart]) -> Front:
+def front(analysis: Analysis, charts: Sequence[Chart], main: MainContrast) -> Front:
     """The first screen of one source.
 
     Args:
         analysis: what is known of the source.
         charts: its charts over trained parameters.
+        main: its main contrast, the only one that the answer speaks of.
     """
-    ratio = next(iter(decided_ratios(analysis)), None)
-    difference = next(iter(decided_differences(analysis)), None)
-    chart = next(iter(in_interest(analysis, charts)), None)
+    difference = next(iter(main.decided_differences), None)
+    chart = next(iter(in_interest(charts, main)), None)
     numbers: list[Number] = []
     intervals: list[str] = []
     if chart is not None:
@@ -82,7 +87,7 @@ def front(analysis: Analysis, charts: Sequence[Chart]) -> Front:
     if difference is not None:
         numbers.append(_difference_number(difference))
         intervals.append(labels([difference.difference.estimate]))
-    answer, of_answer = _answer(analysis, ratio, difference)
+    answer, of_answer = _answer(analysis, main)
     numbers = [*numbers[:3], *_counts(analysis)][:3]
     told = dict.fromkeys(part for text in (of_answer, *intervals) for part in text.split("; ") if part)
     told.pop("no intervals", None)
@@ -93,15 +98,8 @@ def front(analysis: Analysis, charts: Sequence[Chart]) -> Front:
         figure and replace(figure, height=3.7),
         tuple(numbers),
         "; ".join(told),
-        undecided(analysis),
-    )
-
-
-def decided_sentences(analysis: Analysis) -> tuple[str, ...]:
-    """A sentence for each ratio of sizes and each difference of accuracies that is decided."""
-    return (
-        *(_ratio(found) for found in decided_ratios(analysis)),
-        *(_difference(found) for found in decided_differences(analysis)),
+        main.judged,
+        undecided(analysis, main),
     )
 
 
@@ -131,10 +129,10 @@ def question(analysis: Analysis, charts: Sequence[Chart]) -> str:
     return f"How small an update do {joined(methods)} need{where}?"
 
 
-def in_interest(analysis: Analysis, charts: Sequence[Chart]) -> list[Chart]:
+def in_interest(charts: Sequence[Chart], main: MainContrast) -> list[Chart]:
     """The charts, the one that the answer is about first; without an answer the one with most configurations."""
-    ratio = next(iter(decided_ratios(analysis)), None)
-    difference = next(iter(decided_differences(analysis)), None)
+    ratio = next(iter(main.decided_ratios), None)
+    difference = next(iter(main.decided_differences), None)
     model: str | None = None
     label: str | None = None
     if ratio is not None:
@@ -148,89 +146,35 @@ def in_interest(analysis: Analysis, charts: Sequence[Chart]) -> list[Chart]:
     return sorted(charts, key=lambda chart: (not told(chart), -len(chart.places)))
 
 
-def _on(model: str | None, *, begins: bool = False) -> str:
-    return "" if not model else f"On {model}, " if begins else f" on {model}"
-
-
-def _answer(analysis: Analysis, ratio: DecidedRatio | None, difference: DecidedDifference | None) -> tuple[str, str]:
+def _answer(analysis: Analysis, main: MainContrast) -> tuple[str, str]:
     """One sentence, and what its interval is for."""
-    if ratio is not None:
+    for ratio in main.decided_ratios:
         interval = next(t.interval for t in ratio.study.thresholds if t.model == ratio.ratio.model)
-        return _ratio(ratio), interval
-    if difference is not None:
-        return _difference(difference), labels([difference.difference.estimate])
+        return ratio_sentence(ratio), interval
+    for difference in main.decided_differences:
+        return difference_sentence(difference), labels([difference.difference.estimate])
     if gains := gains_of(analysis):
-        comparison, cell, gain = gains[0]
-        methods = len({c.name for other in comparison.cells for c in [other]})
-        tail = " No difference between methods is decided." if methods > 1 else ""
-        return (
-            f"{_on(cell.cell.model, begins=True)}{cell.name} with {_parameters(cell.cell.trained_parameters)} gains "
-            f"{_points(gain)} over the untrained model.{tail}"
-        ), labels([gain])
+        _, cell, gain = gains[0]
+        tail = f" No difference between {main.name} is decided." if main.methods is not None else ""
+        what = f"{cell.name} with {parameters(cell.cell.trained_parameters)}"
+        said = f"{on_model(cell.cell.model, begins=True)}{what} gains {points(gain)} over the untrained model."
+        return f"{said}{tail}", labels([gain])
     source = analysis.source
     if not isinstance(source.points, Absent) and (source.points.frame["trained_parameters"] > 0).any():
         if seeds_of(analysis) == {1}:
             return "These runs have one seed, which allows no claim about methods.", ""
-        return "These runs decide nothing between the methods: every interval includes no difference.", ""
+        return f"Neither a difference between {main.name} nor a gain over the untrained model is decided.", ""
     return "There is no answer yet: no trained run is complete.", ""
 
 
-def _ratio(found: DecidedRatio) -> str:
-    r, q = found.ratio, found.study.question
-    asked = f"{100 * q.gain:g} % of the possible gain" if q.target is None else f"{100 * q.target:g} % accuracy"
-    what = "trained parameters" if found.study.unit == "parameters" else found.study.unit
-    label = f" ({found.view.label})" if found.view.label else ""
-    return (
-        f"{_on(r.model, begins=True)}{r.numerator} needs {_many(r)} as many {what} as {r.denominator} to reach "
-        f"{asked}{label}."
-    )
-
-
-def _many(r: Ratio) -> str:
-    """ "2.8 times (1.5 to 6.3)", "at least 5 times"."""
-    low, high = (None if end is None else times(end).rstrip("×") for end in (r.low, r.high))
-    if r.estimate is None or low is None or high is None:
-        if r.low is not None and r.low > 1:
-            return f"at least {low} times"
-        return f"at most {high} times"
-    return f"{times(r.estimate).rstrip('×')} times ({low} to {high})"
-
-
-def _points(estimate: Estimate) -> str:
-    """ "12.3 points (10.1 to 14.5)" of a positive difference."""
-    text = f"{100 * abs(estimate.value):.1f} points"
-    if estimate.low is None or estimate.high is None:
-        return text
-    ends = sorted((abs(estimate.low), abs(estimate.high)))
-    return f"{text} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
-
-
-def _parameters(size: int) -> str:
-    return f"{size:,} trained parameter{'' if size == 1 else 's'}"
-
-
-def _size(comparison: Comparison) -> int:
-    return comparison.cells[0].cell.trained_parameters
-
-
-def _difference(found: DecidedDifference) -> str:
+def _difference_number(found: AskedDifference) -> Number:
     d = found.difference
     better, worse = (d.first, d.second) if d.estimate.sign > 0 else (d.second, d.first)
-    cell = found.comparison.cells[0].cell
-    return (
-        f"{_on(cell.model, begins=True)}{better} scores {_points(d.estimate)} higher than {worse} with "
-        f"{_parameters(_size(found.comparison))}."
-    )
-
-
-def _difference_number(found: DecidedDifference) -> Number:
-    d = found.difference
-    better, worse = (d.first, d.second) if d.estimate.sign > 0 else (d.second, d.first)
-    value, _, interval = _points(d.estimate).partition(" points")
-    where = _on(found.comparison.cells[0].cell.model)
+    value, _, interval = points(d.estimate).partition(" points")
+    where = on_model(found.comparison.cells[0].cell.model)
     return Number(
         f"+{value} points",
-        f"accuracy of {better} over {worse} with {_parameters(_size(found.comparison))}{where}{interval}",
+        f"accuracy of {better} over {worse} with {parameters(size_of(found.comparison))}{where}{interval}",
     )
 
 
@@ -238,11 +182,16 @@ def _best(chart: Chart, best: FrontierPoint) -> Number:
     ends = "" if best.low is None or best.high is None else f" ({100 * best.low:.1f} to {100 * best.high:.1f})"
     base = next((level for level in chart.levels if level.name.startswith("base")), None)
     over = "" if base is None else f"; the untrained model has {100 * base.accuracy:.1f} %"
-    size = _parameters(int(best.known["trained_parameters"]))
+    size = parameters(int(best.known["trained_parameters"]))
     return Number(
         f"{100 * best.accuracy:.1f} %",
-        f"highest accuracy{_on(chart.model)}: {best.known['method']} with {size}{ends}{over}",
+        f"highest accuracy of {_updates(chart)}{on_model(chart.model)}: {best.known['method']} with {size}{ends}{over}",
     )
+
+
+def _updates(chart: Chart) -> str:
+    """How many updates the highest was picked from: the more there are, the more it flatters."""
+    return f"{len(chart.places):,} update{'' if len(chart.places) == 1 else 's'}"
 
 
 def _smallest(chart: Chart) -> CurveThreshold | None:
@@ -260,7 +209,7 @@ def _threshold(chart: Chart, found: CurveThreshold) -> Number:
     size = round(t.estimate or 0)
     return Number(
         f"{size:,} parameter{'' if size == 1 else 's'}",
-        f"smallest update that reaches {target}{_on(chart.model)}: {found.curve}{ends}",
+        f"smallest update that reaches {target}{on_model(chart.model)}: {found.curve}{ends}",
     )
 
 

@@ -25,9 +25,10 @@ from capacity_reports.blocks import Block, Cell, Figure, Section, Table
 from capacity_reports.document import Report
 from capacity_reports.explorer.data import explored
 from capacity_reports.front import Front, front, front_of_differences, in_interest
+from capacity_reports.main_contrast import MainContrast, main_contrast
 from capacity_reports.sections.accuracy_chart import parameter_charts
 from capacity_reports.sources import Lookups, chosen, read_source
-from capacity_reports.views import Analysis, Options, analyse
+from capacity_reports.views import Analysis, Heard, Options, analyse, unheard
 
 FORMATS = ("html", "md", "pdf", "png", "svg", "csv", "json")
 _FOLDERS = ("png", "svg", "csv")
@@ -48,6 +49,7 @@ def build_report(
     options: Options | None = None,
     lookups: Lookups | None = None,
     allow_mixed: bool = False,
+    heard: Heard = unheard,
 ) -> Report:
     """Reads studies and reports on them.
 
@@ -58,6 +60,7 @@ def build_report(
         options: what is asked, and how much is computed.
         lookups: where to ask for what studies do not hold: prompts, sizes of train splits, numbers of rates tried.
         allow_mixed: runs that different environments made are taken together.
+        heard: hears of every part of the analysis that is done, source by source.
 
     Raises:
         SpecError: there is no source, or the reference is not known.
@@ -68,7 +71,7 @@ def build_report(
     if reference is not None and reference not in REFERENCES:
         raise unknown("reference", reference, REFERENCES)
     read = [chosen(read_source(str(source), allow_mixed=allow_mixed), where) for source in sources]
-    analyses = [analyse(source, options or Options()) for source in read]
+    analyses = [analyse(source, options or Options(), heard) for source in read]
     names = [a.source.name for a in analyses]
     if len(set(names)) < len(names):  # two folders of one study file: told apart by where they are
         analyses = [replace(a, source=replace(a.source, name=a.source.path)) for a in analyses]
@@ -105,12 +108,14 @@ def _one(
     analysis: Analysis, lookups: Lookups, *, published: bool
 ) -> tuple[Front, Mapping[str, Any], list[Section], tuple[str, ...]]:
     """The report of one source: the first screen, what is explored, the sections and the verdicts."""
-    drawn = parameter_charts(analysis)
-    sections, found = _sections(analysis, lookups, published=published)
-    return front(analysis, drawn), explored(analysis, in_interest(analysis, drawn), lookups), sections, found
+    drawn, main = parameter_charts(analysis), main_contrast(analysis)
+    sections, found = _sections(analysis, main, lookups, published=published)
+    return front(analysis, drawn, main), explored(analysis, in_interest(drawn, main), lookups), sections, found
 
 
-def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple[list[Section], tuple[str, ...]]:
+def _sections(
+    analysis: Analysis, main: MainContrast, lookups: Lookups, *, published: bool
+) -> tuple[list[Section], tuple[str, ...]]:
     from capacity_reports.sections.accuracy import accuracy_sections
     from capacity_reports.sections.bits import ablation_section, frontier_section
     from capacity_reports.sections.comparison import comparison_section
@@ -125,7 +130,7 @@ def _sections(analysis: Analysis, lookups: Lookups, *, published: bool) -> tuple
 
     found = verdicts(analysis)
     sections = [
-        summary(analysis, found),
+        summary(analysis, main, found),
         comparison_section(analysis),
         *accuracy_sections(analysis),
         threshold_section(analysis),
@@ -152,7 +157,7 @@ def _several(
     sections = [paired_section(analyses[0], other) for other in analyses[1:]]
     verdicts: list[str] = []
     for number, analysis in enumerate(analyses, start=1):
-        own, found = _sections(analysis, lookups, published=published)
+        own, found = _sections(analysis, main_contrast(analysis), lookups, published=published)
         name = analysis.source.name
         verdicts += [f"{name}: {line}" for line in found]
         prefix = chr(ord("a") + number - 1) if number <= 26 else f"s{number}"
@@ -183,13 +188,14 @@ def write_report(
     options: Options | None = None,
     lookups: Lookups | None = None,
     allow_mixed: bool = False,
+    heard: Heard = unheard,
 ) -> Path:
     """Builds a report and writes it.
 
     Args:
         out: file of the report; other formats are written beside it. None: report.html in the study folder, or here.
         formats: names of `FORMATS`; if empty, the format of `out`.
-        sources, reference, options, lookups, allow_mixed: as `build_report` takes them.
+        sources, reference, options, lookups, allow_mixed, heard: as `build_report` takes them.
 
     Returns:
         The file, or the folder of files, of the first format.
@@ -199,7 +205,9 @@ def write_report(
         CapacityError: `build_report` raises it, a file cannot be written, or there is no browser for PDF.
     """
     path, chosen = destination(sources, out, formats)
-    report = build_report(sources, reference=reference, options=options, lookups=lookups, allow_mixed=allow_mixed)
+    report = build_report(
+        sources, reference=reference, options=options, lookups=lookups, allow_mixed=allow_mixed, heard=heard
+    )
     return write_files(report, path, chosen)[0]
 
 
@@ -328,10 +336,11 @@ def try_report(
     *,
     lookups: Lookups | None = None,
     allow_mixed: bool = False,
+    heard: Heard = unheard,
 ) -> Path | Absent:
     """Writes the page of a finished study: its path, or in one line why there is none. Never raises."""
     try:
-        return write_report([folder], lookups=lookups, allow_mixed=allow_mixed)
+        return write_report([folder], lookups=lookups, allow_mixed=allow_mixed, heard=heard)
     except CapacityError as error:
         return Absent(str(error))
     except Exception as error:  # the study is done and must not fail by its report

@@ -3,7 +3,7 @@
 Thresholds, configurations and savings come from `capacity_analysis`; here they are only asked for and kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +22,13 @@ from capacity_analysis.data.where import conditions, where
 from capacity_analysis.thresholds.answers import ThresholdStudy, study_thresholds
 from capacity_analysis.thresholds.question import Question
 from capacity_reports.sources import Source, attempt
+
+# Hears how many of the parts of a report are done, and which was the last.
+Heard = Callable[[int, int, str], None]
+
+
+def unheard(done: int, total: int, name: str) -> None:
+    """Progress that nobody hears of."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +98,40 @@ class Analysis:
         return [(v, v.thresholds) for v in self.views if isinstance(v.thresholds, ThresholdStudy)]
 
 
-def analyse(source: Source, options: Options) -> Analysis:
-    """Asks the analysis for everything that a report shows."""
+def analyse(source: Source, options: Options, heard: Heard = unheard) -> Analysis:
+    """Asks the analysis for everything that a report shows.
+
+    Args:
+        source: what was read.
+        options: what is asked.
+        heard: hears of every part that is done.
+    """
     points = source.points
     if isinstance(points, Absent):
         return Analysis(source, options, (), (points,), (points,), points)
     rows = points.frame[_reported(points)]
     places = _distinct(rows)
-    views = tuple(
-        View(task, demonstrations, dtype, _label(places, place), _thresholds(points, place, options))
-        for place in places
-        for task, demonstrations, dtype in [place]
-    )
     tasks = list(dict.fromkeys(place[0] for place in places)) or [None]
-    both = [
-        tuple(attempt(partial(_cells, points, task, unit, options), points.source) for task in tasks)
-        for unit in ("parameters", "bytes")
-    ]
+    parts = len(places) + 2 * len(tasks) + 1
+    views: list[View] = []
+    for place in places:
+        task, demonstrations, dtype = place
+        on_pair = partial(_on_pair, heard, len(views), parts)
+        found = _thresholds(points, place, options, on_pair)
+        views.append(View(task, demonstrations, dtype, _label(places, place), found))
+        heard(len(views), parts, "thresholds")
+    cells: dict[str, list[TaskCells | Absent]] = {"parameters": [], "bytes": []}
+    for unit, of_tasks in cells.items():
+        for task in tasks:
+            of_tasks.append(attempt(partial(_cells, points, task, unit, options), points.source))
+            heard(len(views) + sum(map(len, cells.values())), parts, f"sizes in {unit}")
     compared = attempt(lambda: comparisons(points, source.lost), points.source)
-    return Analysis(source, options, views, both[0], both[1], compared)
+    heard(parts, parts, "comparisons")
+    return Analysis(source, options, tuple(views), tuple(cells["parameters"]), tuple(cells["bytes"]), compared)
+
+
+def _on_pair(heard: Heard, done: int, parts: int, pair: int, pairs: int) -> None:
+    heard(done, parts, f"null calibration {pair:,} of {pairs:,}")
 
 
 def _reported(points: Points) -> "pd.Series[bool]":
@@ -142,13 +164,16 @@ def _label(places: Sequence[tuple[str | None, ...]], place: tuple[str | None, ..
 
 
 def _thresholds(
-    points: Points, place: tuple[str | None, str | None, str | None], options: Options
+    points: Points,
+    place: tuple[str | None, str | None, str | None],
+    options: Options,
+    on_pair: Callable[[int, int], None],
 ) -> ThresholdStudy | Absent:
     task, demonstrations, dtype = place
     chosen = conditions(task=task, demonstrations=demonstrations, storage_dtype=dtype)
     return attempt(
         lambda: study_thresholds(
-            where(points, chosen), Selection(), options.question, seed=options.seed, null=options.null
+            where(points, chosen), Selection(), options.question, seed=options.seed, null=options.null, on_pair=on_pair
         ),
         points.source,
     )

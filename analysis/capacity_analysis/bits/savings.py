@@ -13,7 +13,7 @@ import numpy as np
 from capacity.errors import SpecError
 from capacity_analysis.bits.cells import MeasuredCells
 from capacity_analysis.data.curves import curves_of, pairs_of
-from capacity_analysis.statistics.bjontegaard import inverse_curve, size_ratio
+from capacity_analysis.statistics.bjontegaard import inverse_curves, size_ratios
 from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.monotone import isotonic
 from capacity_analysis.types import Array, Items
@@ -137,16 +137,19 @@ def savings(
     draws = None if np.isnan(found.errors).any() else found.replicates(replicates, rng, items)
     inverted = {}
     for curve in curves:
-        values = [isotonic(curve.accuracies, curve.weights)]
+        values = isotonic(curve.accuracies, curve.weights)[None]
         if draws is not None:
-            values.extend(isotonic(draws[:, list(curve.cells)], curve.weights))
-        inverted[curve.model, curve.label] = [inverse_curve(curve.sizes, row) for row in values]
+            values = np.concatenate([values, isotonic(draws[:, list(curve.cells)], curve.weights)])
+        inverted[curve.model, curve.label] = inverse_curves(curve.sizes, values)
     results = []
     for test, anchor in _pairs(curves):
-        both = zip(inverted[test.model, test.label], inverted[anchor.model, anchor.label], strict=True)
-        estimate, *drawn = [size_ratio(a, b) for a, b in both]
-        ratios = np.array([r.ratio for r in drawn if r is not None])
-        missing = 1 - len(ratios) / len(drawn) if drawn else None
+        by_replicate = size_ratios(inverted[test.model, test.label], inverted[anchor.model, anchor.label])
+        estimate, accuracy_low, accuracy_high = (
+            _known(values[0]) for values in (by_replicate.ratio, by_replicate.low, by_replicate.high)
+        )
+        drawn = by_replicate.ratio[1:]
+        ratios = drawn[~np.isnan(drawn)]
+        missing = 1 - len(ratios) / len(drawn) if len(drawn) else None
         low, high, remark = _interval(ratios, missing)
         if estimate is None:
             low, high, remark = None, None, _apart(test, anchor)
@@ -155,18 +158,22 @@ def savings(
                 model=test.model,
                 test=test.label,
                 anchor=anchor.label,
-                size_ratio=estimate.ratio if estimate else None,
+                size_ratio=estimate,
                 low=low,
                 high=high,
                 overlap=estimate is not None,
-                accuracy_low=estimate.low if estimate else None,
-                accuracy_high=estimate.high if estimate else None,
+                accuracy_low=accuracy_low,
+                accuracy_high=accuracy_high,
                 no_overlap=missing,
                 method=f"Bjøntegaard delta on the monotone curve, PCHIP; {found.method}",
                 remark=remark,
             )
         )
     return tuple(results)
+
+
+def _known(value: np.float64) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _pairs(curves: Sequence[MeanCurve]) -> list[tuple[MeanCurve, MeanCurve]]:

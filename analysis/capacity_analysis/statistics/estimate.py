@@ -67,6 +67,15 @@ class Estimate:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 
+    def excludes_zero(self, confidence: float) -> bool:
+        """Tells whether the interval of a difference at another confidence excludes 0.
+
+        False if nothing is known of its variance.
+        """
+        if self.crossed is None or self.items is None:
+            return False
+        return estimate_of(self.value, self.crossed, self.seeds, self.items, confidence).sign != 0
+
     @property
     def label(self) -> str:
         """What the interval is for: "95 %, fresh seeds and items, 3 seeds"."""

@@ -99,7 +99,7 @@ def _front(front: "Front") -> Iterator[str]:
     yield from (f"**{_plain(front.question)}**", "", _plain(front.answer), "")
     yield from (f"- {_plain(number.value)}: {_plain(number.meaning)}." for number in front.numbers)
     yield ""
-    yield from (line for text in (front.undecided,) if text for line in (_plain(text), ""))
+    yield from (line for text in (front.judged, front.undecided) if text for line in (_plain(text), ""))
 
 
 def section_markdown(section: Section) -> str:

@@ -9,7 +9,8 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.thresholds.answers import ThresholdStudy, facts
 from capacity_reports.blocks import Block, Column, Section, Table, Text
 from capacity_reports.figures import joined
-from capacity_reports.front import decided_sentences
+from capacity_reports.main_contrast import MainContrast
+from capacity_reports.statements import exploratory_sentences, main_sentences
 from capacity_reports.views import Analysis
 
 _MOST = 8  # decided sentences that stand in the open
@@ -47,7 +48,7 @@ def _see_demonstrations(*methods: str) -> bool:
     return any(facts.sees_demonstrations for name, facts in METHODS.items() if name in methods)
 
 
-def summary(analysis: Analysis, found: Sequence[str]) -> Section:
+def summary(analysis: Analysis, main: MainContrast, found: Sequence[str]) -> Section:
     """The section of the summary, which opens the report."""
     source = analysis.source
     blocks: list[Block] = []
@@ -55,8 +56,9 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
         blocks.append(Text(("Predicted before the runs:",)))
         blocks.append(Text(source.predictions, bullets=True))
     if found:
-        decided = decided_sentences(analysis)[:_MOST]
-        blocks.append(Text(decided or ("No difference between methods is decided.",), strong=True))
+        decided = main_sentences(main)[:_MOST]
+        blocks.append(Text(decided or (f"No difference between {main.name} is decided.",), strong=True))
+        blocks += _exploratory(exploratory_sentences(analysis, main))
         rows = tuple((line,) for line in found)
         title = f"All statements, decided or not ({len(found)})"
         blocks.append(Table("verdicts", title, (Column("verdict", "statement"),), rows, folded=True))
@@ -77,6 +79,14 @@ def summary(analysis: Analysis, found: Sequence[str]) -> Section:
     if not isinstance(source.points, Absent):
         blocks.append(_checklist(analysis))
     return Section("summary", "Summary", tuple(blocks))
+
+
+def _exploratory(sentences: Sequence[str]) -> list[Block]:
+    """What other pairs seem to show, under the words that say how far to trust it."""
+    if not sentences:
+        return []
+    said = "Exploratory, each interval stands alone: of twenty pairs that do not differ, one seems to."
+    return [Text((said,)), Text(tuple(sentences[:_MOST]), bullets=True)]
 
 
 def not_supported(limits: Sequence[str]) -> list[Block]:
