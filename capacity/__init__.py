@@ -14,6 +14,7 @@ from capacity.version import __version__ as __version__
 if TYPE_CHECKING:
     from capacity.library.baseline import baseline as baseline
     from capacity.library.bits import bits as bits
+    from capacity.library.bundle import bundle as bundle
     from capacity.library.certify import certify as certify
     from capacity.library.check import check as check
     from capacity.library.compare import compare as compare
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from capacity.library.evaluate_adapters import evaluate_adapters as evaluate_adapters
     from capacity.library.export import export as export
     from capacity.library.express import express as express
+    from capacity.library.expressible import expressible as expressible
     from capacity.library.import_results import import_results as import_results
     from capacity.library.open import attach as attach
     from capacity.library.open import load as load
@@ -41,6 +43,7 @@ _HOMES = {
     "attach": "capacity.library.open",
     "baseline": "capacity.library.baseline",
     "bits": "capacity.library.bits",
+    "bundle": "capacity.library.bundle",
     "certify": "capacity.library.certify",
     "check": "capacity.library.check",
     "compare": "capacity.library.compare",
@@ -49,6 +52,7 @@ _HOMES = {
     "evaluate_adapters": "capacity.library.evaluate_adapters",
     "export": "capacity.library.export",
     "express": "capacity.library.express",
+    "expressible": "capacity.library.expressible",
     "import_results": "capacity.library.import_results",
     "load": "capacity.library.open",
     "plan_update": "capacity.library.plan_update",

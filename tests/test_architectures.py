@@ -13,10 +13,11 @@ from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
 from capacity.adapters.files.merge import merge
 from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
+from capacity.adapters.layout import Layout
 from capacity.adapters.linears import adapted_modules
 from capacity.adapters.model import AdaptedModel
 from capacity.errors import SpecError
-from capacity.spec.adapters import Adapter, Lora, LoraXs, TinyLora
+from capacity.spec.adapters import Adapter, Lora, LoraXs, ProjectionChoice, TinyLora
 
 ADAPTERS = architectures.adapters()
 # Logits here are of order 1, so fp32 leaves about 1e-6 a layer when B·(A·x) and (W + B·A)·x are compared.
@@ -63,6 +64,30 @@ def test_native_rebuilt_exported_and_merged_are_one(architecture: Any, kind: str
     torch.testing.assert_close(logits(merged), expected, **CLOSE)
     assert report.cosine > 0.99999
     assert [n for n, _ in merged.named_parameters()] == [n for n, _ in base.named_parameters()]
+
+
+def test_a_chosen_projection_is_the_same_native_exported_and_merged(architecture: Any, tmp_path: Path) -> None:
+    name, base = architecture
+    targets = ATTENTION if name in MIXTURES else None
+    choice = ProjectionChoice(bits=4)
+    adapter = TinyLora(groups=3, u=2, projection_seed=5, targets=targets, choice=choice)
+    adapted = attach(copy.deepcopy(base), adapter, None, layout=Layout(candidates=(3, 15, 0, 7, 9, 1)))
+    vector = torch.tensor([0.4, -0.3, 0.5, 0.2, -0.6, 0.3])
+    adapted.set_vector(vector)
+    data = artifact.pack(
+        adapted, artifact.store(adapted, "fp32"), model=name, base=artifact.base_fingerprint(base), dtype="fp32"
+    )
+    expected = logits(adapted.model)
+    assert float((expected - logits(base)).abs().max()) > MOVED
+    rebuilt = artifact.rebuild(artifact.read(data, "update"), copy.deepcopy(base), None)
+    torch.testing.assert_close(logits(rebuilt.model), expected, atol=1e-5, rtol=1e-5)
+    save_peft_lora(adapted, tmp_path, "fp32", name)
+    torch.testing.assert_close(logits(load_peft_lora(copy.deepcopy(base), tmp_path)), expected, **CLOSE)
+    merged, _ = merge(adapted, "fp32")
+    torch.testing.assert_close(logits(merged), expected, **CLOSE)
+    random = attach(copy.deepcopy(base), adapter.model_copy(update={"choice": None}), None)
+    random.set_vector(vector)
+    assert float((logits(random.model) - expected).abs().max()) > MOVED
 
 
 @pytest.mark.parametrize("kind", ["tinylora", "tinylora-split", "lora-xs", "lora", "vera"])

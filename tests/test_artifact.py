@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import adapters, tiny
+from stored import CHOSEN, NUMBERS, updated
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
@@ -208,21 +209,26 @@ def test_a_second_svd_algorithm_rebuilds_the_same(model: Any, adapter: Any) -> N
 
 
 def test_another_thread_count_rebuilds_the_same(model: Any, tmp_path: Path) -> None:
-    adapted, data = trained(model, THIRTEEN)
-    (tmp_path / "update.safetensors").write_bytes(data)
+    random, data = trained(model, THIRTEEN)
+    chosen, data_of_chosen = updated(model, CHOSEN, Layout(candidates=NUMBERS))
+    (tmp_path / "random.safetensors").write_bytes(data)
+    (tmp_path / "chosen.safetensors").write_bytes(data_of_chosen)
     code = (
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from capacity.adapters.files.artifact import read_file, rebuild\n"
         "from capacity.models.loading import load\n"
         "torch.set_num_threads(2)\n"
-        "rebuilt = rebuild(read_file(Path(sys.argv[1])), load('abacus', 'cpu')[0], None)\n"
-        "torch.save([(a, b) for _, a, b in rebuilt.pairs()], sys.argv[2])\n"
+        "for name in ('random', 'chosen'):\n"
+        "    path = Path(sys.argv[1]) / name\n"
+        "    rebuilt = rebuild(read_file(path.with_suffix('.safetensors')), load('abacus', 'cpu')[0], None)\n"
+        "    torch.save([(a, b) for _, a, b in rebuilt.pairs()], path.with_suffix('.pt'))\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "update.safetensors"), str(tmp_path / "pairs.pt")]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
-    for (_, a, b), (c, d) in zip(adapted.pairs(), torch.load(tmp_path / "pairs.pt"), strict=True):
-        assert float((b @ a - d @ c).norm() / (b @ a).norm()) <= 1e-4
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    for name, adapted in (("random", random), ("chosen", chosen)):
+        for (_, a, b), (c, d) in zip(adapted.pairs(), torch.load(tmp_path / f"{name}.pt"), strict=True):
+            assert float((b @ a - d @ c).norm() / (b @ a).norm()) <= 1e-4
 
 
 @pytest.mark.parametrize("kind", adapters())

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 from sizes import chosen, within
 from small import TASK, small_spec
+from stored import CHOSEN, NUMBERS, updated
 
 import capacity
 from capacity.adapters.attach import attach
 from capacity.adapters.candidates import best_candidates
 from capacity.adapters.files import artifact
-from capacity.adapters.files.bundle import bundle, unbundle
 from capacity.adapters.files.choice_bits import pack_candidates, unpack_candidates
 from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.layout import Layout
@@ -32,6 +31,10 @@ from capacity.plan.storage import choice_bytes, parameters_within
 from capacity.plan.storage import payload_bytes as planned_bytes
 from capacity.spec.adapters import LoraXs, ProjectionChoice, TinyLora
 from capacity.spec.run import RunSpec
+from capacity.tasks.catalog import open_task
+from capacity.training.base import Base
+from capacity.training.batch import Cost, Recorder
+from capacity.training.phases import phases
 from capacity.training.run import execute
 
 NAMES = [f"layers.{i}" for i in range(6)]
@@ -135,19 +138,6 @@ def test_a_budget_in_bits_counts_the_choice(dtype: str, bits: int, size: int) ->
     assert most == max(n for n in range(9000) if planned_bytes(n, dtype) + choice_bytes(n, bits) <= size)
 
 
-CHOSEN = TinyLora(groups=13, u=1, projection_seed=7, choice=ProjectionChoice(bits=8))
-NUMBERS = tuple(range(13))
-
-
-def updated(base: Any, adapter: TinyLora, layout: Layout, start: float = 0.1) -> tuple[Any, bytes]:
-    adapted = attach(copy.deepcopy(base), adapter, None, layout=layout)
-    adapted.set_vector(torch.linspace(-start, start, adapted.trained_parameters))
-    payload = artifact.store(adapted, "bf16")
-    return adapted, artifact.pack(
-        adapted, payload, model="abacus-0.9m", base=artifact.base_fingerprint(base), dtype="bf16"
-    )
-
-
 def test_a_chosen_projection_is_rebuilt(model: Any) -> None:
     adapted, data = updated(model, CHOSEN, Layout(candidates=NUMBERS))
     read = artifact.read(data, "u")
@@ -173,49 +163,6 @@ def test_a_chosen_projection_is_rebuilt(model: Any) -> None:
 def test_a_layout_that_does_not_fit_is_refused(model: Any, adapter: TinyLora, candidates: Any) -> None:
     with pytest.raises(SpecError, match="candidates"):
         attach(copy.deepcopy(model), adapter, None, layout=Layout(candidates=candidates))
-
-
-# Bundles
-
-
-def test_a_thousand_updates_take_their_payload_and_four_bytes_each(model: Any) -> None:
-    first = artifact.read(updated(model, CHOSEN, Layout(candidates=NUMBERS))[1], "u")
-    many = []
-    for seed in range(1000):
-        recipe = first.recipe.model_copy(update={"adapter": first.recipe.adapter.seeded(seed)})
-        many.append(replace(first, recipe=recipe))
-    data = bundle(many)
-    assert len(data) <= 1000 * (26 + 13 + 4) + 1024
-    assert [a.recipe.adapter for a in unbundle(data, "b")] == [a.recipe.adapter for a in many]
-
-
-def test_the_updates_of_a_bundle_are_rebuilt(model: Any) -> None:
-    made = [
-        updated(model, CHOSEN.model_copy(update={"projection_seed": seed}), Layout(candidates=NUMBERS), 0.1 + seed)
-        for seed in (7, 8)
-    ]
-    read = unbundle(bundle([artifact.read(data, "u") for _, data in made]), "b")
-    for (adapted, _), found in zip(made, read, strict=True):
-        rebuilt = artifact.rebuild(found, copy.deepcopy(model), None)
-        assert torch.equal(rebuilt.vector(), adapted.vector())
-        for (_, _, b), (_, _, d) in zip(adapted.pairs(), rebuilt.pairs(), strict=True):
-            assert torch.equal(b, d)
-
-
-def test_other_recipes_and_damage_are_refused(model: Any) -> None:
-    one = artifact.read(updated(model, CHOSEN, Layout(candidates=NUMBERS))[1], "one")
-    other = artifact.read(updated(model, TinyLora(groups=13, u=1, projection_seed=7), Layout())[1], "other")
-    with pytest.raises(DataError, match=r"^other: its recipe differs from that of one in more than the seed"):
-        bundle([one, other])
-    with pytest.raises(DataError, match="needs at least one update"):
-        bundle([])
-    data = bytearray(bundle([one, one]))
-    data[-1] ^= 1
-    with pytest.raises(DataError, match=r"^b: the bundle was edited or damaged"):
-        unbundle(bytes(data), "b")
-    for length in (0, 8, 100, len(data) - 1):
-        with pytest.raises(DataError, match=r"^b: not a readable bundle"):
-            unbundle(bytes(data[:length]), "b")
 
 
 # Runs
@@ -285,6 +232,29 @@ def test_the_chosen_directions_have_the_energies_of_the_record() -> None:
     adapter = TinyLora(rank=2, groups=2, u=1, projection_seed=4, choice=ProjectionChoice(bits=6))
     squared = gradient(adapter, Layout(candidates=found.numbers)).square()
     np.testing.assert_allclose(squared.numpy(), found.energies, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "by"), [("grpo", "grpo"), ("sft", "own")])
+def test_a_run_takes_the_best_of_all_candidates_by_brute_force(method: Any, by: Any) -> None:
+    """Every candidate is put on the model, and the loss of the run's first batches is differentiated by θ at 0."""
+    spec = chosen_spec(method, by=by)
+    base, task = Base.loaded(spec.model, "cpu"), open_task(spec.task)
+
+    def squared(number: int) -> torch.Tensor:
+        adapted = base.adapted(spec.adapter, Layout(candidates=(number,) * 7))
+        arm, schedule = next(phases(adapted, base.tokenizer, task, spec, Recorder([], Cost())))
+        for start in (0, 4):
+            items = [item for item in schedule[start : start + 4] for _ in range(4)]
+            torch.autograd.backward(arm.loss(arm.batch(items)))
+        (theta,) = adapted.trained.values()
+        assert theta.grad is not None
+        return (theta.grad.double().flatten() / 2).square()
+
+    energies = torch.stack([squared(number) for number in range(16)])
+    choice = execute(spec, "cpu").result.choice
+    assert choice is not None
+    assert choice.candidates == tuple(energies.argmax(0).tolist())
+    np.testing.assert_allclose(choice.energies, energies.max(0).values.numpy(), rtol=1e-3)
 
 
 # Options

@@ -4,9 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from fakes import unhurried
+from hypothesis import given
+from hypothesis import strategies as st
 
 import capacity
 from capacity.adapters.files import artifact
+from capacity.adapters.files.codec import payload_bytes
+from capacity.adapters.files.levels import Levels
 from capacity.errors import DataError, SpecError
 from capacity.studies.codes import Code, CodeBook, race
 
@@ -17,12 +23,12 @@ def test_a_book_has_every_code_once(parameters: int, choice_bits: int, level_bit
     codes = list(book.codes())
     assert len(set(codes)) == len(codes) == 2**book.bits
     assert book.bits == parameters * (choice_bits + level_bits)
-    assert {abs(v) for code in codes for v in code.values} <= {abs(level) for level in book.levels}
-    assert max(book.levels) == 0.5
+    assert {abs(v) for code in codes for v in code.values} <= {abs(level) for level in book.levels.values}
+    assert max(book.levels.values) == 0.5
 
 
 def test_levels_are_even_and_symmetric() -> None:
-    np.testing.assert_allclose(CodeBook(1, 0, 2, 0.3).levels, [-0.3, -0.1, 0.1, 0.3])
+    np.testing.assert_allclose(CodeBook(1, 0, 2, 0.3).levels.values, [-0.3, -0.1, 0.1, 0.3])
 
 
 class Answers:
@@ -88,6 +94,35 @@ def test_the_winner_is_an_artifact_that_is_rebuilt(certified: Any) -> None:
     assert read.recipe.adapter.choice.bits == 2
     again = capacity.evaluate(adapter=certified.out)
     assert again.to_json()["accuracy"] == certified.to_json()["test"]
+
+
+def test_the_artifact_of_a_code_takes_its_bits_in_whole_bytes(certified: Any) -> None:
+    """Two bits of choice and one bit of level; each part fills a byte of its own."""
+    read = artifact.read_file(certified.out)
+    assert payload_bytes(read.payload) == certified.to_json()["update_bytes"] == 2
+    assert read.recipe.levels == Levels(bits=1, scale=0.02)
+    assert certified.lines[-1] == f"The code takes 2 bytes in {certified.out}."
+
+
+@unhurried
+@given(st.integers(0, 12), st.integers(1, 2), st.data())
+def test_stored_levels_come_back(bits: int, count: int, data: st.DataObject) -> None:
+    levels = Levels(bits=bits, scale=0.05)
+    numbers = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=count, max_size=count))
+    vector = torch.tensor(levels.values)[numbers]
+    stored = levels.encode(vector)
+    assert payload_bytes(stored) == -(-count * bits // 8)
+    assert torch.equal(levels.decode(stored, count), vector)
+
+
+def test_numbers_between_levels_and_damaged_levels_are_refused() -> None:
+    levels = Levels(bits=2, scale=0.3)
+    with pytest.raises(DataError, match="none of the 4 levels"):
+        levels.encode(torch.tensor([0.2]))
+    with pytest.raises(DataError, match="the update cannot be read: 1 bytes are expected"):
+        levels.decode({"theta": torch.zeros(2, dtype=torch.uint8)}, 1)
+    with pytest.raises(DataError, match="the stored levels cannot be read"):
+        levels.decode({"other": torch.zeros(1, dtype=torch.uint8)}, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import SMALLEST, small_spec
+from small import SMALLEST, TASK, small_spec
+from test_export import capacity as command
 
 import capacity
 from capacity.errors import DataError, SpecError
+from capacity.plan.sizes import size_of
+from capacity.plan.specs import trained_spec
 from capacity.spec.adapters import TinyLora
 from capacity.studies.express import Search, _searched
 from capacity.studies.make import Wanted, make_study
+from capacity.tasks.catalog import open_task
+from capacity.training.base import Base
 from capacity_analysis.compare.expressible import shares_of
 
 
@@ -95,3 +100,68 @@ def test_what_cannot_be_searched_is_refused(study: Path) -> None:
 
 def test_the_adapter_of_the_fixture_is_the_planned_one() -> None:
     assert isinstance(small_spec("sft", "4", model=SMALLEST).adapter, TinyLora)
+
+
+# A model without a study
+
+
+@pytest.fixture(scope="module")
+def searched() -> Any:
+    size = capacity.SizeChoice(budget=2, projection="chosen", projection_bits=2)
+    return capacity.expressible(SMALLEST, size, seeds=2, evaluations=8, items=64)
+
+
+def test_the_shares_of_an_adapter_that_nobody_trained_add_up(searched: Any) -> None:
+    said = searched.to_json()
+    assert sum(said[part]["estimate"] for part in ("base", "gained", "not_expressible")) == pytest.approx(1)
+    assert (said["trained_parameters"], said["adapter"], said["seeds"]) == (2, "2 + 4 bits", 2)
+    assert searched.line.startswith("A search finds updates of 2 parameters that change the accuracy of abacus-0.2m by")
+
+
+def test_the_projection_is_chosen_as_a_run_of_the_seed_chooses_it(monkeypatch: Any) -> None:
+    import capacity.studies.express_model as module
+
+    seen: list[Any] = []
+    layout_of = module.layout_of
+
+    def kept(*args: Any) -> Any:
+        seen.append(layout_of(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "layout_of", kept)
+    choice = capacity.SizeChoice(budget=2, projection="chosen", projection_bits=2)
+    capacity.expressible(SMALLEST, choice, seeds=1, evaluations=1, items=8)
+    size = size_of(SMALLEST, choice, "bf16")
+    trained = trained_spec(SMALLEST, TASK, "grpo", size, 0, "bf16", rates={"grpo": 0.01})
+    base = Base.loaded(SMALLEST, "cpu")
+    expected, _, _ = layout_of(base, open_task(trained.task), trained)
+    assert [layout for layout, *_ in seen] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 1000}, "a search for 980 parameters finds little: give at most 112"),
+        ({"seeds": 0}, "--seeds are 1 or more"),
+        (
+            {"size": capacity.SizeChoice(budget=2, projection="chosen", projection_by="own")},
+            "--projection-by own needs a method that trains",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_on_a_model_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        capacity.expressible(SMALLEST, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give a study folder, or a model with --model"),
+        (("study", "--model", "abacus"), "give a study folder, or a model with --model"),
+        (("study", "--budget", "13", "--seeds", "3"), "--seeds, --budget goes with --model"),
+        (("--model", "abacus", "--largest", "5"), "--largest goes with a study folder"),
+    ],
+)
+def test_options_of_the_other_question_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    assert message in command(tmp_path, "express", *options).refused(2)

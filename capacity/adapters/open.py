@@ -56,7 +56,13 @@ def open_native(
         DataError: unreadable, or made on another base; says which part differs.
         SpecError: no such model.
     """
-    artifact = read_file(path)
+    return open_artifact(read_file(path), model, device, cache, on_module)
+
+
+def open_artifact(
+    artifact: Artifact, model: str | None, device: str, cache: Path | None = None, on_module: OnModule | None = None
+) -> Opened:
+    """Rebuilds an artifact that was read already. Arguments and errors are those of `open_native`."""
     base = model or artifact.recipe.model
     bare, tokenizer = load(base, device)
     weights = WeightFolder(model_folder(base))

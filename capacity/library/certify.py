@@ -29,6 +29,7 @@ class Certified(Shown):
         certificate: the bound.
         candidates: the candidate of each parameter's projection.
         values: the value of each parameter.
+        update_bytes: what the code takes in an artifact, without the recipe.
         test: the answers of the code to the test items.
         base_test: the answers of the untrained model to them.
         out: the artifact of the code, if it was written.
@@ -39,6 +40,7 @@ class Certified(Shown):
     certificate: Certificate
     candidates: tuple[int, ...]
     values: tuple[float, ...]
+    update_bytes: int
     test: Measured
     base_test: Measured
     out: Path | None
@@ -52,6 +54,7 @@ class Certified(Shown):
             "certain_gain": self.certificate.certain_gain,
             "candidates": self.candidates,
             "values": self.values,
+            "update_bytes": self.update_bytes,
             "test": self.test.to_json()["accuracy"],
             "base_test": self.base_test.to_json()["accuracy"],
             "out": None if self.out is None else str(self.out),
@@ -76,7 +79,7 @@ class Certified(Shown):
             f"Training items: {found.correct:,} of {found.items:,} correct, the untrained model "
             f"{found.base_correct:,}. Test items: {_percent(self.test)} against {_percent(self.base_test)}."
         )
-        written = () if self.out is None else (f"The code is written to {self.out}.",)
+        written = () if self.out is None else (f"The code takes {_bytes(self.update_bytes)} in {self.out}.",)
         return (self.line, seen, *written)
 
     @property
@@ -140,6 +143,7 @@ def certify(
     adapter = size_of(named, choice, "fp32").adapter(seed)
     prepare()
     from capacity.adapters.files.artifact import pack, store
+    from capacity.adapters.files.codec import payload_bytes
     from capacity.adapters.kinds.tinylora import TinyLoraModel
     from capacity.adapters.layout import Layout
     from capacity.sampling.evaluate import evaluate
@@ -164,16 +168,17 @@ def certify(
     with progress("codes") as count:
         winner = race(list(book.codes()), adapted, exam, on_round=lambda codes, _, done: count.on_count(done, codes))
     winner.code.put_on(adapted)
-    payload = store(adapted, "fp32")
+    payload = store(adapted, "fp32", book.levels)
     if path is not None:
-        data = pack(adapted, payload, model=named, base=base.fingerprint, dtype="fp32")
+        data = pack(adapted, payload, model=named, base=base.fingerprint, dtype="fp32", levels=book.levels)
         write_atomically(path, data)
     with progress("test items") as count:
         test = evaluate(adapted, base.tokenizer, asked.task, protocol, on_items=count.on_count)
     before = evaluate(adapted, base.tokenizer, asked.task, protocol, base=True)
+    size = payload_bytes(payload)
     found = certificate(winner.correct, int(exam.hits(adapted, base=True).sum()), items, bits, level)
     code = winner.code
-    return Certified(named, asked, found, code.candidates, code.values, Measured(test), Measured(before), path)
+    return Certified(named, asked, found, code.candidates, code.values, size, Measured(test), Measured(before), path)
 
 
 def _check(parameters: int, choice_bits: int, level_bits: int, scale: float, bits: int, level: float) -> None:
@@ -187,6 +192,10 @@ def _check(parameters: int, choice_bits: int, level_bits: int, scale: float, bit
         raise SpecError(f"--scale {scale}: give a positive number")
     if not 0 < level < 1:
         raise SpecError(f"--level {level}: give a number between 0 and 1, such as 0.95")
+
+
+def _bytes(count: int) -> str:
+    return "1 byte" if count == 1 else f"{count} bytes"
 
 
 def _percent(measured: Measured) -> str:

@@ -130,6 +130,7 @@ def export(
     best: bool = False,
     run: str | None = None,
     where: Sequence[str] = (),
+    number: int | None = None,
     progress: Progress = silent,
 ) -> Exported:
     """Writes a trained update as a PEFT LoRA adapter, merged into the weights of its base, or stored anew.
@@ -138,7 +139,7 @@ def export(
     adapter. No path of this machine is written.
 
     Args:
-        update: native artifact, the run folder that it is in, or a study folder.
+        update: native artifact, the run folder that it is in, a study folder, or a bundle of updates.
         to: "peft", "merged" or "native"; "native" for dtypes that only native artifacts have, else "peft", if None.
         out: new folder; named after the artifact if None.
         dtype: "fp32", "bf16" or "fp16"; for a native artifact any storage dtype. If None, it is fp32, or for a native
@@ -146,6 +147,7 @@ def export(
         model: alias or folder of the base; as recorded if None.
         method, best, run, where: which run of a study, as of `capacity.library.chosen_run.chosen_run`, where `run` is
             the prefix.
+        number: which update of a bundle, counted from 0.
         progress: hears what is done.
 
     Raises:
@@ -174,10 +176,13 @@ def export(
     quiet()
     from safetensors import SafetensorError
 
-    from capacity.adapters.open import open_native
+    from capacity.adapters.files.artifact import read_file
+    from capacity.adapters.files.bundle import member
+    from capacity.adapters.open import open_artifact
 
+    artifact = read_file(path) if number is None else member(path, number)
     with progress("factors") as count:
-        opened = open_native(path, model, "cpu", on_module=count.on_module)
+        opened = open_artifact(artifact, model, "cpu", on_module=count.on_module)
     assert opened.artifact is not None
     recipe = opened.artifact.recipe
     written = dtype or (recipe.storage_dtype if form == "native" else "fp32")

@@ -158,10 +158,13 @@ def key(point: GridPoint, method: Method) -> Key:
 
 
 def arm_name(point: GridPoint, method: Method) -> str:
-    """One method of a grid point in words: "grpo (abacus-3m, tinylora of 112)"; where it sees demonstrations, which."""
+    """One method of a grid point in words: "grpo (abacus-3m, tinylora of 112)"; where it sees demonstrations, which.
+
+    The adapter has the name of its rates, so an adapter with a chosen projection or another scaling is told apart.
+    """
     size = point.size
     shown = f", {point.task.style}" if METHODS[method].sees_demonstrations else ""
-    return f"{method} ({point.model}, {size.kind} of {size.trained_parameters:,}{shown})"
+    return f"{method} ({point.model}, {size.tuned_as} of {size.trained_parameters:,}{shown})"
 
 
 def shipped_remarks(study: StudyFile) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from pydantic import (
 
 from capacity.errors import CapacityError, DataError, MissingPathError, SpecError, unknown
 from capacity.plan.models import check_trainable, resolve
+from capacity.plan.pairs import check_pairs
 from capacity.plan.protocols import PROTOCOLS, Protocol
 from capacity.plan.sizes import SizeChoice
 from capacity.spec.adapters import StorageDtype
@@ -206,6 +207,7 @@ class StudyFile(Frozen):
         tuning: how learning rates are tuned; None if no grid has tuned rates.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
         together: the largest number of runs on one base that share their passes. It changes no result.
+        mixed_projections: True to allow two methods that have no projection in common at a size.
     """
 
     name: Annotated[str, AfterValidator(_folder_name)]
@@ -214,6 +216,7 @@ class StudyFile(Frozen):
     tuning: Tuning | None = None
     rollouts: RolloutSpec | None = None
     together: PositiveInt | None = None
+    mixed_projections: bool = False
     grids: Annotated[tuple[Grid, ...], Field(min_length=1)]
 
 
@@ -247,6 +250,8 @@ def parse_study(raw: Mapping[str, Any], where: str) -> StudyFile:
         study = StudyFile.model_validate(raw)
         for number, grid in enumerate(study.grids, start=1):
             _check(grid, study, f"grid {number}")
+        if not study.mixed_projections:
+            check_pairs(study.grids)
     except ValidationError as error:
         raise SpecError(f"{where}: {fault_of(error, StudyFile)}") from None
     except CapacityError as error:

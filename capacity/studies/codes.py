@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 
+from capacity.adapters.files.levels import Levels
 from capacity.adapters.kinds.tinylora import TinyLoraModel
 from capacity.sampling.exam import Exam
 
@@ -37,14 +38,13 @@ class CodeBook:
         return self.parameters * (self.choice_bits + self.level_bits)
 
     @property
-    def levels(self) -> tuple[float, ...]:
-        """Returns the 2^l levels, evenly spaced from −scale to scale. One level is the scale itself."""
-        count = 1 << self.level_bits
-        return (self.scale,) if count == 1 else tuple(np.linspace(-self.scale, self.scale, count).tolist())
+    def levels(self) -> Levels:
+        """Returns the levels of a parameter."""
+        return Levels(bits=self.level_bits, scale=self.scale)
 
     def codes(self) -> Iterator["Code"]:
         """Yields all codes in the order of their numbers."""
-        one = list(product(range(1 << self.choice_bits), self.levels))
+        one = list(product(range(1 << self.choice_bits), self.levels.values))
         for parts in product(one, repeat=self.parameters):
             yield Code(tuple(candidate for candidate, _ in parts), tuple(level for _, level in parts))
 

@@ -60,7 +60,7 @@ class TunedArm:
         return {
             "model": model,
             "task": task,
-            "adapter": size.kind,
+            "adapter": size.tuned_as,
             "trained_parameters": size.trained_parameters,
             "match": match,
             "tokens_per_step": tokens_per_step,

@@ -17,7 +17,7 @@ def certify(
         int, typer.Option(min=0, max=16, help="Bits that choose the projection of a parameter.")
     ] = 8,
     level_bits: Annotated[int, typer.Option(min=0, help="Bits that choose the value of a parameter.")] = 2,
-    scale: Annotated[float, typer.Option(help="Largest magnitude of a value.")] = 0.5,
+    scale: Annotated[float, typer.Option(help="Largest magnitude of a value.")] = 0.05,
     items: Annotated[int, typer.Option(min=1, help="Training items that the best code answers.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the candidates and of the samples.")] = 0,
     level: Annotated[float, typer.Option(help="Probability with which the certificate holds.")] = 0.95,

@@ -126,8 +126,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "capacity export capacity-studies/smoke --method grpo --best",
         "capacity export capacity-studies/smoke --run 1e9531f9 --to merged",
+        "capacity export capacity-studies/smoke --bundle --where adapter=tinylora --out updates.safetensors",
     ),
-    "express": ("capacity express capacity-studies/smoke --evaluations 100",),
+    "express": (
+        "capacity express capacity-studies/smoke --evaluations 100",
+        "capacity express --model abacus-0.2m --budget 13 --projection chosen",
+    ),
     "certify": ("capacity certify --choice-bits 6 --level-bits 1",),
     "factors": ("capacity factors MODEL_FOLDER --rank 8",),
     "baseline": ("capacity baseline capacity-studies/ci-abacus -o baseline.json",),

@@ -37,3 +37,27 @@ def shares_of(base: Array, trained: Array, best: Array) -> Shares:
         difference_estimate(best, trained),
         accuracy_estimate(1 - best),
     )
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Three shares that add up to 1, for an update that no method trained.
+
+    Attributes:
+        base: the accuracy of the untrained model.
+        gained: what the best update that a search found adds.
+        not_expressible: what no update found by the search reaches. It is an upper bound.
+    """
+
+    base: Estimate
+    gained: Estimate
+    not_expressible: Estimate
+
+
+def reach_of(base: Array, best: Array) -> Reach:
+    """Returns the three shares from answers to the same items.
+
+    Args:
+        base, best: shares of correct samples of the untrained model and of the best update, seeds × items.
+    """
+    return Reach(accuracy_estimate(base), difference_estimate(best, base), accuracy_estimate(1 - best))

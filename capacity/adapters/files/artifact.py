@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from capacity.adapters.attach import attach
 from capacity.adapters.files import codec
 from capacity.adapters.files.choice_bits import pack_candidates, unpack_candidates
+from capacity.adapters.files.levels import Levels
 from capacity.adapters.files.sketch import Sketch, sketch
 from capacity.adapters.layout import Layout
 from capacity.adapters.linears import is_quantised, weight_matrix
@@ -43,6 +44,7 @@ from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen, canonical_json
 
 FORMAT: Literal["capacity-update-3"] = "capacity-update-3"
+BUNDLE = "capacity-bundle-1"  # many updates in one file, see `capacity.adapters.files.bundle`
 _OLDER = "capacity-update-2"  # its recipe is plain JSON, with whole hashes
 _HASH = 32  # hex digits of a hash in a recipe, 128 bits
 _LARGEST = 1 << 20  # bytes of a recipe
@@ -58,7 +60,8 @@ class Recipe(Frozen):
         base: the first 32 digits of the `base_fingerprint` of the base.
         adapter: the adapter that holds the update.
         entries: an uneven allocation of θ over the groups; None if it is even.
-        storage_dtype: dtype of the payload.
+        storage_dtype: dtype of the payload, if it has no levels.
+        levels: the few values that the numbers of the update have; None if they have any.
         parameters: how many numbers the update has.
         probes: sketches of "factors", "projection" (where there are any) and "update", base64.
         run: the first 32 digits of the identity of the run that made it, empty if none did.
@@ -70,6 +73,7 @@ class Recipe(Frozen):
     adapter: Adapter
     entries: tuple[int, ...] | None = None
     storage_dtype: StorageDtype
+    levels: Levels | None = None
     parameters: int
     probes: dict[str, str]
     run: str = ""
@@ -107,31 +111,41 @@ def base_fingerprint(model: nn.Module, digests: Mapping[str, str] | None = None)
     return digest.hexdigest()
 
 
-def store(adapted: AdaptedModel, dtype: str) -> dict[str, Tensor]:
+def store(adapted: AdaptedModel, dtype: str, levels: Levels | None = None) -> dict[str, Tensor]:
     """The update as stored in `dtype`. The model is given the stored numbers, so that they are what is evaluated.
 
+    Where there are `levels`, their numbers are stored instead.
+
     Raises:
-        DataError: the update does not fit the dtype.
+        DataError: the update does not fit the dtype, or has other values than the levels.
     """
-    payload = codec.encode(adapted.vector(), dtype)
+    payload = codec.encode(adapted.vector(), dtype) if levels is None else levels.encode(adapted.vector())
     bits = adapted.adapter.choice_bits
     if bits:
         assert adapted.candidates is not None
         payload[CHOICE] = pack_candidates(adapted.candidates, bits)
-    stored = codec.decode(_numbers(payload), dtype, adapted.trained_parameters)
+    stored = _decoded(payload, dtype, levels, adapted.trained_parameters)
     if not bool(stored.isfinite().all()):
         raise DataError(f"the update does not fit {dtype}: use --storage-dtype bf16 or fp32")
     adapted.set_vector(stored)
     return payload
 
 
-def _numbers(payload: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the payload without the choice of the projection."""
-    return {name: tensor for name, tensor in payload.items() if name != CHOICE}
+def _decoded(payload: dict[str, Tensor], dtype: str, levels: Levels | None, count: int) -> Tensor:
+    """Returns the numbers of a payload beside the choice of the projection, in fp32, shape (count,)."""
+    numbers = {name: tensor for name, tensor in payload.items() if name != CHOICE}
+    return codec.decode(numbers, dtype, count) if levels is None else levels.decode(numbers, count)
 
 
 def pack(
-    adapted: AdaptedModel, payload: dict[str, Tensor], *, model: str, base: str, dtype: str, run: str = ""
+    adapted: AdaptedModel,
+    payload: dict[str, Tensor],
+    *,
+    model: str,
+    base: str,
+    dtype: str,
+    levels: Levels | None = None,
+    run: str = "",
 ) -> bytes:
     """The bytes of the artifact of a trained update.
 
@@ -141,6 +155,7 @@ def pack(
         model: alias or folder of the base.
         base: `base_fingerprint` of the untrained model.
         dtype: storage dtype of the payload.
+        levels: the levels that `store` was given.
         run: identity of the run that made it.
     """
     even = len(set(adapted.entries)) <= 1
@@ -150,6 +165,7 @@ def pack(
         adapter=adapted.adapter,
         entries=None if even else adapted.entries,
         storage_dtype=dtype,
+        levels=levels,
         parameters=adapted.trained_parameters,
         probes={name: found.encode() for name, found in probes(adapted).items()},
         run=run[:_HASH],
@@ -184,6 +200,8 @@ def read(data: bytes, where: str) -> Artifact:
     except (ValueError, RecursionError, AttributeError, SafetensorError) as error:
         raise DataError(f"{where}: not a readable update artifact, or truncated: {error}") from None
     found = raw.get("format") if isinstance(raw, dict) else None
+    if found == BUNDLE:
+        raise DataError(f"{where}: a bundle of many updates: take one with capacity export {where} --number N")
     if found not in (FORMAT, _OLDER):
         raise DataError(f"{where}: artifact format {found!r}, this program reads {FORMAT!r}")
     if found == FORMAT:
@@ -291,7 +309,7 @@ def rebuild(
             f"{where}: holds {recipe.parameters:,} parameters, its adapter has {adapted.trained_parameters:,} here"
         )
     try:
-        adapted.set_vector(codec.decode(_numbers(artifact.payload), recipe.storage_dtype, recipe.parameters))
+        adapted.set_vector(_decoded(artifact.payload, recipe.storage_dtype, recipe.levels, recipe.parameters))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     found = probes(adapted)

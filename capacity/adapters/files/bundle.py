@@ -1,13 +1,15 @@
 """A bundle holds many updates of one base and one recipe in a single safetensors file, with one header for all.
 
 The recipes may differ in their projection seed alone. Every tensor of a payload is stacked over the updates, as raw
-bytes, so an update takes its payload and, where seeds differ, four bytes. Names, probes of ΔW and run identities are
-left out: an update is known by its place. One digest covers all updates, and one probe the factors of the base.
+bytes. So an update takes its payload. Where seeds differ, it takes one to eight bytes for its own. Names, probes of ΔW
+and run identities are left out: an update is known by its place. One digest covers all updates, and one probe the
+factors of the base.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from capacity.adapters.files.artifact import BUNDLE as FORMAT
 from capacity.adapters.files.artifact import Artifact, Recipe, read_metadata, recipe_from, recipe_text
 from capacity.errors import DataError
 
-FORMAT = "capacity-bundle-1"
 SEEDS = "seeds"
+_WIDTHS = (1, 2, 4, 8)  # bytes of a seed
 _OF_ONE = {"run": "", "probes": {}}  # what a bundle does not keep of each recipe
 
 
@@ -35,16 +38,21 @@ def bundle(artifacts: Sequence[Artifact]) -> bytes:
     if not artifacts:
         raise DataError("a bundle needs at least one update")
     first = artifacts[0]
+    shared = _shared(first.recipe)
     for artifact in artifacts[1:]:
-        if _shared(artifact.recipe) != _shared(first.recipe):
-            raise DataError(f"{artifact.where}: its recipe differs from that of {first.where} in more than the seed")
+        apart = _difference(shared, _shared(artifact.recipe))
+        if apart is not None:
+            raise DataError(
+                f"{artifact.where}: its recipe differs from that of {first.where} in {apart}; the updates of a bundle "
+                "differ in their seeds alone"
+            )
         if _shapes(artifact) != _shapes(first):
             raise DataError(f"{artifact.where}: its payload has another size than that of {first.where}")
     tensors = {name: torch.stack([_bytes(a.payload[name]) for a in artifacts]) for name in first.payload}
     seeds = [_seed(a.recipe) for a in artifacts]
     if len(set(seeds)) > 1:
-        tensors[SEEDS] = torch.from_numpy(np.array(seeds, dtype="<u4").view(np.uint8).reshape(len(seeds), 4).copy())
-    kept = {**_shared(first.recipe), "probes": {"factors": first.recipe.probes["factors"]}}
+        tensors[SEEDS] = _packed(seeds)
+    kept = {**shared, "probes": {name: probe for name, probe in first.recipe.probes.items() if name == "factors"}}
     layout = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in first.payload.items()}
     text = recipe_text({"recipe": kept, "seed": seeds[0], "layout": layout, "digest": _digest(tensors)})
     return bytes(save_tensors(tensors, metadata={"capacity": json.dumps({"format": FORMAT, "recipe": text})}))
@@ -60,8 +68,9 @@ def unbundle(data: bytes, where: str) -> list[Artifact]:
         found, tensors = read_metadata(data), load_tensors(data)
     except (ValueError, RecursionError, AttributeError, SafetensorError) as error:
         raise DataError(f"{where}: not a readable bundle, or truncated: {error}") from None
-    if found.get("format") != FORMAT:
-        raise DataError(f"{where}: bundle format {found.get('format')!r}, this program reads {FORMAT!r}")
+    version = found.get("format") if isinstance(found, dict) else None
+    if version != FORMAT:
+        raise DataError(f"{where}: bundle format {version!r}, this program reads {FORMAT!r}")
     raw = recipe_from(found.get("recipe"), where)
     if raw.get("digest") != _digest(tensors):
         raise DataError(f"{where}: the bundle was edited or damaged: its updates do not match its digest")
@@ -71,18 +80,34 @@ def unbundle(data: bytes, where: str) -> list[Artifact]:
         raise DataError(f"{where}: not a valid bundle: {error}") from None
 
 
+def member(path: Path, number: int) -> Artifact:
+    """Returns one update of a bundle's file, counted from 0.
+
+    Raises:
+        DataError: as `unbundle`, or if there is no such file or number.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    updates = unbundle(data, str(path))
+    if not 0 <= number < len(updates):
+        raise DataError(f"{path}: no update {number}: it holds 0 to {len(updates) - 1}")
+    return updates[number]
+
+
 def _updates(raw: dict[str, Any], tensors: dict[str, Tensor], where: str) -> list[Artifact]:
-    seeds = tensors.pop(SEEDS, None)
+    packed = tensors.pop(SEEDS, None)
     count = min(len(stacked) for stacked in tensors.values())
-    found = [raw["seed"]] * count if seeds is None else seeds.numpy().reshape(-1).view("<u4").tolist()
+    seeds = [raw["seed"]] * count if packed is None else _unpacked(packed)
     recipe = Recipe.model_validate(raw["recipe"])
     artifacts = []
     for place in range(count):
         payload = {}
         for name, (dtype, shape) in raw["layout"].items():
             payload[name] = tensors[name][place].clone().view(getattr(torch, dtype)).view(shape)
-        own = recipe.model_copy(update={"adapter": recipe.adapter.seeded(found[place])})
-        artifacts.append(Artifact(own, payload, f"{where}, update {place}", probed=("factors",)))
+        own = recipe.model_copy(update={"adapter": recipe.adapter.seeded(seeds[place])})
+        artifacts.append(Artifact(own, payload, f"{where}, update {place}", probed=tuple(recipe.probes)))
     return artifacts
 
 
@@ -92,10 +117,37 @@ def _shared(recipe: Recipe) -> dict[str, Any]:
     return alike.model_dump(mode="json")
 
 
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """Returns the name of the first field in which two recipes differ, "adapter.groups"; None if they are equal."""
+    for name in sorted({*one, *other}):
+        mine, theirs = one.get(name), other.get(name)
+        if mine != theirs:
+            inner = _difference(mine, theirs) if isinstance(mine, dict) and isinstance(theirs, dict) else None
+            return name if inner is None else f"{name}.{inner}"
+    return None
+
+
 def _seed(recipe: Recipe) -> int:
     """Returns the seed of the adapter's random parts, 0 if it has none."""
     field = recipe.adapter.seed_field
     return 0 if field is None else int(getattr(recipe.adapter, field))
+
+
+def _packed(seeds: Sequence[int]) -> Tensor:
+    """Returns seeds as little-endian bytes, shape (n, width), in the smallest width that holds the largest.
+
+    Raises:
+        DataError: if a seed is 2^64 or more.
+    """
+    width = next((w for w in _WIDTHS if max(seeds) < 1 << 8 * w), None)
+    if width is None:
+        raise DataError(f"the seed {max(seeds)} is too large for a bundle")
+    return torch.from_numpy(np.array(seeds, dtype=f"<u{width}").view(np.uint8).reshape(len(seeds), width).copy())
+
+
+def _unpacked(packed: Tensor) -> list[int]:
+    seeds: list[int] = packed.numpy().reshape(-1).view(f"<u{packed.shape[1]}").tolist()
+    return seeds
 
 
 def _shapes(artifact: Artifact) -> dict[str, tuple[torch.dtype, torch.Size]]:

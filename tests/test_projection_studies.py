@@ -1,0 +1,117 @@
+"""Studies of chosen projections: how their rates are named, and which mixes of projections are refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import pytest
+
+from capacity.errors import SpecError
+from capacity.plan.grid import arm_name, grid_points, result_specs
+from capacity.plan.study_file import parse_study, read_study_file
+from capacity.runs.study import Study
+from capacity.spec.adapters import ProjectionChoice
+from capacity.studies.sweep import tune
+from tests.test_sweep import Maker, written
+
+HEAD = 'name = "mixed"\n'
+RANDOM = "{ budget = 13 }"
+CHOSEN = '{ budget = 13, projection = "chosen" }'
+OWN = '{ budget = 13, projection = "chosen", projection_by = "own" }'
+MORE = '{ budget = 13, projection = "chosen", projection_bits = 12 }'
+
+
+def grid(methods: str, sizes: str) -> str:
+    return f'[[grids]]\nmodels = ["abacus"]\nmethods = {methods}\nsizes = [{sizes}]\nrates = 0.01\nseeds = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            grid('["sft"]', RANDOM) + grid('["grpo"]', CHOSEN),
+            "sft has a random projection and grpo a projection chosen with 8 bits at one size",
+        ),
+        (
+            grid('["sft"]', MORE) + grid('["grpo"]', f"{CHOSEN}, {RANDOM}"),
+            "sft has a projection chosen with 12 bits and grpo a projection chosen with 8 bits or a random projection",
+        ),
+        (
+            grid('["sft", "rft"]', RANDOM) + grid('["grpo"]', OWN),
+            "sft has a random projection and grpo a projection chosen by its own gradient with 8 bits",
+        ),
+    ],
+)
+def test_methods_without_a_common_projection_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        read_study_file(written(tmp_path, HEAD + text))
+    assert str(caught.value).endswith("give both the same, or write mixed_projections = true")
+    assert read_study_file(written(tmp_path, HEAD + "mixed_projections = true\n" + text)).mixed_projections
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        grid('["sft", "grpo"]', f"{RANDOM}, {CHOSEN}, {MORE}"),
+        grid('["sft", "grpo"]', OWN),
+        grid('["sft", "grpo"]', RANDOM) + grid('["grpo"]', CHOSEN),  # the pair is that of the random projection
+        grid('["sft"]', RANDOM) + grid('["grpo"]', CHOSEN.replace("13", "28")),  # no pair at all
+    ],
+)
+def test_other_studies_are_read(tmp_path: Path, text: str) -> None:
+    assert not read_study_file(written(tmp_path, HEAD + text)).mixed_projections
+
+
+def test_a_chosen_projection_is_tuned_as_an_arm_of_its_own(tmp_path: Path) -> None:
+    """Its rate must not replace that of the random projection of the same size."""
+    sizes = [{"budget": 13}, {"budget": 13, "projection": "chosen"}]
+    raw = {
+        "name": "both",
+        "tuning": {"rates": [0.001, 0.01], "extend": 0},
+        "grids": [{"models": ["abacus"], "methods": ["grpo"], "sizes": sizes, "rates": "tuned", "seeds": [7]}],
+    }
+    file, study = parse_study(raw, "both"), Study(tmp_path / "out")
+    with study.locked():
+        tune(file, study, Maker(study, {"grpo": 0.01}))
+    arms = json.loads((study.folder / "tuning.json").read_text())
+    assert [(arm["adapter"], arm["trained_parameters"]) for arm in arms] == [("tinylora", 13), ("tinylora-chosen", 13)]
+    names = [arm_name(point, "grpo") for point in grid_points(file)]
+    assert names == ["grpo (abacus-0.9m, tinylora of 13)", "grpo (abacus-0.9m, tinylora-chosen of 13)"]
+
+
+def test_the_tables_hold_what_the_choice_gains(tmp_path: Path) -> None:
+    """Chosen projections answer one more item of four than random ones, for each method and seed."""
+    study = Study(tmp_path / "study")
+    with study.locked():
+        for method in ("sft", "grpo"):
+            for seed in (0, 1):
+                for choice, answers in ((None, [1, 0, 0, 0]), (ProjectionChoice(bits=8), [1, 1, 0, 0])):
+                    spec = fakes.spec(method, seed)
+                    adapter = spec.adapter.model_copy(update={"choice": choice})
+                    fakes.add(study, spec.model_copy(update={"adapter": adapter}), answers)
+    tool = Path(__file__).parent.parent / "studies" / "tools" / "message_tables.py"
+    done = subprocess.run([sys.executable, tool, study.folder], capture_output=True, text=True, check=True)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| abacus-0.9m | 13 |")]
+    assert [row.split(" | ")[2:4] for row in rows[:4]] == [
+        ["sft", "random"], ["sft", "chosen, 8 bits"], ["grpo", "random"], ["grpo", "chosen, 8 bits"],
+    ]  # fmt: skip
+    assert ["+25.0 (" in row for row in rows[:4]] == [False, True, False, True]
+    assert [row.split(" | ")[2:4] for row in rows[4:]] == [["random", "grpo − sft"], ["chosen, 8 bits", "grpo − sft"]]
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ('{ budget = 13, projection = "chosen", projection_bits = 17 }', "--projection-bits 17 is outside 0 … 16"),
+        ('{ budget = 13, projection = "chosen", projection_bits = -1 }', "--projection-bits -1 is outside 0 … 16"),
+        ('{ adapter = "lora-xs", projection = "chosen" }', "adapter lora-xs takes no --projection"),
+        ('{ budget = 5000, projection = "chosen" }', "takes no --projection"),
+        ("{ budget = 13, projection_bits = 4 }", "--projection-bits goes with --projection chosen"),
+    ],
+)
+def test_a_projection_that_cannot_be_chosen_is_refused(tmp_path: Path, size: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        result_specs(read_study_file(written(tmp_path, HEAD + grid('["grpo"]', size))), {})
+    assert "\n" not in str(caught.value)
