@@ -58,6 +58,7 @@ class Compared(Shown):
             "remarks": list(self.made.remarks),
             "study": str(self.made.study.folder),
             "wall_seconds": round(self.made.wall_seconds, 1),
+            "reused": [{"study": str(one.study), "runs": one.runs} for one in self.made.reused],
             "failed": self.made.failed,
             **self.page.to_json(),
         }
@@ -98,6 +99,7 @@ def compare(
     together: int | None = None,
     out: str | Path | None = None,
     allow_mixed: bool = False,
+    reuse: bool | None = None,
     page: bool = False,
     observe: Observer = unobserved,
 ) -> Compared:
@@ -123,6 +125,7 @@ def compare(
             GPU, at most 16.
         out: study folder; one of its own for each question if None.
         allow_mixed: reuse runs of the study that another environment made.
+        reuse: copy runs of this environment that a study beside this one has. If None: unless `out` is given.
         page: write the report of the study.
         observe: watches the runs.
 
@@ -142,8 +145,9 @@ def compare(
     )  # fmt: skip
     folder = plan.folder if out is None else Path(out)
     return compare_planned(
-        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, page=page, observe=observe
-    )
+        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed,
+        reuse=out is None if reuse is None else reuse, page=page, observe=observe,
+    )  # fmt: skip
 
 
 def compare_planned(
@@ -153,6 +157,7 @@ def compare_planned(
     workers: int | None = None,
     together: int | None = None,
     allow_mixed: bool = False,
+    reuse: bool = False,
     page: bool = False,
     observe: Observer = unobserved,
 ) -> Compared:
@@ -161,14 +166,14 @@ def compare_planned(
     Args:
         plan: what to run.
         folder: of the study.
-        workers, together, allow_mixed, page, observe: as of `compare`.
+        workers, together, allow_mixed, reuse, page, observe: as of `compare`.
 
     Raises:
         CapacityError: as `compare`.
     """
     made = make_study(
         folder, plan.produce, workers=workers, together=together, trainer=plan.trainer,
-        observe=observe, allow_mixed=allow_mixed,
+        observe=observe, allow_mixed=allow_mixed, reuse=reuse,
     )  # fmt: skip
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()

@@ -55,6 +55,7 @@ class Swept(Shown):
             "sizes": [size_json(cell, collapsed.get(cell.identity)) for cell in self.sizes],
             "remarks": list(self.made.remarks),
             "wall_seconds": round(self.made.wall_seconds, 1),
+            "reused": [{"study": str(one.study), "runs": one.runs} for one in self.made.reused],
             **self.page.to_json(),
         }
 
@@ -84,6 +85,7 @@ def sweep(
     together: int | None = None,
     out: str | Path | None = None,
     allow_mixed: bool = False,
+    reuse: bool | None = None,
     page: bool = False,
     observe: Observer = unobserved,
 ) -> Swept:
@@ -99,6 +101,7 @@ def sweep(
             on a CPU, and as many as fit on a GPU, at most 16.
         out: study folder; capacity-studies/NAME if None.
         allow_mixed: reuse runs of the study that another environment made.
+        reuse: copy runs of this environment that a study beside this one has. If None: unless `out` is given.
         page: write the report of the study.
         observe: watches the runs.
 
@@ -111,7 +114,7 @@ def sweep(
     folder = default_folder(file) if out is None else Path(out)
     made = make_sweep(
         file, folder, workers=workers, together=together, trainer=parse_trainer(trainer),
-        observe=observe, allow_mixed=allow_mixed,
+        observe=observe, allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse,
     )  # fmt: skip
     sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
     return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())

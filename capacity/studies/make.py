@@ -21,6 +21,7 @@ from capacity.sampling.vllm.engine import installed_version
 from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
 from capacity.studies.finished import adopt_kept
+from capacity.studies.siblings import Reused, adopt_siblings, merged
 from capacity.studies.workers import Event, run_all
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
@@ -54,6 +55,7 @@ class MadeStudy:
         failures: the diagnoses of the others.
         remarks: what to know before methods are compared, a sentence each.
         wall_seconds: how long it took.
+        reused: the runs that were copied from studies beside this one.
     """
 
     study: Study
@@ -62,6 +64,7 @@ class MadeStudy:
     failures: tuple[Failure, ...]
     remarks: tuple[str, ...]
     wall_seconds: float
+    reused: tuple[Reused, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -95,6 +98,7 @@ def make_study(
     trainer: Trainer = "loop",
     observe: Observer = unobserved,
     allow_mixed: bool = False,
+    reuse: bool = False,
 ) -> MadeStudy:
     """Makes what is missing of a study.
 
@@ -105,6 +109,7 @@ def make_study(
         trainer: what makes the steps of runs.
         observe: watches the runs.
         allow_mixed: reuse runs that another environment made.
+        reuse: copy runs that a study beside this one has, instead of making them again.
 
     Raises:
         CapacityError: as `make_missing`; libraries are absent, or another process works on the study.
@@ -112,8 +117,11 @@ def make_study(
     check_libraries(trainer)
     began = time.monotonic()
     study, fingerprint = Study(folder), environment(trainer)
+    reused: list[Reused] = []
 
     def make(specs: Sequence[RunSpec], what: str) -> None:
+        if reuse:
+            reused.extend(adopt_siblings(study, specs, fingerprint))
         make_missing(
             study, specs, fingerprint, what,
             workers=workers, together=together, observe=observe, allow_mixed=allow_mixed,
@@ -130,6 +138,7 @@ def make_study(
         tuple(failure for failure in study.failures() if failure.run in absent),
         wanted.remarks,
         time.monotonic() - began,
+        merged(reused),
     )
 
 

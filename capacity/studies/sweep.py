@@ -146,17 +146,19 @@ def make_sweep(
     trainer: Trainer = "loop",
     observe: Observer = unobserved,
     allow_mixed: bool = False,
+    reuse: bool = False,
 ) -> MadeStudy:
     """Makes what is missing of a study file's study in `folder`, and writes its points table, `points.csv`.
 
-    `together` says how many runs share their passes; if it is None, the study file does.
+    `together` says how many runs share their passes; if it is None, the study file does. `reuse` copies runs that a
+    study beside this one has.
 
     Raises:
         CapacityError: as `capacity.studies.make.make_study`; runs that fail are in what is returned.
     """
     made = make_study(
         folder, partial(sweep, file), workers=workers, together=together or file.together, trainer=trainer,
-        observe=observe, allow_mixed=allow_mixed,
+        observe=observe, allow_mixed=allow_mixed, reuse=reuse,
     )  # fmt: skip
     files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))
     return made

@@ -11,6 +11,7 @@ from capacity_cli.options import (
     DryRun,
     Json,
     NoReport,
+    Reuse,
     ReuseMixed,
     Rollouts,
     StorageDtype,
@@ -59,6 +60,7 @@ def compare(
     together: Together = None,
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/…")] = None,
     dry_run: DryRun = False,
+    reuse: Reuse = None,
     allow_mixed: ReuseMixed = False,
     no_report: NoReport = False,
     details: Details = False,
@@ -72,7 +74,7 @@ def compare(
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.comparison import plan_comparison
     from capacity_cli.choices import draws_choice, match_choice, storage_dtype_choice
-    from capacity_cli.output import finish, print_result
+    from capacity_cli.output import finish, print_result, print_reused
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
@@ -83,27 +85,33 @@ def compare(
         tokens_per_step=tokens_per_step, rollouts=parse_choice(rollouts), trainer=parse_trainer(trainer),
         draws=draws_choice(draws),
     )  # fmt: skip
-    folder = out or plan.folder
+    folder, copied = out or plan.folder, out is None if reuse is None else reuse
     if dry_run:
-        _show_plan(plan, folder, as_json=json)
+        _show_plan(plan, folder, reuse=copied, as_json=json)
         return
     result = compare_planned(
-        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, observe=RunProgress
+        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, reuse=copied, observe=RunProgress
     )
     if not json:
         print_result(result, details=details)
+        print_reused(result.made)
         print(f"Runs: {folder}; {duration(result.made.wall_seconds)}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
-def _show_plan(plan: "ComparisonPlan", folder: Path, *, as_json: bool) -> None:
+def _show_plan(plan: "ComparisonPlan", folder: Path, *, reuse: bool, as_json: bool) -> None:
     from capacity.plan.memory import gigabytes, run_memory
     from capacity.runs.study import Study
     from capacity.studies.make import environment, found_runs
+    from capacity.studies.siblings import found_beside
     from capacity_cli.output import print_json, print_rows
 
-    study = Study(folder)
-    found = [(spec, state) for spec, state, _ in found_runs(study, plan.specs, environment(plan.trainer))]
+    study, fingerprint = Study(folder), environment(plan.trainer)
+    beside = {spec.identity for spec, _, _ in found_beside(study, plan.specs, fingerprint)} if reuse else set()
+    found = [
+        (spec, "copied" if spec.identity in beside else state)
+        for spec, state, _ in found_runs(study, plan.specs, fingerprint)
+    ]
     least = max(run_memory(spec).peak for spec in plan.specs)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]

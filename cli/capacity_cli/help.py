@@ -18,7 +18,9 @@ _SHOWN = "Output"
 
 # The group of each option, wherever it stands. What is not here stands under "Options".
 _OPTIONS = {
-    **dict.fromkeys(("storage_dtype", "together", "workers", "trainer", "rollouts", "allow_mixed", "dry_run"), _MADE),
+    **dict.fromkeys(
+        ("storage_dtype", "together", "workers", "trainer", "rollouts", "allow_mixed", "reuse", "dry_run"), _MADE
+    ),
     **dict.fromkeys(("learning_rates", "match", "tokens_per_step", "seeds", "draws"), _MADE),
     **dict.fromkeys(
         (

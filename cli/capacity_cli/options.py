@@ -34,6 +34,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs and stop.
 ReuseMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")
 ]
+Reuse = Annotated[
+    bool | None,
+    typer.Option(
+        "--reuse/--no-reuse",
+        help="Copy runs that a study beside this one has made in this environment.",
+        show_default="copied, unless --out is given",
+    ),
+]
 AllowMixed = Annotated[bool, typer.Option("--allow-mixed", help="Runs that different environments made.")]
 Points = Annotated[
     str, typer.Argument(help="Points table (CSV, Parquet), study folder, reference:NAME, or other results.")

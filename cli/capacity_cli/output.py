@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from capacity.library.compare import Compared
     from capacity.library.shown import Shown
     from capacity.library.sweep import Swept
+    from capacity.studies.make import MadeStudy
     from capacity_reports.blocks import Block
 
 MORE = "All tables and remarks: --details."
@@ -35,6 +36,14 @@ def print_result(result: "Shown", *, details: bool) -> None:
         print_blocks(result.blocks)
     else:
         print(f"\n{MORE}")
+
+
+def print_reused(made: "MadeStudy") -> None:
+    """Prints from where runs of a study were copied, in one line, if any were."""
+    from capacity.studies.siblings import reuse_sentence
+
+    if made.reused:
+        print(reuse_sentence(made.reused))
 
 
 def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

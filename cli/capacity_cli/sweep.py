@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import capacity
-from capacity_cli.options import Details, DryRun, Json, NoReport, ReuseMixed, Together, Trainer, Workers
+from capacity_cli.options import Details, DryRun, Json, NoReport, Reuse, ReuseMixed, Together, Trainer, Workers
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import StudyFile
@@ -19,6 +19,7 @@ def sweep(
     workers: Workers = None,
     together: Together = None,
     dry_run: DryRun = False,
+    reuse: Reuse = None,
     allow_mixed: ReuseMixed = False,
     no_report: NoReport = False,
     details: Details = False,
@@ -28,7 +29,7 @@ def sweep(
     from capacity.plan.study_file import read_study_file
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.sweep import default_folder
-    from capacity_cli.output import finish, print_result
+    from capacity_cli.output import finish, print_result, print_reused
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
@@ -39,11 +40,12 @@ def sweep(
         return
     result = capacity.sweep(
         file, trainer=made_by, workers=workers, together=together, out=folder,
-        allow_mixed=allow_mixed, observe=RunProgress,
+        allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse, observe=RunProgress,
     )  # fmt: skip
     if not json:
         made = result.made
         print_result(result, details=details)
+        print_reused(made)
         print(f"Runs: {folder}; points: {result.points}; {duration(made.wall_seconds)}")
         for failure in made.failures:
             print(f"failed: {failure.label}: {failure.message}")
