@@ -128,7 +128,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "capacity export capacity-studies/smoke --method grpo --best",
         "capacity export capacity-studies/smoke --run 1e9531f9 --to merged",
-        "capacity export capacity-studies/smoke --bundle --where adapter=tinylora --out updates.safetensors",
+        "capacity export capacity-studies/smoke --bundle --out all.safetensors",
     ),
     "express": (
         "capacity express capacity-studies/smoke --evaluations 100",

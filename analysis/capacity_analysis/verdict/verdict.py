@@ -20,8 +20,8 @@ class ArmsVerdict:
         alpha: the chance of any false "better" or "worse" among all contrasts, at most.
         margin: the largest difference that counts as none, as a share of 1; None if equivalence was not asked.
         remarks: what is not known, a sentence each.
-        seed_spread: the standard deviation of the accuracy from seed to seed that a person stated, for arms with one
-            run; None if it was not stated.
+        seed_spread: the standard deviation of the accuracy from seed to seed, as a person stated it for arms with
+            one run. None if it was not stated.
     """
 
     tasks: tuple[TaskArms, ...]
