@@ -58,6 +58,8 @@ _OPTIONS = {
             "grade",
             "method",
             "best",
+            "bundle",
+            "number",
             "run",
         ),
         _ASKED,
