@@ -1,9 +1,11 @@
 """Runs small enough for tests: the real code path with fewer steps and items."""
 
+from dataclasses import replace
 from typing import Any
 
 from sizes import chosen, within
 
+from capacity.plan import protocols
 from capacity.plan.kinds.kind import Size
 from capacity.plan.specs import base_spec, trained_spec, zero_specs
 from capacity.spec.methods import METHODS, Method
@@ -12,6 +14,12 @@ from capacity.spec.run import RunSpec
 
 MODEL = "abacus-0.9m"
 SMALLEST = "abacus-0.2m"
+# Of commands and library calls that choose their protocol by the task: 11 runs for two seeds of three methods.
+PROTOCOL = replace(
+    protocols.PROTOCOLS["abacus"],
+    steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=8, validation_items=8,
+    temperatures=(0.0, 1.0),
+)  # fmt: skip
 TASK = TaskSpec(name="abacus", demonstrations="worked", options={"style_bits": 4.0, "style_shift": 4.0})
 
 

@@ -1,6 +1,7 @@
 """`capacity compare` from options to result, with a protocol small enough for a test."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,27 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import Done, capacity
+from small import PROTOCOL
 
+from capacity.plan import protocols
+from capacity.runs import fingerprint
 from capacity_reports.report import build_report
 from capacity_reports.views import Options
 
-SCRIPT = """
+SCRIPT = f"""
 import sys
-from dataclasses import replace
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from small import PROTOCOL
 from capacity.plan import protocols
 from capacity_cli.__main__ import main
 
-small = replace(
-    protocols.PROTOCOLS["abacus"],
-    steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=8, validation_items=8,
-    temperatures=(0.0, 1.0),
-)
 if __name__ == "__main__":
-    protocols.PROTOCOLS["abacus"] = small
-    if "--as-another-environment" in sys.argv:
-        sys.argv.remove("--as-another-environment")
-        from capacity.runs import fingerprint
-        fingerprint.LIBRARIES = (*fingerprint.LIBRARIES, "pip")
+    protocols.PROTOCOLS["abacus"] = PROTOCOL
     main()
 """
 RATES = ("--learning-rates", "0.001", "--workers", "1")  # a second worker would load everything once more
@@ -46,8 +43,11 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run(script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
+def run(*arguments: str) -> Done:
+    """What the command does under the protocol of the script, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(protocols.PROTOCOLS, "abacus", PROTOCOL)
+        return capacity(Path(), *arguments)
 
 
 def written(study: Path) -> dict[str, int]:
@@ -78,7 +78,7 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     assert "the same command continues" in last[0]
     kept = written(study)
     assert 1 <= len(kept) < 11
-    listed = run(script, "runs", str(study)).stdout
+    listed = run("runs", str(study)).out
     assert f"{len(kept)} complete, 0 stale, {11 - len(kept)} missing, 0 failed" in listed
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {name: written(study)[name] for name in kept} == kept
@@ -116,15 +116,15 @@ def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: t
     assert not (study / "comparison.json").exists()
 
 
-def test_a_finished_comparison_makes_nothing_again(script: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+def test_a_finished_comparison_makes_nothing_again(finished: tuple[Path, dict[str, Any]]) -> None:
     study, result = finished
     before = written(study)
-    again = run(script, "compare", "--seeds", "2", "--out", str(study), "--no-report", "--details", *RATES)
-    assert again.returncode == 0
-    assert "eport" not in again.stdout
+    again = run("compare", "--seeds", "2", "--out", str(study), "--no-report", "--details", *RATES)
+    assert again.code == 0
+    assert "eport" not in again.out
     assert written(study) == before
-    assert result["verdict"] in " ".join(again.stdout.split())
-    printed = [line.split() for line in again.stdout.splitlines()]
+    assert result["verdict"] in " ".join(again.out.split())
+    printed = [line.split() for line in again.out.splitlines()]
     page = build_report([study], options=Options(null=0, replicates=10))
     for table in (page.table("comparison"), page.table("comparison-differences")):
         assert table.title.split() in printed
@@ -132,44 +132,38 @@ def test_a_finished_comparison_makes_nothing_again(script: Path, finished: tuple
 
 
 def test_runs_of_another_environment_are_refused_unless_allowed(
-    script: Path, finished: tuple[Path, dict[str, Any]]
+    finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, _ = finished
-    options = ("compare", "--seeds", "2", "--out", str(study), *RATES, "--no-report", "--as-another-environment")
-    refused = run(script, *options)
-    assert refused.returncode == 1
-    (line,) = refused.stderr.splitlines()
-    assert "11 runs are stale, made in another environment (pip none → " in line
-    assert run(script, *options, "--allow-mixed").returncode == 0
+    monkeypatch.setattr(fingerprint, "LIBRARIES", (*fingerprint.LIBRARIES, "pip"))
+    options = ("compare", "--seeds", "2", "--out", str(study), *RATES, "--no-report")
+    assert "11 runs are stale, made in another environment (pip none → " in run(*options).refused(1)
+    assert run(*options, "--allow-mixed").code == 0
 
 
 def test_a_corrupt_run_is_named_and_nothing_else_is_touched(
-    script: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    import shutil
-
     study = tmp_path / "copy"
     shutil.copytree(finished[0], study)
     victim = next(p for p in sorted((study / "runs").iterdir()) if (p / "metrics.jsonl").stat().st_size)
     (victim / "metrics.jsonl").write_bytes((victim / "metrics.jsonl").read_bytes()[:-20])
-    done = run(script, "compare", "--seeds", "2", "--out", str(study), *RATES)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    line = run("compare", "--seeds", "2", "--out", str(study), *RATES).refused(1)
     assert str(victim) in line
     assert "metrics.jsonl is corrupt" in line
     assert len(written(study)) == 11
 
 
-def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(script: Path, tmp_path: Path) -> None:
+def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(tmp_path: Path) -> None:
     study = tmp_path / "study"
     done = run(
-        script, "compare", "--methods", "sft,grpo", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
+        "compare", "--methods", "sft,grpo", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
         "--no-report", "--learning-rates", "sft=1e30,grpo=1e-5",
     )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("capacity: 1 of 6 runs failed; the diagnosis of each: capacity runs")
-    result = json.loads(done.stdout)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("capacity: 1 of 6 runs failed; the diagnosis of each: capacity runs")
+    result = json.loads(done.out)
     assert result["incomplete"] == {"sft": 1}
     assert "1 sft run gave no result and is left out" in result["verdict"]
     assert result["verdict"].startswith("One seed: no claim about methods. ")
-    assert "failed: sft full seed 0: the loss is nan" in run(script, "runs", str(study)).stdout
+    assert "failed: sft full seed 0: the loss is nan" in run("runs", str(study)).out

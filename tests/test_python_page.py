@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import PROTOCOL
 
 import capacity
 from capacity.plan import protocols
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 TRAINER = PAGE.with_name("your-trainer.md")
-SMALL = replace(
-    protocols.PROTOCOLS["abacus"],
-    steps=3, warmup_steps=0, prompts_per_step=2, samples_per_prompt=4, test_items=16, validation_items=8,
-    temperatures=(0.0, 1.0),
-)  # fmt: skip
+SMALL = replace(PROTOCOL, test_items=16)
 
 
 def run_block(source: str, scope: dict[str, Any]) -> None:

@@ -2,14 +2,11 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from in_process import Done, capacity
 
-CAPACITY = str(Path(sys.executable).parent / "capacity")
 STUDY = """
 name = "tiny"
 question = "Does it run?"
@@ -39,13 +36,11 @@ def run(folder: Path, *arguments: str) -> Done:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that the console script has made, in a process of its own."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.toml").write_text(STUDY)
-    command = [CAPACITY, "sweep", "--workers", "1", "tiny.toml", "--json", "--no-report"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "first.json").write_text(done.stdout)
+    done = run(folder, "tiny.toml", "--json", "--no-report")
+    assert done.code == 0, done.err
+    (folder / "first.json").write_text(done.out)
     return folder
 
 
