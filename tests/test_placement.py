@@ -64,7 +64,7 @@ def device_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spec(kind: str, seed: int = 0) -> RunSpec:
     made = spec_of(METHODS[kind], seed=seed, prompts_per_step=2, steps=2 if kind == "full" else 1)
-    evaluation = made.evaluation.model_copy(update={"items": 3})
+    evaluation = made.evaluation.model_copy(update={"items": 3, "max_new_tokens": LONGEST})
     return made.model_copy(update={"adapter": ADAPTERS[kind], "evaluation": evaluation})
 
 

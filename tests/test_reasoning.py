@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,16 @@ def numbers_as(text: str, name: str) -> str:
     return re.sub(r"[0-9]+(?:\.[0-9]+)?", name, text)
 
 
+@pytest.fixture
+def few_problems(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test split of eight problems, because some tasks take long to generate one."""
+    reasoning._problems.cache_clear()
+    monkeypatch.setitem(SIZES, "test", 8)
+    yield
+    reasoning._problems.cache_clear()
+
+
+@pytest.mark.usefixtures("few_problems")
 @pytest.mark.parametrize(
     ("name", "nonsense"),
     [
