@@ -69,8 +69,8 @@ def test_curves_without_known_seeds_are_independent():
     spreads = [spread_of_seeds(a, ANSWERS) for a in runs(50, 5, 0.9, rng)]
     found = differences([LOG_SIZES] * 2, spreads, [None, None], Aim(np.full(50, 0.8)))
     assert not found.covariance[:, :6, 6:].any()
-    assert found.runs.shape == (50, 12, 10)
-    assert found.seeds_df == 8
+    assert found.seeds.runs.shape == (50, 12, 10)
+    assert found.seeds.df == 8
 
 
 def test_seeds_that_both_arms_share_narrow_the_ratio_and_intervals_cover():
