@@ -49,7 +49,7 @@ def test_the_covariance_is_that_of_means_whose_seeds_are_alike(alike):
 
 def test_a_target_that_moves_with_the_ceiling_takes_its_error_along():
     rng = np.random.default_rng(0)
-    accuracies = runs(4000, 5, 0.0, rng, gain=0.05)  # so flat that all sizes spread alike by every estimate
+    accuracies = runs(12_000, 5, 0.0, rng, gain=0.05)  # so flat that all sizes spread alike by every estimate
     top = accuracies[1].mean(2)[:, -1]
     found = stacked(accuracies, 5, Aim(0.5 + 0.8 * (top - 0.5), 0.8, 11))
     assert np.cov(found.z.T) == pytest.approx(found.covariance.mean(0), abs=1.5e-6)

@@ -35,18 +35,18 @@ def effects(accuracies, seeds):
 def test_a_shift_along_log_size_gives_each_size_its_own_variance() -> None:
     found, spreads = effects(runs(5, 0.2, np.random.default_rng(0)), 5)
     expected = np.cov(np.concatenate([s.mean for s in spreads], axis=1).T)
-    estimated = found.covariance.mean(0)
-    steep = [2, 3, 9, 10]
-    assert estimated[steep, steep] == pytest.approx(expected[steep, steep], rel=0.2)
-    assert estimated[2, 3] == pytest.approx(expected[2, 3], rel=0.2)
+    shift = found.shift.mean(0)
+    assert shift[2, 3] == pytest.approx(expected[2, 3], rel=0.15)
+    assert shift[9, 10] == pytest.approx(expected[9, 10], rel=0.15)
+    assert shift[[0, 6], [0, 6]] == pytest.approx([0, 0], abs=0.05 * expected[2, 2])
     # Without the shift every size would have nearly the same variance.
     assert expected[2, 2] > 2.5 * np.diag(expected).mean()
 
 
-def test_the_sum_over_sizes_is_that_of_the_pooled_spread_on_average() -> None:
+def test_the_shift_is_added_to_the_pooled_spread() -> None:
     found, spreads = effects(runs(4, 0.2, np.random.default_rng(1), level=0.005), 4)
-    pooled = np.mean([spread.between.sum(1) for spread in spreads])
-    assert np.einsum("nkk->n", found.covariance).mean() / 2 == pytest.approx(pooled, rel=0.03)
+    pooled = np.einsum("nkk->nk", found.own + found.level)
+    assert pooled == pytest.approx(np.concatenate([spread.between for spread in spreads], axis=1))
 
 
 def test_every_covariance_is_positive_definite() -> None:

@@ -19,7 +19,7 @@ from capacity_analysis.types import Array
 # The largest share of a variance that may be common to runs of a seed.
 _MOST = 0.95
 # A shift counts if it is larger than so many of its standard errors: chance would widen intervals of other curves.
-_SHOWN = 2.0
+_SHOWN = 3.0
 
 
 def seed_effects(
@@ -34,8 +34,7 @@ def seed_effects(
     """
     between = np.concatenate([s.between for s in spreads], axis=1)
     runs, shared, df = _runs(spreads, seeds)
-    n, m = between.shape
-    eye = np.eye(m)
+    eye = np.eye(between.shape[1])
     curve = np.repeat(np.arange(len(log_sizes)), [len(sizes) for sizes in log_sizes])
     within = (curve[:, None] == curve).astype(float)
     at_size = _same_size(np.concatenate(log_sizes))
@@ -45,22 +44,17 @@ def seed_effects(
 
     found = _components(runs, errors, steep, shared, curve, at_size, df)
     alike, together = found.alike, found.together
-    # What each curve's own shift leaves of its variance, so that the sum over its sizes is explained.
-    total = between @ within
-    share = np.divide(found.moved[:, curve] * (steep**2 @ within), total, out=np.zeros((n, m)), where=total > 0)
-    left = (1 - alike)[:, None] - np.minimum(share, _MOST * (1 - alike)[:, None])
-    room = _MOST * left.min(1)
+    # The shift is added to the pooled spread, not taken from it. A wrong shift would make other sizes look exact.
+    room = _MOST * (1 - alike)
     excess = np.clip(found.excess, -room / max(at_size.sum(1).max(), 1), room)
 
     level = scale * alike[:, None, None] * np.where(eye > 0, 1.0, shared)
-    own = between[:, :, None] * left[:, :, None] * eye + scale * excess[:, None, None] * at_size * shared
+    own = between[:, :, None] * (1 - alike)[:, None, None] * eye + scale * excess[:, None, None] * at_size * shared
     joint = np.where(within > 0, 1.0, together[:, None, None]) * np.where(eye > 0, 1.0, shared)
     amount = steep * np.sqrt(found.moved[:, curve])
     shift = amount[:, :, None] * amount[:, None, :] * joint
     counts = [int((~np.isnan(s.deviations[0])).any(0).sum()) for s in spreads]
-    return SeedEffects(
-        own, level, shift, errors, steep, curve, runs, df, float(np.mean(counts)) - 1, shared > 0, np.eye(m)
-    )
+    return SeedEffects(own, level, shift, errors, steep, curve, runs, df, float(np.mean(counts)) - 1, shared > 0, eye)
 
 
 def _slopes(log_sizes: Array, means: Array) -> Array:
