@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from capacity_analysis.statistics.collapses import CollapsedShare, collapsed, expected_accuracy, more_collapses_p
+from capacity_analysis.statistics.collapses import (
+    CollapsedShare,
+    collapsed,
+    collapsed_of_curve,
+    expected_accuracy,
+    more_collapses_p,
+)
 
 
 def counted(count: int, seeds: int) -> CollapsedShare:
@@ -61,3 +67,42 @@ def test_where_seeds_collapsed_before_the_test_is_fishers() -> None:
     p = more_collapses_p(counted(1, 10), counted(7, 10), 0.01)
     assert p == pytest.approx(stats.fisher_exact([[7, 3], [1, 9]], "greater").pvalue)
     assert p == pytest.approx(0.009883, abs=5e-7)
+
+
+def curves(fall: float, noise: float, studies: int = 500) -> np.ndarray:
+    """Rising curves of five seeds, N × 6 × 5; the last seed falls at the largest size."""
+    rng = np.random.default_rng(0)
+    found = np.linspace(0.5, 0.9, 6)[:, None] + noise * rng.normal(size=(studies, 6, 5))
+    found[:, -1, -1] -= fall
+    return found
+
+
+def test_a_seed_that_fell_at_one_size_is_told_from_the_others_of_its_curve() -> None:
+    found = collapsed_of_curve(curves(0.3, 0.01), np.full(6, 1024.0))
+    assert found[:, -1].all()
+    assert not found[:, :-1].any()
+
+
+def test_seeds_that_scatter_widely_have_not_collapsed() -> None:
+    wide = curves(0.0, 0.06)
+    by_the_median = collapsed(wide, np.median(wide, axis=2, keepdims=True), 1024)
+    assert by_the_median.any(1).mean() > 0.2
+    assert collapsed_of_curve(wide, np.full(6, 1024.0)).mean() < 0.02
+
+
+def test_three_seeds_never_tell_which_of_them_collapsed() -> None:
+    assert not collapsed_of_curve(curves(0.3, 0.01)[:, :, -3:], np.full(6, 1024.0)).any()
+
+
+def test_a_size_at_which_seeds_scatter_widely_is_no_collapse() -> None:
+    accuracies = curves(0.0, 0.005)
+    accuracies[:, -1] += 0.08 * np.random.default_rng(1).normal(size=(500, 5))
+    by_the_median = collapsed(accuracies, np.median(accuracies, axis=2, keepdims=True), 1024).any((1, 2)).mean()
+    assert by_the_median > 0.3
+    assert collapsed_of_curve(accuracies, np.full(6, 1024.0)).any(1).mean() < by_the_median / 3
+
+
+def test_a_size_may_lack_a_seed() -> None:
+    accuracies = curves(0.3, 0.01)
+    accuracies[:, 0, 0] = np.nan
+    assert collapsed_of_curve(accuracies, np.full(6, 1024.0))[:, -1].all()

@@ -49,7 +49,7 @@ def test_the_covariance_is_that_of_means_whose_seeds_are_alike(alike):
 
 def test_a_target_that_moves_with_the_ceiling_takes_its_error_along():
     rng = np.random.default_rng(0)
-    accuracies = runs(4000, 5, 0.0, rng, gain=0.05)  # so flat that all sizes spread alike by every estimate
+    accuracies = runs(12_000, 5, 0.0, rng, gain=0.05)  # so flat that all sizes spread alike by every estimate
     top = accuracies[1].mean(2)[:, -1]
     found = stacked(accuracies, 5, Aim(0.5 + 0.8 * (top - 0.5), 0.8, 11))
     assert np.cov(found.z.T) == pytest.approx(found.covariance.mean(0), abs=1.5e-6)
@@ -69,8 +69,8 @@ def test_curves_without_known_seeds_are_independent():
     spreads = [spread_of_seeds(a, ANSWERS) for a in runs(50, 5, 0.9, rng)]
     found = differences([LOG_SIZES] * 2, spreads, [None, None], Aim(np.full(50, 0.8)))
     assert not found.covariance[:, :6, 6:].any()
-    assert found.runs.shape == (50, 12, 10)
-    assert found.seeds_df == 8
+    assert found.seeds.runs.shape == (50, 12, 10)
+    assert found.seeds.df == 8
 
 
 def test_seeds_that_both_arms_share_narrow_the_ratio_and_intervals_cover():

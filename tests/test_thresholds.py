@@ -362,3 +362,37 @@ def test_curves_carry_what_they_were_made_from():
     found = thresholds(evidence)[0]
     assert found.sizes == tuple(map(float, SIZES))
     assert found.seeds == 3
+
+
+def test_seeds_that_collapsed_are_set_aside_and_counted_beside_the_curve():
+    table = frame({"sft": lambda x: hill(x, midpoint=300.0), "grpo": hill}, seeds=5, noise=4)
+    fallen = table.copy()
+    lost = (fallen["method"] == "grpo") & (fallen["seed"] == 2)
+    fallen.loc[lost, "n_correct"] = 500
+    whole, found = study(table[~lost], target=0.8), study(fallen, target=0.8)
+    assert answer(found, "grpo").threshold.estimate == pytest.approx(answer(whole, "grpo").threshold.estimate)
+    share = answer(found, "grpo").collapsed
+    assert (share.count, share.seeds) == (1, 5)
+    assert answer(found, "grpo").seeds == 4
+    assert answer(found, "sft").collapsed.count == 0
+    assert any("grpo on m: 1 of 5 (0.5–71.6 %) seeds collapsed" in said for said in found.unsupported)
+    assert not any("collapsed" in said for said in whole.unsupported)
+
+
+def test_the_spread_of_seeds_is_counted_once_for_fresh_items():
+    points = with_outcomes(4, 400, SIZES, np.random.default_rng(3))
+    (design,) = designs(points, Selection())
+    these, fresh = (
+        gather(design, Question(target=0.7, items=items), np.random.default_rng(0)).differences
+        for items in ("these", "population")
+    )
+    # What differs between seeds is the same. The items add what is not among it.
+    assert fresh.seeds.covariance == pytest.approx(these.seeds.covariance)
+    outcomes = np.concatenate([curve.outcomes for curve in design.curves])
+    for place, own in enumerate(outcomes):
+        twice = min(residual_variance(own), these.seeds.covariance[0, place, place])
+        assert fresh.known[0, place, place] == pytest.approx(own.mean(0).var(ddof=1) / 400 - twice, rel=1e-6)
+        weights = np.eye(12)[[place]]
+        assert fresh.variance(weights)[0] - these.variance(weights)[0] == pytest.approx(
+            fresh.known[0, place, place] - these.known[0, place, place]
+        )

@@ -15,7 +15,7 @@ from capacity.errors import DataError, SpecError
 from capacity.runs.cell import differing
 from capacity_analysis.data.cell_results import accuracy_of, by_seed
 from capacity_analysis.data.recipes import recipes, said, short
-from capacity_analysis.data.select import ITEMS, of_one_question
+from capacity_analysis.data.select import ITEMS, Drawn, draws_of, of_one_question
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
 from capacity_analysis.statistics.estimate import Estimate, Over
@@ -48,6 +48,7 @@ class MeasuredCells:
             two seeds, or all seeds agree exactly. Then the binomial variance stands for it.
         df: degrees of freedom behind it.
         unit: of `sizes`.
+        draws: what the answers follow from, see `capacity_analysis.data.select.Design`.
     """
 
     points: Points
@@ -62,6 +63,7 @@ class MeasuredCells:
     dispersion: float | None
     df: int
     unit: Unit
+    draws: Drawn | None
 
     @property
     def trained(self) -> NDArray[np.bool_]:
@@ -77,19 +79,29 @@ class MeasuredCells:
             return "binomial over items (all seeds agree exactly, so their spread cannot be estimated)"
         if self.dispersion is None:
             return "binomial over items (one seed: no claim about methods, as the spread between seeds is unknown)"
-        return f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
+        found = f"parametric bootstrap over seeds, variance pooled over sizes ({self.df} degrees of freedom)"
+        if self.draws != "common":
+            return found
+        if self.item_outcomes is None:
+            return f"{found}; the one draw that all runs share is left out, as answers are not recorded"
+        return f"{found}, and over items, which stands for the one draw that all runs share too"
 
     def over(self, items: Items) -> Over:
         """What is drawn anew in the replicates."""
         if self.dispersion is None and not self.df:
             return "items"
-        return "seeds" if items == "these" else "seeds and items"
+        return "seeds and items" if self._weighs(items) else "seeds"
+
+    def _weighs(self, items: Items) -> bool:
+        """Whether replicates have weights of items."""
+        return items == "population" or (self.draws == "common" and self.item_outcomes is not None)
 
     def replicates(self, count: int, rng: np.random.Generator, items: Items = "these") -> Array:
         """Accuracies as other seeds could have given them, (count, N).
 
         Normal with the pooled variance, which is itself uncertain: each replicate divides it by χ²/df, as Student's t
-        does. With `items` "population" one draw of item weights for all cells is added to it (Rubin 1981).
+        does. With `items` "population" one draw of item weights for all cells is added to it (Rubin 1981). It is added
+        too where all runs share one draw of their answers, whose error cannot be told from that of the items.
 
         Raises:
             DataError: nothing is known of the errors, or items are asked for that the source does not have.
@@ -99,7 +111,7 @@ class MeasuredCells:
         noise = rng.standard_normal((count, len(self.errors))) * self.errors
         if self.dispersion is not None:
             noise *= np.sqrt(self.df / rng.chisquare(self.df, (count, 1)))
-        if items == "these":
+        if not self._weighs(items):
             return np.asarray(self.accuracies + noise)
         if self.item_outcomes is None:
             raise DataError(
@@ -155,6 +167,7 @@ def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
         dispersion=dispersion,
         df=df,
         unit=unit,
+        draws=draws_of(frame.loc[frame["trained_parameters"] > 0, "protocol"].iloc[0]),
     )
 
 

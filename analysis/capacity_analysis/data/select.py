@@ -185,11 +185,11 @@ def _design(points: Points, validation: Points, model: str, rows: Sequence[Curve
         curves=tuple(curves),
         ceiling=ceiling,
         ceiling_reason=why,
-        draws=_draws(first["protocol"]),
+        draws=draws_of(first["protocol"]),
     )
 
 
-def _draws(protocol: Any) -> Drawn | None:
+def draws_of(protocol: Any) -> Drawn | None:
     """What the answers under a protocol follow from, by the word that `capacity.runs.points.protocol_name` writes."""
     word = re.fullmatch(r"T([0-9.e+-]+)-k\d+-n\d+-s\d+(-by-seed)?", "" if pd.isna(protocol) else str(protocol))
     if word is None:

@@ -16,6 +16,9 @@ from capacity_analysis.types import Array
 
 FALL = 0.10
 _ERRORS = 3.0
+# A seed is apart from the others of a curve if it lies so many of their standard deviations below them.
+_APART = 5.0
+_LEAST_OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ def expected_accuracy(accuracies: Array, base: float | None = None) -> float:
     return max(float(np.median(accuracies)), -math.inf if base is None else base)
 
 
-def collapsed(accuracies: Array, expected: float | Array, answers: int | NDArray[np.int64] | None) -> NDArray[np.bool_]:
+def collapsed(
+    accuracies: Array, expected: float | Array, answers: int | Array | NDArray[np.int64] | None
+) -> NDArray[np.bool_]:
     """Which runs collapsed.
 
     Args:
@@ -62,6 +67,31 @@ def collapsed(accuracies: Array, expected: float | Array, answers: int | NDArray
     """
     error = 0.0 if answers is None else np.sqrt(np.clip(expected * (1 - np.asarray(expected)), 0, None) / answers)
     return np.asarray(accuracies <= expected - np.maximum(FALL, _ERRORS * error))
+
+
+def collapsed_of_curve(accuracies: Array, answers: Array | None) -> NDArray[np.bool_]:
+    """Which seeds of a curve collapsed at some size, N × S, and can be told from seeds that scatter widely.
+
+    Such a seed has a run that collapsed by the median of its size. That run also lies five standard deviations of the
+    other seeds below their mean: by their spread at this size, and by that pooled over sizes. Fewer than three other
+    seeds tell nothing.
+
+    Args:
+        accuracies: N data sets × K sizes × S seeds, NaN where a size lacks a seed.
+        answers: behind an accuracy, K or N × K; None if that is not known.
+    """
+    middle = np.nanmedian(accuracies, axis=2, keepdims=True)
+    fallen = collapsed(accuracies, middle, None if answers is None else answers[..., None])
+    others = np.where(np.any(fallen, axis=1, keepdims=True), np.nan, accuracies)
+    there = ~np.isnan(others)
+    count = there.sum(2)
+    mean = np.divide(np.where(there, others, 0.0).sum(2), count, out=np.full(count.shape, np.nan), where=count > 0)
+    squares = np.where(there, (others - mean[:, :, None]) ** 2, 0.0).sum(2)
+    df = np.maximum(count - 1, 0)
+    pooled = np.divide(squares.sum(1), df.sum(1), out=np.zeros(len(df)), where=df.sum(1) > 0)
+    here = np.divide(squares, df, out=np.full(df.shape, np.inf), where=count >= _LEAST_OTHERS)
+    spread = np.sqrt(np.maximum(here, pooled[:, None]))[:, :, None]
+    return np.asarray((fallen & (accuracies <= mean[:, :, None] - _APART * spread)).any(1))
 
 
 def more_collapses_p(before: CollapsedShare, after: CollapsedShare, tolerated: float) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capacity_analysis.statistics.hill import LN10, curve_and_derivatives
 from capacity_analysis.statistics.least_squares import Residuals, Rows, least_squares
@@ -26,6 +27,8 @@ _BEYOND = 3.0
 CLEAR = 1e-5
 # Ends are searched until they are known to this, in decades.
 _PRECISE = 0.004
+# A curve that rises by more than this share of its height between two tested sizes is a step as far as they can tell.
+_STEP = 0.9
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,13 @@ class Fits:
     sum_of_squares: Array
     size: Array
     influence: Array
+
+    @property
+    def steps(self) -> NDArray[np.bool_]:
+        """Whether a curve is a step as far as tested sizes can tell, or does not pass the target there; N."""
+        accuracies, _ = curve_and_derivatives(self.theta, self.problem.log_sizes)
+        height = self.theta[:, 1] - self.theta[:, 0]
+        return np.asarray(~np.isfinite(self.size) | (np.diff(accuracies, axis=1).max(1) > _STEP * height))
 
 
 def fit_curves(log_sizes: Array, z: Array, covariance: Array, limits: Limits) -> Fits:

@@ -255,6 +255,8 @@ def _unsupported_by_curve(own: CurveThreshold, who: str, evidence: Evidence) -> 
     why = why_not_hill(own, evidence.limits.free) if evidence.known else None
     if why is not None:
         yield f"{who}: {why}, so the monotone estimator answers, whose ends are tested sizes"
+    if own.collapsed is not None and own.collapsed.count:
+        yield f"{who}: {own.collapsed} seeds collapsed; the curve and its intervals are those of the other seeds"
     if own.left_out:
         sizes = ", ".join(f"{size:,g}" for size in own.left_out)
         yield f"{who}: the Hill curve leaves out {sizes}, where accuracy falls as the update grows"

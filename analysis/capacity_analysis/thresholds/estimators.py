@@ -68,7 +68,8 @@ def estimate_curve(
     used, p = _window(own, limits, monotone, confidence)
     data = own.without(~used)
     fits = fit_curves(log_sizes, data.z, data.covariance, limits)
-    return CurveEstimates(fits, used, crossings(fits, _critical(data, fits.influence, confidence)), monotone, wide, p)
+    critical = _critical(data, fits.influence, fits.steps, confidence)
+    return CurveEstimates(fits, used, crossings(fits, critical), monotone, wide, p)
 
 
 def _window(own: Differences, limits: Limits, monotone: Brackets, confidence: float) -> tuple[NDArray[np.bool_], Array]:
@@ -129,13 +130,20 @@ def _fit_p(own: Differences, limits: Limits, sizes: Places) -> Array:
     return f_tail(fits.sum_of_squares / spare, spare, own.size_df)
 
 
-def _critical(data: Differences, weights: Array, confidence: float) -> Array:
-    """The critical value of a profile, N: t² for the variance of Σ weights · z, on the scale of the covariance."""
+def _critical(data: Differences, weights: Array, steps: NDArray[np.bool_], confidence: float) -> Array:
+    """The critical value of a profile, N: t² for the variance of Σ weights · z, on the scale of the covariance.
+
+    Args:
+        data: of the curves.
+        weights: the influence of each mean, N × M.
+        steps: where a curve is a step. Its weights say little, so the value is at least that of a known variance, N.
+        confidence: two-sided.
+    """
     variance, df, implied = data.variance(np.nan_to_num(weights))
     scale = np.divide(variance, implied, out=np.ones_like(variance), where=implied > 0)
     known = t_quantile(confidence, np.full(len(df), np.inf)) ** 2
-    # The weights of a step say little, so the value is at least that of a known variance.
-    return np.maximum(t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale, known)
+    critical = t_quantile(confidence, np.where(implied > 0, df, data.size_df)) ** 2 * scale
+    return np.where(steps, np.maximum(critical, known), critical)
 
 
 def hill_ratio(
@@ -152,7 +160,7 @@ def hill_ratio(
     assert n.fits is not None and d.fits is not None and n.hill is not None and d.hill is not None  # noqa: PT018
     pair = pair.without(~np.concatenate([n.used, d.used], axis=1))
     weights = np.concatenate([n.fits.influence, -d.fits.influence], axis=1)
-    critical = _critical(pair, weights, confidence)
+    critical = _critical(pair, weights, n.fits.steps | d.fits.steps, confidence)
     first, second = pair.log_sizes
     ends = [np.clip(end, x[0], x[-1]) for c, x in ((n.hill, first), (d.hill, second)) for end in (c.low, c.high)]
     data = Pair((first, second), pair.z, whitener(pair.covariance), limits, np.stack(ends, axis=1))

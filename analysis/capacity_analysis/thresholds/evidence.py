@@ -1,6 +1,7 @@
 """The curves of one design against a target: what thresholds and ratios are estimated from."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from capacity.errors import DataError
 from capacity_analysis.data.select import Curve, Design
+from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.statistics.hill import HillFit, fit_hill
 from capacity_analysis.statistics.hill_profile import Limits, limits_around
 from capacity_analysis.statistics.monotone import not_reached
@@ -16,6 +18,7 @@ from capacity_analysis.thresholds.differences import Aim, Differences, differenc
 from capacity_analysis.thresholds.estimators import CurveEstimates, estimate_curve
 from capacity_analysis.thresholds.items import ItemShare
 from capacity_analysis.thresholds.question import Question, Target, target_of
+from capacity_analysis.thresholds.set_aside import without_collapsed
 
 _BASIS: dict[Basis, str] = {
     "seeds": "95 %, fresh seeds on these items, variance pooled over sizes",
@@ -33,6 +36,7 @@ class Evidence:
         differences: their means minus the target, with the covariance of all errors.
         estimates: both estimators.
         known: whether there is a variance; without, only estimates are given.
+        collapses: how many seeds collapsed, by label of the curve. They are set aside: no curve holds them.
     """
 
     design: Design
@@ -47,6 +51,7 @@ class Evidence:
     known: bool
     basis: str
     left_out: tuple[str, ...]
+    collapses: Mapping[str, CollapsedShare]
     _fits: dict[int, HillFit] = field(default_factory=dict, repr=False, compare=False)
 
     def used(self, place: int) -> NDArray[np.bool_]:
@@ -74,6 +79,7 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
     Raises:
         DataError: what is asked cannot be estimated from this design; says why.
     """
+    design, collapses = without_collapsed(design)
     curves = tuple(curve for curve in design.curves if len(curve.sizes) > 1)
     left_out = tuple(
         f"{_who(design, curve)}: one size only ({curve.sizes[0]:g}); a threshold needs at least two"
@@ -90,17 +96,18 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
     apart = [c for c in design.curves if c.label == design.ceiling[0] and c not in curves and target.moves]
     every = (*curves, *apart)
     top = _place(every, design) if target.moves else 0
-    items = ItemShare.of(design, question, every, target, top)
-    between = [spreads[c.label].between for c in every]
-    if known:
-        parts = [np.maximum(b - t, 0.0) for b, t in zip(between, items.twice, strict=True)]
-        aim = Aim(np.array([target.accuracy]), target.moves, top, target.of_base)
+    between = tuple(spreads[c.label].between[0] for c in every)
+    items = ItemShare.of(design, question, every, between, target, top)
+    aim = Aim(np.array([target.accuracy]))
+    if not known:
+        between = tuple(np.full_like(part, 1e-4) for part in between)
     else:
-        parts = [np.full_like(b, 1e-4) for b in between]
-        aim = Aim(np.array([target.accuracy]))
+        aim = Aim(np.array([target.accuracy]), target.moves, top, target.of_base)
+        if items.instead:
+            between = tuple(np.zeros_like(part) for part in between)
     found = differences(
         [np.log10(c.sizes) for c in every],
-        [replace(spreads[c.label], between=part) for c, part in zip(every, parts, strict=True)],
+        [replace(spreads[c.label], between=part[None]) for c, part in zip(every, between, strict=True)],
         [c.seeds for c in every],
         aim,
         None if items.covariance is None or not known else items.covariance[None],
@@ -119,7 +126,19 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
     fractions = _fractions(found, len(curves), question, rng) if known else tuple(None for _ in curves)
     basis = items.basis or _BASIS[next(s.basis for s in own if known or not s.known)]
     return Evidence(
-        design, question, target, curves, tuple(own), found, limits, estimates, fractions, known, basis, left_out
+        design,
+        question,
+        target,
+        curves,
+        tuple(own),
+        found,
+        limits,
+        estimates,
+        fractions,
+        known,
+        basis,
+        left_out,
+        collapses,
     )
 
 

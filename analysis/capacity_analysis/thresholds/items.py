@@ -24,17 +24,25 @@ class ItemShare:
     be as large as both together.
 
     Attributes:
-        covariance: of all sizes of all curves, stacked; None if the items are fixed and no draw is common.
-        twice: by curve, the part of the seeds' variance that is in the items' as well.
+        covariance: of all sizes of all curves, stacked; None if the items are fixed and no draw is common. What is in
+            the variance between seeds as well is not counted here.
+        instead: whether it stands in for the variance between seeds, which one seed does not show.
+        basis: what the intervals are for; "" if the covariance is None and no draw is left out.
     """
 
     covariance: Array | None
-    twice: tuple[Array, ...]
+    instead: bool
     basis: str
 
     @classmethod
     def of(
-        cls, design: Design, question: Question, curves: tuple[Curve, ...], target: Target, ceiling: int
+        cls,
+        design: Design,
+        question: Question,
+        curves: tuple[Curve, ...],
+        between: tuple[Array, ...],
+        target: Target,
+        ceiling: int,
     ) -> "ItemShare":
         """What items and common draws contribute to the curves of a design.
 
@@ -42,36 +50,32 @@ class ItemShare:
             design: the design.
             question: what is asked.
             curves: those of the design that have a threshold.
+            between: the variance of each of their means through what differs between seeds.
             target: the target.
             ceiling: the place of the ceiling among all sizes of the curves.
         """
-        sizes = [len(curve.sizes) for curve in curves]
-        none = tuple(np.zeros(n) for n in sizes)
         shared = design.draws == "common"
         if question.items == "these" and not shared:
-            return cls(None, none, "")
+            return cls(None, False, "")
         goal = _goal_by_item(design, question, target)
         if goal is not None and all(curve.outcomes is not None for curve in curves):
-            rows = (
-                np.concatenate([np.nanmean(curve.outcomes, axis=1) for curve in curves if curve.outcomes is not None])
-                - goal
-            )
-            twice = tuple(
-                np.array([residual_variance(o[~np.isnan(o).any(1)]) for o in curve.outcomes])
-                for curve in curves
-                if curve.outcomes is not None
-            )
+            outcomes = [curve.outcomes for curve in curves if curve.outcomes is not None]
+            rows = np.concatenate([np.nanmean(own, axis=1) for own in outcomes]) - goal
             single = all((~np.isnan(curve.accuracy)).sum() == len(curve.sizes) for curve in curves)
-            if single:  # the binomial variance of one seed is the items' own
-                twice = tuple(np.full(n, np.inf) for n in sizes)
+            rest = [residual_variance(size[~np.isnan(size).any(1)]) for own in outcomes for size in own]
+            covariance = np.cov(rows) / rows.shape[1]
+            if not single:  # the binomial variance of one seed is the items' own
+                moved = np.eye(len(rows))
+                moved[:, ceiling] -= target.moves
+                covariance = covariance - moved @ np.diag(np.minimum(rest, np.concatenate(between))) @ moved.T
             what = "items" if question.items == "population" else "answers, one draw for all runs"
             basis = f"95 %, fresh {what}, one seed, the spread between seeds is unknown"
             if not single:
                 basis = f"95 %, fresh seeds and {what}, variance between seeds pooled over sizes"
-            return cls(np.cov(rows) / rows.shape[1], twice, basis)
+            return cls(covariance, single, basis)
         if any(curve.answers is None for curve in curves) or (design.base is not None and design.base.answers is None):
             if question.items == "these":
-                return cls(None, none, _UNCOUNTED)
+                return cls(None, False, _UNCOUNTED)
             raise DataError(
                 "--items population needs per-item outcomes (a study folder) or counts (n_items, n_correct)"
             )
@@ -83,7 +87,7 @@ class ItemShare:
             "95 %, fresh seeds, and a bound for what items and draws share: an approximation, as there are no per-item "
             "outcomes"
         )
-        return cls(covariance[0], none, basis)
+        return cls(covariance[0], False, basis)
 
 
 def _goal_by_item(design: Design, question: Question, target: Target) -> Array | None:

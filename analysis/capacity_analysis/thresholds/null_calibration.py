@@ -32,6 +32,7 @@ class NullCalibration:
         excludes_1: the interval of the ratio excludes 1.
         claims_10: its low end is at or above 10: a false claim.
         one_sided: the interval is open on a side.
+        held_fixed: whether all runs share one draw of their answers. It is held fixed, as it moves equal curves alike.
     """
 
     model: str | None
@@ -44,6 +45,7 @@ class NullCalibration:
     excludes_1: float
     claims_10: float
     one_sided: float
+    held_fixed: bool
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -99,6 +101,7 @@ def null_calibration(evidence: Evidence, n: int, d: int, simulations: int, rng: 
         excludes_1=float(np.mean((low > 0) | (high < 0))),
         claims_10=float(np.mean(low >= _TEN)),
         one_sided=float(np.mean(np.isinf(low) | np.isinf(high))),
+        held_fixed=evidence.design.draws == "common",
     )
 
 

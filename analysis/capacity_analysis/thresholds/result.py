@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from capacity_analysis.statistics import monotone
+from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.statistics.hill_profile import Crossings
 from capacity_analysis.statistics.monotone import Brackets
 from capacity_analysis.thresholds.estimators import FIT_LEVEL, believes_hill
@@ -45,7 +46,8 @@ class CurveThreshold:
         first_crossing, stays_above: tested sizes, of the mean accuracies as they are.
         left_out: tested sizes that the Hill curve is not fitted to, because accuracy falls there at the ends.
         sizes, accuracies: K tested sizes with their means over seeds.
-        seeds: the most that a size has.
+        seeds: the most that a size has, without those that collapsed.
+        collapsed: how many seeds collapsed and are set aside; None if nothing tells.
     """
 
     model: str | None
@@ -62,6 +64,7 @@ class CurveThreshold:
     sizes: tuple[float, ...]
     accuracies: tuple[float, ...]
     seeds: int
+    collapsed: CollapsedShare | None
 
 
 def thresholds(evidence: Evidence) -> tuple[CurveThreshold, ...]:
@@ -92,6 +95,7 @@ def thresholds(evidence: Evidence) -> tuple[CurveThreshold, ...]:
                     sizes=tuple(float(s) for s in curve.sizes),
                     accuracies=tuple(float(m) for m in means),
                     seeds=int((~np.isnan(curve.accuracy)).sum(1).max()),
+                    collapsed=evidence.collapses.get(curve.label),
                 )
             )
     return tuple(found)

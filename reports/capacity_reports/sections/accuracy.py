@@ -120,6 +120,11 @@ def _captions(chart: Chart) -> list[str]:
         flat = [c.curve for c in chart.thresholds if c.estimator != "hill"]
         if flat:
             texts.append(f"Monotone fits: {joined(flat)}.")
+    if chart.collapses:
+        told = [f"{share} of {label}" for label, share in chart.collapses.items()]
+        texts.append(
+            f"Seeds that collapsed: {joined(told)}. They are among the marks, not in the lines and thresholds."
+        )
     return texts
 
 

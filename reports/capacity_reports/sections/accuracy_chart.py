@@ -11,6 +11,7 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.evidence import Evidence
 from capacity_analysis.thresholds.fitted_line import Line, line
@@ -68,6 +69,11 @@ class Chart:
         return ", ".join(part for part in (self.model, self.label) if part)
 
     @property
+    def collapses(self) -> dict[str, CollapsedShare]:
+        """How many seeds are set aside from each line because they collapsed, where there are any, by label."""
+        return {t.curve: t.collapsed for t in self.thresholds if t.collapsed is not None and t.collapsed.count}
+
+    @property
     def methods(self) -> list[str]:
         """The methods in the order in which they are always shown."""
         return list(dict.fromkeys(str(p.known["method"]) for p in self.places))
@@ -98,7 +104,7 @@ class Chart:
                 axes.plot(sizes, means, color=method_style(method)[0], lw=0.7, alpha=0.6)
         styles = line_styles([label for label, _ in self.lines])
         for label, fitted in self.lines:
-            _draw_line(axes, label, fitted, styles[label])
+            _draw_line(axes, label, fitted, styles[label], self.collapses.get(label))
         for curve in self.thresholds:
             _draw_threshold(axes, curve, self.evidence)
         for level in self.levels:
@@ -244,10 +250,14 @@ def _draw_arm(
     moved(axes, drawn, right=beside)
 
 
-def _draw_line(axes: "Axes", label: str, fitted: Line, style: tuple[str, str, str]) -> None:
-    """Draws the line of a curve. The key names it if its label says more than its method."""
+def _draw_line(
+    axes: "Axes", label: str, fitted: Line, style: tuple[str, str, str], collapses: CollapsedShare | None
+) -> None:
+    """Draws the line of a curve. The key names it if its label says more than its method, or if seeds collapsed."""
     colour, _, dashed = style
     name = label if " " in label else None
+    if collapses is not None:
+        name = f"{label} without {collapses.count} of {collapses.seeds} seeds"
     axes.plot(fitted.sizes, fitted.accuracies, color=colour, ls=dashed, lw=1.3, label=name)
     if fitted.low is not None and fitted.high is not None:
         axes.fill_between(fitted.sizes, fitted.low, fitted.high, color=colour, alpha=0.15, lw=0)

@@ -30,6 +30,7 @@ _CURVES = (
     Column("fit_p", "fit, p", "p", "not tested"),
     Column("fraction_not_reached", "not reached, %", "percent"),
     Column("seeds", "seeds", "count"),
+    Column("collapsed", "collapsed seeds", "text", "not known"),
 )
 _RATIOS = (
     Column("model", "model"),
@@ -159,6 +160,7 @@ def _threshold(found: CurveThreshold) -> tuple[Cell, ...]:
         found.fit_p,
         t.fraction_not_reached,
         found.seeds,
+        None if found.collapsed is None else str(found.collapsed),
     )
 
 
@@ -271,6 +273,8 @@ def _null_table(found: Sequence[NullCalibration], label: str) -> Table:
         f"{found[0].simulations:,} simulated studies a pair; Monte-Carlo error of a share of 5 %: "
         f"{100 * found[0].standard_error:.1f} points."
     )
+    if any(pair.held_fixed for pair in found):
+        note += " The one draw that all runs share is held fixed: it moves two equal curves alike."
     title = f"Shares of simulated studies{f', {label}' if label else ''}"
     return Table(slug("null-calibration", label), title, _NULL, rows, note)
 

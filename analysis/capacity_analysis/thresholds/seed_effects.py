@@ -1,0 +1,138 @@
+"""What runs of one seed share: a covariance of mean accuracies in parts, and how well it is known.
+
+The error of a run is a sum of four effects. The *level* moves all accuracies of a seed alike. The *shift* moves the
+curve of a seed along log size, so its error is large where the curve is steep: another projection P needs more
+parameters, or fewer. An effect of *one size* is shared by runs of two curves at that size. The rest is the run's *own*.
+
+`capacity_analysis.thresholds.seed_components` estimates their variances.
+
+Shapes: N data sets, M sizes of all curves, S seeds, P linear combinations of the means that are wanted.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capacity_analysis.types import Array
+
+
+@dataclass(frozen=True)
+class SeedEffects:
+    """The covariance of means through what differs between seeds, in parts of N × M × M that add up.
+
+    Attributes:
+        own: what single runs of a seed have of their own, with what runs of two curves at one size share.
+        level: what moves all runs of a seed alike.
+        shift: what moves the curve of a seed along log size.
+        errors: the standard error of each mean, N × M.
+        steep: the slope of the curve at each size, N × M.
+        curve: the number of the curve of each mean, M.
+        runs: the deviation of each seed from the mean, N × M × S. It is scaled so that the sum of squares over seeds is
+            the variance of the mean.
+        df: the degrees of freedom of that sum; 0 if no size has several seeds.
+        curve_df: the seeds of a curve less one, in the mean over curves.
+        paired: which means have seeds in common, M × M.
+        wanted: the linear combinations of the means that all results are for, P × M.
+    """
+
+    own: Array
+    level: Array
+    shift: Array
+    errors: Array
+    steep: Array
+    curve: NDArray[np.intp]
+    runs: Array
+    df: int
+    curve_df: float
+    paired: NDArray[np.bool_]
+    wanted: Array
+
+    @property
+    def covariance(self) -> Array:
+        """The covariance of what is wanted, N × P × P."""
+        return np.asarray(self.wanted @ self._of_means @ self.wanted.T)
+
+    @property
+    def _of_means(self) -> Array:
+        return self.own + self.level + self.shift
+
+    def at(self, places: NDArray[np.intp]) -> "SeedEffects":
+        """Returns the effects on some of what is wanted."""
+        return replace(self, wanted=self.wanted[places])
+
+    def rows(self, rows: NDArray[np.intp]) -> "SeedEffects":
+        """Returns the effects of some of the data sets."""
+        own, level, shift, errors, steep, runs = (
+            part[rows] for part in (self.own, self.level, self.shift, self.errors, self.steep, self.runs)
+        )
+        return replace(self, own=own, level=level, shift=shift, errors=errors, steep=steep, runs=runs)
+
+    def against(self, wanted: Array) -> "SeedEffects":
+        """Returns the effects on linear combinations of the means, P × M."""
+        return replace(self, wanted=wanted)
+
+    def variance(self, weights: Array) -> Array:
+        """The variance of sums of what is wanted, N, by their weights, N × P."""
+        on_means = weights @ self.wanted
+        return np.asarray(np.einsum("nk,nkl,nl->n", on_means, self._of_means, on_means))
+
+    def shift_share(self, weights: Array) -> Array:
+        """The share of `variance` that the shift has, N."""
+        on_means = weights @ self.wanted
+        return _ratio(np.einsum("nk,nkl,nl->n", on_means, self.shift, on_means), self.variance(weights))
+
+    def squares(self, weights: Array) -> Array:
+        """The same by the sums of each seed alone, N: right for every pattern, with few degrees of freedom."""
+        return np.asarray((np.einsum("nk,nks->ns", weights @ self.wanted, self.runs) ** 2).sum(1))
+
+    def variance_df(self, weights: Array, share: Array | float) -> Array:
+        """Satterthwaite's degrees of freedom of share · `squares` + (1 − share) · `variance`, N.
+
+        The sum is about linear in the seeds' matrix of sums of squares and products, tr(A W). For normal seeds it has
+        ν (tr A Σ)² / tr(A Σ A Σ) degrees of freedom. In A, squares have the weights themselves. An own effect has the
+        sum over sizes of its curve, the level the sum of all sizes, and the shift the slopes of each curve.
+
+        Args:
+            weights: of the sums of what is wanted, N × P.
+            share: that of the squares, N.
+        """
+        on_means = weights @ self.wanted
+        products = np.einsum("nk,nl->nkl", on_means, on_means)
+        return self._df(products, share)
+
+    def size_df(self) -> Array:
+        """The degrees of freedom of the variance of one of what is wanted, in the mean, N."""
+        products = (self.wanted.T @ self.wanted) / len(self.wanted)
+        return self._df(np.broadcast_to(products, self.own.shape), 0.0)
+
+    def _df(self, products: Array, share: Array | float) -> Array:
+        """Those of the mean variance of sums whose weights have these products on average, N × M × M."""
+        sigma = self._of_means
+        matrix = np.zeros_like(sigma)
+        for c in range(int(self.curve.max()) + 1):
+            here = self.curve == c
+            part = np.einsum("nkl,nkl->n", products[:, here], self.own[:, here])
+            total = np.einsum("nkk->n", sigma[:, here][:, :, here])
+            matrix += _ratio(part, total)[:, None, None] * np.diag(here.astype(float))
+            slopes = np.where(here, self.steep, 0.0)
+            part = np.einsum("nkl,nkl->n", products[:, here][:, :, here], self.shift[:, here][:, :, here])
+            matrix += _along(slopes, sigma, part)
+        standard = 1.0 / np.where(self.errors > 0, self.errors, np.inf)
+        matrix += _along(standard, sigma, np.einsum("nkl,nkl->n", products, self.level))
+        weight = np.broadcast_to(np.asarray(share), len(sigma))[:, None, None]
+        matrix = weight * products * self.paired + (1 - weight) * matrix
+        moved = matrix @ sigma
+        square = np.einsum("nkl,nlk->n", moved, moved)
+        found = max(self.curve_df, 1.0) * _ratio(np.einsum("nkk->n", moved) ** 2, square)
+        return np.where(square > 0, found, np.inf)
+
+
+def _along(direction: Array, sigma: Array, amount: Array) -> Array:
+    """The matrix A along one direction that has tr(A Σ) = amount, N × M × M."""
+    scale = _ratio(amount, np.einsum("nk,nkl,nl->n", direction, sigma, direction))
+    return np.asarray(scale[:, None, None] * np.einsum("nk,nl->nkl", direction, direction))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
