@@ -155,3 +155,10 @@ def test_no_updates_are_refused(tmp_path: Path) -> None:
         capacity.bundle([])
     with pytest.raises(MissingPathError):
         capacity.bundle(tmp_path / "none")
+
+
+def test_every_file_says_in_plain_json_which_format_it_has(model: Any) -> None:
+    """So a program that does not know a format can refuse it in one line."""
+    alone = updated(model, CHOSEN, LAYOUT)[1]
+    assert artifact.read_metadata(alone)["format"] == "capacity-update-3"
+    assert artifact.read_metadata(bundle([artifact.read(alone, "u")]))["format"] == "capacity-bundle-1"
