@@ -122,9 +122,10 @@ abacus: $(READY)
 	for size in 0.2m 0.9m 3m; do \
 	  $(BIN)/python -m capacity.models.pretrain --model abacus-$$size --out capacity/models/data/abacus-$$size || exit 1; done
 
-# Kills `capacity compare` with signal 9 again and again and shows that nothing is lost or made twice.
+# Kills `capacity sweep` with signal 9, 100 times over short runs and 20 times over long ones (an hour).
 kill-proof: $(READY)
-	$(BIN)/python proofs/kill.py
+	$(BIN)/python proofs/kill.py studies/smoke.toml --kills 100
+	$(BIN)/python proofs/kill.py proofs/long_runs.toml --kills 20 --least 8 --most 25 -- --checkpoint-minutes 0.02
 
 # Presses Ctrl-C at random moments and shows that every command ends in one line and exit code 130.
 interrupt-proof: $(READY)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from capacity.library.check import check as check
     from capacity.library.compare import compare as compare
     from capacity.library.describe import describe as describe
+    from capacity.library.doctor import doctor as doctor
     from capacity.library.evaluate import evaluate as evaluate
     from capacity.library.evaluate_adapters import evaluate_adapters as evaluate_adapters
     from capacity.library.export import export as export
@@ -48,6 +49,7 @@ _HOMES = {
     "check": "capacity.library.check",
     "compare": "capacity.library.compare",
     "describe": "capacity.library.describe",
+    "doctor": "capacity.library.doctor",
     "evaluate": "capacity.library.evaluate",
     "evaluate_adapters": "capacity.library.evaluate_adapters",
     "export": "capacity.library.export",

@@ -10,8 +10,8 @@ def cache_folder(name: str) -> Path:
     If the variable is not set, it is `capacity/<name>` under the user's cache folder.
 
     Args:
-        name: "factors" (of SVDs), "models" (converted weights), "data" (data sets), "bases" (digests of weights) or
-            "finished" (runs that their study had no room for).
+        name: one of these words. "factors" holds SVDs, "models" converted weights, "data" data sets, and "bases"
+            digests of weights. "checked" names runs that were checked. "finished" holds runs without room elsewhere.
     """
     root = os.environ.get("CAPACITY_CACHE")
     if root:

@@ -1,7 +1,9 @@
 """Every error that a user can cause ends as a single line. It says what happened, where, and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+TERMINATED = 143  # the exit code of a process that SIGTERM has ended, by the convention of shells
 
 
 class CapacityError(Exception):
@@ -45,7 +47,7 @@ class RunsFailedError(CapacityError):
 
 
 class Interrupted(CapacityError):
-    """Ctrl-C has ended the work; what was complete is kept."""
+    """Ctrl-C or SIGTERM has ended the work; what was complete is kept."""
 
 
 def by_interruption(error: BaseException | None) -> bool:
@@ -62,3 +64,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
     if near:
         return SpecError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
     return SpecError(f"unknown {kind} {name!r}: choose from {', '.join(names)}")
+
+
+def raise_together(errors: Sequence[CapacityError]) -> None:
+    """Raises some errors as one, whose text has a line for each different one. Without errors it returns.
+
+    Raises:
+        CapacityError: of the class of the errors if all have the same one.
+    """
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    classes = {type(error) for error in errors}
+    kind = classes.pop() if len(classes) == 1 else CapacityError
+    raise kind("\n".join(dict.fromkeys(map(str, errors))))

@@ -1,24 +1,24 @@
-"""Kills `capacity compare` with signal 9 at random moments and shows that nothing is lost or made twice.
+"""Kills `capacity sweep` with signal 9 at random moments and shows that nothing is lost or made twice.
 
-    python proofs/kill.py [--kills 3] [--seed 0] [-- OPTIONS of `capacity compare`]
+    python proofs/kill.py STUDY.toml [--kills 20] [--least 4] [--most 20] [--seed 0] [-- OPTIONS of `capacity sweep`]
 
-An uninterrupted comparison is made first. Then the same one is started, killed, started again, … and at last left
-to finish. Complete runs must survive each kill untouched, and both studies must hold the same bytes.
+An uninterrupted sweep is made first. Then the same one is started, killed, started again, and so on. A sweep that ends
+between two kills is compared with the first one, and another is begun. The last one is left to finish. Complete runs
+must survive each kill untouched, and all studies must hold the same bytes.
 """
 
 import argparse
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DETERMINISTIC = ("spec.json", "fingerprint.json", "metrics.jsonl", "outcomes.jsonl", "update.safetensors")
-
-
-def compare(folder: Path, options: list[str]) -> list[str]:
-    return [str(Path(sys.executable).with_name("capacity")), "compare", "--out", str(folder), *options]
+_CONTINUES = re.compile(r"continues after step (\d+) from its checkpoint")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -31,39 +31,80 @@ def complete(folder: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in (folder / "runs").glob("*")}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("options", nargs="*", help="options of `capacity compare`, after --")
-    arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
-        began = time.monotonic()
-        subprocess.run(compare(whole, arguments.options), check=True)
-        duration = time.monotonic() - began
-        kept: dict[str, int] = {}
-        for kill in range(arguments.kills):
-            process = subprocess.Popen(compare(broken, arguments.options), stderr=subprocess.DEVNULL)
-            delay = rng.uniform(0.2, 0.5) * duration / arguments.kills * 2
+@dataclass
+class Proof:
+    """A study that is made again and again.
+
+    Attributes:
+        command: makes the study, without its folder.
+        expected: what an uninterrupted study holds.
+        continued: after how many steps runs went on from checkpoints.
+        studies: how many were compared with the uninterrupted one.
+    """
+
+    command: list[str]
+    expected: dict[str, bytes]
+    kept: dict[str, int] = field(default_factory=dict)
+    continued: list[int] = field(default_factory=list)
+    studies: int = 0
+
+    def started(self, folder: Path, seconds: float | None) -> bool:
+        """Makes a study, or kills the command after some seconds. Returns whether it ended by itself."""
+        with tempfile.TemporaryFile("w+") as said:
+            process = subprocess.Popen([*self.command, "--out", str(folder)], stdout=subprocess.DEVNULL, stderr=said)
             try:
-                process.wait(delay)
-                print("it finished before it could be killed")
+                code, ended = process.wait(seconds), True
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
-            time.sleep(2)  # orphaned workers end within a second
-            now = complete(broken)
-            assert {n: now.get(n) for n in kept} == kept, "a complete run was lost or made again"
-            kept = now
-            print(f"kill {kill + 1} after {delay:.0f} s: {len(kept)} runs complete", flush=True)
-        subprocess.run(compare(broken, arguments.options), check=True)
-        now = complete(broken)
-        assert {n: now.get(n) for n in kept} == kept, "a complete run was lost or made again"
-        assert not list((broken / "failed").iterdir()), "a kill was recorded as the failure of a run"
-        assert contents(broken) == contents(whole), "the studies differ"
-        print(f"{len(contents(whole))} files of {len(now)} runs are the same bytes as without kills")
+                code, ended = process.wait(), False
+                time.sleep(1.5)  # orphaned workers end within a second
+            said.seek(0)
+            text = said.read()
+        assert code == (0 if ended else -9), text
+        self.continued += [int(step) for step in _CONTINUES.findall(text)]
+        now = complete(folder)
+        assert {name: now.get(name) for name in self.kept} == self.kept, "a complete run was lost or made again"
+        self.kept = now
+        return ended
+
+    def compare(self, folder: Path) -> None:
+        """Compares a finished study with the uninterrupted one."""
+        assert not list((folder / "failed").iterdir()), "a kill was recorded as the failure of a run"
+        assert not (folder / "checkpoints").exists(), "a checkpoint of a finished run is left"
+        assert contents(folder) == self.expected, "the studies differ"
+        self.studies, self.kept = self.studies + 1, {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", type=Path, help="study file")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--least", type=float, default=4.0, help="seconds before a kill, at least")
+    parser.add_argument("--most", type=float, default=20.0, help="seconds before a kill, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("options", nargs="*", help="options of `capacity sweep`, after --")
+    given = parser.parse_args()
+    rng = random.Random(given.seed)
+    command = [sys.executable, "-m", "capacity_cli", "sweep", str(given.study), "--no-report", *given.options]
+    with tempfile.TemporaryDirectory() as scratch:
+        proof = Proof(command, {})
+        proof.started(Path(scratch) / "whole", None)
+        proof.expected, proof.kept = contents(Path(scratch) / "whole"), {}
+        kills = 0
+        while kills < given.kills:
+            folder, delay = Path(scratch) / str(proof.studies), rng.uniform(given.least, given.most)
+            if proof.started(folder, delay):
+                proof.compare(folder)
+                continue
+            kills += 1
+            print(f"kill {kills} after {delay:.0f} s: {len(proof.kept)} runs complete", flush=True)
+        folder = Path(scratch) / str(proof.studies)
+        assert proof.started(folder, None)
+        proof.compare(folder)
+        runs = len(complete(folder))
+    steps = ", ".join(map(str, proof.continued)) or "none"
+    print(f"{kills} kills over {proof.studies} studies of {runs} runs: 0 runs lost, 0 made twice, the same bytes")
+    print(f"{len(proof.continued)} times a run continued from its checkpoint, after these steps: {steps}")
 
 
 if __name__ == "__main__":

@@ -118,6 +118,18 @@ def test_again_where_cleaning_takes_long() -> None:
     assert_interrupted(done)
 
 
+def assert_terminated(done: "subprocess.CompletedProcess[str]") -> None:
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", ONE_LINE)
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
+    assert_terminated(own("os.kill(os.getpid(), signal.SIGTERM)", "time.sleep(30)"))
+    at_import = AT_IMPORT.replace("SIGINT", "SIGTERM").format(module="pandas")
+    assert_terminated(python(at_import, "threshold", "reference:tinylora-table2"))
+    dropped = ("class A:", "    def __del__(self): signal.raise_signal(signal.SIGTERM)", "A()", "time.sleep(30)")
+    assert_terminated(own(*dropped))
+
+
 @pytest.mark.parametrize("first", ["press()", "pass"])
 def test_after_the_command(first: str) -> None:
     """What Python does at its end may take long. Ctrl-C ends it at once, and only one line is printed."""

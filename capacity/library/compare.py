@@ -102,6 +102,7 @@ def compare(
     reuse: bool | None = None,
     page: bool = False,
     observe: Observer = unobserved,
+    checkpoint_minutes: float | None = None,
 ) -> Compared:
     """Trains matched runs of one size and compares them on the test items. Complete runs are never made again.
 
@@ -128,6 +129,7 @@ def compare(
         reuse: copy runs of this environment that a study beside this one has. If None: unless `out` is given.
         page: write the report of the study.
         observe: watches the runs.
+        checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made; 5 if None.
 
     Returns:
         The comparison of the runs that are complete; `made.check()` raises unless all are.
@@ -147,6 +149,7 @@ def compare(
     return compare_planned(
         plan, folder, workers=workers, together=together, allow_mixed=allow_mixed,
         reuse=out is None if reuse is None else reuse, page=page, observe=observe,
+        checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
 
 
@@ -160,20 +163,21 @@ def compare_planned(
     reuse: bool = False,
     page: bool = False,
     observe: Observer = unobserved,
+    checkpoint_minutes: float | None = None,
 ) -> Compared:
     """Makes the runs of a plan in a study folder and compares them.
 
     Args:
         plan: what to run.
         folder: of the study.
-        workers, together, allow_mixed, reuse, page, observe: as of `compare`.
+        workers, together, allow_mixed, reuse, page, observe, checkpoint_minutes: as of `compare`.
 
     Raises:
         CapacityError: as `compare`.
     """
     made = make_study(
         folder, plan.produce, workers=workers, together=together, trainer=plan.trainer,
-        observe=observe, allow_mixed=allow_mixed, reuse=reuse,
+        observe=observe, allow_mixed=allow_mixed, reuse=reuse, checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()

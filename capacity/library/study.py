@@ -59,8 +59,10 @@ class Study(Shown, study.Study):
         if find_spec("torch") is None:
             return ["complete"] * len(runs)
         bases, made = base_digests(run.spec.model for run in runs), [run.fingerprint for run in runs]
-        here = [current(m.device, m.dtype, m.trainer) for m in made]
-        return [run.state(now, bases[run.spec.model]) for run, now in zip(runs, here, strict=True)]
+        kinds = {(m.device, m.dtype, m.trainer) for m in made}
+        here = {kind: current(*kind) for kind in kinds}
+        now = [here[m.device, m.dtype, m.trainer] for m in made]
+        return [run.state(n, bases[run.spec.model]) for run, n in zip(runs, now, strict=True)]
 
     @property
     def line(self) -> str:

@@ -88,6 +88,7 @@ def sweep(
     reuse: bool | None = None,
     page: bool = False,
     observe: Observer = unobserved,
+    checkpoint_minutes: float | None = None,
 ) -> Swept:
     """Makes all runs of a study: models, tasks, methods, sizes, rates and seeds. Continues where it stopped.
 
@@ -104,6 +105,7 @@ def sweep(
         reuse: copy runs of this environment that a study beside this one has. If None: unless `out` is given.
         page: write the report of the study.
         observe: watches the runs.
+        checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made; 5 if None.
 
     Raises:
         SpecError: a field is unknown, missing or out of range.
@@ -115,6 +117,7 @@ def sweep(
     made = make_sweep(
         file, folder, workers=workers, together=together, trainer=parse_trainer(trainer),
         observe=observe, allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse,
+        checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
     return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())

@@ -92,11 +92,8 @@ def without(recipe: Mapping[Field, Any], *fields: Field) -> dict[Field, Any]:
         recipe: values by dotted path.
         fields: paths of fields ("training.steps") or of parts ("training").
     """
-    return {
-        name: value
-        for name, value in recipe.items()
-        if not any(name == field or name.startswith(f"{field}.") for field in fields)
-    }
+    parts = tuple(f"{field}." for field in fields)
+    return {name: value for name, value in recipe.items() if name not in fields and not name.startswith(parts)}
 
 
 def differing(recipes: Iterable[Mapping[Field, Any]]) -> list[Field]:

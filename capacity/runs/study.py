@@ -5,6 +5,7 @@
     STUDY/runs/<identity>/         complete runs, immutable, with checksums
     STUDY/failed/<identity>.json   the diagnoses of runs that failed
     STUDY/partial/<identity>/      unfinished runs; what a crash leaves here is removed
+    STUDY/checkpoints/             runs in training, which continue from there
 
 Copying run folders from one study to another merges the studies.
 """
@@ -26,6 +27,7 @@ from capacity.errors import DataError, MissingPathError, StudyLockedError
 from capacity.runs import files, study_folder
 from capacity.runs.answers import Answers, answers_of
 from capacity.runs.cell import Cell, cell_of, order
+from capacity.runs.checked import LARGE, CheckedRuns
 from capacity.runs.fingerprint import Fingerprint
 from capacity.spec.frozen import canonical_json
 from capacity.spec.result import Outcome, Result, Step
@@ -83,7 +85,10 @@ class Run:
             DataError: if a line is not an outcome, or there are no answers. The same error says that the number of
                 samples per item differs from that of the protocol.
         """
-        found = answers_of(self.outcomes(), str(self.folder / "outcomes.jsonl"))
+        return self._graded(self.outcomes())
+
+    def _graded(self, outcomes: Sequence[Outcome]) -> Answers:
+        found = answers_of(outcomes, str(self.folder / "outcomes.jsonl"))
         if found.correct.shape[1] != self.spec.evaluation.samples_per_item:
             raise DataError(f"{self.folder}: its outcomes and its protocol disagree in the number of answers")
         return found
@@ -95,6 +100,7 @@ class Run:
             DataError: if they contradict each other. The message names the field.
         """
         outcomes, said = self.outcomes(), self.result
+        vars(self)["answers"] = self._graded(outcomes)  # or they would be read a second time
         correct = int(self.answers.correct.sum())
         counted: dict[str, float] = {
             "n_items": len(outcomes),
@@ -135,6 +141,14 @@ class Study:
         """Returns the folder of the complete runs."""
         return self.folder / "runs"
 
+    def check_there(self) -> None:
+        """Checks that the folder is still there, with its marker. It may be removed while its runs are made.
+
+        Raises:
+            FileNotFoundError: if it is not.
+        """
+        (self.folder / study_folder.MARKER).stat()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the lock of the study for writing. The system frees the lock of a process that dies.
@@ -155,22 +169,30 @@ class Study:
             raise DataError(f"study folder {self.folder} cannot be locked: {error.strerror}") from None
         try:
             study_folder.discard_unfinished(self.folder)
+            study_folder.discard_checkpoints(self.folder)
             yield
         finally:
             study_folder.discard_unfinished(self.folder)
+            study_folder.discard_checkpoints(self.folder)
             lock.release()
 
     def path_of(self, spec: RunSpec) -> Path:
         """Returns the folder of a run with this spec. The folder need not exist."""
         return self.runs_folder / spec.short_id
 
-    def read(self, folder: Path) -> Run:
+    def read(self, folder: Path, checked: CheckedRuns | None = None) -> Run:
         """Reads a run after it has checked the checksum of every file, and that its files agree.
+
+        Args:
+            folder: the folder of the run.
+            checked: runs that need no check, because their files have not changed since the last one.
 
         Raises:
             DataError: if a file is unreadable or corrupt, or contradicts another. The message names it.
         """
-        files.verify(folder)
+        known = None if checked is None else checked.answers(folder)
+        if known is None:
+            files.verify(folder)
         stored = files.read_json(folder / "spec.json")
         # A run keeps the name that its spec had when it was made, whatever later schema versions make of it.
         name = hashlib.sha256(canonical_json(stored).encode()).hexdigest()[:16]
@@ -182,7 +204,12 @@ class Study:
         except ValueError:
             raise DataError(f"{folder / 'fingerprint.json'}: not a fingerprint") from None
         run = Run(folder, spec, fingerprint, files.read_record(folder / "result.json", Result))
+        if known is not None:
+            vars(run)["answers"] = known
+            return run
         run.check()
+        if checked is not None:
+            checked.remember(folder, run.answers)
         return run
 
     def runs(self) -> list[Run]:
@@ -195,9 +222,14 @@ class Study:
         """
         if not self.folder.is_dir():
             raise MissingPathError(f"{self.folder}: no such study folder")
+        study_folder.check_format(self.folder)
         if not self.runs_folder.is_dir():
             raise DataError(f"{self.folder}: not a study folder (it has no runs/)")
-        found = [self.read(folder) for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
+        folders = [folder for folder in sorted(self.runs_folder.iterdir()) if folder.is_dir()]
+        checked = CheckedRuns.of(self.folder) if len(folders) >= LARGE else None
+        found = [self.read(folder, checked) for folder in folders]
+        if checked is not None:
+            checked.save()
         return sorted(found, key=lambda run: order(run.spec, run.result.trained_parameters))
 
     def find(

@@ -14,12 +14,13 @@ from capacity.errors import DataError
 from capacity.runs import files
 
 MARKER, PLAN, LOCK = "capacity-study.json", "plan.json", ".lock"
-RUNS, FAILED, UNFINISHED = "runs", "failed", "partial"
+RUNS, FAILED, UNFINISHED, CHECKPOINTS = "runs", "failed", "partial", "checkpoints"
 RUN_FILES = (
     "spec.json", "fingerprint.json", "result.json", "metrics.jsonl", "outcomes.jsonl", files.ARTIFACT, files.CHECKSUMS,
 )  # fmt: skip
 _FORMAT = {"format": "capacity study", "version": 1}
 _RUN_NAME = re.compile(r"[0-9a-f]{16}")
+_CHECKPOINT_REST = re.compile(r"\.([0-9a-f]{16})\.checkpoint\.[0-9]+\.tmp")  # what a kill leaves of one that is written
 
 
 def claim(folder: Path) -> None:
@@ -28,6 +29,7 @@ def claim(folder: Path) -> None:
     Raises:
         DataError: if the folder is neither empty nor a study, or cannot be made.
     """
+    check_format(folder)
     try:
         if not is_study(folder):
             raise DataError(
@@ -39,6 +41,21 @@ def claim(folder: Path) -> None:
         raise DataError(f"study folder {folder} cannot be made: {error.strerror}") from None
     if not (folder / MARKER).exists():
         files.write_atomically(folder / MARKER, files.json_text(_FORMAT))
+
+
+def check_format(folder: Path) -> None:
+    """Checks that a study folder was not made by a later version of this program.
+
+    Raises:
+        DataError: if its format is newer than this version reads.
+    """
+    found = _json(folder / MARKER) if (folder / MARKER).is_file() else None
+    known = _FORMAT["version"]
+    if isinstance(found, dict) and found.get("format") == _FORMAT["format"] and found.get("version") != known:
+        raise DataError(
+            f"{folder}: a study of format version {found.get('version')}, and this version of capacity reads {known}: "
+            "use the version that made it, or a later one"
+        )
 
 
 def is_study(folder: Path) -> bool:
@@ -103,6 +120,29 @@ def discard_unfinished(study: Path) -> None:
     for path in folder.iterdir():
         if _RUN_NAME.fullmatch(path.name):
             discard(path)
+    _remove_if_empty(folder)
+
+
+def checkpoint_of(study: Path, run: str) -> Path:
+    """Returns the file of a run's checkpoint. The file need not exist."""
+    return study / CHECKPOINTS / f"{run}.checkpoint"
+
+
+def discard_checkpoint(study: Path, run: str) -> None:
+    """Removes the checkpoint of a run."""
+    checkpoint_of(study, run).unlink(missing_ok=True)
+
+
+def discard_checkpoints(study: Path) -> None:
+    """Removes the checkpoints of complete runs, and what a kill has left of one. Whatever else is there stays."""
+    folder = study / CHECKPOINTS
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        run = path.name.removesuffix(".checkpoint")
+        complete = _RUN_NAME.fullmatch(run) and (study / RUNS / run).is_dir()
+        if path.is_file() and (complete or _CHECKPOINT_REST.fullmatch(path.name)):
+            path.unlink()
     _remove_if_empty(folder)
 
 

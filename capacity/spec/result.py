@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from capacity.spec.frozen import Frozen
 
@@ -86,6 +94,10 @@ class Result(Recorded):
         heldout_demonstrations, heldout_tokens: the numbers of held-out sequences and of their completion tokens.
         heldout_sd_bits: the standard deviation, over held-out sequences, of the code length under the trained model.
         heldout_gain_sd_bits: that of the difference of the code lengths under the trained and the untrained model.
+        gradient_steps: the number of steps whose gradient was not exactly zero. Only the last phase counts. Runs by
+            TRL's trainers do not count them.
+        output_change: the largest difference between the logits of the trained and the untrained model, at the first
+            completion token of eight items.
         engine: the name and version of the engine that sampled, if it was not the trainer's own model.
         processes: the number of processes that made the run together.
         training_seconds: the time from the start of the run until the update was stored.
@@ -124,6 +136,8 @@ class Result(Recorded):
     heldout_tokens: PositiveInt | None = None
     heldout_sd_bits: float | None = None
     heldout_gain_sd_bits: float | None = None
+    gradient_steps: NonNegativeInt | None = None
+    output_change: NonNegativeFloat | None = None
     engine: str | None = None
     processes: PositiveInt | None = None
     training_seconds: float | None = None

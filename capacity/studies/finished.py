@@ -55,21 +55,22 @@ def add_finished(
     told = False
     while True:
         try:
+            study.check_there()  # or writing would make a folder again that somebody has removed
             _add(study, spec, fingerprint, record)
             return
         except OSError as error:
             reason = f"{study.folder} cannot be written: {error.strerror}"
+            when = " once there is room" if error.errno in _NO_ROOM else ""
         kept = kept_study(study)
         try:
+            kept.runs_folder.mkdir(parents=True, exist_ok=True)
             folder = _add(kept, spec, fingerprint, record)
         except OSError as error:
             reason = f"{reason}, and {kept.folder} neither: {error.strerror}"
             if error.errno not in _NO_ROOM:
                 raise DataError(f"{reason}: the result of the run is lost") from None
         else:
-            raise DataError(
-                f"{reason}: the finished run is kept in {folder}, and the same command adds it once there is room"
-            )
+            raise DataError(f"{reason}: the finished run is kept in {folder}, and the same command adds it{when}")
         if not told:
             on_wait(f"{reason}: the finished run waits in memory until there is room in one of them")
             told = True
@@ -77,7 +78,6 @@ def add_finished(
 
 
 def _add(study: Study, spec: RunSpec, fingerprint: Fingerprint, record: "RunRecord") -> Path:
-    study.runs_folder.mkdir(parents=True, exist_ok=True)
     if record.items:
         write_items(study.folder, record.items)
     return study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)

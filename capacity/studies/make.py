@@ -3,26 +3,27 @@
 `compare` and `sweep` differ in how they come to their specs; from there on both are `make_study`.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from capacity.errors import DataError, Interrupted, RunsFailedError, SpecError, by_interruption
+from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity.models.base_files import base_digests
-from capacity.plan.sampling import SERVER
 from capacity.plan.together import jobs
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Failure, Run, State, Study
-from capacity.sampling.vllm.engine import installed_version
 from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
 from capacity.studies.finished import adopt_kept
+from capacity.studies.live import followed
+from capacity.studies.preflight import Preflight, preflight
 from capacity.studies.siblings import Reused, adopt_siblings, merged
-from capacity.studies.workers import Event, run_all
+from capacity.studies.workers import Event, prompt_obstacles, run_all
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
 Make = Callable[[Sequence[RunSpec], str], None]
@@ -84,6 +85,9 @@ class MadeStudy:
             )
 
 
+CHECKPOINT_MINUTES = 5.0  # between two checkpoints of a run, unless another time is given
+
+
 def environment(trainer: Trainer = "loop") -> Fingerprint:
     """The fingerprint of runs that `trainer` makes here and now."""
     return current(device(), "fp32", trainer)
@@ -99,6 +103,7 @@ def make_study(
     observe: Observer = unobserved,
     allow_mixed: bool = False,
     reuse: bool = False,
+    checkpoint_minutes: float | None = None,
 ) -> MadeStudy:
     """Makes what is missing of a study.
 
@@ -110,6 +115,7 @@ def make_study(
         observe: watches the runs.
         allow_mixed: reuse runs that another environment made.
         reuse: copy runs that a study beside this one has, instead of making them again.
+        checkpoint_minutes: as of `make_missing`.
 
     Raises:
         CapacityError: as `make_missing`; libraries are absent, or another process works on the study.
@@ -125,6 +131,7 @@ def make_study(
         make_missing(
             study, specs, fingerprint, what,
             workers=workers, together=together, observe=observe, allow_mixed=allow_mixed,
+            checkpoint_minutes=checkpoint_minutes,
         )  # fmt: skip
 
     with study.locked():
@@ -152,6 +159,7 @@ def make_missing(
     together: int | None = None,
     observe: Observer = unobserved,
     allow_mixed: bool = False,
+    checkpoint_minutes: float | None = None,
 ) -> None:
     """Makes those of `specs` that are missing, in worker processes; the caller holds the study's lock.
 
@@ -164,24 +172,32 @@ def make_missing(
         together: the largest number of trained runs that share their passes; see `capacity.plan.together.jobs`.
         observe: watches the runs.
         allow_mixed: stale runs are not missing.
+        checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made. If None: five
+            minutes, and none where TRL's trainers train.
 
     Raises:
         DataError: as `missing_runs`.
-        EngineError: runs sample from a vLLM in their own process, and there is none.
-        SpecError: so many runs do not fit together, or TRL's trainers are to train several together.
-        CapacityError: a model cannot be asked the prompts of its runs.
+        SpecError: so many runs do not fit together, or TRL's trainers are to train several together or to make
+            checkpoints.
+        CapacityError: something stands in the way of runs, as `capacity.studies.preflight` tells it, or a model cannot
+            be asked the prompts of its runs.
         Interrupted: Ctrl-C; complete runs are kept.
     """
+    minutes = _minutes(checkpoint_minutes, fingerprint.trainer)
     missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)
     if not missing:
         return
-    if any(spec.rollouts is not None for spec in missing) and SERVER not in os.environ:
-        installed_version()
+    count = workers or default_workers(fingerprint.device)
+    preflight(study.folder, missing, fingerprint.device, count).check()
     dealt = _jobs(missing, together, fingerprint)
-    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
     try:
-        with observe(missing, what) as on_event:
-            run_all(study, missing, fingerprint, count, on_event, dealt)
+        with observe(missing, what) as on_event, followed(study.folder, missing, what, fingerprint.device) as follow:
+
+            def hear(event: Event) -> None:
+                follow(event)
+                on_event(event)
+
+            run_all(study, missing, fingerprint, count, hear, dealt, minutes)
     except (Exception, KeyboardInterrupt) as error:
         if not by_interruption(error):
             raise
@@ -190,6 +206,44 @@ def make_missing(
             f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
             "the same command continues"
         ) from None
+
+
+def default_workers(device: str) -> int:
+    """The number of worker processes unless another is given."""
+    return min(4, os.cpu_count() or 1) if device == "cpu" else 1
+
+
+def look_ahead(
+    folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", workers: int | None = None
+) -> Preflight:
+    """Tells what the missing runs of a study take and what stands in their way. Nothing is made or downloaded.
+
+    Args:
+        folder: the study, which need not exist.
+        specs: what is wanted.
+        trainer: what makes the steps.
+        workers: number of processes, as of `make_missing`.
+    """
+    study, fingerprint = Study(folder), environment(trainer)
+    missing = [spec for spec in specs if not study.path_of(spec).is_dir()]
+    found = preflight(folder, missing, fingerprint.device, workers or default_workers(fingerprint.device))
+    try:
+        check_libraries(trainer)
+    except CapacityError as error:
+        return replace(found, obstacles=(*found.obstacles, str(error)))
+    here = [spec for spec in missing if spec.model not in found.downloads]
+    return replace(found, obstacles=(*found.obstacles, *prompt_obstacles(study, here, fingerprint)))
+
+
+def _minutes(asked: float | None, trainer: Trainer) -> float:
+    """The time between two checkpoints of a run in training, in minutes; 0: there are none."""
+    if asked is not None and not 0 <= asked < math.inf:
+        raise SpecError(f"--checkpoint-minutes {asked:g}: give a number of minutes, or 0 for no checkpoints")
+    if trainer == "trl":
+        if asked:
+            raise SpecError("--checkpoint-minutes is for --trainer loop: TRL's trainers start a killed run over")
+        return 0.0
+    return CHECKPOINT_MINUTES if asked is None else asked
 
 
 def _jobs(specs: Sequence[RunSpec], together: int | None, fingerprint: Fingerprint) -> list[tuple[RunSpec, ...]]:

@@ -147,6 +147,7 @@ def make_sweep(
     observe: Observer = unobserved,
     allow_mixed: bool = False,
     reuse: bool = False,
+    checkpoint_minutes: float | None = None,
 ) -> MadeStudy:
     """Makes what is missing of a study file's study in `folder`, and writes its points table, `points.csv`.
 
@@ -158,7 +159,7 @@ def make_sweep(
     """
     made = make_study(
         folder, partial(sweep, file), workers=workers, together=together or file.together, trainer=trainer,
-        observe=observe, allow_mixed=allow_mixed, reuse=reuse,
+        observe=observe, allow_mixed=allow_mixed, reuse=reuse, checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))
     return made

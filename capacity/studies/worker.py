@@ -10,28 +10,34 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.errors import CapacityError, DataWarning
+from capacity.errors import TERMINATED, CapacityError, DataWarning
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
+from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
 from capacity.studies.device import keep_one_gpu
 from capacity.studies.finished import add_finished, record_failure
 from capacity.studies.imports import import_libraries
 
 if TYPE_CHECKING:
+    from capacity.training.checkpoints import Checkpoints
     from capacity.training.run import RunRecord
 
 
-def work(pipe: Any, folder: str, fingerprint_json: str) -> None:
+def work(pipe: Any, folder: str, fingerprint_json: str, checkpoint_minutes: float = 0) -> None:
     """Makes the runs of all jobs that come, until the pipe or the parent process ends.
 
+    SIGTERM asks the process to end. A run in training makes its present step and a checkpoint first.
+
     A job is a word with a list of specs as JSON. After "make", what is told of a run is (kind, identity, step,
-    message); see `capacity.studies.workers.Event`. After "check", the answer is that of `checked`.
+    message); see `capacity.studies.workers.Event`. The message of a step is its metrics as JSON, and that of a run that
+    is done is its accuracy. After "check", the answer is that of `checked`.
 
     Args:
         pipe: the worker's end of the pipe.
         folder: the study that runs are added to.
         fingerprint_json: the environment of the runs.
+        checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -45,6 +51,9 @@ def work(pipe: Any, folder: str, fingerprint_json: str) -> None:
     torch.set_num_threads(1)
     fingerprint = Fingerprint.model_validate_json(fingerprint_json)
     worker = _Worker(pipe, Study(Path(folder)), fingerprint)
+    if checkpoint_minutes:
+        worker.keep_checkpoints(checkpoint_minutes)
+    signal.signal(signal.SIGTERM, lambda *_: worker.end())
     bases = Bases(fingerprint.device)  # what is loaded serves all runs of this worker
     while True:
         try:
@@ -76,8 +85,27 @@ def checked(specs: Sequence[RunSpec]) -> tuple[CapacityError | None, list[str]]:
 class _Worker:
     """Makes jobs, adds their runs to a study and tells the parent of them."""
 
+    checkpoints: "Checkpoints | None" = None
+
     def __init__(self, pipe: Any, study: Study, fingerprint: Fingerprint) -> None:
         self.pipe, self.study, self.fingerprint = pipe, study, fingerprint
+
+    def keep_checkpoints(self, minutes: float) -> None:
+        """Makes a checkpoint of each run in training at this distance of time."""
+        from capacity.training.checkpoints import Checkpoints
+
+        self.checkpoints = Checkpoints(self.study.folder, self.fingerprint.digest, minutes, self._note)
+
+    def end(self) -> None:
+        """Ends the process: at once, or after the present step if runs are in training and keep checkpoints.
+
+        Raises:
+            SystemExit: if it ends at once.
+        """
+        if self.checkpoints is not None and self.checkpoints.training:
+            self.checkpoints.asked = True
+        else:
+            raise SystemExit(TERMINATED)
 
     def make(self, job: list[RunSpec], bases: Any) -> None:
         """Makes the runs of a job. What goes wrong with one of them is recorded, and no error leaves."""
@@ -99,11 +127,17 @@ class _Worker:
         from capacity.training.run import execute, execute_together
 
         if len(job) > 1:
-            return execute_together(job, lambda spec, step: self._say("step", spec, step.step + 1), bases)
+            return execute_together(job, self._step, bases, self.checkpoints)
         (spec,), device = job, self.fingerprint.device
-        trainer = self.fingerprint.trainer
         return [
-            execute(spec, device, lambda step: self._say("step", spec, step.step + 1), bases=bases, trainer=trainer)
+            execute(
+                spec,
+                device,
+                lambda step: self._step(spec, step),
+                bases=bases,
+                trainer=self.fingerprint.trainer,
+                checkpoints=self.checkpoints,
+            )
         ]
 
     def _add(self, spec: RunSpec, record: "RunRecord") -> None:
@@ -111,7 +145,17 @@ class _Worker:
         add_finished(
             self.study, spec, self.fingerprint, record, lambda message: self._say("waiting", spec, message=message)
         )
-        self._say("done", spec)
+        if self.checkpoints is not None:
+            self.checkpoints.discard(spec)
+        for remark in record.remarks:
+            self._note(spec, remark)
+        self._say("done", spec, message=str(record.result.accuracy))
+
+    def _step(self, spec: RunSpec, step: Step) -> None:
+        self._say("step", spec, step.step + 1, step.model_dump_json())
+
+    def _note(self, spec: RunSpec, message: str) -> None:
+        self._say("note", spec, message=message)
 
     def _fail(self, spec: RunSpec, error: Exception) -> None:
         message = str(error) if isinstance(error, CapacityError) else f"{type(error).__name__}: {error}".splitlines()[0]

@@ -116,6 +116,10 @@ class Arm:
         """Returns what the run has used so far."""
         return self.recorder.cost
 
+    def streams(self) -> dict[str, np.random.Generator]:
+        """Returns every random generator of this arm by its name. A step draws from nothing else."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.random.Generator)}
+
     @property
     def prompts_per_step(self) -> int:
         """Returns the number of different prompts that a step draws."""

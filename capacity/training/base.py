@@ -15,8 +15,10 @@ from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.model import AdaptedModel
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
+from capacity.errors import TrainingError
 from capacity.models.base_files import base_digest
 from capacity.models.loading import load, model_folder
+from capacity.models.weights_digest import weights_digest
 from capacity.plan.model_names import parse_model
 from capacity.spec.adapters import Adapter
 from capacity.spec.parts import TaskSpec
@@ -40,6 +42,7 @@ class Base:
         fingerprint: the SHA-256 over its weights.
         files: a digest of the files that it was loaded from; None if it has none of its own.
         cache: the folder of SVD factors.
+        digest: the digest of its weights in memory; None for a quantised model, which repacks them.
         lengths: code lengths under this base that its runs have computed.
     """
 
@@ -50,6 +53,7 @@ class Base:
     fingerprint: str
     files: str | None
     cache: Path
+    digest: str | None = None
     lengths: BaseLengths = field(default_factory=BaseLengths)
 
     @classmethod
@@ -64,7 +68,22 @@ class Base:
         files = files or base_digest(name)  # which loading may have fetched
         weights = None if parse_model(name).quantised else WeightFolder(model_folder(name))
         fingerprint = base_fingerprint(model, weights.digests(cache) if weights else None)
-        return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, files, cache)
+        digest = None if parse_model(name).quantised else weights_digest(model)
+        return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, files, cache, digest)
+
+    @property
+    def unchanged(self) -> bool:
+        """Tells whether its weights in memory are what they were when it was loaded. True if it has no digest."""
+        return self.digest is None or weights_digest(self.model) == self.digest
+
+    def check_unchanged(self) -> None:
+        """Checks the weights at the end of a run.
+
+        Raises:
+            TrainingError: if they have changed, so that the run is no measurement of its update.
+        """
+        if not self.unchanged:
+            raise TrainingError(f"the frozen weights of {self.name} changed in memory during the run: make it again")
 
     def adapted(self, adapter: Adapter, layout: Layout = EVEN) -> AdaptedModel:
         """Returns a model of its own on these weights, with an update on it.
@@ -97,7 +116,7 @@ class Bases:
     _lengths: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict, repr=False)
 
     def of(self, name: str) -> Base:
-        """Returns the base of this name. Another one is forgotten first, and one whose files have changed.
+        """Returns the base of this name. Another one is forgotten first, and one whose files or weights have changed.
 
         A quantised base is loaded for every run anew, because its first pass repacks the weights on a CPU.
 
@@ -110,6 +129,7 @@ class Bases:
             and held.name == name
             and held.files == base_digest(name)
             and not parse_model(name).quantised
+            and held.unchanged
         ):
             return held
         self._base = None
@@ -123,7 +143,8 @@ class Bases:
             CapacityError: if one does not, or cannot be encoded.
         """
         known = self._lengths.setdefault((spec.model, spec.task.problems), {})
-        check_run(spec, self.task(spec.task), self.of(spec.model).tokenizer, known)
+        held = self._base if self._base is not None and self._base.name == spec.model else self.of(spec.model)
+        check_run(spec, self.task(spec.task), held.tokenizer, known)
 
     def task(self, spec: TaskSpec) -> Task:
         """Returns a task, which is opened once.

@@ -5,7 +5,8 @@ come from and which loss they get; see `capacity.training.arm`. Usually one run 
 passes. Several runs on one base may share their passes; see `capacity.training.together`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Protocol
 
 import torch
@@ -17,16 +18,22 @@ from capacity.errors import CapacityError
 from capacity.spec.parts import TrainingSpec
 from capacity.tasks.task import Item
 from capacity.training.arm import Arm
-from capacity.training.batch import Batch
+from capacity.training.batch import Batch, Cost
+from capacity.training.checkpoint import Position, TrainingState
 from capacity.training.divide import divide
 
+AfterStep = Callable[[], None]
 
-def train(trainees: Sequence["Trainee"], passes: "Passes") -> None:
+_TRAINED = "trained"  # names what is trained in a state, beside the names of what Adam remembers of it
+
+
+def train(trainees: Sequence["Trainee"], passes: "Passes", after_step: AfterStep = lambda: None) -> None:
     """Trains runs until each has made all its steps or has failed.
 
     Args:
         trainees: the runs. What ends one of them too early is kept in its `error`.
         passes: samples and computes losses, for all runs of a step at once.
+        after_step: a function that is called after each step of the runs.
     """
     while growing := [trainee for trainee in trainees if trainee.grows]:
         batches = passes.batches(growing)
@@ -34,10 +41,14 @@ def train(trainees: Sequence["Trainee"], passes: "Passes") -> None:
         torch.autograd.backward(losses)
         for trainee in growing:
             trainee.update()
+        after_step()
 
 
 class Trainee:
     """A run in training: its present arm, its optimiser, and the step that comes next.
+
+    Attributes:
+        gradient_steps: the number of steps of the last arm whose gradient was not exactly zero.
 
     Args:
         phases: the arms of the run, one after the other, each with the prompts of its steps in order.
@@ -50,7 +61,7 @@ class Trainee:
         self.phases = iter(phases)
         self.grows = True
         self.error: CapacityError | None = None
-        self.step = 0
+        self.phase, self.step = -1, 0
         self._enter()
 
     def items(self) -> list[Item]:
@@ -63,18 +74,68 @@ class Trainee:
         """Clips the gradient and makes one step of Adam. After its last step, an arm makes room for the next one."""
         if not self.grows:
             return
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.arm.training.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.arm.training.max_grad_norm)
+        self.gradient_steps += bool(norm > 0)
         self.adam.step()
         self.rate.step()
         self.adam.zero_grad()
         self.step += 1
-        if self.step == self.arm.training.steps:
-            try:
-                self.arm.diagnose()
-            except CapacityError as error:
-                self.fail(error)
+        self._end_phase()
+
+    def state(self) -> TrainingState:
+        """Returns all that the run needs to go on from here."""
+        tensors = {}
+        for name, parameter in self.arm.adapted.trained.items():
+            remembered = self.adam.state.get(parameter, {})
+            for key, value in {_TRAINED: parameter, **remembered}.items():
+                tensors[f"{key}/{name}"] = value.detach().cpu().clone()
+        position = Position(
+            phase=self.phase,
+            step=self.step,
+            gradient_steps=self.gradient_steps,
+            first_step=self.arm.first_step,
+            streams={name: stream.bit_generator.state for name, stream in self.arm.streams().items()},
+            steps=tuple(self.arm.recorder.steps),
+            cost=asdict(self.arm.cost),
+        )
+        return TrainingState(position, tensors)
+
+    @torch.no_grad()
+    def restore(self, state: TrainingState) -> None:
+        """Goes on from a state of this run. The run itself is at its start."""
+        position = state.position
+        while self.grows and self.phase < position.phase:
+            self._enter()
+        if not self.grows:
+            return
+        self.step, self.gradient_steps, recorder = position.step, position.gradient_steps, self.arm.recorder
+        self.arm.first_step = position.first_step
+        recorder.steps[:], recorder.cost = position.steps, Cost(**position.cost)
+        for name, stream in self.arm.streams().items():
+            stream.bit_generator.state = position.streams[name]
+        remembered: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.tensors.items():
+            kind, _, name = key.partition("/")
+            if kind == _TRAINED:
+                self.arm.adapted.trained[name].copy_(tensor)
             else:
-                self._enter()
+                remembered.setdefault(list(self.arm.adapted.trained).index(name), {})[kind] = tensor
+        rate = self.arm.training.learning_rate * rate_share(self.arm.training, self.step)
+        (group,) = self.adam.state_dict()["param_groups"]
+        self.adam.load_state_dict({"state": remembered, "param_groups": [{**group, "lr": rate}]})
+        self.rate.load_state_dict({**self.rate.state_dict(), "last_epoch": self.step, "_last_lr": [rate]})
+        self._end_phase()
+
+    def _end_phase(self) -> None:
+        """Diagnoses an arm that has made all its steps, and goes on to the next one."""
+        if self.step < self.arm.training.steps:
+            return
+        try:
+            self.arm.diagnose()
+        except CapacityError as error:
+            self.fail(error)
+        else:
+            self._enter()
 
     def fail(self, error: CapacityError) -> None:
         """Ends the training of this run. Other runs go on."""
@@ -93,7 +154,8 @@ class Trainee:
             self.grows = False
             return
         self.arm, self.schedule = entered
-        self.step, training = 0, self.arm.training
+        self.phase, self.step, training = self.phase + 1, 0, self.arm.training
+        self.gradient_steps = 0
         self.parameters = list(self.arm.adapted.trained.values())
         self.adam = optimiser(training, self.parameters)
         self.rate = LambdaLR(self.adam, lambda step: rate_share(training, step))

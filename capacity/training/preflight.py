@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from capacity.errors import DataWarning
+from capacity.errors import CapacityError, DataWarning, raise_together
 from capacity.models.loading import load_tokenizer, model_folder
 from capacity.plan.models import model_shape
 from capacity.sampling.prompts import check_room, prompt_ids
@@ -28,21 +28,30 @@ def check_runs(specs: Iterable[RunSpec]) -> None:
     A warning says which test splits have so few items that an accuracy is hardly known.
 
     Raises:
-        CapacityError: as `check_run`, or if a model or its tokenizer is not there.
+        CapacityError: as `check_run`, or if a model or its tokenizer is not there. Its text has a line for each model
+            and task with an obstacle, whatever the number of runs.
     """
     tokenizers: dict[str, Any] = {}
     lengths: dict[tuple[str, str], dict[str, int]] = {}
     few: dict[str, tuple[int, Task]] = {}
+    obstacles: dict[tuple[str, str], CapacityError] = {}
     for spec in specs:
-        if spec.model not in tokenizers:
-            tokenizers[spec.model] = load_tokenizer(model_folder(spec.model))
-        known = lengths.setdefault((spec.model, spec.task.problems), {})
-        task = open_task(spec.task)
-        check_run(spec, task, tokenizers[spec.model], known)
+        place = (spec.model, spec.task.problems)
+        if place in obstacles:
+            continue
+        try:
+            if spec.model not in tokenizers:
+                tokenizers[spec.model] = load_tokenizer(model_folder(spec.model))
+            task = open_task(spec.task)
+            check_run(spec, task, tokenizers[spec.model], lengths.setdefault(place, {}))
+        except CapacityError as error:
+            obstacles[place] = error
+            continue
         if spec.evaluation.split == "test":
             few[spec.task.problems] = (spec.evaluation.items, task)
     for count, task in few.values():
         _warn_of_few_items(count, task)
+    raise_together(list(obstacles.values()))
 
 
 def _warn_of_few_items(count: int, task: Task) -> None:

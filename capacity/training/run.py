@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -29,8 +30,10 @@ from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
 from capacity.training.base import Base, Bases
 from capacity.training.batch import Cost, OnStep, Recorder
+from capacity.training.checkpoints import Checkpoints, unkept
 from capacity.training.first_gradient import layout_of
 from capacity.training.loop import Trainee, train
+from capacity.training.measure.effect import output_change, remarks_of
 from capacity.training.measure.heldout import heldout_code_length
 from capacity.training.phases import phases
 from capacity.training.together import Together
@@ -44,7 +47,7 @@ class RunRecord:
     """A run record holds all of a finished run that `capacity.runs.study.Study.add` writes.
 
     `artifact` is the trained update as stored, with the recipe that rebuilds it. It is None if nothing is trained.
-    `items` are the items of the outcomes.
+    `items` are the items of the outcomes. `remarks` say what to know of the run, a sentence each.
     """
 
     result: Result
@@ -52,6 +55,7 @@ class RunRecord:
     outcomes: Sequence[Outcome]
     artifact: bytes | None
     items: Sequence[ItemText] = ()
+    remarks: Sequence[str] = ()
 
 
 def execute(
@@ -61,6 +65,7 @@ def execute(
     cache: Path | None = None,
     bases: Bases | None = None,
     trainer: Trainer = "loop",
+    checkpoints: Checkpoints | None = None,
 ) -> RunRecord:
     """Makes one run. One machine, one thread and one set of library versions always give the same result.
 
@@ -73,6 +78,7 @@ def execute(
         cache: the folder of cached SVD factors; the default one if None.
         bases: what earlier runs have loaded already.
         trainer: what makes the steps. The update is the same by each trainer, up to rounding.
+        checkpoints: keeps checkpoints of the training, and lets it continue from one; nothing is kept if None.
 
     Raises:
         TrainingError: if the run cannot give an honest result. The message is the diagnosis.
@@ -83,12 +89,15 @@ def execute(
     making = _Making(spec, bases, on_step)
     with opened_sampler(spec, making.adapted, making.base.tokenizer, device) as sampler:
         if spec.training is not None:
-            train_by(trainer, making.phases(sampler))
+            keep = unkept if checkpoints is None else partial(checkpoints.keeping, [making])
+            making.gradient_steps = train_by(trainer, making.phases(sampler), keep)
             making.store()
         return making.record(making.evaluation(sampler))
 
 
-def execute_together(specs: Sequence[RunSpec], on_step: OnStepOf, bases: Bases) -> list[RunRecord | CapacityError]:
+def execute_together(
+    specs: Sequence[RunSpec], on_step: OnStepOf, bases: Bases, checkpoints: Checkpoints | None = None
+) -> list[RunRecord | CapacityError]:
     """Makes runs that share a base, in common passes, and returns the record of each, or why it failed.
 
     Runs of the untrained model that differ in temperature and seed alone read each prompt once. Trained runs need
@@ -98,6 +107,7 @@ def execute_together(specs: Sequence[RunSpec], on_step: OnStepOf, bases: Bases) 
         specs: the runs, all on one model.
         on_step: a function that is called after each training step of each run.
         bases: what earlier runs have loaded already.
+        checkpoints: as of `execute`.
     """
     made: list[_Making | CapacityError] = []
     for spec in specs:
@@ -106,11 +116,11 @@ def execute_together(specs: Sequence[RunSpec], on_step: OnStepOf, bases: Bases) 
         except CapacityError as error:
             made.append(error)
     making = [m for m in made if isinstance(m, _Making)]
-    records = dict(zip(map(id, making), _made_together(making), strict=True))
+    records = dict(zip(map(id, making), _made_together(making, checkpoints), strict=True))
     return [records[id(m)] if isinstance(m, _Making) else m for m in made]
 
 
-def _made_together(making: Sequence["_Making"]) -> list[RunRecord | CapacityError]:
+def _made_together(making: Sequence["_Making"], checkpoints: Checkpoints | None) -> list[RunRecord | CapacityError]:
     """Trains and evaluates runs that have been prepared."""
     if not making:
         return []
@@ -122,14 +132,18 @@ def _made_together(making: Sequence["_Making"]) -> list[RunRecord | CapacityErro
     with ExitStack() as stack:
         samplers = [stack.enter_context(opened_sampler(m.spec, m.adapted, base.tokenizer, m.device)) for m in making]
         trainees = [Trainee(m.phases(sampler)) for m, sampler in zip(making, samplers, strict=True)]
-        train(trainees, Together(base.model, base.tokenizer, [cast(LowRankModel, m.adapted) for m in making]))
+        keep = unkept if checkpoints is None else partial(checkpoints.keeping, making)
+        together = Together(base.model, base.tokenizer, [cast(LowRankModel, m.adapted) for m in making])
+        with keep(trainees) as after_step:
+            train(trainees, together, after_step)
         ended = zip(making, samplers, trainees, strict=True)
-        return [_finished(m, sampler, trainee.error) for m, sampler, trainee in ended]
+        return [_finished(m, sampler, trainee) for m, sampler, trainee in ended]
 
 
-def _finished(making: "_Making", sampler: Sampler, error: CapacityError | None) -> RunRecord | CapacityError:
-    if error is not None:
-        return error
+def _finished(making: "_Making", sampler: Sampler, trainee: Trainee) -> RunRecord | CapacityError:
+    if trainee.error is not None:
+        return trainee.error
+    making.gradient_steps = trainee.gradient_steps
     try:
         making.store()
         return making.record(making.evaluation(sampler))
@@ -168,6 +182,7 @@ class _Making:
         self.square_sum: float | None = None
         self.trained_seconds = 0.0
         self.engine_name: str | None = None
+        self.gradient_steps: int | None = None
 
     def phases(self, sampler: Sampler) -> Iterator[tuple[Arm, list[Item]]]:
         """Yields the arms of the run with the prompts of their steps, one after the other."""
@@ -206,10 +221,19 @@ class _Making:
         )
 
     def record(self, evaluation: Evaluation) -> RunRecord:
-        """Returns all that the run leaves behind."""
-        heldout = {}
+        """Returns all that the run leaves behind.
+
+        Raises:
+            TrainingError: if the frozen weights have changed.
+        """
+        heldout, effect = {}, {}
+        asked = self.task.items(self.spec.evaluation.split, self.spec.evaluation.items)
         if self.spec.training is not None:
             heldout = heldout_code_length(self.adapted, self.base.tokenizer, self.task, self.spec, self.base.lengths)
+            effect["output_change"] = output_change(self.adapted, self.base.tokenizer, asked)
+        if self.gradient_steps is not None:
+            effect["gradient_steps"] = self.gradient_steps
+        self.base.check_unchanged()
         _, shape = model_shape(self.spec.model)
         measured = {
             "model_parameters": shape.parameters,
@@ -233,12 +257,12 @@ class _Making:
             "system_folded": evaluation.system_folded,
             **asdict(self.recorder.cost),
             **heldout,
+            **effect,
             **({} if self.engine_name is None else {"engine": self.engine_name}),
             "training_seconds": round(self.trained_seconds, 3),
             "wall_seconds": round(time.monotonic() - self.began, 3),
             "worker_peak_memory_bytes": peak_memory(),
         }
-        asked = self.task.items(self.spec.evaluation.split, self.spec.evaluation.items)
         items = [ItemText(**asdict(item)) for item in asked]
         result = Result.model_validate(measured)
-        return RunRecord(result, self.recorder.steps, evaluation.outcomes, self.artifact, items)
+        return RunRecord(result, self.recorder.steps, evaluation.outcomes, self.artifact, items, remarks_of(result))

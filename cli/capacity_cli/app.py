@@ -14,6 +14,7 @@ from capacity_cli.certify import certify
 from capacity_cli.check import check
 from capacity_cli.compare import compare
 from capacity_cli.describe import describe
+from capacity_cli.doctor import doctor
 from capacity_cli.evaluate import evaluate
 from capacity_cli.export import export
 from capacity_cli.express import express
@@ -81,6 +82,7 @@ for command in (
     check,
     verdict,
     import_results,
+    doctor,
     version,
 ):
     name = command.__name__.removesuffix("_results")  # "import" is no name of a function
@@ -110,12 +112,12 @@ def main(interrupts: Interrupts | None = None) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
         if code == CODE:  # Typer swallows Ctrl-C
-            code = _said("interrupted", CODE)
+            code = _said("interrupted", interrupts.code)
     except (Exception, KeyboardInterrupt) as error:
         ended = _end(error, asked=interrupts.asked)
         if ended is None:
             raise
-        code = ended
+        code = interrupts.code if ended == CODE else ended
     finally:
         interrupts.end()
     sys.exit(code)
@@ -151,7 +153,8 @@ def _end(error: BaseException, *, asked: bool) -> int | None:
 
 
 def _said(message: str, code: int) -> int:
-    print(f"capacity: {message}", file=sys.stderr)
+    for line in message.splitlines():
+        print(f"capacity: {line}", file=sys.stderr)
     return code
 
 

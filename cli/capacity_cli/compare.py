@@ -7,6 +7,7 @@ import typer
 
 from capacity.plan.sizes import SizeChoice
 from capacity_cli.options import (
+    CheckpointMinutes,
     Details,
     DryRun,
     Json,
@@ -58,6 +59,7 @@ def compare(
     ] = "seed",
     workers: Workers = None,
     together: Together = None,
+    checkpoint_minutes: CheckpointMinutes = None,
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/…")] = None,
     dry_run: DryRun = False,
     reuse: Reuse = None,
@@ -87,11 +89,12 @@ def compare(
     )  # fmt: skip
     folder, copied = out or plan.folder, out is None if reuse is None else reuse
     if dry_run:
-        _show_plan(plan, folder, reuse=copied, as_json=json)
+        _show_plan(plan, folder, workers, reuse=copied, as_json=json)
         return
     result = compare_planned(
-        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, reuse=copied, observe=RunProgress
-    )
+        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, reuse=copied, observe=RunProgress,
+        checkpoint_minutes=checkpoint_minutes,
+    )  # fmt: skip
     if not json:
         print_result(result, details=details)
         print_reused(result.made)
@@ -99,10 +102,10 @@ def compare(
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
-def _show_plan(plan: "ComparisonPlan", folder: Path, *, reuse: bool, as_json: bool) -> None:
+def _show_plan(plan: "ComparisonPlan", folder: Path, workers: int | None, *, reuse: bool, as_json: bool) -> None:
     from capacity.plan.memory import gigabytes, run_memory
     from capacity.runs.study import Study
-    from capacity.studies.make import environment, found_runs
+    from capacity.studies.make import environment, found_runs, look_ahead
     from capacity.studies.siblings import found_beside
     from capacity_cli.output import print_json, print_rows
 
@@ -113,14 +116,16 @@ def _show_plan(plan: "ComparisonPlan", folder: Path, *, reuse: bool, as_json: bo
         for spec, state, _ in found_runs(study, plan.specs, fingerprint)
     ]
     least = max(run_memory(spec).peak for spec in plan.specs)
+    ahead = look_ahead(folder, plan.specs, plan.trainer, workers)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
         shown = {"study": str(study.folder), "runs": runs, "least_memory_bytes": least, "remarks": list(plan.remarks)}
+        shown["preflight"] = ahead.to_json()
         print_json(shown)
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
     print(f"{len(rows)} runs in {study.folder}")
     print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
     print_rows(("run", "what", "rate", "state"), rows)
-    for remark in plan.remarks:
-        print(remark)
+    for line in (*ahead.lines, *plan.remarks):
+        print(line)

@@ -21,6 +21,7 @@ _OPTIONS = {
     **dict.fromkeys(
         ("storage_dtype", "together", "workers", "trainer", "rollouts", "allow_mixed", "reuse", "dry_run"), _MADE
     ),
+    "checkpoint_minutes": _MADE,
     **dict.fromkeys(("learning_rates", "match", "tokens_per_step", "seeds", "draws"), _MADE),
     **dict.fromkeys(
         (
@@ -78,6 +79,7 @@ _OPTIONS = {
             "modules",
             "formats",
             "force",
+            "watch",
             "to",
             "dtype",
         ),
@@ -117,7 +119,7 @@ _COMMANDS = {
     "Adapters": ("evaluate", "export", "certify", "factors"),
     "Continuous integration": ("baseline", "check"),
     "Results of other programs": ("verdict", "import"),
-    "Other": ("version",),
+    "Other": ("doctor", "version"),
 }
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "compare": ("capacity compare --model abacus --budget 100 --seeds 3",),
@@ -147,6 +149,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "describe": ("capacity describe capacity-studies/smoke",),
     "report": ("capacity report capacity-studies/smoke -o report.html",),
     "view": ("capacity view capacity-studies/smoke",),
+    "doctor": ("capacity doctor",),
     "version": ("capacity version",),
 }
 

@@ -30,6 +30,10 @@ Together = Annotated[
         min=1, help="Runs on one base that share their passes, at most.", show_default="1 on a CPU, what fits on a GPU"
     ),
 ]
+CheckpointMinutes = Annotated[
+    float | None,
+    typer.Option(help="Minutes between two checkpoints of a run in training; 0 makes none.", show_default="5"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs and stop.")]
 ReuseMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Reuse runs of this study that another environment made.")

@@ -10,22 +10,26 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from capacity.spec.run import RunSpec
+from capacity.studies.device import device
+from capacity.studies.live import Follower, RunningRun, weight
 from capacity.studies.workers import Event
 from capacity_reports.blocks import duration
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
-_BASE_STEPS = 4  # an untrained run takes about as long as this many training steps
 
 
-def weight(spec: RunSpec) -> int:
-    """Steps of a run, for shares of progress."""
-    return (spec.training.steps if spec.training else 0) + _BASE_STEPS
+def words(run: RunningRun) -> str:
+    """Returns the phase of a run, its reward or loss, and its pace."""
+    measure = "" if run.loss is None else f"loss {run.loss:.3g}" if run.reward is None else f"reward {run.reward:.2f}"
+    pace = "" if run.tokens_per_second is None else f"{run.tokens_per_second:,.0f} tokens/s"
+    return " · ".join(part for part in (run.phase, measure, pace) if part)
 
 
 class RunProgress:
@@ -33,11 +37,7 @@ class RunProgress:
 
     def __init__(self, specs: Sequence[RunSpec], what: str) -> None:
         self.several_models = len({spec.model for spec in specs}) > 1
-        self.total = sum(map(weight, specs))
-        self.count = len(specs)
-        self.ended = 0
-        self.steps: dict[str, int] = {}
-        self.began = time.monotonic()
+        self.follower = Follower(specs, what, device())
         console = Console(stderr=True)
         self.live = console.is_terminal
         self.bars = Progress(
@@ -45,13 +45,13 @@ class RunProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
             console=console,
             transient=True,
             disable=not self.live,
         )
-        self.overall = self.bars.add_task(what, total=self.total)
-        self.tasks: dict[str, int] = {}
+        self.overall = self.bars.add_task(f"{what} on {self.follower.device}", total=self.follower.total, said="")
+        self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Callable[[Event], None]:
         self.bars.start()
@@ -63,34 +63,35 @@ class RunProgress:
     def on_event(self, event: Event) -> None:
         """Updates bars, or prints a line when a run ends."""
         key = event.spec.identity
+        self.follower.hear(event)
         if event.kind == "start":
-            self.steps[key] = 0
             if key not in self.tasks:
-                self.tasks[key] = self.bars.add_task(self._label(event.spec), total=weight(event.spec))
+                self.tasks[key] = self.bars.add_task(self._label(event.spec), total=weight(event.spec), said="")
         elif event.kind == "step":
-            self.steps[key] = event.step
-            self.bars.update(self.tasks[key], completed=event.step)  # type: ignore[arg-type]
-        elif event.kind == "waiting":
+            said = words(self.follower.running[key].shown)
+            self.bars.update(self.tasks[key], completed=event.step, said=said)
+        elif event.kind in ("waiting", "note"):
             self._print(f"{self._label(event.spec)}: {event.message}")
         else:
-            self.ended += 1
-            self.steps[key] = weight(event.spec)
-            self.bars.remove_task(self.tasks.pop(key))  # type: ignore[arg-type]
+            self.bars.remove_task(self.tasks.pop(key))
             self._print_end(event)
-        self.bars.update(self.overall, completed=sum(self.steps.values()))
+        self.bars.update(self.overall, completed=self.follower.made, said=self._left())
 
     def _label(self, spec: RunSpec) -> str:
         return f"{spec.model} {spec.label}" if self.several_models else spec.label
 
+    def _left(self) -> str:
+        left = self.follower.seconds_left
+        return "" if left is None else f"about {duration(left)} left"
+
     def _print_end(self, event: Event) -> None:
-        done = sum(self.steps.values())
-        elapsed = time.monotonic() - self.began
-        left = duration(elapsed * (self.total - done) / max(done, 1))
-        line = f"[{self.ended}/{self.count}] {self._label(event.spec)}: {event.kind}"
+        line = f"[{self.follower.ended}/{len(self.follower.specs)}] {self._label(event.spec)}: {event.kind}"
+        if event.accuracy is not None:
+            line += f", accuracy {100 * event.accuracy:.1f} %"
         if event.message:
             line += f": {event.message}"
-        if self.ended < self.count:
-            line += f" (about {left} left)"
+        if self.follower.ended < len(self.follower.specs) and self._left():
+            line += f" ({self._left()})"
         self._print(line)
 
     def _print(self, line: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import capacity
+from capacity.errors import MissingPathError
 from capacity_cli.options import Json, Where
 
 
@@ -16,9 +17,19 @@ def runs(
         bool, typer.Option("--allow-mixed", help="Points of runs that different environments made.")
     ] = False,
     where: Where = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the runs that are being made, until they end.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """What is in a study: complete, stale and failed runs, and their points table."""
+    if watch:
+        from capacity_cli.watch import watch as follow
+
+        if not study.is_dir():
+            raise MissingPathError(f"{study}: no such study folder")
+        follow(study)
+        return
     from capacity.runs.files import refuse_foreign, write_atomically
     from capacity.runs.mixed import bases, refuse_mixed
     from capacity.runs.points import COLUMNS, to_csv
@@ -35,7 +46,7 @@ def runs(
         from capacity_analysis.data.where import runs_where
 
         found = runs_where(study, every, where)
-    rows = points_rows(study.resolve().name, found)
+    rows = points_rows(study.resolve().name, found) if points is not None or json else []
     if points is not None:
         refuse_mixed(found, study, allow_mixed=allow_mixed)
         refuse_foreign(points, ",".join(COLUMNS[:4]))

@@ -6,10 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import capacity
-from capacity_cli.options import Details, DryRun, Json, NoReport, Reuse, ReuseMixed, Together, Trainer, Workers
+from capacity_cli.options import (
+    CheckpointMinutes,
+    Details,
+    DryRun,
+    Json,
+    NoReport,
+    Reuse,
+    ReuseMixed,
+    Together,
+    Trainer,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import StudyFile
+    from capacity.runs.fingerprint import Trainer as MadeBy
 
 
 def sweep(
@@ -18,6 +30,7 @@ def sweep(
     trainer: Trainer = "loop",
     workers: Workers = None,
     together: Together = None,
+    checkpoint_minutes: CheckpointMinutes = None,
     dry_run: DryRun = False,
     reuse: Reuse = None,
     allow_mixed: ReuseMixed = False,
@@ -36,11 +49,12 @@ def sweep(
     file, made_by = read_study_file(study), parse_trainer(trainer)
     folder = out or default_folder(file)
     if dry_run:
-        _show_plan(file, folder, as_json=json)
+        _show_plan(file, folder, made_by, workers, as_json=json)
         return
     result = capacity.sweep(
         file, trainer=made_by, workers=workers, together=together, out=folder,
         allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse, observe=RunProgress,
+        checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     if not json:
         made = result.made
@@ -52,18 +66,20 @@ def sweep(
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
-def _show_plan(file: "StudyFile", folder: Path, *, as_json: bool) -> None:
+def _show_plan(file: "StudyFile", folder: Path, trainer: "MadeBy", workers: int | None, *, as_json: bool) -> None:
     """The runs that a sweep makes. Tuned rates are not known before the tuning is done, so those runs are counted."""
     from capacity.plan.cost import GPU_BYTES, file_estimate
     from capacity.plan.grid import planned_runs, shipped_remarks
     from capacity.plan.memory import gigabytes
     from capacity.plan.models import ALIASES
     from capacity.runs.study import Study
+    from capacity.studies.make import look_ahead
     from capacity_cli.output import print_json, print_rows
 
     study = Study(folder)
     plan, cost, remarks = planned_runs(file), file_estimate(file), shipped_remarks(file)
     trials, planned = plan.trials, plan.results
+    ahead = look_ahead(folder, [*trials, *planned], trainer, workers)
     if as_json:
         listed = [[{"id": s.short_id, "label": s.label, "spec": s.model_dump()} for s in x] for x in (trials, planned)]
         result: dict[str, Any] = {
@@ -79,6 +95,7 @@ def _show_plan(file: "StudyFile", folder: Path, *, as_json: bool) -> None:
             "peak_memory_bytes": cost.peak_bytes,
             "advice": cost.advice,
         }
+        result["preflight"] = ahead.to_json()
         print_json(result)
         return
     rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
@@ -96,5 +113,5 @@ def _show_plan(file: "StudyFile", folder: Path, *, as_json: bool) -> None:
             print(f"The largest {cost.advice}")
     print()
     print_rows(("model", "what", "rate"), rows)
-    for remark in remarks:
-        print(remark)
+    for line in (*ahead.lines, *remarks):
+        print(line)

@@ -150,8 +150,8 @@ class Table:
 
     def shown_rows(self) -> list[list[tuple[Column, Cell, str]]]:
         """The rows over the columns that are shown: column, raw value, and the value as people read it."""
-        ends = {c.key: c for c in self.columns}
-        return [[(c, row[c.key], _with_ends(c, row, ends)) for c in self.shown] for row in self.records()]
+        ends, shown = {c.key: c for c in self.columns}, self.shown
+        return [[(c, row[c.key], _with_ends(c, row, ends)) for c in shown] for row in self.records()]
 
     def texts(self) -> list[list[str]]:
         """The rows as people read them."""

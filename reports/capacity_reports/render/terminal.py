@@ -6,10 +6,11 @@ than the terminal only where names and one more column need that; nothing is cut
 fold.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table as Grid
 from rich.text import Text as Line
 
@@ -19,6 +20,7 @@ _WIDEST = 24  # characters of the heading of a column of numbers
 _NAME = 32  # characters of a text at most that is a name and never folds
 _PROSE = 20  # characters of a line of a longer text at least, which folds
 _GAP = 2  # characters between two columns
+_MANY = 1000  # rows of a table that is large
 
 
 def show(blocks: Iterable[Block | Section], console: Console | None = None) -> None:
@@ -93,7 +95,18 @@ class _WholeTable:
         for place, part in enumerate(parts):
             if place:
                 yield Line("")
-            yield from console.render(self._grid(part, options), options.update(width=max(options.max_width, 10**4)))
+            wide, widths = options.update(width=max(options.max_width, 10**4)), self._widths(part, options)
+            whole_rows = len(self.rows) > _MANY and all(self.full[n] <= widths[n] for n in part)
+            yield from console.render(self._grid(part, widths, [] if whole_rows else self.rows), wide)
+            if whole_rows:  # nothing folds, and padding texts takes a tenth of the time
+                yield Segment("".join(f"{self._padded(row, widths)}\n" for row in self.rows))
+
+    def _padded(self, row: Sequence[str], widths: Mapping[int, int]) -> str:
+        cells = []
+        for n, width in widths.items():
+            space = " " * (width - cell_len(row[n]))
+            cells.append(space + row[n] if self.columns[n].numeric else row[n] + space)
+        return (" " * _GAP).join(cells)
 
     def _parts(self, width: int) -> list[list[int]]:
         """The columns of each part that fits a width; every part begins with the names of the rows."""
@@ -118,18 +131,22 @@ class _WholeTable:
                 return list(range(count))
         return [0]
 
-    def _grid(self, part: Sequence[int], options: ConsoleOptions) -> Grid:
+    def _widths(self, part: Sequence[int], options: ConsoleOptions) -> dict[int, int]:
+        """The width of each column of a part."""
         widths = {n: self.full[n] for n in part}
         while not options.no_wrap and sum(widths.values()) + _GAP * (len(part) - 1) > options.max_width:
             wide = [n for n in part if widths[n] > self.least[n]]
             if not wide:
                 break
             widths[max(wide, key=widths.__getitem__)] -= 1
+        return widths
+
+    def _grid(self, part: Sequence[int], widths: Mapping[int, int], rows: Sequence[Sequence[str]]) -> Grid:
         grid = Grid(box=None, pad_edge=False, show_header=any(self.columns[n].heading for n in part))
         for n in part:
             column = self.columns[n]
             grid.add_column(Line(column.heading), justify="right" if column.numeric else "left", width=widths[n])
-        for row in self.rows:
+        for row in rows:
             grid.add_row(*(Line(row[n]) for n in part))
         return grid
 
