@@ -178,7 +178,7 @@ def make_missing(
     if any(spec.rollouts is not None for spec in missing) and SERVER not in os.environ:
         installed_version()
     dealt = _jobs(missing, together, fingerprint)
-    count = workers or (min(4, os.cpu_count() or 1) if fingerprint.device == "cpu" else 1)
+    count = worker_count(workers, fingerprint.device)
     try:
         with observe(missing, what) as on_event:
             run_all(study, missing, fingerprint, count, on_event, dealt)
@@ -190,6 +190,16 @@ def make_missing(
             f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
             "the same command continues"
         ) from None
+
+
+def worker_count(workers: int | None, on: str | None = None) -> int:
+    """How many worker processes make runs: `workers`, or one a core and at most four on a CPU, and one on a GPU.
+
+    Args:
+        workers: the number that is wanted; None for the default.
+        on: the kind of device, "cpu" or "cuda"; that of this machine if None.
+    """
+    return workers or (min(4, os.cpu_count() or 1) if (on or device()) == "cpu" else 1)
 
 
 def _jobs(specs: Sequence[RunSpec], together: int | None, fingerprint: Fingerprint) -> list[tuple[RunSpec, ...]]:

@@ -21,7 +21,9 @@ _OPTIONS = {
     **dict.fromkeys(
         ("storage_dtype", "together", "workers", "trainer", "rollouts", "allow_mixed", "reuse", "dry_run"), _MADE
     ),
-    **dict.fromkeys(("learning_rates", "match", "tokens_per_step", "seeds", "draws"), _MADE),
+    **dict.fromkeys(
+        ("learning_rates", "match", "tokens_per_step", "seeds", "draws", "until", "within", "most_seeds"), _MADE
+    ),
     **dict.fromkeys(
         (
             "model",
