@@ -20,8 +20,8 @@ TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 .DEFAULT_GOAL := help
 .PHONY: help install compare test test-real test-browser test-vllm wheel test-wheel docs figure rollout-sync check \
-  claims format sizes causal tune model-cards check-power contrast-calibration guard planted-faults calibration abacus kill-proof \
-  interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
+  claims format sizes causal tune model-cards check-power contrast-calibration sequential-calibration \
+  adaptive-proof guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
 
 # Prints this list.
 help:
@@ -151,6 +151,14 @@ planted-faults: $(READY)
 contrast-calibration: $(READY)
 	$(BIN)/python proofs/contrast_calibration.py
 
+# Measures what `compare --until decided` promises, by simulation (two minutes).
+sequential-calibration: $(READY)
+	$(BIN)/python proofs/sequential_calibration.py
+
+# Measures adaptive designs beside full grids on simulated truths (an hour).
+adaptive-proof: $(READY)
+	$(BIN)/python proofs/adaptive.py
+
 # Measures the power and the false alarms of `capacity check` by simulation.
 check-power: $(READY)
 	$(BIN)/python proofs/check_power.py
@@ -172,7 +180,7 @@ gpu-check: $(READY)
 	$(BIN)/python -m proofs.gpu_check
 
 # Runs the long proofs (hours).
-nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power contrast-calibration gym-verifiers planted-faults
+nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power contrast-calibration sequential-calibration adaptive-proof gym-verifiers planted-faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,7 @@ from capacity.library.answers.comparison import comparison_answer
 from capacity.library.report import Page, page_of
 from capacity.library.shown import Shown
 from capacity.library.study import Study
+from capacity.plan.looks import planned_looks
 from capacity.plan.rates import named_rates
 from capacity.plan.sampling import Choice
 from capacity.plan.sizes import SizeChoice, as_choice
@@ -17,12 +18,16 @@ from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.spec.parts import Draws, Match
 from capacity.studies.comparison import ComparisonPlan, plan_comparison
 from capacity.studies.make import MadeStudy, Observer, make_study, unobserved
+from capacity.studies.until import SeedsUntilDecided
 from capacity_analysis.compare.comparison import Comparison
 from capacity_analysis.compare.costs import Costs, costs_of
+from capacity_analysis.compare.looks import Look, repeated
 from capacity_analysis.compare.result import compare_runs, comparison_json
 from capacity_analysis.compare.verdicts import verdict
 from capacity_reports.blocks import Block, Text
 from capacity_reports.sections.comparison import comparison_blocks, detail_blocks
+
+DEFAULT_SEEDS = 5
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,12 +39,14 @@ class Compared(Shown):
         comparison: accuracies, gains and paired differences with their intervals.
         costs: what a run of each cell used, by the identity of the cell.
         page: the report of the study, if one was wanted.
+        looks: of a comparison that added seeds until it was decided, what each look said.
     """
 
     made: MadeStudy
     comparison: Comparison
     costs: Mapping[str, Costs]
     page: Page
+    looks: tuple[Look, ...] = ()
 
     @property
     def study(self) -> Study:
@@ -60,6 +67,7 @@ class Compared(Shown):
             "wall_seconds": round(self.made.wall_seconds, 1),
             "reused": [{"study": str(one.study), "runs": one.runs} for one in self.made.reused],
             "failed": self.made.failed,
+            **({"looks": [look.to_json() for look in self.looks]} if self.looks else {}),
             **self.page.to_json(),
         }
 
@@ -87,7 +95,11 @@ def compare(
     *,
     task: str | None = None,
     methods: Sequence[str] = ("sft", "rft", "grpo"),
-    seeds: int = 5,
+    seeds: int | None = None,
+    until: str | None = None,
+    within: float | None = None,
+    most_seeds: int | None = None,
+    margin: float | None = None,
     learning_rates: float | Mapping[str, float] | None = None,
     storage_dtype: str = "bf16",
     match: Match = "prompts",
@@ -113,7 +125,13 @@ def compare(
         size: a budget (13, "26B"), or a choice part by part; at most 100 parameters if None.
         task: with its options; the model's default one if None.
         methods: what to train; the untrained base always runs.
-        seeds: runs of each method, with seeds 0 … seeds − 1.
+        seeds: runs of each method, with seeds 0 … seeds − 1; 5 if None. With `until`: those of the first look, 3 if
+            None.
+        until: "decided" adds a seed to every method until the sign of grpo − sft is known, or the two are equal within
+            `margin`.
+        within: hours, after which no more seeds are added.
+        most_seeds: the largest number of seeds; 10 if None.
+        margin: an accuracy, such as 0.02: methods whose difference is smaller count as equal.
         learning_rates: one for all methods, or one for each; the shipped ones for the others.
         storage_dtype: of the stored updates.
         match: what the methods have in common: "prompts", "sequences" or "tokens".
@@ -140,15 +158,17 @@ def compare(
         CapacityError: the libraries of training are absent, or the study is in use or of another environment.
     """
     chosen = named_methods(methods)
+    looks = planned_looks(until, chosen, seeds, most_seeds, margin, within)
     plan = plan_comparison(
-        model, task, as_choice(size), chosen, seeds,
+        model, task, as_choice(size), chosen, DEFAULT_SEEDS if seeds is None else seeds,
         rates=named_rates(learning_rates, chosen), storage_dtype=storage_dtype, match=match,
         tokens_per_step=tokens_per_step, rollouts=rollouts, trainer=parse_trainer(trainer), draws=draws,
+        looks=looks,
     )  # fmt: skip
     folder = plan.folder if out is None else Path(out)
     return compare_planned(
         plan, folder, workers=workers, together=together, allow_mixed=allow_mixed,
-        reuse=out is None if reuse is None else reuse, page=page, observe=observe,
+        reuse=out is None if reuse is None else reuse, within=within, page=page, observe=observe,
         checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
 
@@ -161,6 +181,7 @@ def compare_planned(
     together: int | None = None,
     allow_mixed: bool = False,
     reuse: bool = False,
+    within: float | None = None,
     page: bool = False,
     observe: Observer = unobserved,
     checkpoint_minutes: float | None = None,
@@ -170,16 +191,22 @@ def compare_planned(
     Args:
         plan: what to run.
         folder: of the study.
-        workers, together, allow_mixed, reuse, page, observe, checkpoint_minutes: as of `compare`.
+        workers, together, allow_mixed, reuse, within, page, observe, checkpoint_minutes: as of `compare`.
 
     Raises:
         CapacityError: as `compare`.
     """
+    adding = None if plan.looks is None else SeedsUntilDecided(plan, plan.looks, within)
     made = make_study(
-        folder, plan.produce, workers=workers, together=together, trainer=plan.trainer,
-        observe=observe, allow_mixed=allow_mixed, reuse=reuse, checkpoint_minutes=checkpoint_minutes,
+        folder, plan.produce if adding is None else adding.produce, workers=workers, together=together,
+        trainer=plan.trainer, observe=observe, allow_mixed=allow_mixed, reuse=reuse,
+        checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()
     comparison, costs = compare_runs(folder, made.runs, made.specs), costs_of(made.runs)
-    return Compared(made, comparison, costs, page_of(folder, allow_mixed=allow_mixed) if page else Page())
+    found: tuple[Look, ...] = ()
+    if adding is not None:
+        found = tuple(adding.found)
+        comparison = repeated(comparison, adding.looks, found[-1].seeds)
+    return Compared(made, comparison, costs, page_of(folder, allow_mixed=allow_mixed) if page else Page(), found)

@@ -9,7 +9,8 @@ from capacity.library.answers.comparison import sizes_answer
 from capacity.library.report import Page, page_of
 from capacity.library.shown import Shown
 from capacity.library.study import Study
-from capacity.plan.study_file import StudyFile, parse_study, read_study_file
+from capacity.plan.adaptive_file import AdaptiveFile, is_adaptive, parse_adaptive, read_any_study
+from capacity.plan.study_file import StudyFile, parse_study
 from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.studies.make import MadeStudy, Observer, unobserved
 from capacity.studies.sweep import POINTS, default_folder, make_sweep
@@ -78,7 +79,7 @@ class Swept(Shown):
 
 
 def sweep(
-    study: str | Path | Mapping[str, Any] | StudyFile,
+    study: str | Path | Mapping[str, Any] | StudyFile | AdaptiveFile,
     *,
     trainer: Trainer = "loop",
     workers: int | None = None,
@@ -91,6 +92,8 @@ def sweep(
     checkpoint_minutes: float | None = None,
 ) -> Swept:
     """Makes all runs of a study: models, tasks, methods, sizes, rates and seeds. Continues where it stopped.
+
+    A study with `design = "adaptive"` chooses its runs until its goal is reached; `remarks` says how it ended.
 
     Runs are made in processes that import the calling script again: call it under `if __name__ == "__main__":` there.
 
@@ -112,7 +115,7 @@ def sweep(
         DataError: the file cannot be read.
         CapacityError: the libraries of training are absent, or the study is in use or of another environment.
     """
-    file = study if isinstance(study, StudyFile) else _read(study)
+    file = study if isinstance(study, StudyFile | AdaptiveFile) else _read(study)
     folder = default_folder(file) if out is None else Path(out)
     made = make_sweep(
         file, folder, workers=workers, together=together, trainer=parse_trainer(trainer),
@@ -123,5 +126,7 @@ def sweep(
     return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())
 
 
-def _read(study: str | Path | Mapping[str, Any]) -> StudyFile:
-    return parse_study(study, "study") if isinstance(study, Mapping) else read_study_file(Path(study))
+def _read(study: str | Path | Mapping[str, Any]) -> StudyFile | AdaptiveFile:
+    if isinstance(study, Mapping):
+        return parse_adaptive(study, "study") if is_adaptive(study) else parse_study(study, "study")
+    return read_any_study(Path(study))

@@ -63,7 +63,7 @@ def _seeds(value: Any) -> Any:
     return tuple(range(value))
 
 
-def _once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     """Refuses an entry that stands twice in a list. It would be one run, and look like two."""
     for place, value in enumerate(values or ()):
         if value in (values or ())[:place]:
@@ -90,15 +90,16 @@ def _readable_rates(value: Any) -> Any:
             number = isinstance(one, int | float) and not isinstance(one, bool)
             if not number or not math.isfinite(one) or one <= 0:
                 raise ValueError(f'{one!r} is no learning rate: give "shipped", "tuned", or numbers above 0')
-        _once(rates)
+        once(rates)
     return value
 
 
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_several), Field(min_length=1)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), AfterValidator(_once), Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), AfterValidator(once), Field(min_length=1)]
 
 
-def _rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
+def rising(rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Refuses rates to try that are too few, or do not rise."""
     if rates is not None and (len(rates) < 2 or list(rates) != sorted(set(rates))):
         raise ValueError("rates to try are two or more, rising, each once")
     return rates
@@ -114,7 +115,7 @@ class ProtocolChanges(Frozen):
     test_items: PositiveInt | None = None
     validation_items: PositiveInt | None = None
     evaluation_temperature: Annotated[float, Field(ge=0)] | None = None
-    temperatures: Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AfterValidator(_once)] = None
+    temperatures: Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AfterValidator(once)] = None
     draws: Draws | None = None
 
     def applied(self, protocol: Protocol) -> Protocol:
@@ -130,8 +131,8 @@ class Tuning(Frozen):
     added there for all methods. This happens at most `extend` times.
     """
 
-    rates: Annotated[tuple[Rate, ...], AfterValidator(_rising)]
-    seeds: Annotated[tuple[Seed, ...], AfterValidator(_once), Field(min_length=1)] = (1000,)
+    rates: Annotated[tuple[Rate, ...], AfterValidator(rising)]
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(once), Field(min_length=1)] = (1000,)
     extend: NonNegativeInt = 2
 
 
@@ -149,11 +150,11 @@ class Grid(Frozen):
     """
 
     models: Annotated[tuple[str, ...], Field(min_length=1)]
-    tasks: Annotated[tuple[str, ...], AfterValidator(_once), Field(min_length=1)] = ("abacus",)
-    methods: Annotated[tuple[Method, ...], AfterValidator(_once)] = ()
-    sizes: Annotated[tuple[SizeChoice, ...], AfterValidator(_once)] = ()
+    tasks: Annotated[tuple[str, ...], AfterValidator(once), Field(min_length=1)] = ("abacus",)
+    methods: Annotated[tuple[Method, ...], AfterValidator(once)] = ()
+    sizes: Annotated[tuple[SizeChoice, ...], AfterValidator(once)] = ()
     rates: Annotated[RateSource | Rates | dict[Method, Rates], BeforeValidator(_readable_rates)] = "shipped"
-    try_rates: Annotated[tuple[Rate, ...] | None, AfterValidator(_rising)] = None
+    try_rates: Annotated[tuple[Rate, ...] | None, AfterValidator(rising)] = None
     seeds: Seeds = (0, 1, 2)
     storage_dtype: StorageDtype = "bf16"
     match: Match = "prompts"
@@ -168,7 +169,7 @@ class Grid(Frozen):
         found = tuple(resolve(name) for name in models)
         for alias in found:
             check_trainable(alias)
-        _once(found)
+        once(found)
         return found
 
     @field_validator("methods", mode="before")
@@ -198,21 +199,26 @@ def _folder_name(name: str) -> str:
     return name
 
 
+StudyName = Annotated[str, AfterValidator(_folder_name)]
+
+
 class StudyFile(Frozen):
     """A study file states a question and lists the grids of runs that answer it.
 
     Attributes:
         name: the name of the study, and of its folder.
         predictions: what the authors expect, written down before the study is run.
+        design: "grid". Files with an adaptive design are of another form (`capacity.plan.adaptive_file`).
         tuning: how learning rates are tuned; None if no grid has tuned rates.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
         together: the largest number of runs on one base that share their passes. It changes no result.
         mixed_projections: True to allow two methods that have no projection in common at a size.
     """
 
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: StudyName
     question: str = ""
     predictions: tuple[str, ...] = ()
+    design: Literal["grid"] = "grid"
     tuning: Tuning | None = None
     rollouts: RolloutSpec | None = None
     together: PositiveInt | None = None
@@ -227,17 +233,25 @@ def read_study_file(path: Path) -> StudyFile:
         DataError: if the file cannot be read, or is not TOML.
         SpecError: if a field is unknown, missing or out of range. The message names it.
     """
+    return parse_study(read_toml(path), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Returns what a study file says, unchecked.
+
+    Raises:
+        DataError: if the file cannot be read, or is not TOML.
+    """
     if not path.exists():
         raise MissingPathError(f"{path}: no such study file")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: not TOML: {error}") from None
     except RecursionError:
         raise DataError(f"{path}: cannot be read: its lists or tables are nested too deeply") from None
-    return parse_study(raw, str(path))
 
 
 def parse_study(raw: Mapping[str, Any], where: str) -> StudyFile:
@@ -246,6 +260,8 @@ def parse_study(raw: Mapping[str, Any], where: str) -> StudyFile:
     Raises:
         SpecError: a field is unknown, missing or out of range; it is named.
     """
+    if raw.get("design") == "adaptive":
+        raise SpecError(f"{where}: its design is adaptive, so its runs are not known beforehand: use capacity sweep")
     try:
         study = StudyFile.model_validate(raw)
         for number, grid in enumerate(study.grids, start=1):

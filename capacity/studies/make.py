@@ -187,7 +187,7 @@ def make_missing(
     missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)
     if not missing:
         return
-    count = workers or default_workers(fingerprint.device)
+    count = worker_count(workers, fingerprint.device)
     preflight(study.folder, missing, fingerprint.device, count).check()
     dealt = _jobs(missing, together, fingerprint)
     try:
@@ -208,11 +208,6 @@ def make_missing(
         ) from None
 
 
-def default_workers(device: str) -> int:
-    """The number of worker processes unless another is given."""
-    return min(4, os.cpu_count() or 1) if device == "cpu" else 1
-
-
 def look_ahead(
     folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", workers: int | None = None
 ) -> Preflight:
@@ -226,7 +221,7 @@ def look_ahead(
     """
     study, fingerprint = Study(folder), environment(trainer)
     missing = [spec for spec in specs if not study.path_of(spec).is_dir()]
-    found = preflight(folder, missing, fingerprint.device, workers or default_workers(fingerprint.device))
+    found = preflight(folder, missing, fingerprint.device, worker_count(workers, fingerprint.device))
     try:
         check_libraries(trainer)
     except CapacityError as error:
@@ -244,6 +239,16 @@ def _minutes(asked: float | None, trainer: Trainer) -> float:
             raise SpecError("--checkpoint-minutes is for --trainer loop: TRL's trainers start a killed run over")
         return 0.0
     return CHECKPOINT_MINUTES if asked is None else asked
+
+
+def worker_count(workers: int | None, on: str | None = None) -> int:
+    """How many worker processes make runs: `workers`, or one a core and at most four on a CPU, and one on a GPU.
+
+    Args:
+        workers: the number that is wanted; None for the default.
+        on: the kind of device, "cpu" or "cuda"; that of this machine if None.
+    """
+    return workers or (min(4, os.cpu_count() or 1) if (on or device()) == "cpu" else 1)
 
 
 def _jobs(specs: Sequence[RunSpec], together: int | None, fingerprint: Fingerprint) -> list[tuple[RunSpec, ...]]:

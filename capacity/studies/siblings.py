@@ -1,7 +1,7 @@
 """Runs that a study beside this one has made already are copied instead of made again. No torch here.
 
-A run is taken only if it would be the same here and now. Its identity, its fingerprint and the files of its base are
-the same.
+A run is taken only if it would be the same here and now. Its identity and its fingerprint are the same, and the files
+of its base are known to be the same.
 """
 
 from collections import Counter

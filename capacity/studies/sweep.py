@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from capacity.errors import DataError, RunsFailedError
+from capacity.plan.adaptive_file import AdaptiveFile
 from capacity.plan.grid import (
     GridPoint,
     Key,
@@ -31,7 +32,8 @@ from capacity.runs.points import points, to_csv
 from capacity.runs.study import Study
 from capacity.spec.methods import Method
 from capacity.spec.run import RunSpec
-from capacity.studies.make import MadeStudy, Make, Observer, Wanted, make_study, unobserved
+from capacity.studies.adaptive import AdaptiveStudy
+from capacity.studies.make import MadeStudy, Make, Observer, Wanted, make_study, unobserved, worker_count
 
 POINTS = "points.csv"  # the points table of a study that a sweep has made
 
@@ -132,13 +134,13 @@ def planned_specs(path: Path) -> list[RunSpec] | None:
     return None if any(grid_points(file, tuned=True)) else result_specs(file, {})
 
 
-def default_folder(file: StudyFile) -> Path:
+def default_folder(file: StudyFile | AdaptiveFile) -> Path:
     """Where the study of a file goes unless another folder is named."""
     return Path("capacity-studies") / file.name
 
 
 def make_sweep(
-    file: StudyFile,
+    file: StudyFile | AdaptiveFile,
     folder: Path,
     *,
     workers: int | None = None,
@@ -157,8 +159,11 @@ def make_sweep(
     Raises:
         CapacityError: as `capacity.studies.make.make_study`; runs that fail are in what is returned.
     """
+    produce = (
+        partial(sweep, file) if isinstance(file, StudyFile) else AdaptiveStudy(file, worker_count(workers)).produce
+    )
     made = make_study(
-        folder, partial(sweep, file), workers=workers, together=together or file.together, trainer=trainer,
+        folder, produce, workers=workers, together=together or file.together, trainer=trainer,
         observe=observe, allow_mixed=allow_mixed, reuse=reuse, checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))

@@ -41,7 +41,24 @@ def compare(
             help="Methods to train, by comma: sft, rft, rft-online, grpo, random-reward, sft+grpo; and zero, a control."
         ),
     ] = "sft,rft,grpo",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method: seeds 0 … N−1.")] = 5,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs of each method: seeds 0 … N−1. With --until: those of the first look.",
+            show_default="5; 3 with --until",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="decided: add seeds to every method until grpo − sft is decided.")
+    ] = None,
+    within: Annotated[float | None, typer.Option(help="Hours after which no more seeds are added.")] = None,
+    most_seeds: Annotated[
+        int | None, typer.Option(min=2, help="Largest number of seeds, with --until.", show_default="10")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Equivalence margin: with 0.02, methods within 2 points count as equal.")
+    ] = None,
     learning_rates: Annotated[
         str | None, typer.Option(help="0.01, or sft=0.003,grpo=0.01. Tuned rates are shipped for abacus.")
     ] = None,
@@ -69,12 +86,14 @@ def compare(
     json: Json = False,
 ) -> None:
     """Train matched pairs of runs of one size and compare them on the test items."""
-    from capacity.library.compare import compare_planned
+    from capacity.library.compare import DEFAULT_SEEDS, compare_planned
+    from capacity.plan.looks import planned_looks
     from capacity.plan.rates import parse_rates
     from capacity.plan.sampling import parse_choice
     from capacity.plan.specs import parse_methods
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.comparison import plan_comparison
+    from capacity_analysis.compare.looks import looks_sentence
     from capacity_cli.choices import draws_choice, match_choice, storage_dtype_choice
     from capacity_cli.output import finish, print_result, print_reused
     from capacity_cli.progress import RunProgress
@@ -82,22 +101,24 @@ def compare(
 
     dtype, chosen = storage_dtype_choice(storage_dtype), parse_methods(methods)
     plan = plan_comparison(
-        model, task, choice, chosen, seeds,
+        model, task, choice, chosen, DEFAULT_SEEDS if seeds is None else seeds,
         rates=parse_rates(learning_rates, chosen), storage_dtype=dtype, match=match_choice(match),
         tokens_per_step=tokens_per_step, rollouts=parse_choice(rollouts), trainer=parse_trainer(trainer),
-        draws=draws_choice(draws),
+        draws=draws_choice(draws), looks=planned_looks(until, chosen, seeds, most_seeds, margin, within),
     )  # fmt: skip
     folder, copied = out or plan.folder, out is None if reuse is None else reuse
     if dry_run:
         _show_plan(plan, folder, workers, reuse=copied, as_json=json)
         return
     result = compare_planned(
-        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, reuse=copied, observe=RunProgress,
-        checkpoint_minutes=checkpoint_minutes,
+        plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, reuse=copied, within=within,
+        observe=RunProgress, checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
     if not json:
         print_result(result, details=details)
         print_reused(result.made)
+        if plan.looks is not None:
+            print(looks_sentence(result.looks, plan.looks))
         print(f"Runs: {folder}; {duration(result.made.wall_seconds)}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 

@@ -22,7 +22,9 @@ _OPTIONS = {
         ("storage_dtype", "together", "workers", "trainer", "rollouts", "allow_mixed", "reuse", "dry_run"), _MADE
     ),
     "checkpoint_minutes": _MADE,
-    **dict.fromkeys(("learning_rates", "match", "tokens_per_step", "seeds", "draws"), _MADE),
+    **dict.fromkeys(
+        ("learning_rates", "match", "tokens_per_step", "seeds", "draws", "until", "within", "most_seeds"), _MADE
+    ),
     **dict.fromkeys(
         (
             "model",

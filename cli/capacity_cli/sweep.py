@@ -20,6 +20,7 @@ from capacity_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from capacity.plan.adaptive_file import AdaptiveFile
     from capacity.plan.study_file import StudyFile
     from capacity.runs.fingerprint import Trainer as MadeBy
 
@@ -39,17 +40,21 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
-    from capacity.plan.study_file import read_study_file
+    from capacity.plan.adaptive_file import AdaptiveFile, read_any_study
     from capacity.runs.fingerprint import parse_trainer
+    from capacity.studies.adaptive import LOG
     from capacity.studies.sweep import default_folder
     from capacity_cli.output import finish, print_result, print_reused
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
-    file, made_by = read_study_file(study), parse_trainer(trainer)
+    file, made_by = read_any_study(study), parse_trainer(trainer)
     folder = out or default_folder(file)
     if dry_run:
-        _show_plan(file, folder, made_by, workers, as_json=json)
+        if isinstance(file, AdaptiveFile):
+            _show_candidates(file, folder, as_json=json)
+        else:
+            _show_plan(file, folder, made_by, workers, as_json=json)
         return
     result = capacity.sweep(
         file, trainer=made_by, workers=workers, together=together, out=folder,
@@ -60,10 +65,35 @@ def sweep(
         made = result.made
         print_result(result, details=details)
         print_reused(made)
+        if isinstance(file, AdaptiveFile):
+            print(f"The design has ended. {made.remarks[0]} Its steps: {folder / LOG}")
         print(f"Runs: {folder}; points: {result.points}; {duration(made.wall_seconds)}")
         for failure in made.failures:
             print(f"failed: {failure.label}: {failure.message}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
+
+
+def _show_candidates(file: "AdaptiveFile", folder: Path, *, as_json: bool) -> None:
+    """What is known of an adaptive study beforehand: the sizes that it may choose from, and its limits."""
+    from capacity.plan.memory import gigabytes, run_memory
+    from capacity_cli.output import print_json, print_rows
+
+    points = file.points()
+    sizes = [(point.size.kind, point.size.trained_parameters) for point in points]
+    first = file.methods[0]
+    least = max(run_memory(p.spec(first, 0, {first: 1.0}, validation=False)).peak for p in (points[0], points[-1]))
+    if as_json:
+        listed = [{"adapter": kind, "trained_parameters": count} for kind, count in sizes]
+        print_json(
+            {"study": str(folder), "sizes": listed, "methods": list(file.methods), "most_runs": file.most_runs,
+             "hours": file.hours, "least_memory_bytes": least}
+        )  # fmt: skip
+        return
+    hours = "" if file.hours is None else f" and {file.hours:g} hours"
+    print(f"{file.name} in {folder}: {file.question}".rstrip(": "))
+    print(f"An adaptive design chooses among {len(sizes)} sizes, up to {file.most_runs} trained runs{hours}")
+    print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
+    print_rows(("adapter", "trained parameters"), [(kind, f"{count:,}") for kind, count in sizes])
 
 
 def _show_plan(file: "StudyFile", folder: Path, trainer: "MadeBy", workers: int | None, *, as_json: bool) -> None:

@@ -10,10 +10,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from capacity.plan.looks import read_looks
 from capacity_analysis.bits.cells import MeasuredCells, measured_cells
 from capacity_analysis.bits.frontier import FrontierPoint, frontier
 from capacity_analysis.bits.savings import Saving, mean_curves, savings
 from capacity_analysis.compare.comparison import Comparison, comparisons
+from capacity_analysis.compare.looks import repeated
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.data.select import Selection
@@ -125,13 +127,22 @@ def analyse(source: Source, options: Options, heard: Heard = unheard) -> Analysi
         for task in tasks:
             of_tasks.append(attempt(partial(_cells, points, task, unit, options), points.source))
             heard(len(views) + sum(map(len, cells.values())), parts, f"sizes in {unit}")
-    compared = attempt(lambda: comparisons(points, source.lost), points.source)
+    compared = attempt(lambda: _comparisons(points, source), points.source)
     heard(parts, parts, "comparisons")
     return Analysis(source, options, tuple(views), tuple(cells["parameters"]), tuple(cells["bytes"]), compared)
 
 
 def _on_pair(heard: Heard, done: int, parts: int, pair: int, pairs: int) -> None:
     heard(done, parts, f"null calibration {pair:,} of {pairs:,}")
+
+
+def _comparisons(points: Points, source: Source) -> tuple[Comparison, ...]:
+    """Those of the runs; in a study that was looked at several times, with intervals that allow for that."""
+    found = comparisons(points, source.lost)
+    looks = None if source.study is None else read_looks(source.study.folder)
+    if looks is None:
+        return found
+    return tuple(repeated(one, looks, max((d.estimate.seeds for d in one.differences), default=0)) for one in found)
 
 
 def _reported(points: Points) -> "pd.Series[bool]":

@@ -41,6 +41,8 @@ class Crossed:
         residual: of what neither explains.
         seed_df, item_df, residual_df: their degrees of freedom; 0 where there is one seed or one item.
         pooled_p: of the test that allowed `seeds` to be pooled over methods; None if it is this table's own.
+        keeps_seeds: the component between seeds is never dropped. At the small errors of several looks the preliminary
+            test would cost coverage (`make sequential-calibration`).
     """
 
     seeds: float
@@ -50,6 +52,7 @@ class Crossed:
     item_df: int
     residual_df: int
     pooled_p: float | None = None
+    keeps_seeds: bool = False
 
     @classmethod
     def of(cls, table: Array) -> "Crossed":
@@ -137,7 +140,7 @@ class Crossed:
     @property
     def dropped_below(self) -> float:
         """The mean square between seeds up to which their component is dropped."""
-        if self.seed_df < _LEAST_SEED_DF or not self.residual_df:
+        if self.keeps_seeds or self.seed_df < _LEAST_SEED_DF or not self.residual_df:
             return 0.0
         return self.residual * float(fdtri(self.seed_df, self.residual_df, 1 - DROPPED_ABOVE))
 

@@ -10,7 +10,7 @@ were asked, stand under names of their own.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from scipy.special import ndtri
@@ -42,6 +42,7 @@ class Estimate:
         counted: only counts are known, so the variance between items is the largest that they allow.
         confidence: of the interval.
         crossed: of a difference, the mean squares behind the interval.
+        together: the confidence of all looks of the study together, if it may stop at any of them.
     """
 
     value: float
@@ -54,6 +55,7 @@ class Estimate:
     counted: bool = False
     confidence: float = 0.95
     crossed: Crossed | None = None
+    together: float | None = None
 
     @classmethod
     def none(cls, value: float, seeds: int, items: int | None = None) -> "Estimate":
@@ -111,7 +113,8 @@ def labels(estimates: Iterable[Estimate]) -> str:
     for e in estimates:
         if e.over is None:
             continue
-        kind = f"{100 * e.confidence:g} %, {_WORDS[e.over]}"
+        whole = f"{100 * e.confidence:g} %" if e.together is None else f"{100 * e.together:g} % over all looks"
+        kind = f"{whole}, {_WORDS[e.over]}"
         kind += ", variance pooled over sizes" if e.pooled else ""
         kind += ", from counts" if e.counted else ""
         seeds.setdefault(kind, []).append(e.seeds)
@@ -124,7 +127,7 @@ def _counted_seeds(seeds: list[int]) -> str:
     return "" if most == 1 else f", {least} seeds" if least == most else f", {least} to {most} seeds"
 
 
-def accuracy_estimate(shares: Array, confidence: float = 0.95) -> Estimate:
+def accuracy_estimate(shares: Array, confidence: float = 0.95, *, keep_seeds: bool = False) -> Estimate:
     """The accuracy of a cell, for fresh seeds and fresh items.
 
     With one seed the interval is Wilson's over items (JASA 1927). With several it has Wilson's form. Its sample size is
@@ -135,9 +138,11 @@ def accuracy_estimate(shares: Array, confidence: float = 0.95) -> Estimate:
     Args:
         shares: shares of correct samples in [0, 1], seeds × items.
         confidence: the two-sided confidence.
+        keep_seeds: as `Crossed.keeps_seeds`.
     """
     seeds, items = shares.shape
-    return _accuracy(float(shares.mean()), Crossed.of(shares), seeds, items, confidence)
+    crossed = replace(Crossed.of(shares), keeps_seeds=keep_seeds)
+    return _accuracy(float(shares.mean()), crossed, seeds, items, confidence)
 
 
 def counted_estimate(accuracies: Array, items: int, confidence: float = 0.95) -> Estimate:

@@ -1,0 +1,55 @@
+"""A comparison adds seeds, the same for every method, until its main contrast is decided. No torch here.
+
+What it does next depends on the runs that are there and on the looks that the study was begun with. So a comparison
+that was interrupted continues as if it had not been.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from capacity.plan.looks import Looks, keep_looks
+from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
+from capacity.studies.comparison import ComparisonPlan
+from capacity.studies.make import Make, Wanted
+from capacity_analysis.compare.looks import Look, look_at
+
+
+@dataclass
+class SeedsUntilDecided:
+    """Makes the runs of one look after another.
+
+    Attributes:
+        plan: with the seeds of the last look.
+        looks: those of the plan: when to look, and what decides.
+        hours: no batch starts that would end later than this, at the pace of the last one; None for no limit.
+        found: the looks so far.
+    """
+
+    plan: ComparisonPlan
+    looks: Looks
+    hours: float | None = None
+    found: list[Look] = field(default_factory=list)
+
+    def produce(self, study: Study, make: Make) -> Wanted:
+        """Makes runs until the contrast is decided or no time is left, as `capacity.studies.make.make_study` asks.
+
+        Raises:
+            DataError: the study was begun with other looks, or its runs answered different items.
+        """
+        keep_looks(study.folder, self.looks)
+        began = time.monotonic()
+        specs: tuple[RunSpec, ...] = ()
+        for seeds in self.looks.seeds:
+            batch = time.monotonic()
+            specs = self.plan.of_seeds(seeds).specs
+            make(specs, f"steps of {seeds} seeds of each method")
+            runs = [study.read(study.path_of(spec)) for spec in specs if study.path_of(spec).is_dir()]
+            if not any(run.spec.method == "base" for run in runs):
+                break
+            self.found.append(look_at(study.folder, runs, specs, self.looks, seeds))
+            now = time.monotonic()
+            late = self.hours is not None and now - began + (now - batch) > 3600 * self.hours
+            if self.found[-1].outcome != "open" or self.found[-1].estimate is None or late:
+                break
+        return Wanted(specs, self.plan.remarks)
