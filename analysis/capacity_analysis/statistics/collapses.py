@@ -73,7 +73,7 @@ def collapsed_of_curve(accuracies: Array, answers: Array | None) -> NDArray[np.b
     """Which seeds of a curve collapsed at some size, N × S, and can be told from seeds that scatter widely.
 
     Such a seed has a run that collapsed by the median of its size. That run also lies five standard deviations of the
-    other seeds below their mean: by their spread at this size, and by that pooled over sizes. Fewer than three other
+    other seeds below their mean. Both their spread at this size and that pooled over sizes must say so. Fewer than three other
     seeds tell nothing.
 
     Args:

@@ -1,8 +1,8 @@
 """What runs of one seed share: a covariance of mean accuracies in parts, and how well it is known.
 
 The error of a run is a sum of four effects. The *level* moves all accuracies of a seed alike. The *shift* moves the
-curve of a seed along log size, so its error is large where the curve is steep: another projection P needs more
-parameters, or fewer. An effect of *one size* is shared by runs of two curves at that size. The rest is the run's *own*.
+curve of a seed along log size: another projection P needs more parameters, or fewer. Its error is large where the
+curve is steep. An effect of *one size* is shared by runs of two curves at that size. The rest is the run's *own*.
 
 `capacity_analysis.thresholds.seed_components` estimates their variances.
 
@@ -91,7 +91,7 @@ class SeedEffects:
 
         The sum is about linear in the seeds' matrix of sums of squares and products, tr(A W). For normal seeds it has
         ν (tr A Σ)² / tr(A Σ A Σ) degrees of freedom. In A, squares have the weights themselves. An own effect has the
-        sum over sizes of its curve, the level the sum of all sizes, and the shift the slopes of each curve.
+        sum over sizes of its curve. The level has the sum of all sizes, and the shift has the slopes of each curve.
 
         Args:
             weights: of the sums of what is wanted, N × P.
