@@ -73,8 +73,8 @@ def collapsed_of_curve(accuracies: Array, answers: Array | None) -> NDArray[np.b
     """Which seeds of a curve collapsed at some size, N × S, and can be told from seeds that scatter widely.
 
     Such a seed has a run that collapsed by the median of its size. That run also lies five standard deviations of the
-    other seeds below their mean. Both their spread at this size and that pooled over sizes must say so. Fewer than three other
-    seeds tell nothing.
+    other seeds below their mean. Both their spread at this size and that pooled over sizes must say so. Fewer than
+    three other seeds tell nothing.
 
     Args:
         accuracies: N data sets × K sizes × S seeds, NaN where a size lacks a seed.
