@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 REAL := $(VENV)/.real-model
 DOCS := $(VENV)/.docs
 VLLM ?= .venv-vllm
+EVALUATORS ?= .venv-evaluators
 WHEEL := .venv-wheel
 PIP_INSTALL := pip install --quiet --disable-pip-version-check
 export OMP_NUM_THREADS := 1
@@ -19,7 +20,7 @@ cpu_torch = $(1)/$(PIP_INSTALL) -c constraints.txt uv && \
 TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compare test test-real test-browser test-vllm wheel test-wheel docs figure rollout-sync check \
+.PHONY: help install compare test test-real test-browser test-vllm test-evaluators wheel test-wheel docs figure rollout-sync check \
   claims format sizes causal tune model-cards check-power contrast-calibration sequential-calibration \
   adaptive-proof guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
 
@@ -51,6 +52,10 @@ test-browser: $(READY)
 # Runs the tests on a real vLLM engine on a CPU, in an environment of its own (4 GB on disk).
 test-vllm: $(VLLM)/.ready
 	CAPACITY_VLLM=1 $(VLLM)/bin/pytest tests/engine
+
+# Runs lm-evaluation-harness and inspect_ai on tiny models and reads what they write, in an environment of its own (1.7 GB).
+test-evaluators: $(EVALUATORS)/.ready
+	CAPACITY_EVALUATORS=1 $(EVALUATORS)/bin/pytest tests/evaluators
 
 # Measures how a vLLM engine follows the trainer: hot-swap against merged weights, costs, reward curves.
 rollout-sync: $(VLLM)/.ready
@@ -208,6 +213,14 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $(VLLM)/.ready
 
+# inspect_ai wants an older fsspec and dateutil than the other environments have.
+$(EVALUATORS)/.ready: pyproject.toml constraints-evaluators.txt
+	$(PYTHON) -m venv $(EVALUATORS)
+	@echo 'installing lm-eval, inspect_ai, torch ($(TORCH_SIZE)) and others into $(EVALUATORS): 1.7 GB on disk'
+	$(if $(filter cpu,$(TORCH)),$(call cpu_torch,$(EVALUATORS)/bin))
+	$(EVALUATORS)/bin/$(PIP_INSTALL) -c constraints-evaluators.txt 'lm-eval[hf]' inspect_ai pytest -e .
+	touch $(EVALUATORS)/.ready
+
 # Removes the virtual environments, caches and built files.
 clean:
-	rm -rf $(VENV) $(VLLM) $(WHEEL) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(EVALUATORS) $(WHEEL) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,7 +36,7 @@ from capacity_analysis.compare.sizes_table import size_cells
 from capacity_analysis.compare.verdicts import verdict
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, study_points
-from capacity_reports.sections.comparison import comparison_blocks
+from capacity_reports.sections.comparison import comparison_blocks, size_table
 
 RATES = {"sft": 0.1, "grpo": 0.1}
 
@@ -219,8 +219,11 @@ def test_the_most_accurate_update_is_a_trained_one(tmp_path: Path) -> None:
         fakes.add(study, fakes.spec("zero", 0, 4), [1, 1, 1, 1]),
         fakes.add(study, fakes.spec("sft", 0, 4), [1, 0, 0, 0]),
     ]
-    text = sizes_answer(size_cells(study_points(tmp_path, runs)), 2, 0)[0]
+    cells = size_cells(study_points(tmp_path, runs))
+    text, table = sizes_answer(cells, 2, 0)
     assert "most accurate is sft at 13 parameters" in str(text)
+    assert [row[1] for row in table.rows] == ["zero (control)", "sft"]  # type: ignore[union-attr]
+    assert [row[1] for row in size_table(cells).rows] == ["zero (control)", "sft"]
 
 
 def test_a_check_does_not_judge_it(tmp_path: Path) -> None:

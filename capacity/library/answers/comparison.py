@@ -89,4 +89,6 @@ def _sizes(cells: Sequence[CellResult]) -> Table:
 
 
 def _name(cell: CellResult) -> str:
+    if cell.method == "zero":
+        return "zero (control)"
     return f"base T={cell.temperature:g}" if cell.method == "base" and cell.temperature is not None else cell.method

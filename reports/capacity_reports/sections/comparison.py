@@ -179,7 +179,7 @@ def size_table(cells: Sequence[CellResult]) -> Table:
     rows = tuple(
         (
             cell.model,
-            cell.method,
+            "zero (control)" if cell.method == "zero" else cell.method,
             *((cell.temperature, None, None) if cell.method == "base" else (None, _seen(cell), cell.adapter)),
             cell.trained_parameters,
             cell.learning_rate,

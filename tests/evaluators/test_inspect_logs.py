@@ -1,18 +1,18 @@
-"""A log that inspect_ai wrote, in its own form, through its own reader: where inspect_ai is installed."""
+"""A log that inspect_ai wrote, in its own form, through its own reader."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from inspect_ai import log as inspect_log
 
 import capacity
 from capacity.errors import DataError
 from capacity_analysis.evaluations.evaluation import Reading
 from capacity_analysis.evaluations.read import read_evaluations
 
-inspect_log = pytest.importorskip("inspect_ai.log")
-LOG = Path(__file__).parent / "data" / "evaluations" / "inspect-sums.eval"
+LOG = Path(__file__).parent.parent / "data" / "evaluations" / "inspect-sums.eval"
 
 
 def test_a_log_in_its_own_form_gives_the_accuracy_that_inspect_gives() -> None:
