@@ -35,6 +35,7 @@ def runs(
     from capacity.runs.points import COLUMNS, to_csv
     from capacity.runs.points import points as points_rows
     from capacity_cli.output import print_blocks, print_json
+    from capacity_cli.prose import say
     from capacity_reports.blocks import Cell, Column, Table
 
     opened = capacity.Study(study)
@@ -94,11 +95,11 @@ def runs(
     ]
     summary = f"{states.count('complete')} complete, {states.count('stale')} stale"
     summary += f", {len(missing)} missing, {len(failures)} failed"
-    print(f"{study}: {summary}" + (f"; points written to {points}" if points else ""))
+    say(f"{study}: {summary}" + (f"; points written to {points}" if points else ""))
     for model, counts in mixed.items():
         shares = ", ".join(f"{count} on base {base[:16]}" for base, count in counts.items())
-        print(f"{model} has runs on different weights, which cannot be compared: {shares}")
+        say(f"{model} has runs on different weights, which cannot be compared: {shares}")
     print()
     print_blocks([Table("runs", "", columns, tuple(sorted(table, key=lambda row: str(row[1]))))])
     for failure in failures:
-        print(f"failed: {failure.label}: {failure.message}")
+        say(f"failed: {failure.label}: {failure.message}")
