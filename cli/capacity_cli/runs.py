@@ -76,6 +76,7 @@ def runs(
             }
         )
         return
+    trainers = sorted({run.fingerprint.trainer for run in found})
     columns = (
         Column("run", "run"), Column("what", "what"), Column("rate", "rate", "number"),
         Column("accuracy", "accuracy, %", "percent"), Column("time", "time", "duration"), Column("trainer", "trainer"),
@@ -88,13 +89,14 @@ def runs(
             run.spec.training.learning_rate if run.spec.training else None,
             run.result.accuracy,
             run.result.wall_seconds,
-            run.fingerprint.trainer,
-            state,
+            run.fingerprint.trainer if len(trainers) > 1 else None,
+            state if set(states) != {"complete"} else None,
         )
         for run, state in zip(found, states, strict=True)
     ]
     summary = f"{states.count('complete')} complete, {states.count('stale')} stale"
     summary += f", {len(missing)} missing, {len(failures)} failed"
+    summary += f"; trainer {trainers[0]}" if len(trainers) == 1 else ""
     say(f"{study}: {summary}" + (f"; points written to {points}" if points else ""))
     for model, counts in mixed.items():
         shares = ", ".join(f"{count} on base {base[:16]}" for base, count in counts.items())
