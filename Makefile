@@ -14,7 +14,7 @@ export OMP_NUM_THREADS := 1
 # The build of torch: "cpu" (0.2 GB) on Linux without an NVIDIA GPU, else what PyPI has (on Linux a CUDA build, 3 GB).
 TORCH ?= $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v nvidia-smi),pypi,cpu),pypi)
 # uv knows where the CPU build is. Where that place cannot be reached, pip installs the build that it finds.
-cpu_torch = $(1)/$(PIP_INSTALL) -c constraints.txt uv && \
+cpu_torch = @$(1)/$(PIP_INSTALL) -c constraints.txt uv && \
   { $(1)/uv pip install --quiet --python $(1)/python --torch-backend cpu --no-deps -c constraints.txt torch 2>/dev/null || \
   echo 'uv cannot reach the CPU build of torch: pip installs the build that it finds'; }
 TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
@@ -26,8 +26,12 @@ TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 # Prints this list.
 help:
-	@echo 'usage: make TARGET. The first target sets up $(VENV); TORCH=cpu or TORCH=pypi chooses the build of torch.'
-	@awk '/^# /{said=substr($$0, 3)} /^$$/{said=""} /^[a-z-]+:/{sub(/:.*/, "", $$1); printf "  %-16s %s\n", $$1, said}' Makefile
+	@echo 'usage: make TARGET. The first target sets up $(VENV).'
+	@echo 'TORCH=cpu or TORCH=pypi chooses the build of torch.'
+	@awk '/^# /{said=substr($$0, 3)} /^$$/{said=""} \
+	  /^[a-z-]+:/{sub(/:.*/, "", $$1); line=sprintf("  %-20s", $$1); count=split(said, words, " "); \
+	    for (i=1; i<=count; i++) {if (length(line words[i]) > 78) {print line; line=sprintf("%22s", "")} \
+	      line=line " " words[i]} print line}' Makefile
 
 # Sets up the virtual environment and does nothing else.
 install: $(READY)
@@ -188,11 +192,12 @@ gpu-check: $(READY)
 nightly: kill-proof interrupt-proof sizes causal merge-loss factors-speed calibration check-power contrast-calibration sequential-calibration adaptive-proof gym-verifiers planted-faults
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	@echo 'installing into $(VENV): torch ($(TORCH_SIZE)) and other packages (0.2 GB)'
+	@$(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV), some minutes: torch ($(TORCH_SIZE)) and other packages (0.2 GB)'
 	$(if $(filter cpu,$(TORCH)),$(call cpu_torch,$(BIN)))
-	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[train,dev]'
-	touch $(READY)
+	@$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[train,dev]'
+	@touch $(READY)
+	@echo 'source $(VENV)/bin/activate puts the command capacity on the path'
 
 $(DOCS): $(READY)
 	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[docs]'

@@ -63,6 +63,7 @@ def test_every_named_target_of_make_exists_and_make_alone_lists_them() -> None:
             assert name in targets, (document.name, name)
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert listed == subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert max(map(len, listed.splitlines())) <= 80
     said = dict(re.findall(r"^  ([a-z-]+) +(\S.*)$", listed, re.MULTILINE))
     assert sorted(said) == sorted(set(targets))
 

@@ -1,6 +1,7 @@
 """The first screen speaks of one pair, named before any result, and judges its statements together."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,11 @@ from capacity_analysis.statistics.multiplicity import holm, holm_claims
 from capacity_analysis.thresholds.confidence import at_confidence
 from capacity_analysis.thresholds.ratios import Ratio
 from capacity_reports.document import Report
+from capacity_reports.front import front
 from capacity_reports.main_contrast import main_contrast
 from capacity_reports.report import build_report
 from capacity_reports.sources import read_source
+from capacity_reports.statements import ratio_sentence
 from capacity_reports.views import Options, analyse
 
 QUICK = Options(null=0, replicates=50)
@@ -89,6 +92,16 @@ def test_other_pairs_are_exploratory_on_the_page(tmp_path: Path):
     place = said.index("Exploratory, each interval stands alone: of twenty pairs that do not differ, one seems to.")
     assert said[place - 1] == "No difference between grpo and sft is decided."
     assert all("rft scores" in line for line in said[place + 1 : place + 3])
+
+
+def test_a_ratio_that_only_stands_alone_is_shown_as_such(tmp_path: Path):
+    folder = full_study(tmp_path / "s", methods=("sft", "grpo"), items=400, tuned=False).folder
+    analysis = analyse(read_source(str(folder)), QUICK)
+    main = main_contrast(analysis)
+    assert front(analysis, [], main).answer == ratio_sentence(main.decided_ratios[0])
+    lost = replace(main, decided_ratios=(), decided_differences=(), ratios=main.ratios * 3)
+    doubt = "By itself this interval excludes 1; judged together with the other 2 ratios it does not."
+    assert front(analysis, [], lost).answer == f"{ratio_sentence(main.ratios[0])} {doubt}"
 
 
 def said_in_the_summary(report: Report) -> list[str]:

@@ -116,7 +116,8 @@ def test_command_writes_what_it_says(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["report", str(study.folder), "--null", "0"])
     assert done.exit_code == 0, done.output
     path = study.folder / "report.html"
-    assert done.stdout.splitlines()[-1] == f"Report: {path}"
+    front = build_report([study.folder], options=Options(null=0)).front
+    assert done.stdout.splitlines() == [front.answer, f"Report: {path}"]
     assert path.read_text().startswith("<!doctype html>")
     out = tmp_path / "new" / "r.html"
     done = CliRunner().invoke(

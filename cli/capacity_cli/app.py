@@ -24,6 +24,7 @@ from capacity_cli.import_results import import_results
 from capacity_cli.interrupts import CODE, Interrupts
 from capacity_cli.models import models
 from capacity_cli.plan import plan
+from capacity_cli.prose import say
 from capacity_cli.report import report
 from capacity_cli.runs import runs
 from capacity_cli.sweep import sweep
@@ -154,7 +155,7 @@ def _end(error: BaseException, *, asked: bool) -> int | None:
 
 def _said(message: str, code: int) -> int:
     for line in message.splitlines():
-        print(f"capacity: {line}", file=sys.stderr)
+        say(f"capacity: {line}", sys.stderr)
     return code
 
 

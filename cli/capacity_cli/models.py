@@ -12,6 +12,7 @@ def models(name: Annotated[str | None, typer.Argument(help="Model with options."
     from capacity.library.models import model_facts
     from capacity.plan.sizes import DEFAULT_BUDGET
     from capacity_cli.output import print_json, print_rows
+    from capacity_cli.prose import say
 
     if name is None:
         _list(as_json=json)
@@ -20,13 +21,15 @@ def models(name: Annotated[str | None, typer.Argument(help="Model with options."
     if json:
         print_json(found.to_json())
         return
-    default = f"Training memory is that of a run as capacity compare makes it by default, --budget {DEFAULT_BUDGET}."
-    print(found.refusal or default)
+    if found.refusal is not None:
+        say(found.refusal)
     shown = {**found.to_json(), "training_memory": None if found.memory is None else found.memory.text}
     rows = [
         (k.replace("_", " "), f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items() if v is not None
     ]
     print_rows(("", ""), rows)
+    if found.refusal is None:
+        say(f"\nTraining memory is that of a run as capacity compare makes it by default, --budget {DEFAULT_BUDGET}.")
 
 
 def _list(*, as_json: bool) -> None:

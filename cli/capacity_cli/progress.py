@@ -96,7 +96,9 @@ class RunProgress:
 
     def _print(self, line: str) -> None:
         if self.live:
+            self.bars.stop()  # a thread draws the bars, and between line and bars it would wipe the line out
             self.bars.console.print(line, highlight=False)
+            self.bars.start()
         else:
             print(line, file=sys.stderr, flush=True)
 

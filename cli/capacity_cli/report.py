@@ -7,8 +7,6 @@ import typer
 
 from capacity_cli.options import AllowMixed, Gain, Json, Target, Where
 
-_VERDICTS = 3  # printed at most
-
 
 def report(
     studies: Annotated[
@@ -41,6 +39,7 @@ def report(
     from capacity.library.thresholds import question_of
     from capacity_cli.output import print_json
     from capacity_cli.progress import ModuleProgress
+    from capacity_cli.prose import say
     from capacity_reports.report import build_report, destination, write_files
     from capacity_reports.views import Options
 
@@ -63,9 +62,9 @@ def report(
             }
         )
         return
-    for line in found.verdicts[:_VERDICTS]:
-        print(line)
-    if len(found.verdicts) > _VERDICTS:
-        print(f"{len(found.verdicts) - _VERDICTS} more verdicts stand in the report.")
+    if found.front is not None:
+        for line in (found.front.answer, found.front.undecided):
+            if line is not None:
+                say(line)
     for path in written:
         print(f"Report: {path}")

@@ -35,6 +35,7 @@ def runs(
     from capacity.runs.points import COLUMNS, to_csv
     from capacity.runs.points import points as points_rows
     from capacity_cli.output import print_blocks, print_json
+    from capacity_cli.prose import say
     from capacity_reports.blocks import Cell, Column, Table
 
     opened = capacity.Study(study)
@@ -75,6 +76,7 @@ def runs(
             }
         )
         return
+    trainers = sorted({run.fingerprint.trainer for run in found})
     columns = (
         Column("run", "run"), Column("what", "what"), Column("rate", "rate", "number"),
         Column("accuracy", "accuracy, %", "percent"), Column("time", "time", "duration"), Column("trainer", "trainer"),
@@ -87,18 +89,19 @@ def runs(
             run.spec.training.learning_rate if run.spec.training else None,
             run.result.accuracy,
             run.result.wall_seconds,
-            run.fingerprint.trainer,
-            state,
+            run.fingerprint.trainer if len(trainers) > 1 else None,
+            state if set(states) != {"complete"} else None,
         )
         for run, state in zip(found, states, strict=True)
     ]
     summary = f"{states.count('complete')} complete, {states.count('stale')} stale"
     summary += f", {len(missing)} missing, {len(failures)} failed"
-    print(f"{study}: {summary}" + (f"; points written to {points}" if points else ""))
+    summary += f"; trainer {trainers[0]}" if len(trainers) == 1 else ""
+    say(f"{study}: {summary}" + (f"; points written to {points}" if points else ""))
     for model, counts in mixed.items():
         shares = ", ".join(f"{count} on base {base[:16]}" for base, count in counts.items())
-        print(f"{model} has runs on different weights, which cannot be compared: {shares}")
+        say(f"{model} has runs on different weights, which cannot be compared: {shares}")
     print()
     print_blocks([Table("runs", "", columns, tuple(sorted(table, key=lambda row: str(row[1]))))])
     for failure in failures:
-        print(f"failed: {failure.label}: {failure.message}")
+        say(f"failed: {failure.label}: {failure.message}")

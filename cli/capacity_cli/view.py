@@ -1,5 +1,6 @@
 """`capacity view`: the report of a study in a browser, which follows runs while they are made."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,13 @@ def view(
 ) -> None:
     """Serve the report of a study on this machine, and follow the runs of a sweep as they are made."""
     from capacity.library.thresholds import question_of
+    from capacity_cli.prose import say
     from capacity_reports.server import Server
     from capacity_reports.views import Options
 
+    say(f"Building the page of {study}.", sys.stderr)
     server = Server(study, port, Options(question_of(target, gain), null=0), allow_mixed=allow_mixed)
-    print(f"Report of {study}: {server.address} (Ctrl-C ends it)", flush=True)
+    say(f"Report of {study}: {server.address} (Ctrl-C ends it)")
     try:
         server.serve()
     finally:

@@ -11,6 +11,7 @@ from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Figure, Section, Text
 from capacity_reports.decided import (
     AskedDifference,
+    AskedRatio,
     gains_of,
     seeds_of,
 )
@@ -131,7 +132,7 @@ def question(analysis: Analysis, charts: Sequence[Chart]) -> str:
 
 def in_interest(charts: Sequence[Chart], main: MainContrast) -> list[Chart]:
     """The charts, the one that the answer is about first; without an answer the one with most configurations."""
-    ratio = next(iter(main.decided_ratios), None)
+    ratio = next(iter((*main.decided_ratios, *main.decided_alone)), None)
     difference = next(iter(main.decided_differences), None)
     model: str | None = None
     label: str | None = None
@@ -148,23 +149,40 @@ def in_interest(charts: Sequence[Chart], main: MainContrast) -> list[Chart]:
 
 def _answer(analysis: Analysis, main: MainContrast) -> tuple[str, str]:
     """One sentence, and what its interval is for."""
-    for ratio in main.decided_ratios:
-        interval = next(t.interval for t in ratio.study.thresholds if t.model == ratio.ratio.model)
-        return ratio_sentence(ratio), interval
-    for difference in main.decided_differences:
-        return difference_sentence(difference), labels([difference.difference.estimate])
+    said = _of_contrast(main)
+    if said is not None:
+        return said
     if gains := gains_of(analysis):
         _, cell, gain = gains[0]
         tail = f" No difference between {main.name} is decided." if main.methods is not None else ""
         what = f"{cell.name} with {parameters(cell.cell.trained_parameters)}"
-        said = f"{on_model(cell.cell.model, begins=True)}{what} gains {points(gain)} over the untrained model."
-        return f"{said}{tail}", labels([gain])
+        line = f"{on_model(cell.cell.model, begins=True)}{what} gains {points(gain)} over the untrained model."
+        return f"{line}{tail}", labels([gain])
     source = analysis.source
     if not isinstance(source.points, Absent) and (source.points.frame["trained_parameters"] > 0).any():
         if seeds_of(analysis) == {1}:
             return "These runs have one seed, which allows no claim about methods.", ""
-        return f"Neither a difference between {main.name} nor a gain over the untrained model is decided.", ""
+        return f"No difference between {main.name} is decided.", ""
     return "There is no answer yet: no trained run is complete.", ""
+
+
+def _of_contrast(main: MainContrast) -> tuple[str, str] | None:
+    """What is decided of the main contrast, or what its first ratio shows by itself; None if neither is anything."""
+    for ratio in main.decided_ratios:
+        return ratio_sentence(ratio), _interval_of(ratio)
+    for difference in main.decided_differences:
+        return difference_sentence(difference), labels([difference.difference.estimate])
+    for ratio in main.decided_alone:
+        others = len(main.ratios) - 1
+        together = f"the other {others} ratios" if others > 1 else "the other ratio"
+        doubt = f"By itself this interval excludes 1; judged together with {together} it does not."
+        return f"{ratio_sentence(ratio)} {doubt}", _interval_of(ratio)
+    return None
+
+
+def _interval_of(asked: AskedRatio) -> str:
+    """What the interval of a ratio is for."""
+    return next(t.interval for t in asked.study.thresholds if t.model == asked.ratio.model)
 
 
 def _difference_number(found: AskedDifference) -> Number:

@@ -24,7 +24,7 @@ class MainContrast:
 
     Attributes:
         methods: the pair; None if no two cells are compared.
-        ratios, differences: what is asked of it, at all sizes and on all models.
+        ratios, differences: what is asked of it, at all sizes and on all models. Differences have an interval.
         decided_ratios, decided_differences: those that are decided together, the largest difference first.
     """
 
@@ -39,6 +39,11 @@ class MainContrast:
         """The ratios that are not decided."""
         decided = set(map(id, self.decided_ratios))
         return [asked for asked in self.ratios if id(asked) not in decided]
+
+    @property
+    def decided_alone(self) -> list[AskedRatio]:
+        """The ratios whose interval excludes 1 by itself, but not together with the others."""
+        return [r for r in self.open_ratios if decides(r.ratio) and not r.study.of_one_seed(r.ratio)]
 
     @property
     def open_differences(self) -> list[AskedDifference]:
@@ -69,7 +74,8 @@ class MainContrast:
 
 def main_contrast(analysis: Analysis) -> MainContrast:
     """The main contrast of a source, judged."""
-    ratios, differences = _once(list(ratios_of(analysis))), list(differences_of(analysis))
+    ratios = _once(list(ratios_of(analysis)))
+    differences = [d for d in differences_of(analysis) if d.difference.estimate.over is not None]
     asked = [r.methods for r in ratios] + [d.methods for d in differences]
     if not asked:
         return MainContrast(None, (), (), (), ())

@@ -41,11 +41,12 @@ QUANTITIES = (
 
 
 def runs(source: Source) -> dict[str, Any]:
-    """The rows of the points table: columns, values by row, and how many runs there are in all."""
+    """The rows of the points table, trained runs first: columns, values by row, and how many runs there are in all."""
     if isinstance(source.points, Absent):
         return {"columns": [], "rows": [], "total": 0, "ids": []}
     frame = source.points.frame
-    shown = frame.head(ROWS)
+    untrained = frame["method"] == "base"
+    shown = pd.concat([frame[~untrained], frame[untrained]]).head(ROWS)
     kept = [column for column in _COLUMNS if frame[column[0]].notna().any()]
     ids = [None if pd.isna(name) else str(name) for name in shown["run"]]
     values = [[_plain(value) for value in shown[key]] for key, _, _ in kept]
