@@ -42,7 +42,7 @@ compare: $(READY)
 
 # Runs the tests.
 test: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Runs the tests on SmolLM2-135M, a real pre-trained model, and on quantised bases (140 MB of packages).
 test-real: $(REAL)

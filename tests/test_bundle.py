@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import capacity as command
 from safetensors.torch import save
 from stored import CHOSEN, NUMBERS, updated
-from test_export import capacity as command
 
 import capacity
 from capacity.adapters.files import artifact

@@ -1,10 +1,10 @@
 """Checkpoints: a killed run continues to the same bytes, and no checkpoint but its own is continued from."""
 
-import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +222,12 @@ def test_workers_leave_checkpoints_when_the_study_is_interrupted_and_remove_thos
 
 
 def test_a_killed_worker_continues_and_does_not_start_over(tmp_path: Path) -> None:
-    killed_once: list[int] = []
+    killed_once: list[Any] = []
 
     def kill(event: Event) -> None:
         if event.kind == "step" and event.step == 3 and not killed_once:
-            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-            killed_once.extend(int(c) for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text())
-            os.kill(killed_once[0], signal.SIGKILL)
+            killed_once.extend(active_children())
+            killed_once[0].kill()
 
     events = made(tmp_path / "s", [small_spec("sft", model=SMALLEST, steps=40)], kill)
     death, note = [event.message for event in events if event.kind == "note"]

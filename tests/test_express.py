@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from in_process import capacity as command
 from small import SMALLEST, TASK, small_spec
-from test_export import capacity as command
 
 import capacity
 from capacity.errors import DataError, SpecError

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import shutil
-import signal
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,9 +45,8 @@ def made(folder: Path, specs: list[RunSpec], on_event: Any) -> list[Event]:
 
 
 def kill_worker() -> None:
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    (worker,) = [int(c) for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
-    os.kill(worker, signal.SIGKILL)
+    (worker,) = active_children()
+    worker.kill()
 
 
 def record(spec: RunSpec) -> RunRecord:
