@@ -112,7 +112,8 @@ def main() -> None:
             broken += demands(found, raw)
             if arguments.details:
                 print(json.dumps(found, default=str), flush=True)
-    print("\n" + ("\n".join(broken) if broken else "All cases meet the demands."))
+    print("\n" + "\n".join(reasons([raw for _, raw in wanted])))
+    print("\n".join(broken) if broken else "All cases meet the demands.")
     sys.exit(1 if broken else 0)
 
 
@@ -122,6 +123,16 @@ def simulated(call: tuple[dict[str, Any], dict[str, Any], int, list[int]]) -> di
     began = time.process_time()
     found = coverage_of(Case(raw, defaults), n, np.random.default_rng(seed))
     return {**found, "seconds": round(time.process_time() - began, 1)}
+
+
+def reasons(cases: list[dict[str, Any]]) -> list[str]:
+    """Each reason of the grid with the cases that it stands for."""
+    lines = []
+    for key, what in (("above", "Above 98 %"), ("wide", "Wider than 1.15×")):
+        for reason in dict.fromkeys(raw[key] for raw in cases if key in raw):
+            named = "; ".join(raw["name"] for raw in cases if raw.get(key) == reason)
+            lines.append(f"{what}: {named}. {reason}")
+    return [*lines, ""] if lines else []
 
 
 def row(found: dict[str, Any]) -> list[str]:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import fakes
 import numpy as np
 import pandas as pd
@@ -7,8 +9,11 @@ from typer.testing import CliRunner
 from capacity.errors import DataError, SpecError
 from capacity.runs.points import COLUMNS
 from capacity_analysis.data.read import read_points
+from capacity_analysis.data.select import Selection
 from capacity_analysis.data.table import from_frame
 from capacity_analysis.data.where import where
+from capacity_analysis.thresholds.answers import study_thresholds
+from capacity_analysis.thresholds.question import Question
 from capacity_cli.app import app
 
 HEADER = "method,trained_parameters,n_items,n_correct,seed"
@@ -236,3 +241,13 @@ def test_cells_are_told_apart_by_whole_values(tmp_path):
     header = "model,family,task,method,trained_parameters,accuracy"
     rows = ("a|b,f,c,sft,1,0.5", "a,f,b|c,sft,1,0.5")
     assert read_points(table(tmp_path, *rows, header=header)).frame["cell"].nunique() == 2
+
+
+def test_a_shipped_table_keeps_every_answer_and_fresh_items_are_estimated_from_it():
+    points = read_points(str(Path(__file__).parents[1] / "studies/results/abacus-answers.csv"))
+    assert points.outcomes is not None
+    assert np.nanmean(points.outcomes, axis=1) == pytest.approx(points.frame["accuracy"].to_numpy(dtype=float))
+    study = study_thresholds(points, Selection(), Question(gain=0.5, items="population"), null=0)
+    intervals = {found.interval for found in study.thresholds}
+    assert intervals == {"95 %, fresh seeds and items, variance between seeds pooled over sizes"}
+    assert not study.evidence[0].left_out

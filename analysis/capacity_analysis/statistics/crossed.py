@@ -9,10 +9,11 @@ Tables are balanced, so the analysis of variance has closed forms. They are the 
 negative (Searle, Casella & McCulloch, "Variance Components", 1992, sections 4.2 and 4.7). The residual is counted once.
 
 Each component has the Student quantile of its own degrees of freedom, and the squares add up (Banerjee, Biometrika
-1960). Satterthwaite's one number of degrees of freedom is narrower, but covers 92 % with three seeds and 87 % with two.
+1960). Satterthwaite's one number of degrees of freedom is narrower, but covers as little as 92.3 % with three seeds and
+88.3 % with two.
 A component between seeds that the data hardly show is dropped, by a preliminary F test at a stated level (Bancroft,
 Biometrics 1964). Otherwise three seeds would have Student's quantile of 4.3 even where seeds do not differ.
-`make contrast-calibration` simulates the coverage of these rules; docs/commands.md has the table.
+`make contrast-calibration` simulates the coverage of both; docs/commands.md has the table.
 """
 
 from dataclasses import dataclass, replace
