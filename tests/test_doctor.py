@@ -15,7 +15,7 @@ from capacity.plan import machine
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies import preflight as module
-from capacity.studies.preflight import disk_bytes, hours, preflight
+from capacity.studies.preflight import check_obstacles, disk_bytes, hours, preflight
 
 SFT = small_spec("sft", model=SMALLEST)
 SPECS = [small_spec(method, seed=seed, model=SMALLEST) for method in ("sft", "grpo") for seed in (0, 1, 2)]
@@ -27,7 +27,7 @@ def obstacles(folder: Path, specs: list[RunSpec] = SPECS, workers: int = 2) -> t
 
 def test_runs_that_can_be_made_have_no_obstacle(tmp_path: Path) -> None:
     found = preflight(tmp_path / "s", SPECS, "cpu", 4)
-    found.check()
+    check_obstacles(tmp_path / "s", SPECS, "cpu", 4)
     assert (found.obstacles, found.downloads, found.hours) == ((), (), None)
     assert (found.runs, found.steps, found.answers, found.workers) == (6, 12, 96, 4)
     assert found.lines[0] == "6 runs to make on cpu by 4 workers: 12 training steps, 96 answers."

@@ -67,9 +67,8 @@ def checklist(
     """
     trials = _trials(points, study)
     named = set(points.frame["run"].dropna())
-    runs = (
-        [] if study is None else [r for r in study.runs() if r.spec.training is not None and r.spec.short_id in named]
-    )
+    read: Sequence[Run] = [] if study is None else points.memo.get("runs") or study.runs()
+    runs = [run for run in read if run.spec.training is not None and run.spec.short_id in named]
     failures = len(study.failures()) if study is not None else None
     facts = thresholds or ThresholdFacts()
     found: tuple[tuple[State, str], ...] = (

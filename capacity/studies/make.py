@@ -21,7 +21,7 @@ from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
 from capacity.studies.finished import adopt_kept
 from capacity.studies.live import followed
-from capacity.studies.preflight import Preflight, preflight
+from capacity.studies.preflight import Preflight, check_obstacles, preflight
 from capacity.studies.siblings import Reused, adopt_siblings, merged
 from capacity.studies.workers import Event, prompt_obstacles, run_all
 
@@ -188,7 +188,7 @@ def make_missing(
     if not missing:
         return
     count = worker_count(workers, fingerprint.device)
-    preflight(study.folder, missing, fingerprint.device, count).check()
+    check_obstacles(study.folder, missing, fingerprint.device, count)
     dealt = _jobs(missing, together, fingerprint)
     try:
         with observe(missing, what) as on_event, followed(study.folder, missing, what, fingerprint.device) as follow:

@@ -74,15 +74,6 @@ class Preflight:
         """Plain JSON types."""
         return {**asdict(self), "downloads": list(self.downloads), "obstacles": list(self.obstacles)}
 
-    def check(self) -> None:
-        """Raises unless the runs can be made.
-
-        Raises:
-            CapacityError: the obstacles, a line each.
-        """
-        if self.obstacles:
-            raise_together([CapacityError(obstacle) for obstacle in self.obstacles])
-
 
 def preflight(folder: Path, specs: Sequence[RunSpec], device: str, workers: int) -> Preflight:
     """Looks at what is to be made, before anything is.
@@ -106,6 +97,19 @@ def preflight(folder: Path, specs: Sequence[RunSpec], device: str, workers: int)
         downloads=tuple(model for model, digest in base_digests(s.model for s in specs).items() if digest is None),
         obstacles=tuple(_obstacles(folder, specs, device, workers, disk)),
     )
+
+
+def check_obstacles(folder: Path, specs: Sequence[RunSpec], device: str, workers: int) -> None:
+    """Checks that runs can be made, before the first of them is.
+
+    Args:
+        folder, specs, device, workers: as of `preflight`.
+
+    Raises:
+        CapacityError: the obstacles, a line each.
+    """
+    found = _obstacles(folder, specs, device, workers, sum(map(disk_bytes, specs)))
+    raise_together([CapacityError(obstacle) for obstacle in found])
 
 
 def disk_bytes(spec: RunSpec) -> int:

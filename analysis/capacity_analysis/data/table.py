@@ -48,7 +48,7 @@ class Points:
         source: what was read.
         fields: what is known of each row's recipe: its dotted fields ("adapter.rank"), or those of `FORMER`.
         lacking: what the source does not tell, in words, and what follows; empty for tables of this version.
-        memo: what was computed of these very rows and is asked for often, by name.
+        memo: what was read or computed of these very rows and is asked for often, by name.
     """
 
     frame: pd.DataFrame
@@ -205,4 +205,6 @@ def study_points(folder: Path, runs: Sequence[Run]) -> Points:
     """
     if not runs:
         raise DataError(f"{folder}: no complete runs in this study")
-    return from_frame(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
+    found = from_frame(pd.DataFrame(study_rows(folder.resolve().name, runs), columns=list(COLUMNS)), str(folder))
+    found.memo["runs"] = tuple(runs)
+    return found
