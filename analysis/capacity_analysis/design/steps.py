@@ -6,6 +6,7 @@ Sizes and rates are chosen on validation alone. The results on the test split de
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capacity_analysis.design.information import precision
 from capacity_analysis.design.pilot import curves_of, pilot_batch, rate_at, targets_of, tuned_rates
@@ -17,6 +18,7 @@ FIRST_SIZES = 5  # a Hill curve has four parameters, and its test of fit needs o
 FIRST_SEEDS = 2
 _GAP = 0.2  # decades between the first sizes
 _NEW_SIZE = 1.1  # a new size must tell so many times more than another seed of a size that is there
+_AROUND = 1.0  # decades around a threshold in which further sizes are added
 _CLOSE = 1e-6
 
 
@@ -86,7 +88,11 @@ def _result_batch(
             places = _first_places(setting, tells, with_last=moves > 0)
             picked = [place for place in places for _ in range(FIRST_SEEDS)]
         else:
-            picked = _more_places(each, tells, counts.copy(), believed=measured.believed.get(method, True))
+            centre = float(np.median(np.clip(found.threshold(targets[method]), *setting.log_sizes[[0, -1]])))
+            new = np.abs(setting.log_sizes - centre) <= _AROUND
+            # Where no curve describes the sizes, only further sizes around the threshold can narrow the interval.
+            only = np.ones_like(new) if measured.believed.get(method, True) else new
+            picked = _more_places(each, tells, counts.copy(), only)
         for place in picked:
             asks.append(Ask(method, place, rate_at(setting, tuned, place), int(counts[place]), False))
             counts[place] += 1
@@ -113,12 +119,15 @@ def _first_places(setting: Setting, tells: Callable[[Array], Array], *, with_las
     return sorted(places)
 
 
-def _more_places(each: int, tells: Callable[[Array], Array], counts: Array, *, believed: bool) -> list[int]:
+def _more_places(each: int, tells: Callable[[Array], Array], counts: Array, new: NDArray[np.bool_]) -> list[int]:
+    """The sizes of further runs. Unless every size is allowed to be `new`, none that is there gets another seed."""
     picked = []
     for _ in range(each):
         worth, old = tells(counts), counts > 0
-        # Where no curve describes the sizes, only further sizes can narrow the interval.
-        worth[old] *= _NEW_SIZE if believed or old.all() else -1.0
+        if new.all() or not (new & ~old).any():
+            worth[old] *= _NEW_SIZE
+        else:
+            worth[old | ~new] = -1.0
         place = int(np.argmax(worth))
         picked.append(place)
         counts[place] += 1
