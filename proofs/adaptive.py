@@ -133,12 +133,12 @@ def study_of(
     runs = Runs(case, setting.log_sizes, rng, tables)
     results: dict[Ask, float | None] = {}
     base = float(rng.binomial(VALIDATION, case.spec["base"]) / VALIDATION)
-    found = None
-    while isinstance(step := next_step(setting, results, base, found), Batch):
+    looks: list[Measured] = []
+    while isinstance(step := next_step(setting, results, base, looks), Batch):
         results |= {ask: runs.accuracy(ask) for ask in step.runs}
         if not step.runs[0].validation:
-            found = measured(case, setting.log_sizes, results, ratio=goal.decide is not None)
-    if found is None:
+            looks.append(measured(case, setting.log_sizes, results, ratio=goal.decide is not None))
+    if not looks:
         raise ValueError(f"{case.name}: ended before any result: {step.why}")
     return Study(step, len(results), measured(case, setting.log_sizes, results, ratio=True))
 

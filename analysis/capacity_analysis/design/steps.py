@@ -3,7 +3,7 @@
 Sizes and rates are chosen on validation alone. The results on the test split decide only when to stop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,23 @@ from capacity_analysis.types import Array
 
 FIRST_SIZES = 5  # a Hill curve has four parameters, and its test of fit needs one size more
 FIRST_SEEDS = 2
+# A study that stops at the first narrow interval stops where the variance happens to be estimated too small. So the
+# goal must be reached after two batches in a row.
+CONFIRMED = 2
 _GAP = 0.2  # decades between the first sizes
 _NEW_SIZE = 1.1  # a new size must tell so many times more than another seed of a size that is there
 _AROUND = 1.0  # decades around a threshold in which further sizes are added
 _CLOSE = 1e-6
 
 
-def next_step(setting: Setting, results: Results, base: float, measured: Measured | None) -> Batch | Stop:
+def next_step(setting: Setting, results: Results, base: float, looks: Sequence[Measured]) -> Batch | Stop:
     """What an adaptive design does next. It depends on its arguments alone.
 
     Args:
         setting: what is asked.
         results: of all runs that were asked for, in the order in which they were.
         base: the accuracy of the untrained model on validation.
-        measured: the intervals by all results on the test split; None before there are any.
+        looks: the intervals after each batch of results on the test split.
     """
     batch = pilot_batch(setting, results, base)
     if batch is None:
@@ -37,11 +40,12 @@ def next_step(setting: Setting, results: Results, base: float, measured: Measure
         lost = [m for m, found in curves.items() if found is None]
         if lost:
             return Stop(f"Too few trials of {lost[0]} on validation gave a result.", reached=False)
-        if measured is not None:
-            end = ended(setting, measured)
-            if end is not None:
-                return end
-        batch = _result_batch(setting, results, {m: c for m, c in curves.items() if c is not None}, base, measured)
+        ends = [ended(setting, look) for look in looks[-CONFIRMED:]]
+        if len(ends) == CONFIRMED and None not in ends:
+            assert ends[-1] is not None
+            return ends[-1]
+        known = {m: c for m, c in curves.items() if c is not None}
+        batch = _result_batch(setting, results, known, base, looks[-1] if looks else None)
     if len(results) + len(batch.runs) > setting.goal.most_runs:
         return Stop(f"The next batch would exceed {setting.goal.most_runs} runs.", reached=False)
     return batch
@@ -100,7 +104,9 @@ def _result_batch(
         return Batch(tuple(asks), "Two seeds at the five sizes that are expected to tell most of each threshold.")
     half = {m: (high - low) / 2 for m, (low, high) in measured.thresholds.items()}
     widths = ", ".join(f"{m} ±{w:.2f}" if np.isfinite(w) else f"{m} open" for m, w in half.items())
-    return Batch(tuple(asks), f"The intervals are still too wide (decades): {widths}. Each method gets {each} runs.")
+    reached = ended(setting, measured) is not None
+    state = "The goal is reached, and one more batch must confirm it" if reached else "The goal is not reached"
+    return Batch(tuple(asks), f"{state}: half-widths in decades are {widths}. Each method gets {each} runs.")
 
 
 def _first_places(setting: Setting, tells: Callable[[Array], Array], *, with_last: bool) -> list[int]:
