@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from calibration import ARMS, CLASSES, GRID, Case, class_probabilities, expected, holds, shifted
+from calibration import holds, intervals_of
+from calibration_truths import ARMS, CLASSES, GRID, Case, class_probabilities, expected, shifted
 
 from capacity_analysis.design.state import Ask, Batch, Goal, Measured, Setting, Stop
 from capacity_analysis.design.steps import next_step
@@ -133,33 +134,27 @@ def study_of(
     runs = Runs(case, setting.log_sizes, rng, tables)
     results: dict[Ask, float | None] = {}
     base = float(rng.binomial(VALIDATION, case.spec["base"]) / VALIDATION)
-    found = None
-    while isinstance(step := next_step(setting, results, base, found), Batch):
+    looks: list[Measured] = []
+    while isinstance(step := next_step(setting, results, base, looks), Batch):
         results |= {ask: runs.accuracy(ask) for ask in step.runs}
         if not step.runs[0].validation:
-            found = measured(case, setting.log_sizes, results, ratio=goal.decide is not None)
-    if found is None:
+            looks.append(measured(case, setting.log_sizes, results, ratio=goal.decide is not None))
+    if not looks:
         raise ValueError(f"{case.name}: ended before any result: {step.why}")
     return Study(step, len(results), measured(case, setting.log_sizes, results, ratio=True))
 
 
 def grid_half_width(case: Case, n: int, rng: np.random.Generator) -> float:
     """The median over studies of the larger half-width of both arms, by the full grid of a case."""
-    data, limits = case.simulate(rng, n), limits_around(np.full(n, case.target), None, None)
-    halves = []
-    for place in range(len(ARMS)):
-        estimates = estimate_curve(data.take(place), limits)
-        use = believes_hill(estimates)
-        assert estimates.hill is not None
-        low, high = (
-            np.where(use, h, m)
-            for h, m in (
-                (estimates.hill.low, estimates.monotone.low),
-                (estimates.hill.high, estimates.monotone.high),
-            )
-        )
-        halves.append((high - low) / 2)
-    return float(np.median(np.max(halves, axis=0)))
+    widest = []
+    for data in case.simulate(rng, n):
+        found = intervals_of(data, case.target)
+        halves = []
+        for arm in ARMS:
+            _, low, high = np.where(found[f"{arm} used"], found[f"{arm} hill"], found[f"{arm} monotone"])
+            halves.append((high - low) / 2)
+        widest.append(np.max(halves, axis=0))
+    return float(np.median(np.concatenate(widest)))
 
 
 def row(case: Case, simulations: int, rng: np.random.Generator) -> list[str]:

@@ -31,13 +31,12 @@ def played(
     """The batches of a study whose results are measured as given, the last one again and again."""
     results: dict[Ask, float] = {}
     batches: list[Batch] = []
-    found: Measured | None = None
-    looks = iter(measured)
-    while isinstance(step := next_step(setting, results, 0.4, found), Batch):
+    looks: list[Measured] = []
+    while isinstance(step := next_step(setting, results, 0.4, looks), Batch):
         batches.append(step)
         results |= {ask: accuracy(ask, best_rate) for ask in step.runs}
         if not step.runs[0].validation:
-            found = next(looks, measured[-1])
+            looks.append(measured[min(len(looks), len(measured) - 1)])
     return batches, step, results
 
 
@@ -60,7 +59,7 @@ def test_every_batch_is_the_same_for_all_methods() -> None:
 def test_results_go_where_validation_shows_the_threshold() -> None:
     batches, stop, _ = played(SETTING, [around(0.2)])
     assert stop.reached
-    results = [ask for ask in batches[-1].runs if not ask.validation]
+    results = next(batch.runs for batch in batches if not batch.runs[0].validation)
     assert len(results) == 20  # two seeds at five sizes of each method
     for method, true in (("sft", 2.5), ("grpo", 1.5)):
         own = {ask.size for ask in results if ask.method == method}
@@ -73,7 +72,7 @@ def test_results_go_where_validation_shows_the_threshold() -> None:
 def test_choices_never_depend_on_results_of_the_test_split() -> None:
     _, _, results = played(SETTING, [around(1.0)] * 3 + [around(0.2)])
     other = {ask: (acc if ask.validation else 1 - acc) for ask, acc in results.items()}
-    step, again = (next_step(SETTING, r, 0.4, around(1.0)) for r in (results, other))
+    step, again = (next_step(SETTING, r, 0.4, [around(1.0)]) for r in (results, other))
     assert isinstance(step, Batch)
     assert step == again
 
@@ -91,9 +90,11 @@ def test_seeds_of_trials_are_not_those_of_results() -> None:
 def test_a_study_goes_through_the_same_steps_again() -> None:
     batches, stop, results = played(SETTING, [around(1.0), around(0.2)])
     replayed: dict[Ask, float] = {}
+    looks: list[Measured] = []
     for batch in batches:
-        found = around(1.0) if any(not ask.validation for ask in replayed) else None
-        assert next_step(SETTING, replayed, 0.4, found) == batch
+        assert next_step(SETTING, replayed, 0.4, looks) == batch
+        if not batch.runs[0].validation:
+            looks.append(around(0.2) if looks else around(1.0))
         replayed |= {ask: results[ask] for ask in batch.runs}
     assert stop.reached
 
@@ -132,11 +133,18 @@ def test_a_study_ends_when_its_goal_is_reached_or_out_of_range(
     assert stop is None or why in stop.why
 
 
+def test_the_goal_must_be_reached_after_two_batches_in_a_row() -> None:
+    batches, stop, _ = played(SETTING, [around(0.2), around(0.3), around(0.2), around(0.24)])
+    assert sum(not batch.runs[0].validation for batch in batches) == 4
+    assert stop.why == "Each threshold is known to ±0.24 decades or better."
+    assert [("confirm" in batch.why) for batch in batches[-3:]] == [True, False, True]
+
+
 def test_where_no_curve_fits_only_further_sizes_are_added() -> None:
     batches, _, _ = played(SETTING, [around(1.0), around(0.2)])
     before: Results = {ask: accuracy(ask) for batch in batches[:-1] for ask in batch.runs}
     rejected = replace(around(1.0), believed=dict.fromkeys(MIDPOINT, False))
-    step = next_step(SETTING, before, 0.4, rejected)
+    step = next_step(SETTING, before, 0.4, [rejected])
     assert isinstance(step, Batch)
     used = {(ask.method, ask.size) for ask in before if not ask.validation}
     assert not any((ask.method, ask.size) in used for ask in step.runs)
@@ -159,7 +167,7 @@ def test_rates_are_halved_at_the_middle_and_carried_to_the_ends() -> None:
 def test_a_method_that_fails_at_every_rate_ends_the_study_in_one_line() -> None:
     setting = replace(SETTING, rates=2)
     results: dict[Ask, float | None] = {}
-    while isinstance(step := next_step(setting, results, 0.4, None), Batch):
+    while isinstance(step := next_step(setting, results, 0.4, []), Batch):
         results |= {ask: None if ask.method == "sft" else accuracy(ask) for ask in step.runs}
     assert step == Stop("Too few trials of sft on validation gave a result.", reached=False)
 

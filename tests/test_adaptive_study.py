@@ -29,9 +29,10 @@ RAW: dict[str, Any] = {
     "model": "abacus-0.9m",
     "sizes": {"smallest": 1, "largest": 1000, "per_decade": 6},
     "rates": [0.001, 0.01, 0.1],
+    "gain": 0.5,
     "half_width": 0.5,
     "most_runs": 120,
-    "protocol": {"test_items": 150, "validation_items": 150, "temperatures": [1.0]},
+    "protocol": {"test_items": 300, "validation_items": 300, "temperatures": [1.0]},
 }
 
 
@@ -46,7 +47,7 @@ def made_up(study: Study, spec: RunSpec, parameters: int) -> None:
         accuracy = 0.4
     else:
         middle = {"sft": 200, "grpo": 50}[spec.method]
-        accuracy = 0.4 + 0.5 / (1 + middle / parameters) - 0.05 * abs(np.log10(spec.training.learning_rate) + 2)
+        accuracy = 0.4 + 0.5 / (1 + (middle / parameters) ** 2) - 0.05 * abs(np.log10(spec.training.learning_rate) + 2)
     rng = np.random.default_rng([spec.seed, parameters, spec.method == "sft", spec.evaluation.split == "test"])
     correct = (rng.random(items) < accuracy).astype(int).tolist()
     fakes.add(study, spec, correct, trained_parameters=parameters)
@@ -97,7 +98,7 @@ def test_a_study_ends_when_thresholds_are_as_exact_as_was_asked(whole: tuple[Pat
     folder, adaptive, wanted = whole
     assert adaptive.ended.startswith("Each threshold is known to ±0.")
     assert wanted.remarks == (adaptive.ended,)
-    found = study_thresholds(read_points(str(folder)), Selection(), Question(gain=0.8), null=0)
+    found = study_thresholds(read_points(str(folder)), Selection(), Question(gain=0.5), null=0)
     for own in (t for t in found.thresholds if t.answer):
         assert own.threshold.low is not None
         assert own.threshold.high is not None
@@ -140,7 +141,7 @@ def test_a_study_stops_at_its_largest_number_of_runs(tmp_path: Path) -> None:
 
 
 def test_a_target_out_of_range_is_shown_and_said(tmp_path: Path) -> None:
-    raw = {**RAW, "target": 0.93, "half_width": 0.5}
+    raw = {**RAW, "target": 0.93, "gain": None, "half_width": 0.5}
     adaptive, _, _ = made(tmp_path / "study", raw)
     assert "sft beyond the largest size, grpo beyond the largest size" in adaptive.ended
 
@@ -165,7 +166,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "too few sizes": ({"sizes": {"smallest": 1, "largest": 3}}, "3 different sizes from 1 to 3, and a curve needs 5"),
     "above the model": ({"sizes": {"largest": 10**9}}, "sizes: a budget of .* is above the model"),
     "a target in percent": ({"target": 85}, "target is 85"),
-    "target and gain": ({"target": 0.8, "gain": 0.5}, "give target, or gain, not both"),
+    "target and gain": ({"target": 0.8}, "give target, or gain, not both"),
     "width and ratio": ({"decide": 10}, "give half_width, or decide, not both"),
     "a ratio of one method": ({"decide": 10, "half_width": None, "methods": ["grpo"]}, "name both in methods"),
     "too few runs": ({"most_runs": 10}, "most_runs is 10: 2 methods need at least 30"),

@@ -17,7 +17,10 @@ from capacity.studies.comparison import ComparisonPlan, plan_comparison
 from capacity.studies.make import Make
 from capacity.studies.until import SeedsUntilDecided
 from capacity_analysis.compare.looks import Look, look_at, looks_sentence
+from capacity_analysis.compare.verdicts import verdict
 from capacity_analysis.statistics.error_spending import look_errors
+from capacity_reports.sources import read_source
+from capacity_reports.views import Options, analyse
 
 ITEMS = 300
 LOOKS = Looks(first=3, most=6)
@@ -185,3 +188,14 @@ def test_the_interval_of_a_look_is_wider_than_that_of_one_look(tmp_path: Path) -
     assert once.value == last.value
     assert last.low < once.low < once.high < last.high  # type: ignore[operator]
     assert last.label.startswith("95 % over all looks, ")
+
+
+def test_the_page_of_the_study_shows_the_intervals_of_its_looks(tmp_path: Path) -> None:
+    found, _ = compared(tmp_path / "study", better)
+    source = read_source(str(tmp_path / "study"))
+    (shown,) = analyse(source, Options(null=0, replicates=10)).comparisons  # type: ignore[misc]
+    assert {d.estimate for d in shown.differences} == {found[-1].estimate}
+    assert "95 % over all looks" in verdict(shown).sentence
+    (tmp_path / "study" / FILE).unlink()
+    (once,) = analyse(source, Options(null=0, replicates=10)).comparisons  # type: ignore[misc]
+    assert "over all looks" not in verdict(once).sentence

@@ -65,9 +65,10 @@ class AdaptiveStudy:
         make(specs, "the untrained model")
         base = self._accuracy_of_base(study)
         results: dict[Ask, float | None] = {}
+        looks: list[Measured] = []
         began = time.monotonic()
         pace = 0.0  # seconds of the last batch
-        while isinstance(step := next_step(self.setting, results, base, self._measured(study, specs)), Batch):
+        while isinstance(step := next_step(self.setting, results, base, looks), Batch):
             now = time.monotonic()
             if self.file.hours is not None and now - began + pace > 3600 * self.file.hours:
                 step = Stop(f"The next batch would end after {self.file.hours:g} hours.", reached=False)
@@ -78,6 +79,8 @@ class AdaptiveStudy:
             pace = time.monotonic() - now
             results |= {ask: self._accuracy(study, spec) for ask, spec in made.items()}
             self._log(study, step, made, results)
+            if not all(ask.validation for ask in made):
+                looks.append(self._measured(study, specs))
         self.ended = step.why
         self._write(study, {"reached": step.reached, "why": step.why})
         return Wanted(tuple(specs), self._remarks())
@@ -127,11 +130,9 @@ class AdaptiveStudy:
             )
         return found
 
-    def _measured(self, study: Study, specs: list[RunSpec]) -> Measured | None:
-        """The intervals by all results on the test split; None before there are any."""
+    def _measured(self, study: Study, specs: list[RunSpec]) -> Measured:
+        """The intervals by all results so far."""
         runs = [run for run in (self._run(study, spec) for spec in specs) if run is not None]
-        if not any(run.spec.training is not None and run.spec.evaluation.split == "test" for run in runs):
-            return None
         question = Question(self.file.target, self.file.gain or DEFAULT_GAIN)
         wanted = self.file.decide is not None
         return measure(study_points(study.folder, runs), self.file.methods, question, ratio=wanted)

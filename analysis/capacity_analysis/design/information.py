@@ -13,7 +13,7 @@ from capacity_analysis.design.posterior import Curves, run_variance
 from capacity_analysis.types import Array
 
 _LN10 = float(np.log(10))
-_PRIOR = np.array([0.2, 0.2, 2.0, 0.7]) ** -2.0  # precision of lower, upper, midpoint and log slope
+_PRIOR = np.array([0.5, 0.5, 2.0, 1.5]) ** -2.0  # precision of lower, upper, midpoint and log slope
 _NEAR = 0.5  # decades beyond the candidates in which a threshold still counts
 
 

@@ -12,7 +12,7 @@ from capacity_analysis.types import Array
 
 SEED_SPREAD = 0.02  # the standard deviation of accuracy between seeds that a design reckons with
 _LIMITS, _MIDPOINTS, _MARGIN, _BEYOND = 10, 33, 0.1, 1.0
-_SLOPES = np.array([0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
+_SLOPES = np.array([0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
 
 
 @dataclass(frozen=True)

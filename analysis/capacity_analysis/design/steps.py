@@ -3,9 +3,10 @@
 Sizes and rates are chosen on validation alone. The results on the test split decide only when to stop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capacity_analysis.design.information import precision
 from capacity_analysis.design.pilot import curves_of, pilot_batch, rate_at, targets_of, tuned_rates
@@ -15,19 +16,23 @@ from capacity_analysis.types import Array
 
 FIRST_SIZES = 5  # a Hill curve has four parameters, and its test of fit needs one size more
 FIRST_SEEDS = 2
+# A study that stops at the first narrow interval stops where the variance happens to be estimated too small. So the
+# goal must be reached after two batches in a row.
+CONFIRMED = 2
 _GAP = 0.2  # decades between the first sizes
 _NEW_SIZE = 1.1  # a new size must tell so many times more than another seed of a size that is there
+_AROUND = 1.0  # decades around a threshold in which further sizes are added
 _CLOSE = 1e-6
 
 
-def next_step(setting: Setting, results: Results, base: float, measured: Measured | None) -> Batch | Stop:
+def next_step(setting: Setting, results: Results, base: float, looks: Sequence[Measured]) -> Batch | Stop:
     """What an adaptive design does next. It depends on its arguments alone.
 
     Args:
         setting: what is asked.
         results: of all runs that were asked for, in the order in which they were.
         base: the accuracy of the untrained model on validation.
-        measured: the intervals by all results on the test split; None before there are any.
+        looks: the intervals after each batch of results on the test split.
     """
     batch = pilot_batch(setting, results, base)
     if batch is None:
@@ -35,11 +40,12 @@ def next_step(setting: Setting, results: Results, base: float, measured: Measure
         lost = [m for m, found in curves.items() if found is None]
         if lost:
             return Stop(f"Too few trials of {lost[0]} on validation gave a result.", reached=False)
-        if measured is not None:
-            end = ended(setting, measured)
-            if end is not None:
-                return end
-        batch = _result_batch(setting, results, {m: c for m, c in curves.items() if c is not None}, base, measured)
+        ends = [ended(setting, look) for look in looks[-CONFIRMED:]]
+        if len(ends) == CONFIRMED and None not in ends:
+            assert ends[-1] is not None
+            return ends[-1]
+        known = {m: c for m, c in curves.items() if c is not None}
+        batch = _result_batch(setting, results, known, base, looks[-1] if looks else None)
     if len(results) + len(batch.runs) > setting.goal.most_runs:
         return Stop(f"The next batch would exceed {setting.goal.most_runs} runs.", reached=False)
     return batch
@@ -86,7 +92,11 @@ def _result_batch(
             places = _first_places(setting, tells, with_last=moves > 0)
             picked = [place for place in places for _ in range(FIRST_SEEDS)]
         else:
-            picked = _more_places(each, tells, counts.copy(), believed=measured.believed.get(method, True))
+            centre = float(np.median(np.clip(found.threshold(targets[method]), *setting.log_sizes[[0, -1]])))
+            new = np.abs(setting.log_sizes - centre) <= _AROUND
+            # Where no curve describes the sizes, only further sizes around the threshold can narrow the interval.
+            only = np.ones_like(new) if measured.believed.get(method, True) else new
+            picked = _more_places(each, tells, counts.copy(), only)
         for place in picked:
             asks.append(Ask(method, place, rate_at(setting, tuned, place), int(counts[place]), False))
             counts[place] += 1
@@ -94,7 +104,9 @@ def _result_batch(
         return Batch(tuple(asks), "Two seeds at the five sizes that are expected to tell most of each threshold.")
     half = {m: (high - low) / 2 for m, (low, high) in measured.thresholds.items()}
     widths = ", ".join(f"{m} ±{w:.2f}" if np.isfinite(w) else f"{m} open" for m, w in half.items())
-    return Batch(tuple(asks), f"The intervals are still too wide (decades): {widths}. Each method gets {each} runs.")
+    reached = ended(setting, measured) is not None
+    state = "The goal is reached, and one more batch must confirm it" if reached else "The goal is not reached"
+    return Batch(tuple(asks), f"{state}: half-widths in decades are {widths}. Each method gets {each} runs.")
 
 
 def _first_places(setting: Setting, tells: Callable[[Array], Array], *, with_last: bool) -> list[int]:
@@ -113,12 +125,15 @@ def _first_places(setting: Setting, tells: Callable[[Array], Array], *, with_las
     return sorted(places)
 
 
-def _more_places(each: int, tells: Callable[[Array], Array], counts: Array, *, believed: bool) -> list[int]:
+def _more_places(each: int, tells: Callable[[Array], Array], counts: Array, new: NDArray[np.bool_]) -> list[int]:
+    """The sizes of further runs. Unless every size is allowed to be `new`, none that is there gets another seed."""
     picked = []
     for _ in range(each):
         worth, old = tells(counts), counts > 0
-        # Where no curve describes the sizes, only further sizes can narrow the interval.
-        worth[old] *= _NEW_SIZE if believed or old.all() else -1.0
+        if new.all() or not (new & ~old).any():
+            worth[old] *= _NEW_SIZE
+        else:
+            worth[old | ~new] = -1.0
         place = int(np.argmax(worth))
         picked.append(place)
         counts[place] += 1
