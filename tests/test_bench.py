@@ -18,6 +18,7 @@ from benchmarks.bench.profile import Profile, profile_of
 from benchmarks.bench.studies import SWEEP
 from benchmarks.bench.table import between_marks, marks, number, row, tables
 from benchmarks.bench.turns import Call, alternate
+from benchmarks.bench.worker_parts import parts
 from benchmarks.bench.workloads import REAL_GRPO, SMALL_GRPO, SMALL_SFT, modules
 from capacity.adapters.attach import attach
 from capacity.errors import CapacityError
@@ -252,6 +253,10 @@ def test_watched_function_is_a_part_until_the_context_ends() -> None:
         assert hands.work(2.0) == 2.0
     hands.work(4.0)
     assert clock.cut() == {"work": 2.0, REST: 4.0}
+
+
+def test_every_part_of_a_worker_is_a_function_that_is_there() -> None:
+    assert [name for owner, name, _ in parts() if not callable(getattr(owner, name, None))] == []
 
 
 def test_products_of_linears_are_written_down_forward_and_backward() -> None:

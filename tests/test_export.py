@@ -337,7 +337,7 @@ REFUSED = [
     ("export update.safetensors --to peft --dtype int4", 2, "--dtype int4 is one of native artifacts: leave --to out"),
     ("export update.safetensors --best", 2, "update.safetensors is no study folder: --method, --best, --run and"),
     ("evaluate --adapter lost", 2, "names the base 'elsewhere': give it as MODEL, or put its folder into lost"),
-    ("export", 2, "Missing argument 'update'"),
+    ("export", 2, "Missing argument 'UPDATE...'"),
     ("evaluate", 2, "give a MODEL, or --adapter with an adapter that names its model"),
     ("evaluate abakus", 2, "unknown model 'abakus': did you mean abacus"),
     ("evaluate ./empty", 2, "empty: no model folder, it has no config.json"),

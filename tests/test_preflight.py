@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from untrained import TOKENIZER, LuckyTask, adapted_model
 
 from capacity.errors import CapacityError, DataError, DataWarning, SpecError
-from capacity.plan.specs import base_spec, trained_spec
+from capacity.plan.specs import base_spec, trained_spec, zero_specs
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.spec.methods import METHODS, TRAINED, Method
@@ -52,10 +52,12 @@ def model_in(folder: Path, form: Format = FORMATS["plain"], change: Callable[[An
 def spec_of(model: Path, data: Path, method: Method, options: str = "", match: Match = "prompts") -> RunSpec:
     """Two steps of 4 prompts × 2 sequences, 8 items of evaluation, completions of 4 tokens."""
     task = parse_task(f"jsonl:{data}?max_new_tokens={NEW}{options}")
+    size = chosen(str(model), "lora", rank=1)
     if method == "base":
         spec = base_spec(str(model), task)
+    elif method == "zero":
+        (spec,) = zero_specs(str(model), task, size, "fp32", seeds=[0])
     else:
-        size = chosen(str(model), "lora", rank=1)
         spec = trained_spec(str(model), task, method, size, 0, "fp32", rates=dict.fromkeys(METHODS, 0.01), match=match)
         sizes = {"steps": 2, "warmup_steps": 0, "prompts_per_step": 4, "samples_per_prompt": 2}
         assert spec.training is not None

@@ -18,6 +18,24 @@ from benchmarks.bench.clock import REST, Clock, watched
 PLACE = "CAPACITY_BENCH_PARTS"  # the environment variable with the folder that workers write into
 
 
+def parts() -> list[tuple[Any, str, str]]:
+    """Returns what holds each function that is a part of a worker's work, its name there, and the name of the part."""
+    from capacity.studies import worker
+    from capacity.training import run
+
+    return [
+        (worker, "checked", "check of the prompts"),
+        (run.Bases, "check", "check of the prompts"),
+        (run.Bases, "of", "loading of the model"),
+        (run, "layout_of", "factors and adapter"),
+        (run.Base, "adapted", "factors and adapter"),
+        (run, "evaluate", "test evaluation of trained runs"),
+        (run, "evaluate_at", "evaluation of the base"),
+        (run, "heldout_code_length", "code length of held-out sequences"),
+        (worker, "add_finished", "writing of runs"),
+    ]
+
+
 def work(*arguments: Any) -> None:
     """Works as `capacity.studies.worker.work` does, with its parts timed."""
     from capacity.studies import device, worker
@@ -31,17 +49,7 @@ def work(*arguments: Any) -> None:
         import_libraries()
         from capacity.training import run
     with ExitStack() as stack:
-        for owner, attribute, part in (
-            (worker, "checked", "check of the prompts"),
-            (run.Bases, "check", "check of the prompts"),
-            (run.Bases, "of", "loading of the model"),
-            (run, "layout_of", "factors and adapter"),
-            (run.Base, "adapted", "factors and adapter"),
-            (run, "evaluate", "test evaluation of trained runs"),
-            (run, "evaluate_at", "evaluation of the base"),
-            (run, "heldout_code_length", "code length of held-out sequences"),
-            (worker, "add_finished", "writing of runs"),
-        ):
+        for owner, attribute, part in parts():
             stack.enter_context(watched(clock, owner, attribute, part))
         make, train_by = worker._Worker.make, run.train_by
 
