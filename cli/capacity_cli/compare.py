@@ -21,6 +21,7 @@ from capacity_cli.options import (
     Workers,
     sized,
 )
+from capacity_cli.prose import say
 
 if TYPE_CHECKING:
     from capacity.studies.comparison import ComparisonPlan
@@ -118,8 +119,8 @@ def compare(
         print_result(result, details=details)
         print_reused(result.made)
         if plan.looks is not None:
-            print(looks_sentence(result.looks, plan.looks))
-        print(f"Runs: {folder}; {duration(result.made.wall_seconds)}")
+            say(looks_sentence(result.looks, plan.looks))
+        say(f"Runs: {folder}; {duration(result.made.wall_seconds)}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
@@ -145,8 +146,8 @@ def _show_plan(plan: "ComparisonPlan", folder: Path, workers: int | None, *, reu
         print_json(shown)
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
-    print(f"{len(rows)} runs in {study.folder}")
-    print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
+    say(f"{len(rows)} runs in {study.folder}")
+    say(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
     print_rows(("run", "what", "rate", "state"), rows)
     for line in (*ahead.lines, *plan.remarks):
-        print(line)
+        say(line)

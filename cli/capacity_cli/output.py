@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from capacity_cli.prose import say
+
 if TYPE_CHECKING:
     from capacity.library.compare import Compared
     from capacity.library.shown import Shown
@@ -43,7 +45,7 @@ def print_reused(made: "MadeStudy") -> None:
     from capacity.studies.siblings import reuse_sentence
 
     if made.reused:
-        print(reuse_sentence(made.reused))
+        say(reuse_sentence(made.reused))
 
 
 def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -75,5 +77,5 @@ def finish(result: "Compared | Swept", *, report: bool, allow_mixed: bool, as_js
     if as_json:
         print_json(result.to_json())
     elif result.page.line is not None:
-        print(result.page.line)
+        say(result.page.line)
     result.made.check()

@@ -18,6 +18,7 @@ from capacity_cli.options import (
     Trainer,
     Workers,
 )
+from capacity_cli.prose import say
 
 if TYPE_CHECKING:
     from capacity.plan.adaptive_file import AdaptiveFile
@@ -66,10 +67,10 @@ def sweep(
         print_result(result, details=details)
         print_reused(made)
         if isinstance(file, AdaptiveFile):
-            print(f"The design has ended. {made.remarks[0]} Its steps: {folder / LOG}")
-        print(f"Runs: {folder}; points: {result.points}; {duration(made.wall_seconds)}")
+            say(f"The design has ended. {made.remarks[0]} Its steps: {folder / LOG}")
+        say(f"Runs: {folder}; points: {result.points}; {duration(made.wall_seconds)}")
         for failure in made.failures:
-            print(f"failed: {failure.label}: {failure.message}")
+            say(f"failed: {failure.label}: {failure.message}")
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
@@ -90,9 +91,9 @@ def _show_candidates(file: "AdaptiveFile", folder: Path, *, as_json: bool) -> No
         )  # fmt: skip
         return
     hours = "" if file.hours is None else f" and {file.hours:g} hours"
-    print(f"{file.name} in {folder}: {file.question}".rstrip(": "))
-    print(f"An adaptive design chooses among {len(sizes)} sizes, up to {file.most_runs} trained runs{hours}")
-    print(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
+    say(f"{file.name} in {folder}: {file.question}".rstrip(": "))
+    say(f"An adaptive design chooses among {len(sizes)} sizes, up to {file.most_runs} trained runs{hours}")
+    say(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
     print_rows(("adapter", "trained parameters"), [(kind, f"{count:,}") for kind, count in sizes])
 
 
@@ -130,18 +131,18 @@ def _show_plan(file: "StudyFile", folder: Path, trainer: "MadeBy", workers: int 
         return
     rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
     done = [sum(study.path_of(s).is_dir() for s in specs) for specs in (trials, planned)]
-    print(f"{file.name} in {study.folder}: {file.question}".rstrip(": "))
+    say(f"{file.name} in {study.folder}: {file.question}".rstrip(": "))
     if trials:
-        print(f"{len(trials)} tuning runs ({done[0]} done), more where the best rate lies at an edge")
-        print(f"{plan.at_tuned_rates} runs at tuned rates, fewer where tasks share them")
-    print(f"{len(planned)} other runs ({done[1]} done)")
+        say(f"{len(trials)} tuning runs ({done[0]} done), more where the best rate lies at an edge")
+        say(f"{plan.at_tuned_rates} runs at tuned rates, fewer where tasks share them")
+    say(f"{len(planned)} other runs ({done[1]} done)")
     if any(ALIASES[m].source != "embedded" if m in ALIASES else True for grid in file.grids for m in grid.models):
-        print(f"Without the tuning about {cost.gpu_hours:,.1f} A100-hours at the longest completions allowed")
+        say(f"Without the tuning about {cost.gpu_hours:,.1f} A100-hours at the longest completions allowed")
         least, gpu = gigabytes(cost.least_bytes), gigabytes(GPU_BYTES)
-        print(f"Largest run at least {least} of memory, one sequence at a time; on a GPU of {gpu} as many as fit")
+        say(f"Largest run at least {least} of memory, one sequence at a time; on a GPU of {gpu} as many as fit")
         if cost.advice is not None:
-            print(f"The largest {cost.advice}")
+            say(f"The largest {cost.advice}")
     print()
     print_rows(("model", "what", "rate"), rows)
     for line in (*ahead.lines, *remarks):
-        print(line)
+        say(line)
