@@ -169,7 +169,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "target and gain": ({"target": 0.8}, "give target, or gain, not both"),
     "width and ratio": ({"decide": 10}, "give half_width, or decide, not both"),
     "a ratio of one method": ({"decide": 10, "half_width": None, "methods": ["grpo"]}, "name both in methods"),
-    "too few runs": ({"most_runs": 10}, "most_runs is 10: 2 methods need at least 30"),
+    "too few runs": ({"most_runs": 10}, "most_runs is 10: 2 methods need at least 38"),
     "a control": ({"methods": ["sft", "random-reward"]}, "random-reward has no learning rate of its own"),
     "falling rates": ({"rates": [0.1, 0.01]}, "rising"),
     "an unknown model": ({"model": "abacus-9m"}, "abacus-9m"),

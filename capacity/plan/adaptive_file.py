@@ -218,11 +218,13 @@ def _check(study: AdaptiveFile) -> None:
         raise SpecError("give half_width, or decide, not both")
     if study.decide is not None and not {"sft", "grpo"} <= set(study.methods):
         raise SpecError("decide is about the ratio sft : grpo: name both in methods")
-    least = len(study.methods) * LEAST_SIZES * 3
+    tried = 1 if study.rates == "shipped" else len(study.rates)
+    halved = -(-tried // 3) if tried > 3 else 0
+    least = len(study.methods) * (tried + halved + 2 * min(tried, 3) + 2 * LEAST_SIZES)
     if study.most_runs < least:
         raise SpecError(
             f"most_runs is {study.most_runs}: {len(study.methods)} methods need at least {least}, "
-            f"a trial and two seeds at {LEAST_SIZES} sizes each"
+            f"for trials on validation and two seeds at {LEAST_SIZES} sizes each"
         )
     if parse_task(study.task).name not in PROTOCOLS:
         raise SpecError(f"task {study.task} has no shipped protocol")
