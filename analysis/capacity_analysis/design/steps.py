@@ -1,7 +1,7 @@
 """The steps of an adaptive design: trials on validation, then results, until the goal is reached.
 
-Sizes and rates are chosen on validation alone. The results on the test split decide when to stop. They also tell whether
-a Hill curve fits; without one, new sizes are added instead of seeds.
+Sizes and rates are chosen on validation alone. The results on the test split decide when to stop. They also tell
+whether a Hill curve fits. Without one, new sizes are added instead of seeds.
 """
 
 from collections.abc import Callable, Sequence
