@@ -83,6 +83,20 @@ def test_what_makes_an_update_larger_may_vary_along_a_curve(tmp_path: Path) -> N
     assert len(curve.rows) == 6
 
 
+def test_projections_tell_curves_apart_in_words(tmp_path: Path) -> None:
+    """They were called "batches=none bits=none by=none" and "batches=8 bits=8 by=grpo"."""
+    study = study_in(tmp_path)
+    for bits in (None, 8, 4):
+        choice = {"choice": None if bits is None else {"bits": bits, "by": "grpo", "batches": 8}}
+        for seed, size in ((s, n) for s in range(2) for n in (4, 13)):
+            run_of(study, at(size, seed, adapter=choice), 3)
+        if bits == 8:
+            labels = [curve.label for curve in curves_of(read_points(str(study.folder)))]
+            assert sorted(labels) == ["grpo chosen P", "grpo random P"]
+    labels = [curve.label for curve in curves_of(read_points(str(study.folder)))]
+    assert sorted(labels) == ["grpo chosen P bits=4", "grpo chosen P bits=8", "grpo random P"]
+
+
 def lora_xs(seed: int) -> RunSpec:
     return RunSpec.model_validate({**raw_spec("grpo", seed), "adapter": {"kind": "lora-xs", "rank": 8}})
 

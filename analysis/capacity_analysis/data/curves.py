@@ -25,6 +25,7 @@ ALONG = (
 )  # fmt: skip
 # Fields whose values need no name beside them.
 _PLAIN = ("method", "demonstrations", "adapter", "storage_dtype")
+_CHOICE = "adapter.choice."  # its fields say together how the projection P came about
 _ANY = object()  # stands for the value of a field that a row cannot have
 Rows = NDArray[np.intp]
 
@@ -151,11 +152,25 @@ def _agrees(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def _label(points: Points, names: Sequence[str], values: Sequence[Any]) -> str:
-    return " ".join(
-        said(value) if name in _PLAIN else f"{short(points, name)}={said(value)}"
-        for name, value in zip(names, values, strict=True)
-        if value is not _ANY and not (name in _PLAIN and value is None)
-    )
+    words, chosen = [], {}
+    for name, value in zip(names, values, strict=True):
+        if value is _ANY or (name in _PLAIN and value is None):
+            continue
+        if name.startswith(_CHOICE):
+            chosen[name] = value
+        else:
+            words.append(said(value) if name in _PLAIN else f"{short(points, name)}={said(value)}")
+    return " ".join([*words, *_projection(points, chosen)])
+
+
+def _projection(points: Points, choice: Mapping[str, Any]) -> list[str]:
+    """The words for a projection: random or chosen, and in what several chosen ones differ."""
+    if not choice:
+        return []
+    if all(value is None for value in choice.values()):
+        return ["random P"]
+    several = [name for name in choice if len({*told(points, name).values} - {None}) > 1]
+    return ["chosen P", *(f"{short(points, name)}={said(choice[name])}" for name in several)]
 
 
 def _curves(points: Points, made: Sequence[tuple[str, str, Rows]], names: Iterable[str]) -> tuple[CurveRows, ...]:
