@@ -15,7 +15,7 @@ from capacity.plan import machine
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies import preflight as module
-from capacity.studies.preflight import check_obstacles, disk_bytes, hours, preflight
+from capacity.studies.preflight import Room, check_obstacles, disk_bytes, hours, preflight
 
 SFT = small_spec("sft", model=SMALLEST)
 SPECS = [small_spec(method, seed=seed, model=SMALLEST) for method in ("sft", "grpo") for seed in (0, 1, 2)]
@@ -27,7 +27,7 @@ def obstacles(folder: Path, specs: list[RunSpec] = SPECS, workers: int = 2) -> t
 
 def test_runs_that_can_be_made_have_no_obstacle(tmp_path: Path) -> None:
     found = preflight(tmp_path / "s", SPECS, "cpu", 4)
-    check_obstacles(tmp_path / "s", SPECS, "cpu", 4)
+    check_obstacles(tmp_path / "s", SPECS, Room(machine.memory_bytes(), 4, "this machine"))
     assert (found.obstacles, found.downloads, found.hours) == ((), (), None)
     assert (found.runs, found.steps, found.answers, found.workers) == (6, 12, 96, 4)
     assert found.lines[0] == "6 runs to make on cpu by 4 workers: 12 training steps, 96 answers."
@@ -141,10 +141,10 @@ def test_doctor_tells_versions_memory_and_obstacles(tmp_path: Path, monkeypatch:
 
 def test_a_study_with_an_obstacle_begins_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from capacity.runs.fingerprint import current
-    from capacity.studies import make
+    from capacity.studies import make, workers
 
     begun: list[Any] = []
-    monkeypatch.setattr(make, "run_all", lambda *given: begun.append(given))
+    monkeypatch.setattr(workers, "run_all", lambda *given, **_: begun.append(given))
     full = namedtuple("usage", "total used free")(10, 10, 0)
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: full)
     study = Study(tmp_path / "s")

@@ -16,7 +16,7 @@ from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.finished import add_finished, adopt_kept, kept_study, record_failure
 from capacity.studies.make import missing_runs
-from capacity.studies.worker import _Worker
+from capacity.studies.worker import JobMaker
 from capacity.training.run import RunRecord
 
 SPEC = fakes.spec()
@@ -87,7 +87,7 @@ def test_a_finished_run_is_kept_in_the_cache_and_joins_its_study_when_there_is_r
 def test_every_run_of_a_job_is_kept(study: Study, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that were made together are added one by one, and the first that has no room takes no other with it."""
     job, told = [fakes.spec(seed=seed) for seed in (0, 1, 2)], []
-    worker = _Worker(SimpleNamespace(send=told.append), study, fakes.FINGERPRINT)
+    worker = JobMaker(SimpleNamespace(send=told.append), study, fakes.FINGERPRINT)
     monkeypatch.setattr(worker, "_records", lambda *_: [record(spec) for spec in job])
     disk.full = [study.folder]
     worker.make(job, None)

@@ -166,10 +166,10 @@ def test_the_reason_of_an_error_is_found(way: str) -> None:
 def test_a_study_says_what_is_kept_whatever_error_a_library_made_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_all(*_: Any) -> int:
+    def run_all(*_: Any, **__: Any) -> int:
         raise RuntimeError("cannot be serialised") from KeyboardInterrupt()
 
-    monkeypatch.setattr(make, "run_all", run_all)
+    monkeypatch.setattr(workers, "run_all", run_all)
     study = Study(tmp_path / "study")
     with study.locked(), pytest.raises(Interrupted, match="0 of 1 missing runs were completed and are kept in"):
         make.make_missing(study, [small_spec("sft")], current("cpu", "fp32"), "")

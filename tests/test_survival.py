@@ -22,7 +22,7 @@ from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies.finished import add_finished, kept_study
 from capacity.studies.make import missing_runs
-from capacity.studies.worker import _Worker
+from capacity.studies.worker import JobMaker
 from capacity.studies.workers import Event, run_all
 from capacity.training.base import Bases
 from capacity.training.measure.effect import remarks_of
@@ -192,7 +192,7 @@ def test_a_warm_start_after_which_nothing_had_a_gradient_is_said() -> None:
 def test_a_worker_tells_the_remarks_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str]] = []
     pipe = SimpleNamespace(send=lambda message: told.append((message[0], message[3])))
-    worker, spec = _Worker(pipe, fakes.study_in(tmp_path), fakes.FINGERPRINT), fakes.spec()
+    worker, spec = JobMaker(pipe, fakes.study_in(tmp_path), fakes.FINGERPRINT), fakes.spec()
     found = RunRecord(fakes.result(spec, [1, 0]), [], fakes.outcomes([1, 0]), b"theta", remarks=("no effect",))
     monkeypatch.setattr(worker, "_records", lambda *_: [found])
     worker.make([spec], None)

@@ -9,6 +9,7 @@ from capacity.library.answers.comparison import comparison_answer
 from capacity.library.report import Page, page_of
 from capacity.library.shown import Shown
 from capacity.library.study import Study
+from capacity.plan.executors import Executed, ExecutorChoice
 from capacity.plan.looks import planned_looks
 from capacity.plan.rates import named_rates
 from capacity.plan.sampling import Choice
@@ -17,6 +18,8 @@ from capacity.plan.specs import named_methods
 from capacity.runs.fingerprint import Trainer, parse_trainer
 from capacity.spec.parts import Draws, Match
 from capacity.studies.comparison import ComparisonPlan, plan_comparison
+from capacity.studies.device import check_libraries
+from capacity.studies.executors.executor import opened
 from capacity.studies.make import MadeStudy, Observer, make_study, unobserved
 from capacity.studies.until import SeedsUntilDecided
 from capacity_analysis.compare.comparison import Comparison
@@ -115,6 +118,9 @@ def compare(
     page: bool = False,
     observe: Observer = unobserved,
     checkpoint_minutes: float | None = None,
+    executor: str | None = None,
+    devices: Sequence[int] | None = None,
+    ray: str | None = None,
 ) -> Compared:
     """Trains matched runs of one size and compares them on the test items. Complete runs are never made again.
 
@@ -148,6 +154,9 @@ def compare(
         page: write the report of the study.
         observe: watches the runs.
         checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made; 5 if None.
+        executor: "local" for workers on this machine, "ray" for a Ray cluster; "local" if None.
+        devices: the GPUs that local workers use, by number; all if None.
+        ray: the address of a running Ray cluster. It implies the executor "ray".
 
     Returns:
         The comparison of the runs that are complete; `made.check()` raises unless all are.
@@ -166,10 +175,11 @@ def compare(
         looks=looks,
     )  # fmt: skip
     folder = plan.folder if out is None else Path(out)
+    choice = Executed().executor_choice(executor, None if devices is None else tuple(devices), ray)
     return compare_planned(
         plan, folder, workers=workers, together=together, allow_mixed=allow_mixed,
         reuse=out is None if reuse is None else reuse, within=within, page=page, observe=observe,
-        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_minutes=checkpoint_minutes, executor=choice,
     )  # fmt: skip
 
 
@@ -185,6 +195,7 @@ def compare_planned(
     page: bool = False,
     observe: Observer = unobserved,
     checkpoint_minutes: float | None = None,
+    executor: ExecutorChoice | None = None,
 ) -> Compared:
     """Makes the runs of a plan in a study folder and compares them.
 
@@ -192,16 +203,19 @@ def compare_planned(
         plan: what to run.
         folder: of the study.
         workers, together, allow_mixed, reuse, within, page, observe, checkpoint_minutes: as of `compare`.
+        executor: what makes the runs; workers on this machine if None.
 
     Raises:
         CapacityError: as `compare`.
     """
     adding = None if plan.looks is None else SeedsUntilDecided(plan, plan.looks, within)
-    made = make_study(
-        folder, plan.produce if adding is None else adding.produce, workers=workers, together=together,
-        trainer=plan.trainer, observe=observe, allow_mixed=allow_mixed, reuse=reuse,
-        checkpoint_minutes=checkpoint_minutes,
-    )  # fmt: skip
+    check_libraries(plan.trainer)
+    with opened(executor, workers) as there:
+        made = make_study(
+            folder, plan.produce if adding is None else adding.produce, executor=there, together=together,
+            trainer=plan.trainer, observe=observe, allow_mixed=allow_mixed, reuse=reuse,
+            checkpoint_minutes=checkpoint_minutes,
+        )  # fmt: skip
     if not any(run.spec.method == "base" for run in made.runs):
         made.check()
     comparison, costs = compare_runs(folder, made.runs, made.specs), costs_of(made.runs)

@@ -90,6 +90,9 @@ def sweep(
     page: bool = False,
     observe: Observer = unobserved,
     checkpoint_minutes: float | None = None,
+    executor: str | None = None,
+    devices: Sequence[int] | None = None,
+    ray: str | None = None,
 ) -> Swept:
     """Makes all runs of a study: models, tasks, methods, sizes, rates and seeds. Continues where it stopped.
 
@@ -109,18 +112,22 @@ def sweep(
         page: write the report of the study.
         observe: watches the runs.
         checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made; 5 if None.
+        executor: "local" for workers on this machine, "ray" for a Ray cluster; what the study says if None.
+        devices: the GPUs that local workers use, by number; what the study says if None, else all.
+        ray: the address of a running Ray cluster. It implies the executor "ray".
 
     Raises:
-        SpecError: a field is unknown, missing or out of range.
+        SpecError: a field is unknown, missing or out of range, or a GPU is not there.
         DataError: the file cannot be read.
         CapacityError: the libraries of training are absent, or the study is in use or of another environment.
     """
     file = study if isinstance(study, StudyFile | AdaptiveFile) else _read(study)
     folder = default_folder(file) if out is None else Path(out)
+    choice = file.executor_choice(executor, None if devices is None else tuple(devices), ray)
     made = make_sweep(
         file, folder, workers=workers, together=together, trainer=parse_trainer(trainer),
         observe=observe, allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse,
-        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_minutes=checkpoint_minutes, executor=choice,
     )  # fmt: skip
     sizes = tuple(size_cells(study_points(folder, made.runs))) if made.runs else ()
     return Swept(made, sizes, page_of(folder, allow_mixed=allow_mixed) if page else Page())

@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from capacity.errors import BudgetError, CapacityError, SpecError
+from capacity.plan.executors import Executed
 from capacity.plan.grid import GridPoint
 from capacity.plan.models import check_trainable, resolve
 from capacity.plan.protocols import PROTOCOLS
@@ -92,7 +93,7 @@ class SizeRange(Frozen):
         return tuple(sorted({*(b for b in inner if b < self.largest), self.largest}))
 
 
-class AdaptiveFile(Frozen):
+class AdaptiveFile(Executed):
     """A study file with an adaptive design.
 
     Attributes:
@@ -109,6 +110,8 @@ class AdaptiveFile(Frozen):
         protocol: the changes of the shipped protocol.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
         together: the largest number of runs on one base that share their passes. It changes no result.
+
+    `executor`, `devices` and `ray` say where the runs are made; see `capacity.plan.executors`.
     """
 
     name: StudyName

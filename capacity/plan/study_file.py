@@ -35,6 +35,7 @@ from pydantic import (
 )
 
 from capacity.errors import CapacityError, DataError, MissingPathError, SpecError, unknown
+from capacity.plan.executors import Executed
 from capacity.plan.models import check_trainable, resolve
 from capacity.plan.pairs import check_pairs
 from capacity.plan.protocols import PROTOCOLS, Protocol
@@ -202,7 +203,7 @@ def _folder_name(name: str) -> str:
 StudyName = Annotated[str, AfterValidator(_folder_name)]
 
 
-class StudyFile(Frozen):
+class StudyFile(Executed):
     """A study file states a question and lists the grids of runs that answer it.
 
     Attributes:
@@ -213,6 +214,8 @@ class StudyFile(Frozen):
         rollouts: the engine that samples in all runs; None for the trainer's own model.
         together: the largest number of runs on one base that share their passes. It changes no result.
         mixed_projections: True to allow two methods that have no projection in common at a size.
+
+    `executor`, `devices` and `ray` say where the runs are made; see `capacity.plan.executors`.
     """
 
     name: StudyName

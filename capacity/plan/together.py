@@ -37,7 +37,9 @@ def fitting(spec: RunSpec, device_bytes: int | None, prompt_tokens: int = PROMPT
     return max(1, int((GPU_SHARE * device_bytes / HEADROOM - plan.weights) // (each + plan.update)))
 
 
-def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | None) -> list[tuple[RunSpec, ...]]:
+def jobs(
+    specs: Sequence[RunSpec], together: int | None, device_bytes: int | None, workers: int = 1
+) -> list[tuple[RunSpec, ...]]:
     """Divides runs into jobs, each for one worker, in the order of the runs.
 
     Runs of the untrained model that differ in temperature and seed alone are one job, because each prompt is then read
@@ -46,8 +48,9 @@ def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | Non
     Args:
         specs: the runs.
         together: the largest number of trained runs of a job. If None: one on a CPU, and as many as fit on a GPU, at
-            most 16.
-        device_bytes: memory of the GPU; None on a CPU.
+            most 16, and no more than leave a job for every worker.
+        device_bytes: memory of the GPU that one worker may take; None on a CPU.
+        workers: the number of workers.
 
     Raises:
         SpecError: if so many runs do not fit.
@@ -65,7 +68,10 @@ def jobs(specs: Sequence[RunSpec], together: int | None, device_bytes: int | Non
         runs = list(alike)
         most = len(runs) if runs[0].method == "base" else 1
         if shares_passes(runs[0]):
-            most = together or (1 if device_bytes is None else min(MOST, *(fitting(r, device_bytes) for r in runs)))
+            each = -(-len(runs) // workers)
+            most = together or (
+                1 if device_bytes is None else min(MOST, each, *(fitting(r, device_bytes) for r in runs))
+            )
         found += [tuple(runs[i : i + most]) for i in range(0, len(runs), most)]
     return found
 

@@ -47,6 +47,11 @@ def digest_of(items: Sequence[ItemText]) -> str:
     return hashlib.sha256(canonical_json([_plain(item) for item in items]).encode()).hexdigest()[:16]
 
 
+def items_path(study: Path, digest: str) -> Path:
+    """Returns the file of the items with this digest in a study. It need not exist."""
+    return study / FOLDER / f"{digest}.jsonl"
+
+
 def write_items(study: Path, items: Sequence[ItemText]) -> Path:
     """Keeps items in a study, and returns their file. A file that is there already stays as it is.
 
@@ -59,7 +64,7 @@ def write_items(study: Path, items: Sequence[ItemText]) -> Path:
     Raises:
         OSError: if the file cannot be written. Nothing is left of it.
     """
-    path = study / FOLDER / f"{digest_of(items)}.jsonl"
+    path = items_path(study, digest_of(items))
     if path.is_file():
         return path
     path.parent.mkdir(exist_ok=True)
@@ -82,7 +87,7 @@ def read_items(study: Path, digest: str) -> dict[str, ItemText]:
     Raises:
         DataError: if the file is unreadable, or has other items than its name says.
     """
-    path = study / FOLDER / f"{digest}.jsonl"
+    path = items_path(study, digest)
     if not digest or not path.exists():
         return {}
     items = files.read_records(path, ItemText)

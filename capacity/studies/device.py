@@ -46,9 +46,33 @@ def _has_driver() -> bool:
     return any(next(Path("/dev").glob(pattern), None) for pattern in _GPU_FILES)
 
 
-def keep_one_gpu() -> None:
-    """Hides all GPUs but the first from this process, whose runs take one each. Call it before torch is imported."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+def gpus() -> tuple[str, ...]:
+    """Returns the GPUs that torch sees here, in its order, as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    if device() == "cpu":
+        return ()
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named[:count] or map(str, range(count)))
+
+
+def keep_one_gpu(name: str | None = None) -> None:
+    """Hides all GPUs but one from this process, whose runs take one each. Call it before torch is imported.
+
+    Args:
+        name: the GPU, as CUDA_VISIBLE_DEVICES names it; the first that this process may see if None.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    os.environ["CUDA_VISIBLE_DEVICES"] = first if name is None else name
+
+
+def take_share(share: float) -> None:
+    """Limits this process to a share of the memory of its GPU, which several processes use."""
+    import torch
+
+    if share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def own_device() -> str:

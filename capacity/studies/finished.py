@@ -15,7 +15,7 @@ from capacity.cache import cache_folder
 from capacity.errors import CapacityError, DataError
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.items import read_items, write_items
-from capacity.runs.study import Study
+from capacity.runs.study import Run, Study
 from capacity.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -52,11 +52,32 @@ def add_finished(
     Raises:
         DataError: if the study cannot be written. The message says where the run is kept, if the cache could hold it.
     """
+    _add_or_keep(study, lambda where: _add(where, spec, fingerprint, record), on_wait, pause)
+
+
+def adopt_finished(
+    study: Study, source: Study, run: Run, on_wait: Callable[[str], None], pause: float = _PAUSE
+) -> None:
+    """Adds a finished run of another folder to its study, as `add_finished` adds one that was made here.
+
+    Args:
+        study: the study that the run belongs to.
+        source: the folder that it is in, of the form of a study.
+        run: the run.
+        on_wait, pause: as of `add_finished`.
+
+    Raises:
+        DataError: as `add_finished`.
+    """
+    _add_or_keep(study, lambda where: _adopt(where, source, run), on_wait, pause)
+
+
+def _add_or_keep(study: Study, add: Callable[[Study], Path], on_wait: Callable[[str], None], pause: float) -> None:
     told = False
     while True:
         try:
             study.check_there()  # or writing would make a folder again that somebody has removed
-            _add(study, spec, fingerprint, record)
+            add(study)
             return
         except OSError as error:
             reason = f"{study.folder} cannot be written: {error.strerror}"
@@ -64,7 +85,7 @@ def add_finished(
         kept = kept_study(study)
         try:
             kept.runs_folder.mkdir(parents=True, exist_ok=True)
-            folder = _add(kept, spec, fingerprint, record)
+            folder = add(kept)
         except OSError as error:
             reason = f"{reason}, and {kept.folder} neither: {error.strerror}"
             if error.errno not in _NO_ROOM:
@@ -83,6 +104,12 @@ def _add(study: Study, spec: RunSpec, fingerprint: Fingerprint, record: "RunReco
     return study.add(spec, fingerprint, record.result, record.steps, record.outcomes, record.artifact)
 
 
+def _adopt(study: Study, source: Study, run: Run) -> Path:
+    if items := read_items(source.folder, run.result.items_digest):
+        write_items(study.folder, tuple(items.values()))
+    return study.adopt(run)
+
+
 def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
     """Moves those runs into a study that it had no room for when they were made. The caller holds the study's lock.
 
@@ -98,9 +125,7 @@ def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
             continue
         run = kept.read(folder)
         try:
-            if items := read_items(kept.folder, run.result.items_digest):
-                write_items(study.folder, tuple(items.values()))
-            study.adopt(run)
+            _adopt(study, kept, run)
         except OSError as error:
             raise DataError(
                 f"{study.folder} cannot be written: {error.strerror}: make room for the finished run in {folder}"

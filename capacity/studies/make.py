@@ -4,7 +4,6 @@
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,11 +18,13 @@ from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Failure, Run, State, Study
 from capacity.spec.run import RunSpec
 from capacity.studies.device import check_libraries, device
+from capacity.studies.executors.executor import Executor
+from capacity.studies.executors.local import local_executor
 from capacity.studies.finished import adopt_kept
 from capacity.studies.live import followed
 from capacity.studies.preflight import Preflight, check_obstacles, preflight
 from capacity.studies.siblings import Reused, adopt_siblings, merged
-from capacity.studies.workers import Event, prompt_obstacles, run_all
+from capacity.studies.workers import Event, prompt_obstacles
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
 Make = Callable[[Sequence[RunSpec], str], None]
@@ -88,16 +89,16 @@ class MadeStudy:
 CHECKPOINT_MINUTES = 5.0  # between two checkpoints of a run, unless another time is given
 
 
-def environment(trainer: Trainer = "loop") -> Fingerprint:
-    """The fingerprint of runs that `trainer` makes here and now."""
-    return current(device(), "fp32", trainer)
+def environment(trainer: Trainer = "loop", on: str | None = None) -> Fingerprint:
+    """The fingerprint of runs that `trainer` makes now, on a kind of device; on that of this machine if None."""
+    return current(on or device(), "fp32", trainer)
 
 
 def make_study(
     folder: Path,
     produce: Callable[[Study, Make], Wanted],
     *,
-    workers: int | None = None,
+    executor: Executor | None = None,
     together: int | None = None,
     trainer: Trainer = "loop",
     observe: Observer = unobserved,
@@ -110,7 +111,7 @@ def make_study(
     Args:
         folder: the study; it continues where it stopped.
         produce: makes runs by what it is given and says which of them the study reports.
-        workers, together: as of `make_missing`.
+        executor, together: as of `make_missing`.
         trainer: what makes the steps of runs.
         observe: watches the runs.
         allow_mixed: reuse runs that another environment made.
@@ -122,7 +123,8 @@ def make_study(
     """
     check_libraries(trainer)
     began = time.monotonic()
-    study, fingerprint = Study(folder), environment(trainer)
+    executor = executor or local_executor()
+    study, fingerprint = Study(folder), environment(trainer, executor.device)
     reused: list[Reused] = []
 
     def make(specs: Sequence[RunSpec], what: str) -> None:
@@ -130,7 +132,7 @@ def make_study(
             reused.extend(adopt_siblings(study, specs, fingerprint))
         make_missing(
             study, specs, fingerprint, what,
-            workers=workers, together=together, observe=observe, allow_mixed=allow_mixed,
+            executor=executor, together=together, observe=observe, allow_mixed=allow_mixed,
             checkpoint_minutes=checkpoint_minutes,
         )  # fmt: skip
 
@@ -155,41 +157,41 @@ def make_missing(
     fingerprint: Fingerprint,
     what: str,
     *,
-    workers: int | None = None,
+    executor: Executor | None = None,
     together: int | None = None,
     observe: Observer = unobserved,
     allow_mixed: bool = False,
     checkpoint_minutes: float | None = None,
 ) -> None:
-    """Makes those of `specs` that are missing, in worker processes; the caller holds the study's lock.
+    """Makes those of `specs` that are missing, by the workers of an executor; the caller holds the study's lock.
 
     Args:
         study: where to.
         specs: what is wanted.
         fingerprint: of the present environment.
         what: what the runs are for, in words.
-        workers: number of processes; one a core, at most four, if None, and one on a GPU.
+        executor: what makes them; workers on this machine if None.
         together: the largest number of trained runs that share their passes; see `capacity.plan.together.jobs`.
         observe: watches the runs.
         allow_mixed: stale runs are not missing.
         checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made. If None: five
-            minutes, and none where TRL's trainers train.
+            minutes, and none where no checkpoints can be made: by TRL's trainers, and on a cluster.
 
     Raises:
         DataError: as `missing_runs`.
-        SpecError: so many runs do not fit together, or TRL's trainers are to train several together or to make
-            checkpoints.
+        SpecError: so many runs do not fit together, or TRL's trainers are to train several together. The same error
+            says that checkpoints are wanted where there are none.
         CapacityError: something stands in the way of runs, as `capacity.studies.preflight` tells it, or a model cannot
             be asked the prompts of its runs.
         Interrupted: Ctrl-C; complete runs are kept.
     """
-    minutes = _minutes(checkpoint_minutes, fingerprint.trainer)
+    executor = executor or local_executor()
+    minutes = _minutes(checkpoint_minutes, fingerprint.trainer, executor)
     missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)
     if not missing:
         return
-    count = worker_count(workers, fingerprint.device)
-    check_obstacles(study.folder, missing, fingerprint.device, count)
-    dealt = _jobs(missing, together, fingerprint)
+    check_obstacles(study.folder, missing, executor.room())
+    dealt = _jobs(missing, together, fingerprint, executor)
     try:
         with observe(missing, what) as on_event, followed(study.folder, missing, what, fingerprint.device) as follow:
 
@@ -197,7 +199,7 @@ def make_missing(
                 follow(event)
                 on_event(event)
 
-            run_all(study, missing, fingerprint, count, hear, dealt, minutes)
+            executor.run(study, dealt, fingerprint, hear, minutes)
     except (Exception, KeyboardInterrupt) as error:
         if not by_interruption(error):
             raise
@@ -209,7 +211,7 @@ def make_missing(
 
 
 def look_ahead(
-    folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", workers: int | None = None
+    folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", executor: Executor | None = None
 ) -> Preflight:
     """Tells what the missing runs of a study take and what stands in their way. Nothing is made or downloaded.
 
@@ -217,11 +219,12 @@ def look_ahead(
         folder: the study, which need not exist.
         specs: what is wanted.
         trainer: what makes the steps.
-        workers: number of processes, as of `make_missing`.
+        executor: what makes them; workers on this machine if None.
     """
-    study, fingerprint = Study(folder), environment(trainer)
+    executor = executor or local_executor()
+    study, fingerprint = Study(folder), environment(trainer, executor.device)
     missing = [spec for spec in specs if not study.path_of(spec).is_dir()]
-    found = preflight(folder, missing, fingerprint.device, worker_count(workers, fingerprint.device))
+    found = preflight(folder, missing, fingerprint.device, executor.workers, executor.room())
     try:
         check_libraries(trainer)
     except CapacityError as error:
@@ -230,7 +233,7 @@ def look_ahead(
     return replace(found, obstacles=(*found.obstacles, *prompt_obstacles(study, here, fingerprint)))
 
 
-def _minutes(asked: float | None, trainer: Trainer) -> float:
+def _minutes(asked: float | None, trainer: Trainer, executor: Executor) -> float:
     """The time between two checkpoints of a run in training, in minutes; 0: there are none."""
     if asked is not None and not 0 <= asked < math.inf:
         raise SpecError(f"--checkpoint-minutes {asked:g}: give a number of minutes, or 0 for no checkpoints")
@@ -238,32 +241,22 @@ def _minutes(asked: float | None, trainer: Trainer) -> float:
         if asked:
             raise SpecError("--checkpoint-minutes is for --trainer loop: TRL's trainers start a killed run over")
         return 0.0
+    if not executor.keeps_checkpoints:
+        if asked:
+            raise SpecError("--checkpoint-minutes is for --executor local: Ray starts the runs of a lost node over")
+        return 0.0
     return CHECKPOINT_MINUTES if asked is None else asked
 
 
-def worker_count(workers: int | None, on: str | None = None) -> int:
-    """How many worker processes make runs: `workers`, or one a core and at most four on a CPU, and one on a GPU.
-
-    Args:
-        workers: the number that is wanted; None for the default.
-        on: the kind of device, "cpu" or "cuda"; that of this machine if None.
-    """
-    return workers or (min(4, os.cpu_count() or 1) if (on or device()) == "cpu" else 1)
-
-
-def _jobs(specs: Sequence[RunSpec], together: int | None, fingerprint: Fingerprint) -> list[tuple[RunSpec, ...]]:
+def _jobs(
+    specs: Sequence[RunSpec], together: int | None, fingerprint: Fingerprint, executor: Executor
+) -> list[tuple[RunSpec, ...]]:
     """Deals runs to the jobs of workers."""
     if fingerprint.trainer == "trl":
         if together is not None and together > 1:
             raise SpecError("--together is for --trainer loop: TRL's trainers train one run at a time")
         together = 1
-    if fingerprint.device == "cpu":
-        return jobs(specs, together, None)
-    import torch
-
-    from capacity.models.device_memory import gpu_memory
-
-    return jobs(specs, together, gpu_memory(torch.device(fingerprint.device)))
+    return jobs(specs, together, executor.gpu_bytes, executor.workers)
 
 
 def missing_runs(

@@ -29,6 +29,21 @@ _USUAL = 0.25  # a completion's length as a share of the longest allowed
 
 
 @dataclass(frozen=True)
+class Room:
+    """The memory that runs may take.
+
+    Attributes:
+        memory_bytes: of one device.
+        workers: how many share it.
+        owner: what has it, in words.
+    """
+
+    memory_bytes: int
+    workers: int
+    owner: str
+
+
+@dataclass(frozen=True)
 class Preflight:
     """What some runs take, and what stands in their way.
 
@@ -75,7 +90,7 @@ class Preflight:
         return {**asdict(self), "downloads": list(self.downloads), "obstacles": list(self.obstacles)}
 
 
-def preflight(folder: Path, specs: Sequence[RunSpec], device: str, workers: int) -> Preflight:
+def preflight(folder: Path, specs: Sequence[RunSpec], device: str, workers: int, room: Room | None = None) -> Preflight:
     """Looks at what is to be made, before anything is.
 
     Args:
@@ -83,7 +98,9 @@ def preflight(folder: Path, specs: Sequence[RunSpec], device: str, workers: int)
         specs: the runs that are missing.
         device: "cpu" or "cuda".
         workers: the number of processes.
+        room: the memory that the runs may take; that of this machine if None.
     """
+    room = room or Room(memory_bytes(), workers, "this machine")
     disk = sum(map(disk_bytes, specs))
     return Preflight(
         device=device,
@@ -95,20 +112,22 @@ def preflight(folder: Path, specs: Sequence[RunSpec], device: str, workers: int)
         disk_bytes=disk,
         hours=hours(folder, specs, workers),
         downloads=tuple(model for model, digest in base_digests(s.model for s in specs).items() if digest is None),
-        obstacles=tuple(_obstacles(folder, specs, device, workers, disk)),
+        obstacles=tuple(_obstacles(folder, specs, room, disk)),
     )
 
 
-def check_obstacles(folder: Path, specs: Sequence[RunSpec], device: str, workers: int) -> None:
+def check_obstacles(folder: Path, specs: Sequence[RunSpec], room: Room) -> None:
     """Checks that runs can be made, before the first of them is.
 
     Args:
-        folder, specs, device, workers: as of `preflight`.
+        folder: the study.
+        specs: the runs that are missing.
+        room: the memory that they may take.
 
     Raises:
         CapacityError: the obstacles, a line each.
     """
-    found = _obstacles(folder, specs, device, workers, sum(map(disk_bytes, specs)))
+    found = _obstacles(folder, specs, room, sum(map(disk_bytes, specs)))
     raise_together([CapacityError(obstacle) for obstacle in found])
 
 
@@ -120,7 +139,7 @@ def disk_bytes(spec: RunSpec) -> int:
     return found + (0 if training is None else training.steps * _STEP_BYTES)
 
 
-def _obstacles(folder: Path, specs: Sequence[RunSpec], device: str, workers: int, disk: int) -> Iterator[str]:
+def _obstacles(folder: Path, specs: Sequence[RunSpec], room: Room, disk: int) -> Iterator[str]:
     for place, what in ((folder, "study folder"), (cache_folder("factors"), "cache")):
         if not writable(place):
             yield f"the {what} {place} cannot be written: choose another folder, or change its permissions"
@@ -134,12 +153,12 @@ def _obstacles(folder: Path, specs: Sequence[RunSpec], device: str, workers: int
             installed_version()
         except EngineError as error:
             yield str(error)
-    yield from _memory_obstacles(specs, device, workers)
+    yield from _memory_obstacles(specs, room)
 
 
-def _memory_obstacles(specs: Sequence[RunSpec], device: str, workers: int) -> Iterator[str]:
+def _memory_obstacles(specs: Sequence[RunSpec], room: Room) -> Iterator[str]:
     """Yields a line for each model whose runs do not fit, and one if so many workers do not."""
-    available = _device_memory(device)
+    available, together = room.memory_bytes, min(room.workers, len(specs))
     largest: dict[str, RunSpec] = {}
     for spec in specs:
         if spec.model not in largest or run_memory(spec).peak > run_memory(largest[spec.model]).peak:
@@ -147,22 +166,13 @@ def _memory_obstacles(specs: Sequence[RunSpec], device: str, workers: int) -> It
     refused = {model: advice(run_memory(spec), available) for model, spec in largest.items()}
     yield from (f"{model}: {why}" for model, why in refused.items() if why is not None)
     fitting = [run_memory(spec).peak for model, spec in largest.items() if refused[model] is None]
-    if device == "cpu" and fitting and min(workers, len(specs)) * max(fitting) > available:
+    if fitting and together * max(fitting) > available:
+        most = max(1, available // max(fitting))
+        what = f"--workers {most}" if room.owner == "this machine" else f"at most {most} workers for each"
         yield (
-            f"{min(workers, len(specs))} workers need {gigabytes(min(workers, len(specs)) * max(fitting))} of memory, "
-            f"and this machine has {gigabytes(available)}: use --workers {max(1, available // max(fitting))}"
+            f"{together} workers need {gigabytes(together * max(fitting))} of memory, "
+            f"and {room.owner} has {gigabytes(available)}: use {what}"
         )
-
-
-def _device_memory(device: str) -> int:
-    """Returns the bytes of memory that runs may take on a device: of a GPU, what no other process holds."""
-    if device == "cpu":
-        return memory_bytes()
-    import torch
-
-    from capacity.models.device_memory import free_gpu_memory
-
-    return free_gpu_memory(torch.device(device)) or 0
 
 
 def hours(folder: Path, specs: Sequence[RunSpec], workers: int) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from capacity.errors import DataError, RunsFailedError
 from capacity.plan.adaptive_file import AdaptiveFile
+from capacity.plan.executors import ExecutorChoice
 from capacity.plan.grid import (
     GridPoint,
     Key,
@@ -33,7 +34,9 @@ from capacity.runs.study import Study
 from capacity.spec.methods import Method
 from capacity.spec.run import RunSpec
 from capacity.studies.adaptive import AdaptiveStudy
-from capacity.studies.make import MadeStudy, Make, Observer, Wanted, make_study, unobserved, worker_count
+from capacity.studies.device import check_libraries
+from capacity.studies.executors.executor import opened
+from capacity.studies.make import MadeStudy, Make, Observer, Wanted, make_study, unobserved
 
 POINTS = "points.csv"  # the points table of a study that a sweep has made
 
@@ -150,22 +153,23 @@ def make_sweep(
     allow_mixed: bool = False,
     reuse: bool = False,
     checkpoint_minutes: float | None = None,
+    executor: ExecutorChoice | None = None,
 ) -> MadeStudy:
     """Makes what is missing of a study file's study in `folder`, and writes its points table, `points.csv`.
 
-    `together` says how many runs share their passes; if it is None, the study file does. `reuse` copies runs that a
-    study beside this one has.
+    `together` says how many runs share their passes, and `executor` says where runs are made. If one of them is None,
+    the study file says it. `reuse` copies runs that a study beside this one has.
 
     Raises:
         CapacityError: as `capacity.studies.make.make_study`; runs that fail are in what is returned.
     """
-    produce = (
-        partial(sweep, file) if isinstance(file, StudyFile) else AdaptiveStudy(file, worker_count(workers)).produce
-    )
-    made = make_study(
-        folder, produce, workers=workers, together=together or file.together, trainer=trainer,
-        observe=observe, allow_mixed=allow_mixed, reuse=reuse, checkpoint_minutes=checkpoint_minutes,
-    )  # fmt: skip
+    check_libraries(trainer)
+    with opened(executor or file.executor_choice(), workers) as there:
+        produce = partial(sweep, file) if isinstance(file, StudyFile) else AdaptiveStudy(file, there.workers).produce
+        made = make_study(
+            folder, produce, executor=there, together=together or file.together, trainer=trainer,
+            observe=observe, allow_mixed=allow_mixed, reuse=reuse, checkpoint_minutes=checkpoint_minutes,
+        )  # fmt: skip
     files.write_atomically(folder / POINTS, to_csv(points(file.name, made.study.runs())))
     return made
 

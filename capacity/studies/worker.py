@@ -15,16 +15,24 @@ from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
-from capacity.studies.device import keep_one_gpu
+from capacity.studies.device import keep_one_gpu, take_share
 from capacity.studies.finished import add_finished, record_failure
 from capacity.studies.imports import import_libraries
 
 if TYPE_CHECKING:
+    from capacity.training.base import Bases
     from capacity.training.checkpoints import Checkpoints
     from capacity.training.run import RunRecord
 
 
-def work(pipe: Any, folder: str, fingerprint_json: str, checkpoint_minutes: float = 0) -> None:
+def work(
+    pipe: Any,
+    folder: str,
+    fingerprint_json: str,
+    checkpoint_minutes: float = 0,
+    gpu: str | None = None,
+    share: float = 1.0,
+) -> None:
     """Makes the runs of all jobs that come, until the pipe or the parent process ends.
 
     SIGTERM asks the process to end. A run in training makes its present step and a checkpoint first.
@@ -38,23 +46,17 @@ def work(pipe: Any, folder: str, fingerprint_json: str, checkpoint_minutes: floa
         folder: the study that runs are added to.
         fingerprint_json: the environment of the runs.
         checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made.
+        gpu: the GPU of this process, as CUDA_VISIBLE_DEVICES names it; the first that it may see if None.
+        share: the part of the GPU's memory that this process may take.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
-    keep_one_gpu()
-    import_libraries()
-    import torch
-
-    from capacity.training.base import Bases
-
-    torch.set_num_threads(1)
-    fingerprint = Fingerprint.model_validate_json(fingerprint_json)
-    worker = _Worker(pipe, Study(Path(folder)), fingerprint)
+    keep_one_gpu(gpu)
+    bases = prepared(fingerprint := Fingerprint.model_validate_json(fingerprint_json), share)
+    worker = JobMaker(pipe, Study(Path(folder)), fingerprint)
     if checkpoint_minutes:
         worker.keep_checkpoints(checkpoint_minutes)
     signal.signal(signal.SIGTERM, lambda *_: worker.end())
-    bases = Bases(fingerprint.device)  # what is loaded serves all runs of this worker
     while True:
         try:
             word, job = pipe.recv()
@@ -65,6 +67,24 @@ def work(pipe: Any, folder: str, fingerprint_json: str, checkpoint_minutes: floa
             pipe.send(checked(specs))
         else:
             worker.make(specs, bases)
+
+
+def prepared(fingerprint: Fingerprint, share: float) -> "Bases":
+    """Imports what runs need into this process, and returns its bases. What is loaded serves all runs of a worker.
+
+    Args:
+        fingerprint: the environment of the runs.
+        share: the part of the GPU's memory that this process may take.
+    """
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
+    import_libraries()
+    import torch
+
+    from capacity.training.base import Bases
+
+    torch.set_num_threads(1)
+    take_share(share)
+    return Bases(fingerprint.device)
 
 
 def checked(specs: Sequence[RunSpec]) -> tuple[CapacityError | None, list[str]]:
@@ -82,8 +102,8 @@ def checked(specs: Sequence[RunSpec]) -> tuple[CapacityError | None, list[str]]:
     return found, list(dict.fromkeys(texts))
 
 
-class _Worker:
-    """Makes jobs, adds their runs to a study and tells the parent of them."""
+class JobMaker:
+    """Makes jobs, adds their runs to a study and tells of them through a pipe."""
 
     checkpoints: "Checkpoints | None" = None
 

@@ -57,6 +57,7 @@ def run_all(
     on_event: Callable[[Event], None],
     together: Sequence[Sequence[RunSpec]] | None = None,
     checkpoint_minutes: float = 0,
+    gpus: Sequence[str] = (),
 ) -> int:
     """Makes all `specs` and adds them to `study`, whose lock the caller holds. Order does not change any result.
 
@@ -70,6 +71,7 @@ def run_all(
         on_event: hears of every event.
         together: the runs dealt to jobs, whose runs share their passes; each run is a job of its own if None.
         checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made.
+        gpus: the GPUs that processes are dealt to, as CUDA_VISIBLE_DEVICES names them. Each process sees one of them.
 
     Returns:
         How many failed; their diagnosis is in the study.
@@ -83,13 +85,14 @@ def run_all(
     failed = 0
     resource_tracker.ensure_running()  # or its start would unblock Ctrl-C for the first worker
     with _pool(patient=checkpoint_minutes > 0) as pool:
-        for _ in range(min(workers, len(waiting))):
+        count = min(workers, len(waiting))
+        for place in range(count):
             with _interrupts_held():
-                pool.append(_start(study.folder, fingerprint, checkpoint_minutes))
+                pool.append(_start(study.folder, fingerprint, checkpoint_minutes, *_gpu(place, count, gpus)))
         if pool:
             _check(pool[0], specs)
         while waiting or again or any(w.running for w in pool):
-            _check_there(study)
+            check_there(study)
             for spec in _handed_out(pool, waiting, again):
                 on_event(Event("start", spec))
             for index, worker in _ready(pool):
@@ -101,7 +104,7 @@ def run_all(
                     on_event(event)
                     continue
                 with _interrupts_held():
-                    pool[index] = _start(study.folder, fingerprint, checkpoint_minutes)
+                    pool[index] = _start(study.folder, fingerprint, checkpoint_minutes, *_gpu(index, count, gpus))
                 for ended in _after_death(study, worker, attempts):
                     if ended.kind == "note":
                         again.append(ended.spec)
@@ -154,7 +157,7 @@ def _ask_to_end(pool: Sequence[_Worker]) -> None:
         worker.process.join(max(0.0, until - time.monotonic()))
 
 
-def _check_there(study: Study) -> None:
+def check_there(study: Study) -> None:
     """Ends the work on a study whose folder somebody has removed.
 
     Raises:
@@ -211,18 +214,28 @@ def _check(worker: _Worker, specs: Sequence[RunSpec]) -> None:
     error: CapacityError | None
     said: list[str] = []
     try:
-        worker.pipe.send(("check", _dumped(specs)))
+        worker.pipe.send(("check", dumped(specs)))
         error, said = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
         error = CapacityError(f"the process that checks the prompts {_end(worker.process.exitcode)}")
+    heed(error, said)
+
+
+def heed(error: CapacityError | None, said: Sequence[str]) -> None:
+    """Warns of what a check of prompts said, and raises its error if there is one.
+
+    Raises:
+        CapacityError: the error.
+    """
     for text in said:
         warnings.warn(text, DataWarning, stacklevel=3)
     if error is not None:
         raise error
 
 
-def _dumped(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+def dumped(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    """Returns specs as plain JSON types, in the form that workers take them."""
     return [spec.model_dump(mode="json") for spec in specs]
 
 
@@ -233,11 +246,20 @@ def _end(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _start(folder: Path, fingerprint: Fingerprint, checkpoint_minutes: float) -> _Worker:
+def _gpu(place: int, workers: int, gpus: Sequence[str]) -> tuple[str | None, float]:
+    """Returns the GPU of a process, and the share of its memory: that of the GPU with the most processes."""
+    return (gpus[place % len(gpus)], 1 / -(-workers // len(gpus))) if gpus else (None, 1.0)
+
+
+def _start(
+    folder: Path, fingerprint: Fingerprint, checkpoint_minutes: float, gpu: str | None = None, share: float = 1.0
+) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=work, args=(theirs, str(folder), fingerprint.model_dump_json(), checkpoint_minutes), daemon=True
+        target=work,
+        args=(theirs, str(folder), fingerprint.model_dump_json(), checkpoint_minutes, gpu, share),
+        daemon=True,
     )
     process.start()
     theirs.close()
@@ -270,7 +292,7 @@ def _interrupts_held() -> Iterator[None]:
 def _send(worker: _Worker, job: Sequence[RunSpec]) -> bool:
     """Hands a job to a worker; False if the worker is dead, which `_ready` will tell."""
     try:
-        worker.pipe.send(("make", _dumped(job)))
+        worker.pipe.send(("make", dumped(job)))
     except OSError:
         return False
     return True
@@ -290,7 +312,11 @@ def _receive(worker: _Worker) -> Event | None:
     except (EOFError, OSError):
         worker.process.join()
         return None
-    spec = worker.running[run]
+    return event_of(worker.running[run], kind, step, message)
+
+
+def event_of(spec: RunSpec, kind: Any, step: int, message: str) -> Event:
+    """Returns the event that a worker tells of; see `capacity.studies.worker.work`."""
     if kind == "step":
         return Event(kind, spec, step, metrics=Step.model_validate_json(message))
     if kind == "done":

@@ -9,9 +9,12 @@ from capacity.plan.sizes import SizeChoice
 from capacity_cli.options import (
     CheckpointMinutes,
     Details,
+    Devices,
     DryRun,
+    Executor,
     Json,
     NoReport,
+    Ray,
     Reuse,
     ReuseMixed,
     Rollouts,
@@ -24,6 +27,7 @@ from capacity_cli.options import (
 from capacity_cli.prose import say
 
 if TYPE_CHECKING:
+    from capacity.plan.executors import ExecutorChoice
     from capacity.studies.comparison import ComparisonPlan
 
 
@@ -76,6 +80,9 @@ def compare(
         str, typer.Option(help="Answers of an evaluation: drawn anew for each seed, or common to all runs.")
     ] = "seed",
     workers: Workers = None,
+    executor: Executor = None,
+    devices: Devices = None,
+    ray: Ray = None,
     together: Together = None,
     checkpoint_minutes: CheckpointMinutes = None,
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/…")] = None,
@@ -88,6 +95,7 @@ def compare(
 ) -> None:
     """Train matched pairs of runs of one size and compare them on the test items."""
     from capacity.library.compare import DEFAULT_SEEDS, compare_planned
+    from capacity.plan.executors import Executed, parse_devices
     from capacity.plan.looks import planned_looks
     from capacity.plan.rates import parse_rates
     from capacity.plan.sampling import parse_choice
@@ -100,6 +108,7 @@ def compare(
     from capacity_cli.progress import RunProgress
     from capacity_reports.blocks import duration
 
+    where = Executed().executor_choice(executor, parse_devices(devices), ray)
     dtype, chosen = storage_dtype_choice(storage_dtype), parse_methods(methods)
     plan = plan_comparison(
         model, task, choice, chosen, DEFAULT_SEEDS if seeds is None else seeds,
@@ -109,11 +118,11 @@ def compare(
     )  # fmt: skip
     folder, copied = out or plan.folder, out is None if reuse is None else reuse
     if dry_run:
-        _show_plan(plan, folder, workers, reuse=copied, as_json=json)
+        _show_plan(plan, folder, where, workers, reuse=copied, as_json=json)
         return
     result = compare_planned(
         plan, folder, workers=workers, together=together, allow_mixed=allow_mixed, reuse=copied, within=within,
-        observe=RunProgress, checkpoint_minutes=checkpoint_minutes,
+        observe=RunProgress, checkpoint_minutes=checkpoint_minutes, executor=where,
     )  # fmt: skip
     if not json:
         print_result(result, details=details)
@@ -124,21 +133,26 @@ def compare(
     finish(result, report=not no_report, allow_mixed=allow_mixed, as_json=json)
 
 
-def _show_plan(plan: "ComparisonPlan", folder: Path, workers: int | None, *, reuse: bool, as_json: bool) -> None:
+def _show_plan(
+    plan: "ComparisonPlan", folder: Path, choice: "ExecutorChoice", workers: int | None, *, reuse: bool, as_json: bool
+) -> None:
     from capacity.plan.memory import gigabytes, run_memory
     from capacity.runs.study import Study
+    from capacity.studies.executors.executor import opened
     from capacity.studies.make import environment, found_runs, look_ahead
     from capacity.studies.siblings import found_beside
     from capacity_cli.output import print_json, print_rows
 
-    study, fingerprint = Study(folder), environment(plan.trainer)
+    with opened(choice, workers) as there:
+        fingerprint = environment(plan.trainer, there.device)
+        ahead = look_ahead(folder, plan.specs, plan.trainer, there)
+    study = Study(folder)
     beside = {spec.identity for spec, _, _ in found_beside(study, plan.specs, fingerprint)} if reuse else set()
     found = [
         (spec, "copied" if spec.identity in beside else state)
         for spec, state, _ in found_runs(study, plan.specs, fingerprint)
     ]
     least = max(run_memory(spec).peak for spec in plan.specs)
-    ahead = look_ahead(folder, plan.specs, plan.trainer, workers)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
         shown = {"study": str(study.folder), "runs": runs, "least_memory_bytes": least, "remarks": list(plan.remarks)}

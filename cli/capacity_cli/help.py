@@ -21,7 +21,7 @@ _OPTIONS = {
     **dict.fromkeys(
         ("storage_dtype", "together", "workers", "trainer", "rollouts", "allow_mixed", "reuse", "dry_run"), _MADE
     ),
-    "checkpoint_minutes": _MADE,
+    **dict.fromkeys(("checkpoint_minutes", "executor", "devices", "ray"), _MADE),
     **dict.fromkeys(
         ("learning_rates", "match", "tokens_per_step", "seeds", "draws", "until", "within", "most_seeds"), _MADE
     ),

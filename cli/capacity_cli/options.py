@@ -23,7 +23,28 @@ Rollouts = Annotated[
 Trainer = Annotated[
     str, typer.Option(help="What makes the steps: loop, or trl (the trainers of TRL, which give the same update).")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 4")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes.", show_default="one a GPU, else one a core, at most 4"),
+]
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        help="What makes the runs: local (this machine), or ray (a Ray cluster).",
+        show_default="what the study file says, else local",
+    ),
+]
+Devices = Annotated[
+    str | None, typer.Option(help="GPUs of this machine that workers use, by number: 0,1.", show_default="all")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address of a running Ray cluster; auto finds the one of this machine. It implies --executor ray.",
+        show_default="RAY_ADDRESS, else a cluster of its own",
+    ),
+]
 Together = Annotated[
     int | None,
     typer.Option(

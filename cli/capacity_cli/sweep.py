@@ -9,9 +9,12 @@ import capacity
 from capacity_cli.options import (
     CheckpointMinutes,
     Details,
+    Devices,
     DryRun,
+    Executor,
     Json,
     NoReport,
+    Ray,
     Reuse,
     ReuseMixed,
     Together,
@@ -22,6 +25,7 @@ from capacity_cli.prose import say
 
 if TYPE_CHECKING:
     from capacity.plan.adaptive_file import AdaptiveFile
+    from capacity.plan.executors import ExecutorChoice
     from capacity.plan.study_file import StudyFile
     from capacity.runs.fingerprint import Trainer as MadeBy
 
@@ -31,6 +35,9 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Study folder.", show_default="capacity-studies/NAME")] = None,
     trainer: Trainer = "loop",
     workers: Workers = None,
+    executor: Executor = None,
+    devices: Devices = None,
+    ray: Ray = None,
     together: Together = None,
     checkpoint_minutes: CheckpointMinutes = None,
     dry_run: DryRun = False,
@@ -42,6 +49,7 @@ def sweep(
 ) -> None:
     """Make all runs of a study file: models, tasks, methods, sizes, rates and seeds. Continues where it stopped."""
     from capacity.plan.adaptive_file import AdaptiveFile, read_any_study
+    from capacity.plan.executors import parse_devices
     from capacity.runs.fingerprint import parse_trainer
     from capacity.studies.adaptive import LOG
     from capacity.studies.sweep import default_folder
@@ -50,17 +58,18 @@ def sweep(
     from capacity_reports.blocks import duration
 
     file, made_by = read_any_study(study), parse_trainer(trainer)
-    folder = out or default_folder(file)
+    folder, numbers = out or default_folder(file), parse_devices(devices)
     if dry_run:
         if isinstance(file, AdaptiveFile):
             _show_candidates(file, folder, as_json=json)
         else:
-            _show_plan(file, folder, made_by, workers, as_json=json)
+            choice = file.executor_choice(executor, numbers, ray)
+            _show_plan(file, folder, made_by, choice, workers, as_json=json)
         return
     result = capacity.sweep(
         file, trainer=made_by, workers=workers, together=together, out=folder,
         allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse, observe=RunProgress,
-        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_minutes=checkpoint_minutes, executor=executor, devices=numbers, ray=ray,
     )  # fmt: skip
     if not json:
         made = result.made
@@ -97,20 +106,24 @@ def _show_candidates(file: "AdaptiveFile", folder: Path, *, as_json: bool) -> No
     print_rows(("adapter", "trained parameters"), [(kind, f"{count:,}") for kind, count in sizes])
 
 
-def _show_plan(file: "StudyFile", folder: Path, trainer: "MadeBy", workers: int | None, *, as_json: bool) -> None:
+def _show_plan(
+    file: "StudyFile", folder: Path, trainer: "MadeBy", choice: "ExecutorChoice", workers: int | None, *, as_json: bool
+) -> None:
     """The runs that a sweep makes. Tuned rates are not known before the tuning is done, so those runs are counted."""
     from capacity.plan.cost import GPU_BYTES, file_estimate
     from capacity.plan.grid import planned_runs, shipped_remarks
     from capacity.plan.memory import gigabytes
     from capacity.plan.models import ALIASES
     from capacity.runs.study import Study
+    from capacity.studies.executors.executor import opened
     from capacity.studies.make import look_ahead
     from capacity_cli.output import print_json, print_rows
 
     study = Study(folder)
     plan, cost, remarks = planned_runs(file), file_estimate(file), shipped_remarks(file)
     trials, planned = plan.trials, plan.results
-    ahead = look_ahead(folder, [*trials, *planned], trainer, workers)
+    with opened(choice, workers) as there:
+        ahead = look_ahead(folder, [*trials, *planned], trainer, there)
     if as_json:
         listed = [[{"id": s.short_id, "label": s.label, "spec": s.model_dump()} for s in x] for x in (trials, planned)]
         result: dict[str, Any] = {
