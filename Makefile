@@ -20,7 +20,7 @@ cpu_torch = @$(1)/$(PIP_INSTALL) -c constraints.txt uv && \
 TORCH_SIZE := $(if $(filter cpu,$(TORCH)),0.2 GB,up to 3 GB)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compare test test-real test-browser test-vllm test-evaluators wheel test-wheel docs figure rollout-sync check \
+.PHONY: help install compare test test-real test-browser test-vllm test-evaluators test-ray wheel test-wheel docs figure rollout-sync check \
   claims format sizes causal tune model-cards check-power contrast-calibration sequential-calibration \
   adaptive-proof guard planted-faults calibration abacus kill-proof interrupt-proof merge-loss gym-verifiers factors-speed bench gpu-check nightly clean
 
@@ -60,6 +60,11 @@ test-vllm: $(VLLM)/.ready
 # Runs lm-evaluation-harness and inspect_ai on tiny models and reads what they write, in an environment of its own (1.7 GB).
 test-evaluators: $(EVALUATORS)/.ready
 	CAPACITY_EVALUATORS=1 $(EVALUATORS)/bin/pytest tests/evaluators
+
+# Runs the tests on Ray clusters of this machine, one of two nodes that loses one (80 MB of packages, some minutes).
+test-ray: $(READY)
+	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[ray]'
+	CAPACITY_RAY=1 timeout 480 $(BIN)/pytest -n 0 tests/cluster
 
 # Measures how a vLLM engine follows the trainer: hot-swap against merged weights, costs, reward curves.
 rollout-sync: $(VLLM)/.ready

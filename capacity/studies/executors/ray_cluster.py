@@ -120,11 +120,12 @@ def ray_executor(address: str | None, workers: int | None) -> Iterator[RayCluste
     if ray.is_initialized():  # by the program that calls this one; the cluster stays its own
         yield _cluster(ray, workers)
         return
-    _connect(ray, where)
-    try:
-        yield _cluster(ray, workers)
-    finally:
-        ray.shutdown()
+    with _quiet():
+        _connect(ray, where)
+        try:
+            yield _cluster(ray, workers)
+        finally:
+            ray.shutdown()
 
 
 def check_installed() -> None:
@@ -160,6 +161,19 @@ def _connect(ray: Any, where: str) -> None:
         if main:  # Ray puts its own way of ending in their place
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps pages of a lost node's log from stderr. Ray has no option for that; a line of ours tells of the loss."""
+    from ray._private import worker
+
+    printing = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
 
 
 def _cluster(ray: Any, workers: int | None) -> RayCluster:

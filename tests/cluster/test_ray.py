@@ -1,0 +1,178 @@
+"""A Ray cluster of two nodes on loopback: equal runs, a lost node, a lost driver, Ctrl-C, and what is refused."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import capacity as command
+from ray.cluster_utils import Cluster
+
+import capacity
+from capacity.plan.study_file import parse_study
+from capacity.runs.study import Study
+from capacity.studies.workers import Event
+
+NODE = {"num_cpus": 1, "memory": 2 * 1024**3, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
+SAME = ("spec.json", "fingerprint.json", "metrics.jsonl", "outcomes.jsonl", "update.safetensors")
+MEASURED = ("wall_seconds", "worker_peak_memory_bytes")  # of a run, as the machine was at that time
+RAW = {
+    "name": "nodes",
+    "grids": [
+        {
+            "models": ["abacus-0.2m"],
+            "methods": ["sft", "grpo"],
+            "sizes": [{"budget": 13}],
+            "rates": 0.003,
+            "seeds": 3,
+            "protocol": {
+                "steps": 30, "warmup_steps": 0, "prompts_per_step": 8, "samples_per_prompt": 4, "test_items": 64,
+            },
+        }
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two nodes of a core each. Workers find the packages where this process does."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    made = Cluster(initialize_head=True, head_node_args=NODE)
+    made.add_node(**NODE)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("local") / "study"
+    capacity.sweep(RAW, workers=2, out=folder).made.check()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted([*folder.glob("runs/*/*"), *folder.glob("items/*")])
+        if path.name in SAME or path.parent.name == "items"
+    }
+
+
+def points(folder: Path) -> list[dict[str, str]]:
+    header, *rows = (folder / "points.csv").read_text().splitlines()
+    names = header.split(",")
+    kept = [name for name in names if name not in MEASURED]
+    return [{name: row[name] for name in kept} for row in csv.DictReader([header, *rows])]
+
+
+def heard(on_event: Callable[[Event], None]) -> Any:
+    @contextmanager
+    def observe(*_: Any) -> Iterator[Callable[[Event], None]]:
+        yield on_event
+
+    return observe
+
+
+def test_a_node_is_lost_in_the_middle_and_the_points_are_those_of_local_workers(
+    cluster: Any, local: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    events: list[Event] = []
+    second = cluster.worker_nodes.copy().pop()
+
+    def lose(event: Event) -> None:
+        events.append(event)
+        started = [e for e in events if e.kind == "start"]
+        if second in cluster.worker_nodes and len(started) >= 2 and event.kind == "step" and event.step >= 3:
+            stepping = {e.spec.identity for e in events if e.kind == "step"}
+            if len(stepping) >= 2:  # each node trains
+                cluster.remove_node(second, allow_graceful=False)
+
+    folder = tmp_path / "study"
+    made = capacity.sweep(RAW, ray=cluster.address, out=folder, observe=heard(lose)).made
+    made.check()
+    lost = [event for event in events if event.kind == "note"]
+    assert len(lost) == 1
+    assert "its worker was lost" in lost[0].message
+    assert [e.spec for e in events if e.kind == "start"].count(lost[0].spec) == 2
+    assert [event.kind for event in events].count("done") == len(made.runs) == len(list(local.glob("runs/*")))
+    assert contents(folder) == contents(local)
+    assert points(folder) == points(local)
+    assert "(raylet)" not in capfd.readouterr().err
+    assert not list(folder.glob("partial/*"))
+
+
+def test_a_lost_driver_costs_no_complete_run_and_interrupted_ones_end_clean(
+    cluster: Any, local: Path, tmp_path: Path
+) -> None:
+    folder, study = tmp_path / "study", tmp_path / "study.toml"
+    study.write_text(
+        'name = "nodes"\n[[grids]]\nmodels = ["abacus-0.2m"]\nmethods = ["sft", "grpo"]\nsizes = [{ budget = 13 }]\n'
+        "rates = 0.003\nseeds = 3\n[grids.protocol]\nsteps = 30\nwarmup_steps = 0\nprompts_per_step = 8\n"
+        "samples_per_prompt = 4\ntest_items = 64\n"
+    )
+    words = [sys.executable, "-m", "capacity_cli", "sweep", str(study), "--out", str(folder), "--ray", cluster.address]
+    driver = subprocess.Popen([*words, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kept = first_runs(folder, driver)
+    driver.kill()
+    driver.communicate()
+
+    again = subprocess.Popen([*words, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    more = first_runs(folder, again, besides=set(kept))
+    again.send_signal(signal.SIGINT)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 130
+    assert said.splitlines()[-1].startswith("capacity: interrupted: ")
+    assert "Traceback" not in said
+
+    result = command(tmp_path, "sweep", str(study), "--out", str(folder), "--ray", cluster.address, "--no-report")
+    assert result.code == 0, result.err
+    assert {name: (folder / "runs" / name).stat().st_ino for name in {**kept, **more}} == {**kept, **more}
+    assert contents(folder) == contents(local)
+
+
+def first_runs(folder: Path, driver: Any, besides: set[str] = frozenset()) -> dict[str, int]:  # type: ignore[assignment]
+    """Waits for the first complete runs of a command, and returns their folders with their inodes."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        found = {path.name: path.stat().st_ino for path in folder.glob("runs/*") if path.name not in besides}
+        if found:
+            return found
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.1)
+    raise AssertionError("no run was completed in two minutes")
+
+
+def test_a_cluster_of_its_own_makes_the_same_runs_and_is_gone_afterwards(local: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    before = raylets()
+    made = capacity.sweep(parse_study({**RAW, "executor": "ray"}, "study"), workers=2, out=folder).made
+    made.check()
+    assert contents(folder) == contents(local)
+    assert raylets() == before
+    assert Study(folder).failures() == []
+
+
+def raylets() -> set[str]:
+    return {path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if "/raylet/raylet" in _text(path)}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:
+    said = command(tmp_path, "compare", "--ray", "127.0.0.1:1", "--out", str(tmp_path / "s")).refused(1)
+    assert "--ray 127.0.0.1:1: no Ray cluster can be joined there" in said
+    said = command(tmp_path, "compare", "--ray", "ray://127.0.0.1:1", "--out", str(tmp_path / "s")).refused(2)
+    assert "run this command on a node, with --ray auto" in said
