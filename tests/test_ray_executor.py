@@ -20,6 +20,7 @@ from capacity.studies.executors.node import NodeWorker
 from capacity.studies.executors.parcel import Parcel, add_parcel
 from capacity.studies.executors.ray_cluster import RayCluster, _has_room, check_installed
 from capacity.studies.make import _minutes
+from capacity.studies.worker import JobMaker
 from capacity.training.base import Bases
 
 SPECS = [small_spec("sft", seed=seed, model=SMALLEST) for seed in (0, 1)]
@@ -60,10 +61,14 @@ def test_bytes_that_were_changed_on_the_way_are_refused(told: list[Any], tmp_pat
     assert study.runs_folder.is_dir() is False or study.runs() == []
 
 
-def test_a_failure_comes_with_its_traceback() -> None:
+def test_a_failure_comes_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(JobMaker, "_records", broken)
     worker = NodeWorker(current("cpu", "fp32").model_dump_json(), 1.0)
-    (event,) = worker.make([SPECS[0].model_dump(mode="json")])  # it was never prepared, so it has no bases
-    assert (event[0], event[1]) == ("failed", SPECS[0].identity)
+    (event,) = worker.make([SPECS[0].model_dump(mode="json")])
+    assert event[:4] == ("failed", SPECS[0].identity, 0, "RuntimeError: broken")
     assert event[4].startswith("Traceback")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from capacity.studies.preflight import Room
 from capacity.studies.workers import Event
 
 SUPPORTED = "2.60"
+_ANSWER = 10.0  # seconds that a cluster has to answer
 INSTALL = "run pip install '.[ray]' in the sources of capacity"
 
 
@@ -148,6 +150,7 @@ def _connect(ray: Any, where: str) -> None:
     Raises:
         CapacityError: if there is no such cluster, or it runs another version of Ray.
     """
+    _check_answers(where)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     main = threading.current_thread() is threading.main_thread()
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -161,6 +164,21 @@ def _connect(ray: Any, where: str) -> None:
         if main:  # Ray puts its own way of ending in their place
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def _check_answers(where: str) -> None:
+    """Checks that something answers at an address, because Ray ends the whole process where nothing does.
+
+    Raises:
+        CapacityError: if nothing answers there.
+    """
+    host, colon, port = where.rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise CapacityError(f"--ray {where}: no Ray cluster can be joined there: {error}") from None
 
 
 @contextmanager
