@@ -47,8 +47,8 @@ def jobs(
 
     Args:
         specs: the runs.
-        together: the largest number of trained runs of a job. If None: one on a CPU, and as many as fit on a GPU, at
-            most 16, and no more than leave a job for every worker.
+        together: the largest number of trained runs of a job. If None, it is one on a CPU. On a GPU it is what fits,
+            at most 16, and leaves a job for every worker.
         device_bytes: memory of the GPU that one worker may take; None on a CPU.
         workers: the number of workers.
 
