@@ -1,0 +1,20 @@
+"""What the tests of `capacity baseline` and `capacity check` have in common."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def assert_one_line(done, words, code=2):
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith("capacity: ")
+    assert done.err.count("\n") == 1
+    assert words in done.err
