@@ -230,6 +230,24 @@ def test_population_of_items_needs_outcomes_and_widens():
     assert np.all(population > these)
 
 
+@pytest.mark.parametrize(("protocol", "shared"), [("T1-k1-n8-s0", True), ("T1-k1-n8-s0-by-seed", False)])
+def test_a_draw_that_all_runs_share_is_drawn_anew_with_the_items_where_answers_are_recorded(protocol, shared):
+    points = table({"grpo": 30}, protocol=protocol)
+    rng = np.random.default_rng(0)
+    outcomes = (rng.random((len(points.frame), 200)) < points.frame["accuracy"].to_numpy(dtype=float)[:, None]) * 1.0
+    recorded = measured_cells(Points(points.frame, outcomes, tuple(map(str, range(200))), "test", points.fields))
+    counted = measured_cells(points)
+    # The same generator gives the same seeds, so what remains is the error of items and draw.
+    rest = recorded.replicates(4000, np.random.default_rng(0)) - counted.replicates(4000, np.random.default_rng(0))
+    assert recorded.item_outcomes is not None
+    over_items = recorded.item_outcomes.var(1) / 201  # of a Dirichlet mean over 200 items
+    assert rest.var(0) == pytest.approx(over_items if shared else 0 * over_items, rel=0.1)
+    assert recorded.over("these") == ("seeds and items" if shared else "seeds")
+    assert counted.over("these") == "seeds"
+    assert ("stands for the one draw that all runs share" in recorded.method) == shared
+    assert ("the one draw that all runs share is left out" in counted.method) == shared
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
