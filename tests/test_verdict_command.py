@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 import capacity
 from capacity.errors import CapacityError, DataError, SpecError
+from capacity_analysis.compare.comparison import comparisons
+from capacity_analysis.data.read import read_points
 from capacity_analysis.evaluations.evaluation import Reading
 from capacity_analysis.evaluations.read import read_evaluations
 from capacity_analysis.statistics.crossed import Crossed
@@ -160,6 +162,18 @@ def test_means_without_answers_are_refused() -> None:
     results = next((DATA / "lm-eval-0").glob("results_*.json"))
     with pytest.raises(DataError, match="has means and no answers: give samples_"):
         capacity.verdict(results, DATA / "lm-eval-1")
+
+
+def test_a_points_table_is_for_the_report_which_pairs_its_answers() -> None:
+    path = DATA.parents[2] / "studies" / "results" / "abacus-answers.csv"
+    with pytest.raises(SpecError, match=r"is a points table, .*: capacity report .*abacus-answers.csv compares its"):
+        capacity.verdict(path)
+    found = comparisons(read_points(str(path)))
+    paired = [difference for comparison in found for difference in comparison.differences]
+    assert paired
+    for difference in paired:
+        assert difference.estimate is not None
+        assert (difference.estimate.over, difference.estimate.items) == ("seeds and items", 1024)
 
 
 def test_one_of_several_metrics_has_to_be_chosen_and_mixed_ones_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from capacity_analysis.evaluations.json_lines import lines
 FACTS = ("method", "trained_parameters")
 COLUMNS = ("item", "correct", "arm", "seed", "task", "prompt", "cluster", "sample", *FACTS)
 _NEEDED = ("item", "correct")
+_OF_RUNS = ("accuracy", "n_correct")  # a points table has them, whose rows are runs
 _BLOCK = 100_000
 _TRUTHS = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0}
 _Place = tuple[str, str, int | None]  # arm, task and seed
@@ -75,7 +76,7 @@ def is_table(path: Path) -> bool:
             columns = set(pd.read_csv(path, dtype=str, nrows=0, skipinitialspace=True).columns)
     except (ImportError, ValueError, OSError):  # whoever reads it says what is wrong with it
         return False
-    return columns.issuperset(_NEEDED) and columns.isdisjoint(("accuracy", "n_correct"))
+    return columns.issuperset(_NEEDED) and columns.isdisjoint(_OF_RUNS)
 
 
 def _words(trained: dict[str, str]) -> str:
@@ -107,6 +108,11 @@ def _frames(path: Path) -> Iterable[pd.DataFrame]:
 
 def _check_columns(row: dict[str, Any], named: dict[str, str], path: Path) -> None:
     missing = [named[key] for key in _NEEDED if named[key] not in row]
+    if missing and row.keys() >= set(FACTS) and not row.keys().isdisjoint(_OF_RUNS):
+        raise SpecError(
+            f"{path}: is a points table, whose rows are runs and not single answers: "
+            f"capacity report {path} compares its methods, and pairs answers where the table has the column answers"
+        )
     if missing:
         raise SpecError(
             f"{path}: no column {' and '.join(missing)}: it has {', '.join(row)}; name them with --column item=NAME"
