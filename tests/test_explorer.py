@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from report_studies import STEPS, add, empty, full_study, spec
+from report_studies import STEPS, add, empty, full_study, spec, write_collapsed
 
 from capacity.runs.items import ItemText, digest_of, write_items
 from capacity.runs.study import Study
@@ -151,6 +151,24 @@ def test_a_points_table_has_rows_and_no_completions(tmp_path):
     assert len(found["runs"]["rows"]) == 4
     assert found["curves"]["runs"] == {}
     assert found["completions"] == []
+
+
+def test_runs_of_seeds_that_collapsed_are_marked_in_the_chart_and_in_the_table(tmp_path):
+    found = build_report([write_collapsed(tmp_path / "points.csv")], options=QUICK).explored
+    (chart,) = found["charts"]
+    marked = {m["name"]: [p["collapsed"] for p in m["points"]] for m in chart["methods"]}
+    assert marked == {"sft": [[]] * 6, "grpo": [[2]] * 6}
+    (grpo,) = [m for m in chart["methods"] if m["name"] == "grpo"]
+    assert all(p["seeds"][2] == 0.5 for p in grpo["points"])
+    at = {column["key"]: i for i, column in enumerate(found["runs"]["columns"])}
+    states = {(r[at["method"]], r[at["seed"]]): r[at["state"]] for r in found["runs"]["rows"]}
+    assert {run for run, state in states.items() if state is not None} == {("grpo", 2)}
+    assert states["grpo", 2] == "collapsed, set aside"
+
+
+def test_where_no_seed_collapsed_runs_have_no_state(report):
+    assert all(p["collapsed"] == [] for m in report.explored["charts"][0]["methods"] for p in m["points"])
+    assert "state" not in {column["key"] for column in report.explored["runs"]["columns"]}
 
 
 def test_no_two_lines_share_a_colour():

@@ -11,7 +11,7 @@ from fakes import add as fakes_add
 from fakes import raw_spec
 from fakes import spec as fake_spec
 from matplotlib.figure import Figure as Drawing
-from report_studies import MODELS, STEPS, add, empty, full_study, spec
+from report_studies import MODELS, STEPS, add, empty, full_study, spec, write_collapsed
 
 from capacity.errors import DataError, SpecError
 from capacity.runs.study import Study
@@ -297,15 +297,8 @@ def test_censored_arms_have_bounds_and_no_points(tmp_path):
 
 
 def test_collapsed_seeds_stand_beside_the_curve_in_table_figure_and_text(tmp_path):
-    sizes, rows = (1, 10, 100, 1000, 10000, 100000), ["model,method,trained_parameters,seed,n_items,n_correct"]
-    rows += [f"m,base,0,{seed},1000,500" for seed in range(5)]
-    for method, middle in (("sft", 300.0), ("grpo", 100.0)):
-        for size in sizes:
-            for seed in range(5):
-                right = 500 + round(400 / (1 + middle / size)) + (3 * seed + size) % 7
-                rows.append(f"m,{method},{size},{seed},1000,{500 if (method, seed) == ('grpo', 2) else right}")
-    (tmp_path / "points.csv").write_text("\n".join(rows))
-    report = build_report([tmp_path / "points.csv"], options=Options(null=0, replicates=50))
+    path = write_collapsed(tmp_path / "points.csv")
+    report = build_report([path], options=Options(null=0, replicates=50))
     told = {r["method"]: r["collapsed"] for r in report.table("thresholds").records()}
     assert told == {"sft": "0 of 5 (0.0–52.2 %)", "grpo": "1 of 5 (0.5–71.6 %)"}
     figure = report.figure("accuracy-m")

@@ -23,6 +23,7 @@ from capacity_analysis.data.table import Points
 from capacity_analysis.data.where import conditions, where
 from capacity_analysis.thresholds.answers import ThresholdStudy, study_thresholds
 from capacity_analysis.thresholds.question import Question
+from capacity_analysis.thresholds.set_aside import CellSeeds
 from capacity_reports.sources import Source, attempt
 
 # Hears how many of the parts of a report are done, and which was the last.
@@ -98,6 +99,11 @@ class Analysis:
     def thresholds(self) -> list[tuple[View, ThresholdStudy]]:
         """The views that have thresholds."""
         return [(v, v.thresholds) for v in self.views if isinstance(v.thresholds, ThresholdStudy)]
+
+    @property
+    def aside(self) -> CellSeeds:
+        """The runs of seeds that collapsed, as cell and seed; no threshold counts them."""
+        return frozenset().union(*(e.aside for _, found in self.thresholds for e in found.evidence))
 
 
 def analyse(source: Source, options: Options, heard: Heard = unheard) -> Analysis:

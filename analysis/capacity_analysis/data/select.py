@@ -48,6 +48,7 @@ class Curve:
         answers: K, how many answers each accuracy is a share of; None if not recorded.
         outcomes: K × S × I, shares of correct samples by item; None if not recorded.
         told: its method and the values of all fields that tell curves of its model apart, those that it has.
+        cells: the names of its cells in the table.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Curve:
     answers: Array | None
     outcomes: Array | None
     told: Mapping[str, Any] = field(default_factory=dict)
+    cells: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -235,6 +237,7 @@ def _curve(points: Points, rows: Any, label: str, unit: Unit, told: Mapping[str,
         None if np.isnan(answers).any() else answers[order],
         None if outcomes is None else outcomes[order],
         told or {},
+        tuple(str(cell) for cell in points.frame["cell"].iloc[rows].unique()),
     )
 
 

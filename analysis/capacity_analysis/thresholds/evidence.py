@@ -18,7 +18,7 @@ from capacity_analysis.thresholds.differences import Aim, Differences, differenc
 from capacity_analysis.thresholds.estimators import CurveEstimates, estimate_curve
 from capacity_analysis.thresholds.items import ItemShare
 from capacity_analysis.thresholds.question import Question, Target, target_of
-from capacity_analysis.thresholds.set_aside import without_collapsed
+from capacity_analysis.thresholds.set_aside import CellSeeds, without_collapsed
 
 _BASIS: dict[Basis, str] = {
     "seeds": "95 %, fresh seeds on these items, variance pooled over sizes",
@@ -37,6 +37,7 @@ class Evidence:
         estimates: both estimators.
         known: whether there is a variance; without, only estimates are given.
         collapses: how many seeds collapsed, by label of the curve. They are set aside: no curve holds them.
+        aside: the runs of these seeds, as cell and seed.
     """
 
     design: Design
@@ -52,6 +53,7 @@ class Evidence:
     basis: str
     left_out: tuple[str, ...]
     collapses: Mapping[str, CollapsedShare]
+    aside: CellSeeds
     _fits: dict[int, HillFit] = field(default_factory=dict, repr=False, compare=False)
 
     def used(self, place: int) -> NDArray[np.bool_]:
@@ -79,7 +81,7 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
     Raises:
         DataError: what is asked cannot be estimated from this design; says why.
     """
-    design, collapses = without_collapsed(design)
+    design, collapses, aside = without_collapsed(design)
     curves = tuple(curve for curve in design.curves if len(curve.sizes) > 1)
     left_out = tuple(
         f"{_who(design, curve)}: one size only ({curve.sizes[0]:g}); a threshold needs at least two"
@@ -139,6 +141,7 @@ def gather(design: Design, question: Question, rng: np.random.Generator) -> Evid
         basis,
         left_out,
         collapses,
+        aside,
     )
 
 

@@ -39,6 +39,7 @@ def _method(chart: Chart, method: str) -> dict[str, Any]:
                 "low": _rounded(p.low),
                 "high": _rounded(p.high),
                 "seeds": [_rounded(a) for a in chart.dots.get(p.cell, ())],
+                "collapsed": list(chart.collapsed.get(p.cell, ())),
                 "adapter": _text(p.known.get("adapter")),
                 "rate": p.known.get("learning_rate"),
                 "demonstrations": _text(p.known.get("demonstrations")),

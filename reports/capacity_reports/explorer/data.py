@@ -15,7 +15,7 @@ def explored(analysis: Analysis, charts: Sequence[Chart], lookups: Lookups) -> M
     """Everything that the scripts of the page read, as plain JSON types; null where a value is absent."""
     return {
         "charts": [chart_data(chart) for chart in charts],
-        "runs": runs(analysis.source),
+        "runs": runs(analysis.source, analysis.aside),
         "curves": curves(analysis.source),
         "completions": completions(analysis.source, lookups),
     }

@@ -8,12 +8,14 @@ import pandas as pd
 from capacity.runs.study import Run
 from capacity.spec.result import Step
 from capacity_analysis.data.absent import Absent
+from capacity_analysis.thresholds.set_aside import CellSeeds
 from capacity_reports.figures import METHODS, line_styles, variable
 from capacity_reports.sources import Source
 
 ROWS = 2000  # runs in the table
 BLOCKS = 40  # points of a training curve
 CURVES = 300  # runs with training curves
+COLLAPSED = "collapsed, set aside"
 _MOST = 12  # curves that are drawn at a time
 
 # Key, heading, how it is written. The page leaves out what all trained runs share.
@@ -23,6 +25,7 @@ _COLUMNS = (
     ("trained_parameters", "trained parameters", "count"),
     ("seed", "seed", "count"),
     ("accuracy", "accuracy, %", "percent"),
+    ("state", "state", "text"),
     ("learning_rate", "rate", "number"),
     ("split", "split", "text"),
     ("adapter", "adapter", "text"),
@@ -40,11 +43,18 @@ QUANTITIES = (
 )
 
 
-def runs(source: Source) -> dict[str, Any]:
-    """The rows of the points table, trained runs first: columns, values by row, and how many runs there are in all."""
+def runs(source: Source, aside: CellSeeds = frozenset()) -> dict[str, Any]:
+    """The rows of the points table, trained runs first: columns, values by row, and how many runs there are in all.
+
+    Args:
+        source: what was read.
+        aside: the runs of seeds that collapsed, as cell and seed. Their state says so.
+    """
     if isinstance(source.points, Absent):
         return {"columns": [], "rows": [], "total": 0, "ids": []}
     frame = source.points.frame
+    places = zip(frame["cell"], frame["seed"], strict=True)
+    frame = frame.assign(state=[COLLAPSED if place in aside else None for place in places])
     untrained = frame["method"] == "base"
     shown = pd.concat([frame[~untrained], frame[untrained]]).head(ROWS)
     kept = [column for column in _COLUMNS if frame[column[0]].notna().any()]

@@ -46,6 +46,7 @@ class Chart:
         scale: by what the sizes of places are multiplied to be in that unit.
         places: the configurations, by method and size.
         dots: the accuracies of the seeds of each cell.
+        collapsed: the places among these of seeds that collapsed and are set aside, of each cell that has some.
         lines: the fitted line of each curve, by its label.
         thresholds: the answers that are drawn on the target.
         evidence: what they rest on; None without thresholds.
@@ -58,6 +59,7 @@ class Chart:
     scale: int
     places: tuple[FrontierPoint, ...]
     dots: Mapping[str, tuple[float, ...]]
+    collapsed: Mapping[str, tuple[int, ...]]
     lines: tuple[tuple[str, Line], ...]
     thresholds: tuple[CurveThreshold, ...]
     evidence: Evidence | None
@@ -156,6 +158,7 @@ def chart_of(points: Points, found: TaskCells, view: View, model: str, *, bits: 
         8 if bits else 1,
         tuple(places),
         _seeds(points),
+        _collapsed(points, evidence),
         tuple(lines),
         tuple(marked),
         evidence,
@@ -183,6 +186,15 @@ def _seeds(points: Points) -> dict[str, tuple[float, ...]]:
         return {}
     found = points.frame[keep].groupby("cell")["accuracy"]
     return {str(cell): tuple(float(a) for a in accuracies) for cell, accuracies in found}
+
+
+def _collapsed(points: Points, evidence: Evidence | None) -> dict[str, tuple[int, ...]]:
+    """The places of the seeds that are set aside among all seeds of their cell, by cell."""
+    if evidence is None or not evidence.aside:
+        return {}
+    found = points.frame[reported_rows(points)].groupby("cell")["seed"]
+    places = {str(c): tuple(i for i, seed in enumerate(seeds) if (c, seed) in evidence.aside) for c, seeds in found}
+    return {cell: own for cell, own in places.items() if own}
 
 
 def levels_of(points: Points, view: View, model: str) -> list[Level]:

@@ -155,6 +155,16 @@
     context.restore();
   }
 
+  // A seed that collapsed: no curve counts it.
+  function crossed(context, x, y, size) {
+    context.beginPath();
+    for (const side of [-1, 1]) {
+      context.moveTo(x - size, y - side * size);
+      context.lineTo(x + size, y + side * size);
+    }
+    context.stroke();
+  }
+
   function marks(u, c) {
     hits = [];
     const ratio = uPlot.pxRatio, context = u.ctx, methods = shown();
@@ -173,7 +183,11 @@
           context.stroke();
         }
         context.globalAlpha = 0.45;
-        if (point.seeds.length > 1) for (const seed of point.seeds) shape(context, method.marker, x, u.valToPos(seed, "y", true), 2.6 * ratio);
+        if (point.seeds.length > 1) point.seeds.forEach((seed, i) => {
+          const height = u.valToPos(seed, "y", true);
+          if (point.collapsed.includes(i)) crossed(context, x, height, 4 * ratio);
+          else shape(context, method.marker, x, height, 2.6 * ratio);
+        });
         context.globalAlpha = 1;
         shape(context, method.marker, x, y, 5.2 * ratio);
         hits.push({ x: (x - u.bbox.left) / ratio, y: (y - u.bbox.top) / ratio, method, point });
@@ -188,7 +202,8 @@
     const lines = [`${grouped(point.x)} ${c.size}${point.adapter ? `, ${point.adapter}` : ""}`];
     const interval = point.low === null ? "" : ` (${percent(point.low)} to ${percent(point.high)})`;
     lines.push(`accuracy ${percent(point.y)} %${interval}`);
-    if (point.seeds.length > 1) lines.push(`each seed: ${point.seeds.map(percent).join(", ")}`);
+    const seeds = point.seeds.map((seed, i) => `${percent(seed)}${point.collapsed.includes(i) ? " (collapsed, set aside)" : ""}`);
+    if (seeds.length > 1) lines.push(`each seed: ${seeds.join(", ")}`);
     if (point.rate !== null && point.rate !== undefined) lines.push(`learning rate ${digits(point.rate)}`);
     return [method.name, lines];
   }
