@@ -109,6 +109,21 @@ def test_the_bound_for_a_shared_draw_is_above_runs_that_answer_alike_and_runs_th
         assert np.linalg.eigvalsh(bound - moved @ covariance @ moved.T).min() > -1e-12
 
 
+def test_items_from_which_too_much_was_taken_out_leave_a_covariance():
+    accuracies = runs(2, 3, 0.6, np.random.default_rng(0))
+    spreads = [spread_of_seeds(a, ANSWERS) for a in accuracies]
+    aim, seeds = Aim(np.full(2, 0.8)), [range(3)] * 2
+    alike = np.ones((12, 12))
+    items = 1e-4 * np.stack([alike, alike - 3 * np.eye(12)])  # the second is the covariance of nothing
+    found = differences([LOG_SIZES] * 2, spreads, seeds, aim, items)
+    as_given = differences([LOG_SIZES] * 2, spreads, seeds, aim).covariance + items
+    assert np.linalg.eigvalsh(as_given)[1, 0] < -1e-5
+    assert found.covariance[0] == pytest.approx(as_given[0], abs=1e-12)
+    assert np.linalg.eigvalsh(found.covariance)[:, 0].min() > 1e-6
+    # No contrast has become more certain.
+    assert np.linalg.eigvalsh(found.covariance[1] - as_given[1])[0] > -1e-12
+
+
 def test_what_the_answers_follow_from_is_read_off_the_protocol():
     words = {
         "T1-k1-n26-s0": "common", "T1-k1-n26-s0-by-seed": "seed", "T0-k1-n26-s0": "none", "greedy, 8 shots": None,

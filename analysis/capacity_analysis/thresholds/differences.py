@@ -157,4 +157,25 @@ def differences(
     if items is not None:
         known = known + items
     effects = seed_effects(log_sizes, spreads, seeds).against(moved)
+    if items is not None:
+        known = _definite(known, effects.covariance)
     return Differences(tuple(log_sizes), means - aim.accuracy[:, None], effects, known)
+
+
+def _definite(known: Array, seeds: Array) -> Array:
+    """Known errors that are a covariance together with that of the seeds, N × M × M.
+
+    The scatter of answers is taken out of the covariance over items, as the seeds show it too. With few items more may
+    be taken out than is there. Where both parts together are no covariance, the known part is replaced by the nearest
+    covariance (Higham, Linear Algebra and its Applications 1988).
+
+    Args:
+        known: the covariance through known errors, N × M × M.
+        seeds: that through seeds, N × M × M.
+    """
+    sound = np.asarray((np.linalg.eigvalsh(known + seeds) > 0).all(1))
+    if sound.all():
+        return known
+    values, vectors = np.linalg.eigh(known)
+    nearest = (vectors * np.clip(values, 0.0, None)[:, None]) @ vectors.transpose(0, 2, 1)
+    return np.where(sound[:, None, None], known, nearest)
