@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from capacity.adapters.attach import attach
 from capacity.adapters.model import AdaptedModel
-from capacity.errors import EngineError, SpecError
+from capacity.errors import CapacityError, EngineError, SpecError
 from capacity.plan.engine_memory import ADAPTERS_OF_A_RUN, cache_bytes, shared_plan
 from capacity.plan.grid import result_specs
 from capacity.plan.memory import memory_plan
@@ -203,7 +203,7 @@ def test_compare_without_vllm_says_so_before_the_first_run(tmp_path: Path, monke
     monkeypatch.delenv(SERVER, raising=False)
     arguments = ["compare", "--seeds", "1", "--rollouts", "vllm", "--out", str(tmp_path / "s")]
     found = CliRunner().invoke(app, arguments)
-    assert isinstance(found.exception, EngineError)
+    assert isinstance(found.exception, CapacityError)
     assert "vLLM is not installed here: pip install" in str(found.exception)
     assert not list((tmp_path / "s" / "runs").glob("*"))
     assert not list((tmp_path / "s" / "failed").glob("*"))

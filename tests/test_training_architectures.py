@@ -10,7 +10,7 @@ from small import TASK
 from untrained import TOKENIZER, LuckyTask
 
 from capacity.plan.model_shapes import FAMILIES
-from capacity.plan.specs import base_spec, trained_spec
+from capacity.plan.specs import base_spec, trained_spec, zero_specs
 from capacity.runs.fingerprint import Trainer
 from capacity.spec.methods import METHODS, TRAINED, Method
 from capacity.spec.run import RunSpec
@@ -42,11 +42,13 @@ def folder(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec_on(folder: Path, method: Method) -> RunSpec:
     """Two steps of 4 prompts × 4 sequences with a LoRA-XS of rank 2, and 4 items of evaluation."""
     model = str(folder)
+    targets = ATTENTION if folder.name in MIXTURES else None
+    size = chosen(model, "lora-xs", rank=2, targets=targets)
     if method == "base":
         spec = base_spec(model, TASK)
+    elif method == "zero":
+        (spec,) = zero_specs(model, TASK, size, "fp32", seeds=[0])
     else:
-        targets = ATTENTION if folder.name in MIXTURES else None
-        size = chosen(model, "lora-xs", rank=2, targets=targets)
         spec = trained_spec(model, TASK, method, size, 0, "fp32", rates=dict.fromkeys(METHODS, 0.01))
         assert spec.training is not None
         sizes: dict[str, int] = {"steps": 2, "warmup_steps": 0, "prompts_per_step": 4, "samples_per_prompt": 4}
@@ -66,10 +68,11 @@ def check(folder: Path, method: Method, trainer: Trainer, monkeypatch: pytest.Mo
     """Makes a run of a method on the model of a folder."""
     monkeypatch.setattr("capacity.training.base.open_task", lambda _: FewItems())
     record = execute(spec_on(folder, method), "cpu", trainer=trainer)
-    assert len(record.steps) == (0 if method == "base" else 2)
+    trains = method not in ("base", "zero")
+    assert len(record.steps) == (2 if trains else 0)
     assert record.result.family == folder.name
     assert record.result.n_items == len(record.outcomes) == 4
-    if method != "base":
+    if trains:
         assert record.result.update_square_sum > 0
         assert record.steps[1].kl_to_base_bits > 0
 
