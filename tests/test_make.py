@@ -83,6 +83,36 @@ def test_runs_of_another_environment_are_refused_before_anything_is_made(tmp_pat
     assert len(study.runs()) == 1
 
 
+@pytest.mark.usefixtures("here")
+def test_the_untrained_model_runs_before_what_is_trained_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted study then knows gains. The models stay in their order, and so do the runs of each."""
+
+    def on(model: str, *methods: str) -> list[RunSpec]:
+        return [RunSpec.model_validate({**fakes.raw_spec(m), "model": model}) for m in methods]
+
+    asked = on("abacus-0.2m", "grpo", "sft") + on("abacus-0.9m", "sft", "base") + on("abacus-0.2m", "rft", "base")
+    order: list[tuple[str, str]] = []
+
+    def made_up(study: Study, specs: Sequence[RunSpec], *rest: object) -> int:
+        order.extend((spec.model, spec.method) for job in rest[3] for spec in job)  # type: ignore[attr-defined]
+        for spec in specs:
+            fakes.add(study, spec, [1, 0])
+        return 0
+
+    def produce(_: Study, make: Make) -> Wanted:
+        make(asked, "results")
+        return Wanted(tuple(asked), ())
+
+    monkeypatch.setattr("capacity.studies.make.run_all", made_up)
+    made = make_study(tmp_path / "study", produce)
+    assert order == [
+        *(("abacus-0.2m", method) for method in ("base", "grpo", "sft")),
+        *(("abacus-0.9m", method) for method in ("base", "sft")),
+        ("abacus-0.2m", "rft"),
+    ]
+    assert [run.spec for run in made.runs] == asked
+
+
 TUNE = "tune them with capacity sweep before comparing methods."
 FILE = """
 name = "some"

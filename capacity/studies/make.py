@@ -12,7 +12,7 @@ from pathlib import Path
 
 from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity.models.base_files import base_digests
-from capacity.plan.together import jobs
+from capacity.plan.together import base_first, jobs
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Failure, Run, State, Study
@@ -165,6 +165,8 @@ def make_missing(
 ) -> None:
     """Makes those of `specs` that are missing, by the workers of an executor; the caller holds the study's lock.
 
+    The untrained model comes first.
+
     Args:
         study: where to.
         specs: what is wanted.
@@ -187,7 +189,7 @@ def make_missing(
     """
     executor = executor or local_executor()
     minutes = _minutes(checkpoint_minutes, fingerprint.trainer, executor)
-    missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)
+    missing = base_first(missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed))
     if not missing:
         return
     check_obstacles(study.folder, missing, executor.room())
