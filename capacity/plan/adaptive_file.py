@@ -106,7 +106,7 @@ class AdaptiveFile(Executed):
         half_width: half the width of the interval that each threshold is to have, in decades.
         decide: the ratio sft : grpo that is to be excluded, instead of a width.
         most_runs: the largest number of trained runs.
-        hours: no batch starts that would end later than this, at the pace of the last one.
+        hours: no batch starts that would end later than this, at the pace of the last one. All calls count together.
         protocol: the changes of the shipped protocol.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
         together: the largest number of runs on one base that share their passes. It changes no result.

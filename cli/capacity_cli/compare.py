@@ -57,7 +57,9 @@ def compare(
     until: Annotated[
         str | None, typer.Option(help="decided: add seeds to every method until grpo − sft is decided.")
     ] = None,
-    within: Annotated[float | None, typer.Option(help="Hours after which no more seeds are added.")] = None,
+    within: Annotated[
+        float | None, typer.Option(help="Hours of all calls after which no more seeds are added.")
+    ] = None,
     most_seeds: Annotated[
         int | None, typer.Option(min=2, help="Largest number of seeds, with --until.", show_default="10")
     ] = None,
