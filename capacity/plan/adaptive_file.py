@@ -190,6 +190,15 @@ def read_any_study(path: Path) -> StudyFile | AdaptiveFile:
     return parse_adaptive(raw, str(path)) if is_adaptive(raw) else parse_study(raw, str(path))
 
 
+def asked_of(
+    study: StudyFile | AdaptiveFile, target: float | None, gain: float | None
+) -> tuple[float | None, float | None]:
+    """Returns the target and the gain to look for: those that are given, else those of an adaptive study."""
+    if target is None and gain is None and isinstance(study, AdaptiveFile):
+        return study.target, study.gain
+    return target, gain
+
+
 def parse_adaptive(raw: Mapping[str, Any], where: str) -> AdaptiveFile:
     """A study from what its file says, checked. `where`: what errors call it.
 
