@@ -15,7 +15,7 @@ from capacity.errors import DataError, Interrupted
 from capacity.runs.study import Study
 from capacity.studies.finished import adopt_kept, kept_study
 from capacity.studies.make import Make, Wanted, make_study, missing_runs
-from capacity.studies.worker import _Worker
+from capacity.studies.worker import JobMaker
 from capacity.studies.workers import run_all
 from capacity.training.run import RunRecord
 
@@ -65,7 +65,7 @@ class PretendedPermission(Permission):
 @pytest.fixture(params=["pretended", pytest.param("real", marks=WITHOUT_POWER)])
 def permission(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Permission]:
     monkeypatch.setenv("CAPACITY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("capacity.studies.make.environment", lambda _: fakes.FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.make.environment", lambda *_: fakes.FINGERPRINT)
     found = PretendedPermission(monkeypatch) if request.param == "pretended" else Permission()
     yield found
     found.give(tmp_path / "study")
@@ -82,7 +82,7 @@ def test_runs_that_are_finished_later_are_kept_and_join_their_study(tmp_path: Pa
     def produce(study: Study, _: Make) -> Wanted:
         fakes.add(study, SPECS[0], [1, 0])
         begun(study)
-        worker = _Worker(SimpleNamespace(send=told.append), study, fakes.FINGERPRINT)
+        worker = JobMaker(SimpleNamespace(send=told.append), study, fakes.FINGERPRINT)
         records = [RunRecord(fakes.result(s, [1, 0]), [], fakes.outcomes([1, 0]), b"theta") for s in SPECS[1:]]
         worker._records = lambda *_: records  # type: ignore[assignment, method-assign, return-value]
         permission.take(study.folder)

@@ -32,7 +32,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 add(study, spec)
                 found.append(spec.label)
 
-    monkeypatch.setattr("capacity.studies.make.environment", lambda _: FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.make.environment", lambda *_: FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.ahead.environment", lambda *_: FINGERPRINT)
     monkeypatch.setattr("capacity.studies.make.make_missing", make_up)
     return found
 

@@ -51,7 +51,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         maker(specs, what)
         found.extend(maker.batches[0])
 
-    monkeypatch.setattr("capacity.studies.make.environment", lambda _: fakes.FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.make.environment", lambda *_: fakes.FINGERPRINT)
     monkeypatch.setattr("capacity.studies.make.make_missing", make_up)
     return found
 

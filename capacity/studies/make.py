@@ -7,11 +7,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
+from capacity.errors import DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity.models.base_files import base_digests
 from capacity.plan.together import base_first, jobs
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
@@ -23,9 +22,9 @@ from capacity.studies.executors.executor import Executor
 from capacity.studies.executors.local import local_executor
 from capacity.studies.finished import adopt_kept
 from capacity.studies.live import followed
-from capacity.studies.preflight import Preflight, check_obstacles, preflight
-from capacity.studies.siblings import Reused, adopt_siblings, found_beside, merged
-from capacity.studies.workers import Event, prompt_obstacles
+from capacity.studies.preflight import check_obstacles
+from capacity.studies.siblings import Reused, adopt_siblings, merged
+from capacity.studies.workers import Event
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
 Make = Callable[[Sequence[RunSpec], str], None]
@@ -211,53 +210,6 @@ def make_missing(
             f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
             "the same command continues"
         ) from None
-
-
-def planned_states(
-    folder: Path,
-    specs: Sequence[RunSpec],
-    trainer: Trainer = "loop",
-    executor: Executor | None = None,
-    *,
-    reuse: bool,
-) -> list[tuple[RunSpec, State | Literal["copied"]]]:
-    """Tells the state of each run of a study; "copied" if a study beside it has the run. Nothing is made or copied.
-
-    Args:
-        folder: the study, which need not exist.
-        specs: what is wanted.
-        trainer: what makes the steps.
-        executor: what makes them; workers on this machine if None.
-        reuse: copy runs that a study beside this one has.
-    """
-    executor = executor or local_executor()
-    study, fingerprint = Study(folder), environment(trainer, executor.device)
-    beside = {spec.identity for spec, _, _ in found_beside(study, specs, fingerprint)} if reuse else set()
-    found = found_runs(study, specs, fingerprint)
-    return [(spec, "copied" if spec.identity in beside else state) for spec, state, _ in found]
-
-
-def look_ahead(
-    folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", executor: Executor | None = None
-) -> Preflight:
-    """Tells what the missing runs of a study take and what stands in their way. Nothing is made or downloaded.
-
-    Args:
-        folder: the study, which need not exist.
-        specs: what is wanted.
-        trainer: what makes the steps.
-        executor: what makes them; workers on this machine if None.
-    """
-    executor = executor or local_executor()
-    study, fingerprint = Study(folder), environment(trainer, executor.device)
-    missing = [spec for spec in specs if not study.path_of(spec).is_dir()]
-    found = preflight(folder, missing, fingerprint.device, executor.workers, executor.room())
-    try:
-        check_libraries(trainer)
-    except CapacityError as error:
-        return replace(found, obstacles=(*found.obstacles, str(error)))
-    here = [spec for spec in missing if spec.model not in found.downloads]
-    return replace(found, obstacles=(*found.obstacles, *prompt_obstacles(study, here, fingerprint)))
 
 
 def _minutes(asked: float | None, trainer: Trainer, executor: Executor) -> float:

@@ -139,8 +139,8 @@ def _show_plan(
     plan: "ComparisonPlan", folder: Path, choice: "ExecutorChoice", workers: int | None, *, reuse: bool, as_json: bool
 ) -> None:
     from capacity.plan.memory import gigabytes, run_memory
+    from capacity.studies.ahead import look_ahead, planned_states
     from capacity.studies.executors.executor import opened
-    from capacity.studies.make import look_ahead, planned_states
     from capacity_cli.output import print_json, print_rows
 
     with opened(choice, workers) as there:

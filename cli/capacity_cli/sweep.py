@@ -124,8 +124,8 @@ def _show_plan(
     from capacity.plan.grid import planned_runs, shipped_remarks
     from capacity.plan.memory import gigabytes
     from capacity.plan.models import ALIASES
+    from capacity.studies.ahead import look_ahead, planned_states
     from capacity.studies.executors.executor import opened
-    from capacity.studies.make import look_ahead, planned_states
     from capacity_cli.output import print_json, print_rows
 
     plan, cost, remarks = planned_runs(file), file_estimate(file), shipped_remarks(file)
