@@ -10,7 +10,7 @@ import fakes
 import numpy as np
 import pytest
 
-from capacity.errors import CapacityError, Interrupted, SpecError
+from capacity.errors import CapacityError, DataError, Interrupted, SpecError
 from capacity.plan.adaptive_file import AdaptiveFile, SizeRange, parse_adaptive, read_any_study
 from capacity.plan.study_file import parse_study
 from capacity.runs import files
@@ -80,9 +80,11 @@ def _alike(adapter: Any, spec: RunSpec) -> bool:
     return {**one, "projection_seed": 0} == {**two, "projection_seed": 0}
 
 
-def made(folder: Path, raw: dict[str, Any], until: int = 10**9) -> tuple[AdaptiveStudy, Maker, Wanted]:
+def made(folder: Path, raw: dict[str, Any], until: int = 10**9, pace: float = 0) -> tuple[AdaptiveStudy, Maker, Wanted]:
+    """One call. `pace`: the seconds that each batch takes by its clock, if any run of it is made."""
     file, study = plain(raw), Study(folder)
-    adaptive, maker = AdaptiveStudy(file, workers=4), Maker(study, file, until)
+    maker = Maker(study, file, until)
+    adaptive = AdaptiveStudy(file, workers=4, clock=lambda: pace * sum(map(bool, maker.batches)))
     with study.locked():
         return adaptive, maker, adaptive.produce(study, maker)
 
@@ -152,12 +154,27 @@ def test_a_ratio_is_decided(tmp_path: Path) -> None:
     assert adaptive.ended == "The ratio of thresholds is below 100."
 
 
-def test_hours_end_a_study_before_the_next_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(0, 10**7, 1000))
-    monkeypatch.setattr("capacity.studies.adaptive.time.monotonic", lambda: next(now))
-    adaptive, maker, _ = made(tmp_path / "study", {**RAW, "hours": 1.5})
-    assert adaptive.ended == "The next batch would end after 1.5 hours."
-    assert len(maker.batches) == 3  # the untrained model, and two batches
+def test_hours_end_a_study_before_the_next_batch_and_count_over_all_calls(tmp_path: Path) -> None:
+    adaptive, maker, wanted = made(tmp_path / "study", {**RAW, "hours": 1.0}, pace=1000)
+    assert adaptive.ended == "The next batch would end after 1 hours."
+    assert len(maker.batches) == 3  # the untrained model, and two batches; a third would end at 4,000 s
+    spent = {"seconds": 3000, "batch_seconds": 1000}
+    assert files.read_json(tmp_path / "study" / LOG)["spent"] == spent
+    again, maker, same = made(tmp_path / "study", {**RAW, "hours": 1.0}, pace=1000)
+    assert (again.ended, same.specs) == (adaptive.ended, wanted.specs)
+    assert sum(map(len, maker.batches)) == 0
+    assert files.read_json(tmp_path / "study" / LOG)["spent"] == spent
+    _, maker, _ = made(tmp_path / "study", {**RAW, "hours": 4000 / 3600}, pace=1000)
+    assert sum(map(bool, maker.batches)) == 1
+
+
+def test_a_log_that_says_nothing_of_the_time_is_read_and_one_that_says_nonsense_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "capacity-study.json").write_text('{"format": "capacity study", "version": 1}')
+    for text, refused in (('{"batches": [], "end": null}', False), ('{"spent": {"seconds": -1}}', True), ("[]", True)):
+        (tmp_path / "study" / LOG).write_text(text)
+        with pytest.raises(DataError if refused else Interrupted):
+            made(tmp_path / "study", RAW, until=0)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

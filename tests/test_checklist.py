@@ -105,6 +105,24 @@ def test_ratio_is_held_against_ten():
         assert word in answers(table(), thresholds=ThresholdFacts(ratio=ends))[13][1]
 
 
+def test_runs_that_record_no_prompts_are_not_measured(tmp_path: Path):
+    study = study_in(tmp_path)
+    for seed in range(2):
+        add(study, spec("sft", seed), [1, 1, 0, 0])
+        add(study, spec("grpo", seed), [1, 1, 1, 0], **({"prompts": None, "sequences": None} if seed else {}))
+    said = ("not measured", "not recorded: prompts and sequences of 1 of 4 runs")
+    assert answers(read_points(str(study.folder)), study)[6] == said
+
+
+def test_recorded_runs_that_are_uneven_are_not_matched(tmp_path: Path):
+    study = study_in(tmp_path)
+    add(study, spec("sft"), [1, 1, 0, 0])
+    add(study, spec("grpo"), [1, 1, 1, 0], sequences=48)
+    add(study, spec("rft"), [1, 1, 1, 0], prompts=None)
+    said = ("no", "prompts or sequences differ between runs of abacus-0.9m")
+    assert answers(read_points(str(study.folder)), study)[6] == said
+
+
 def test_a_study_folder_shows_pairing_matching_and_recipes(tmp_path: Path):
     study = study_in(tmp_path)
     add(study, spec("base"), [1, 0, 1, 0])

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from capacity.errors import CapacityError, DataError, Interrupted
-from capacity.plan.looks import FILE, Looks, planned_looks
+from capacity.plan.hours import Spent
+from capacity.plan.looks import FILE, Looks, planned_looks, read_looks, read_spent
 from capacity.plan.sizes import as_choice
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
@@ -118,18 +119,73 @@ def test_a_study_keeps_the_looks_that_it_was_begun_with(tmp_path: Path) -> None:
     compared(tmp_path / "study", better)
     with pytest.raises(DataError, match=r"begun with looks at 3 to 6 seeds and no margin, not with .* 3 to 8 seeds"):
         compared(tmp_path / "study", better, Looks(first=3, most=8))
+    (tmp_path / "study" / FILE).write_text(LOOKS.model_dump_json())  # as it was before it held the time spent
+    assert (read_looks(tmp_path / "study"), read_spent(tmp_path / "study")) == (LOOKS, Spent())
     (tmp_path / "study" / FILE).write_text('{"first": 1}')
     with pytest.raises(DataError, match=r"looks\.json: first"):
         compared(tmp_path / "study", better)
 
 
-def test_no_batch_starts_that_would_end_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(0, 100_000, 1000))  # each reading of the clock is 1,000 s later
-    monkeypatch.setattr("capacity.studies.until.time.monotonic", lambda: next(now))
-    study, adding = Study(tmp_path / "study"), SeedsUntilDecided(plan(), LOOKS, hours=1.0)
+class Clock:
+    """A monotonic clock that goes on while runs are made, by 1,000 s a batch that has any."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def timed(self, make: Make, batches: list[list[str]]) -> Make:
+        def made(specs: Sequence[RunSpec], what: str) -> None:
+            try:
+                make(specs, what)
+            except Interrupted:
+                self.now += 500
+                raise
+            self.now += 1000 * bool(batches[-1])
+
+        return made
+
+
+def within(folder: Path, hours: float, fail_at: int | None = None) -> tuple[list[int], list[list[str]]]:
+    """One call with this limit: the seeds of its looks, and the runs that it made."""
+    study, clock, batches = Study(folder), Clock(), []  # type: ignore[var-annotated]
+    adding = SeedsUntilDecided(plan(), LOOKS, hours, clock)
     with study.locked():
-        adding.produce(study, maker(study, alike, []))
-    assert [look.seeds for look in adding.found] == [3, 4]  # a third batch would end at 5,000 s
+        adding.produce(study, clock.timed(maker(study, alike, batches, fail_at), batches))
+    return [look.seeds for look in adding.found], batches
+
+
+def test_no_batch_starts_that_would_end_too_late(tmp_path: Path) -> None:
+    seeds, _ = within(tmp_path / "study", 2500 / 3600)
+    assert seeds == [3, 4]  # a third batch would end at 3,000 s
+    assert read_spent(tmp_path / "study") == Spent(seconds=2000, batch_seconds=1000)
+
+
+def test_the_hours_of_all_calls_count(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    for _ in range(2):  # the second call makes nothing: a third batch would end too late for both together
+        seeds, _ = within(folder, 2500 / 3600)
+        assert seeds == [3, 4]
+    assert within(folder, 3000 / 3600) == ([3, 4, 5], [[], [], ["sft 4", "grpo 4"]])
+    assert read_spent(folder).seconds == 3000
+
+
+def test_the_time_of_an_interrupted_call_counts(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        within(tmp_path / "study", 10.0, fail_at=1)
+    assert read_spent(tmp_path / "study") == Spent(seconds=1500, batch_seconds=1000)
+    assert within(tmp_path / "study", 2400 / 3600)[0] == [3]  # the second batch would end at 2,500 s
+
+
+def test_a_failed_run_does_not_end_the_looks_of_a_study_without_time(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    within(folder, 2000 / 3600)
+    study = Study(folder)
+    lost = plan().specs[0]
+    study.discard(study.read(study.path_of(lost)))
+    study.add_failure(lost, "killed", "")
+    seeds, batches = within(folder, 2000 / 3600)
+    assert (seeds, batches) == ([3, 4], [["sft 0"], []])
 
 
 BAD = {

@@ -14,6 +14,7 @@ from capacity.plan.study_file import read_study_file
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
 from capacity.studies import torchrun
+from capacity.studies.executors.local import Local
 from capacity.studies.make import Make, Wanted, make_study, missing_runs
 
 SFT, GRPO = fakes.spec("sft"), fakes.spec("grpo")
@@ -22,7 +23,7 @@ SFT, GRPO = fakes.spec("sft"), fakes.spec("grpo")
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that tests make up come from the present environment."""
-    monkeypatch.setattr("capacity.studies.make.environment", lambda _: FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.make.environment", lambda *_: FINGERPRINT)
 
 
 def wants(*specs: RunSpec, failing: Sequence[RunSpec] = ()) -> Callable[[Study, Make], Wanted]:
@@ -54,7 +55,9 @@ def test_a_made_study_has_the_wanted_runs_and_the_diagnoses_of_those_that_failed
 
 def test_runs_of_another_trainer_are_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_loop = FINGERPRINT.model_copy(update={"trainer": "loop"})
-    monkeypatch.setattr("capacity.studies.make.environment", lambda name: {"trl": FINGERPRINT, "loop": by_loop}[name])
+    monkeypatch.setattr(
+        "capacity.studies.make.environment", lambda name, *_: {"trl": FINGERPRINT, "loop": by_loop}[name]
+    )
     make_study(tmp_path / "study", wants(SFT), trainer="trl")
     with pytest.raises(DataError, match=r"1 runs are stale.* \(trainer trl → loop\): .* --allow-mixed"):
         make_study(tmp_path / "study", lambda _study, _make: Wanted((SFT,), ()))
@@ -81,6 +84,35 @@ def test_runs_of_another_environment_are_refused_before_anything_is_made(tmp_pat
     with pytest.raises(DataError, match=r"1 runs are stale, made in another environment \(sources\)"):
         make_study(study.folder, wants(SFT, GRPO))
     assert len(study.runs()) == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_the_untrained_model_runs_before_what_is_trained_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted study then knows gains. The models stay in their order, and so do the runs of each."""
+
+    def on(model: str, *methods: str) -> list[RunSpec]:
+        return [RunSpec.model_validate({**fakes.raw_spec(m), "model": model}) for m in methods]
+
+    asked = on("abacus-0.2m", "grpo", "sft") + on("abacus-0.9m", "sft", "base") + on("abacus-0.2m", "rft", "base")
+    order: list[tuple[str, str]] = []
+
+    def made_up(study: Study, jobs: Sequence[Sequence[RunSpec]], *_: object) -> None:
+        for spec in (spec for job in jobs for spec in job):
+            order.append((spec.model, spec.method))
+            fakes.add(study, spec, [1, 0])
+
+    def produce(_: Study, make: Make) -> Wanted:
+        make(asked, "results")
+        return Wanted(tuple(asked), ())
+
+    monkeypatch.setattr(Local, "run", lambda _, *arguments: made_up(*arguments))
+    made = make_study(tmp_path / "study", produce)
+    assert order == [
+        *(("abacus-0.2m", method) for method in ("base", "grpo", "sft")),
+        *(("abacus-0.9m", method) for method in ("base", "sft")),
+        ("abacus-0.2m", "rft"),
+    ]
+    assert [run.spec for run in made.runs] == asked
 
 
 TUNE = "tune them with capacity sweep before comparing methods."

@@ -1,5 +1,6 @@
 """Runs of studies beside this one are copied if they are the same here and now, and never otherwise."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import fakes
 import pytest
 from fakes import FINGERPRINT
+from in_process import capacity
 
 from capacity.models.base_files import base_digest
+from capacity.plan.grid import result_specs
+from capacity.plan.study_file import read_study_file
 from capacity.runs.study import Run, Study
 from capacity.spec.run import RunSpec
 from capacity.studies.make import Make, Wanted, make_study
@@ -28,7 +32,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 add(study, spec)
                 found.append(spec.label)
 
-    monkeypatch.setattr("capacity.studies.make.environment", lambda _: FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.make.environment", lambda *_: FINGERPRINT)
+    monkeypatch.setattr("capacity.studies.ahead.environment", lambda *_: FINGERPRINT)
     monkeypatch.setattr("capacity.studies.make.make_missing", make_up)
     return found
 
@@ -119,3 +124,39 @@ def test_each_run_is_taken_from_one_study_and_the_sentence_names_all(tmp_path: P
         f"6 runs are copies from {one.folder} (2), {two.folder} (4), made in this environment on this base."
     )
     assert len(made) == 4
+
+
+STUDY_FILE = """
+name = "tiny"
+[[grids]]
+models = ["abacus-0.2m"]
+methods = ["sft"]
+sizes = [{ budget = 13 }]
+rates = 0.01
+seeds = 3
+[grids.protocol]
+steps = 2
+warmup_steps = 0
+test_items = 4
+validation_items = 4
+temperatures = [1.0]
+"""
+
+
+@pytest.mark.usefixtures("made")
+def test_the_dry_run_of_a_sweep_tells_which_runs_would_be_copied(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(STUDY_FILE)
+    specs = result_specs(read_study_file(tmp_path / "tiny.toml"), {})
+    trained = [spec for spec in specs if spec.training is not None]
+    sibling(tmp_path / "capacity-studies" / "other", trained[:2])
+    sibling(tmp_path / "capacity-studies" / "tiny", trained[2:])
+    done = capacity(tmp_path, "sweep", "tiny.toml", "--dry-run")
+    assert done.code == 0, done.err
+    assert f"{len(specs)} other runs (1 done, 2 copied)" in done.out
+    rows = [line for line in done.out.splitlines() if "sft" in line]
+    assert [row.split()[-1] for row in rows] == ["copied", "copied", "complete"]
+    listed = json.loads(capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--json").out)["runs"]
+    assert [run["state"] for run in listed] == ["copied", "copied", "complete", *["missing"] * (len(specs) - 3)]
+    alone = capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--no-reuse", "--json")
+    assert [run["state"] for run in json.loads(alone.out)["runs"]][:3] == ["missing", "missing", "complete"]
+    assert len(list((tmp_path / "capacity-studies" / "tiny" / "runs").iterdir())) == 1

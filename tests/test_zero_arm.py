@@ -179,6 +179,15 @@ def test_a_comparison_shows_the_difference_to_the_base_with_its_noise_floor(poin
     assert found.zero.sentence == "Adapter of zeros minus base: " + ENDS
 
 
+def test_a_lost_run_of_it_is_incomplete_at_its_size_alone(points: Points) -> None:
+    lost = fakes.spec("zero", 2, len(SFT))
+    raw = lost.model_dump()
+    elsewhere = RunSpec.model_validate({**raw, "adapter": {**raw["adapter"], "groups": 7}})
+    (found,) = comparisons(points, [lost, elsewhere])
+    assert found.incomplete == {"zero": 1}
+    assert "1 zero run gave no result and is left out" in verdict(found).sentence
+
+
 def test_no_claim_and_no_gain_rests_on_it(points: Points, tmp_path: Path) -> None:
     without = study_points(tmp_path / "study", [run for run in made(tmp_path / "other") if run.spec.method != "zero"])
     assert verdict(the_comparison(points)).sentence == verdict(the_comparison(without)).sentence

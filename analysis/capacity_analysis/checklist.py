@@ -190,19 +190,24 @@ def _matched(points: Points, runs: Sequence[Run]) -> tuple[State, str]:
     if not runs:
         return "not measured", "a table does not show what training used"
     pairs = dict(zip(points.frame["run"], keys(points, *_PAIRED), strict=True))
-    used: dict[str, set[tuple[int | None, int | None]]] = {}
-    for run in runs:
-        used.setdefault(pairs[run.spec.short_id], set()).add((run.result.prompts, run.result.sequences))
-    uneven = dict.fromkeys(run.spec.model for run in runs if len(used[pairs[run.spec.short_id]]) > 1)
+    counts = [
+        (run, run.result.prompts, run.result.sequences)
+        for run in runs
+        if run.result.prompts is not None and run.result.sequences is not None
+    ]
+    used: dict[str, set[tuple[int, int]]] = {}
+    for run, prompts, sequences in counts:
+        used.setdefault(pairs[run.spec.short_id], set()).add((prompts, sequences))
+    uneven = dict.fromkeys(run.spec.model for run, _, _ in counts if len(used[pairs[run.spec.short_id]]) > 1)
     if uneven:
         return "no", f"prompts or sequences differ between runs of {_some(uneven)}"
-    prompts, sequences = ({getattr(run.result, name) for run in runs} for name in ("prompts", "sequences"))
-    if len(prompts) > 1 or len(sequences) > 1:
+    if len(counts) < len(runs):
+        return "not measured", f"not recorded: prompts and sequences of {len(runs) - len(counts)} of {len(runs)} runs"
+    every = set().union(*used.values())
+    if len(every) > 1:
         return "yes", "as many prompts and sequences for every method of a pair; the rest is in each result.json"
-    return (
-        "yes",
-        f"{prompts.pop():,} prompts and {sequences.pop():,} sequences in every run; the rest is in its result.json",
-    )
+    ((prompts, sequences),) = every
+    return "yes", f"{prompts:,} prompts and {sequences:,} sequences in every run; the rest is in its result.json"
 
 
 def _method(points: Points, method: str, why: str) -> tuple[State, str]:

@@ -135,7 +135,7 @@ def compare(
             None.
         until: "decided" adds a seed to every method until the sign of grpo − sft is known, or the two are equal within
             `margin`.
-        within: hours, after which no more seeds are added.
+        within: hours of all calls together, after which no more seeds are added.
         most_seeds: the largest number of seeds; 10 if None.
         margin: an accuracy, such as 0.02: methods whose difference is smaller count as equal.
         learning_rates: one for all methods, or one for each; the shipped ones for the others.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from capacity.errors import SpecError
 from capacity.library.answers.thresholds import threshold_answer
@@ -110,15 +110,25 @@ def thresholds(
         SpecError: a choice out of range, or rows that cannot be compared; the message says how to choose.
         CapacityError: nothing can be estimated, or a source that cannot be read.
     """
-    if unit not in ("parameters", "bytes"):
-        raise SpecError(f"--unit {unit!r}: choose parameters or bytes")
+    measured = unit_of(unit)
     question = question_of(target, gain, ceiling, lower, upper, items, replicates)
     table = chosen_by(points_of(points, allow_mixed=allow_mixed), where)
-    selection = Selection(split, rates, "bytes" if unit == "bytes" else "parameters")
+    selection = Selection(split, rates, measured)
     with progress("thresholds") as count:
         study = study_thresholds(table, selection, question, seed=seed, null=null, on_pair=count.on_count)
     answers = checklist(table, study_of(points), facts(study))
     return Thresholds(study, answers, scaling_report(thresholds_on_models(study)) if scaling else None)
+
+
+def unit_of(unit: str) -> Literal["parameters", "bytes"]:
+    """What sizes are measured in.
+
+    Raises:
+        SpecError: neither parameters nor bytes.
+    """
+    if unit not in ("parameters", "bytes"):
+        raise SpecError(f"--unit {unit!r}: choose parameters or bytes")
+    return "bytes" if unit == "bytes" else "parameters"
 
 
 def question_of(

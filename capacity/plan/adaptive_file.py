@@ -106,7 +106,7 @@ class AdaptiveFile(Executed):
         half_width: half the width of the interval that each threshold is to have, in decades.
         decide: the ratio sft : grpo that is to be excluded, instead of a width.
         most_runs: the largest number of trained runs.
-        hours: no batch starts that would end later than this, at the pace of the last one.
+        hours: no batch starts that would end later than this, at the pace of the last one. All calls count together.
         protocol: the changes of the shipped protocol.
         rollouts: the engine that samples in all runs; None for the trainer's own model.
         together: the largest number of runs on one base that share their passes. It changes no result.
@@ -188,6 +188,15 @@ def read_any_study(path: Path) -> StudyFile | AdaptiveFile:
     """
     raw = read_toml(path)
     return parse_adaptive(raw, str(path)) if is_adaptive(raw) else parse_study(raw, str(path))
+
+
+def asked_of(
+    study: StudyFile | AdaptiveFile, target: float | None, gain: float | None
+) -> tuple[float | None, float | None]:
+    """Returns the target and the gain to look for: those that are given, else those of an adaptive study."""
+    if target is None and gain is None and isinstance(study, AdaptiveFile):
+        return study.target, study.gain
+    return target, gain
 
 
 def parse_adaptive(raw: Mapping[str, Any], where: str) -> AdaptiveFile:

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from capacity.errors import DataError, SpecError, unknown
+from capacity.plan.hours import Spent
 from capacity.runs import files
 from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen
@@ -44,6 +45,12 @@ class Looks(Frozen):
     def seeds(self) -> tuple[int, ...]:
         """Returns the number of seeds at each look, rising."""
         return (*range(self.first, self.most, self.step), self.most)
+
+
+class _Kept(Looks):
+    """What `looks.json` holds: the looks that a study was begun with, and the time that it has taken."""
+
+    spent: Spent = Spent()
 
 
 def planned_looks(
@@ -94,24 +101,50 @@ def read_looks(study: Path) -> Looks | None:
     Raises:
         DataError: if the record is unreadable. The message names the field.
     """
-    path = study / FILE
-    return files.read_record(path, Looks) if path.exists() else None
+    found = _read(study)
+    return None if found is None else Looks.model_validate(found.model_dump(exclude={"spent"}))
 
 
-def keep_looks(study: Path, looks: Looks) -> None:
-    """Writes the looks of a study down before the first run is made.
+def read_spent(study: Path) -> Spent:
+    """Returns the time that a comparison has taken, as its study keeps it.
+
+    Raises:
+        DataError: if the record is unreadable. The message names the field.
+    """
+    found = _read(study)
+    return Spent() if found is None else found.spent
+
+
+def keep_looks(study: Path, looks: Looks) -> Spent:
+    """Writes the looks of a study down before the first run is made. Returns the time that it has taken.
 
     Raises:
         DataError: if the study was begun with other looks, or the record cannot be written.
     """
     found = read_looks(study)
     if found is None:
-        files.write_atomically(study / FILE, files.json_text(looks.model_dump(mode="json")))
+        keep_spent(study, looks, Spent())
     elif found != looks:
         raise DataError(
             f"{study / FILE}: this study was begun with {_words(found)}, not with {_words(looks)}: "
             "give the same options, or choose another --out"
         )
+    return read_spent(study)
+
+
+def keep_spent(study: Path, looks: Looks, spent: Spent) -> None:
+    """Writes down the time that a comparison has taken, beside its looks.
+
+    Raises:
+        DataError: if the record cannot be written.
+    """
+    kept = _Kept(**looks.model_dump(), spent=spent)
+    files.write_atomically(study / FILE, files.json_text(kept.model_dump(mode="json")))
+
+
+def _read(study: Path) -> _Kept | None:
+    path = study / FILE
+    return files.read_record(path, _Kept) if path.exists() else None
 
 
 def _words(looks: Looks) -> str:

@@ -76,6 +76,24 @@ def jobs(
     return found
 
 
+def base_first(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """Returns runs with those of each untrained model before the first other run on that model.
+
+    A study that is interrupted then knows the gains of the runs that it has. Runs on one model stay together, because a
+    worker keeps the model of its last run. The order changes no result.
+    """
+    bases: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        if spec.method == "base":
+            bases.setdefault(spec.model, []).append(spec)
+    found: list[RunSpec] = []
+    for spec in specs:
+        found += bases.pop(spec.model, [])
+        if spec.method != "base":
+            found.append(spec)
+    return found
+
+
 def _kind(spec: RunSpec) -> str:
     """Returns a text that neighbouring runs of one job have in common."""
     if spec.method == "base" and spec.rollouts is None:

@@ -15,7 +15,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,13 +168,22 @@ class Study:
         except OSError as error:
             raise DataError(f"study folder {self.folder} cannot be locked: {error.strerror}") from None
         try:
-            study_folder.discard_unfinished(self.folder)
-            study_folder.discard_checkpoints(self.folder)
+            try:
+                self._tidy()
+            except OSError as error:
+                raise DataError(f"study folder {self.folder} cannot be written: {error.strerror}") from None
             yield
         finally:
-            study_folder.discard_unfinished(self.folder)
-            study_folder.discard_checkpoints(self.folder)
-            lock.release()
+            try:
+                with suppress(OSError):  # a folder that cannot be written any more must not hide why the work ended
+                    self._tidy()
+            finally:
+                lock.release()
+
+    def _tidy(self) -> None:
+        """Removes what runs that were not finished have left, and the checkpoints of complete runs."""
+        study_folder.discard_unfinished(self.folder)
+        study_folder.discard_checkpoints(self.folder)
 
     def path_of(self, spec: RunSpec) -> Path:
         """Returns the folder of a run with this spec. The folder need not exist."""

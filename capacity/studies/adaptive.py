@@ -5,15 +5,19 @@ alone: it goes through the same steps again, and finds their runs there.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from capacity.errors import RunsFailedError
+from capacity.errors import DataError, RunsFailedError
 from capacity.plan.adaptive_file import DEFAULT_GAIN, DEFAULT_HALF_WIDTH, AdaptiveFile
 from capacity.plan.grid import GridPoint, arm_name, unique
+from capacity.plan.hours import Hours, Spent, all_tried
 from capacity.plan.rates import TunedRate, rate_remarks
 from capacity.plan.sampling import with_rollouts
 from capacity.plan.specs import base_spec, base_specs, shipped_rate
@@ -38,12 +42,14 @@ class AdaptiveStudy:
     Attributes:
         file: what is asked.
         workers: how many runs a batch has, at least one of each method.
+        clock: a monotonic clock, in seconds.
         ended: why the study ended; empty before.
         steps: the batches so far, as plain JSON types.
     """
 
     file: AdaptiveFile
     workers: int
+    clock: Callable[[], float] = time.monotonic
     ended: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
     _read: dict[str, Run] = field(default_factory=dict, repr=False)
@@ -61,22 +67,22 @@ class AdaptiveStudy:
             RunsFailedError: the untrained model has no result on validation.
         """
         files.write_atomically(study.folder / "study.json", self.file.model_dump_json(indent=1) + "\n")
+        self.hours = Hours(self.file.hours, _spent(study.folder / LOG), lambda _: self._write(study, None), self.clock)
         specs = self._base(FIRST_SEEDS)
-        make(specs, "the untrained model")
+        with self.hours.kept():
+            make(specs, "the untrained model")
         base = self._accuracy_of_base(study)
         results: dict[Ask, float | None] = {}
         looks: list[Measured] = []
-        began = time.monotonic()
-        pace = 0.0  # seconds of the last batch
         while isinstance(step := next_step(self.setting, results, base, looks), Batch):
-            now = time.monotonic()
-            if self.file.hours is not None and now - began + pace > 3600 * self.file.hours:
+            made = {ask: self._spec(ask) for ask in step.runs}
+            new = not all_tried(study, list(made.values()))
+            if self.file.hours is not None and new and not self.hours.allow_batch:
                 step = Stop(f"The next batch would end after {self.file.hours:g} hours.", reached=False)
                 break
-            made = {ask: self._spec(ask) for ask in step.runs}
             specs = unique([*specs, *made.values(), *self._base(_seeds(results, step))])
-            make(specs, f"batch {len(self.steps) + 1}")
-            pace = time.monotonic() - now
+            with self.hours.batch() if new else nullcontext():
+                make(specs, f"batch {len(self.steps) + 1}")
             results |= {ask: self._accuracy(study, spec) for ask, spec in made.items()}
             self._log(study, step, made, results)
             if not all(ask.validation for ask in made):
@@ -165,13 +171,30 @@ class AdaptiveStudy:
         self._write(study, None)
 
     def _write(self, study: Study, end: dict[str, Any] | None) -> None:
-        files.write_atomically(study.folder / LOG, files.json_text({"batches": self.steps, "end": end}))
+        spent = self.hours.spent.model_dump(mode="json")
+        text = files.json_text({"batches": self.steps, "end": end, "spent": spent})
+        files.write_atomically(study.folder / LOG, text)
 
     def _remarks(self) -> tuple[str, ...]:
         if self.tried:
             return (self.ended,)
         rates = {arm_name(p, m): self._shipped(p, m) for p in self.points for m in self.file.methods}
         return (self.ended, *rate_remarks(rates))
+
+
+def _spent(log: Path) -> Spent:
+    """The time that the study has taken, by its log.
+
+    Raises:
+        DataError: the log is unreadable.
+    """
+    if not log.exists():
+        return Spent()
+    found = files.read_json(log)
+    try:
+        return Spent.model_validate(found.get("spent", {}))
+    except (AttributeError, ValidationError):
+        raise DataError(f"{log}: its record of the time spent is unreadable: remove the file") from None
 
 
 def _seeds(results: Mapping[Ask, float | None], batch: Batch) -> int:

@@ -1,4 +1,4 @@
-"""Keeps a finished run whose study has no room for it. A run is never thrown away for want of room on a disk.
+"""Keeps a finished run whose study has no room for it, or may not be written any more. No such run is thrown away.
 
 It is kept in the cache, from where the same command adds it to its study. If the cache is full too, it waits in memory.
 """
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from capacity.training.run import RunRecord
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _PAUSE = 2.0  # seconds between two tries
 
 
@@ -81,7 +82,7 @@ def _add_or_keep(study: Study, add: Callable[[Study], Path], on_wait: Callable[[
             return
         except OSError as error:
             reason = f"{study.folder} cannot be written: {error.strerror}"
-            when = " once there is room" if error.errno in _NO_ROOM else ""
+            when = _when(error)
         kept = kept_study(study)
         try:
             kept.runs_folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,13 @@ def _add_or_keep(study: Study, add: Callable[[Study], Path], on_wait: Callable[[
             on_wait(f"{reason}: the finished run waits in memory until there is room in one of them")
             told = True
         time.sleep(pause)
+
+
+def _when(error: OSError) -> str:
+    """What has to happen before a run can be added after this error, in words; empty if nothing has to."""
+    if error.errno in _NO_ROOM:
+        return " once there is room"
+    return " once the folder can be written" if error.errno in _FORBIDDEN else ""
 
 
 def _add(study: Study, spec: RunSpec, fingerprint: Fingerprint, record: "RunRecord") -> Path:
@@ -127,8 +135,9 @@ def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
         try:
             _adopt(study, kept, run)
         except OSError as error:
+            what = "make room" if error.errno in _NO_ROOM else "make it writable"
             raise DataError(
-                f"{study.folder} cannot be written: {error.strerror}: make room for the finished run in {folder}"
+                f"{study.folder} cannot be written: {error.strerror}: {what} for the finished run in {folder}"
             ) from None
         kept.discard(run)
 

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from capacity.errors import CapacityError, DataError, Interrupted, RunsFailedError, SpecError, by_interruption
+from capacity.errors import DataError, Interrupted, RunsFailedError, SpecError, by_interruption
 from capacity.models.base_files import base_digests
-from capacity.plan.together import jobs
+from capacity.plan.together import base_first, jobs
 from capacity.runs.fingerprint import Fingerprint, Trainer, current
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Failure, Run, State, Study
@@ -22,9 +22,9 @@ from capacity.studies.executors.executor import Executor
 from capacity.studies.executors.local import local_executor
 from capacity.studies.finished import adopt_kept
 from capacity.studies.live import followed
-from capacity.studies.preflight import Preflight, check_obstacles, preflight
+from capacity.studies.preflight import check_obstacles
 from capacity.studies.siblings import Reused, adopt_siblings, merged
-from capacity.studies.workers import Event, prompt_obstacles
+from capacity.studies.workers import Event
 
 # Makes those of the given runs that are missing and returns when each is made or has failed; the text says what for.
 Make = Callable[[Sequence[RunSpec], str], None]
@@ -165,6 +165,8 @@ def make_missing(
 ) -> None:
     """Makes those of `specs` that are missing, by the workers of an executor; the caller holds the study's lock.
 
+    The untrained model comes first.
+
     Args:
         study: where to.
         specs: what is wanted.
@@ -187,7 +189,7 @@ def make_missing(
     """
     executor = executor or local_executor()
     minutes = _minutes(checkpoint_minutes, fingerprint.trainer, executor)
-    missing = missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed)
+    missing = base_first(missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed))
     if not missing:
         return
     check_obstacles(study.folder, missing, executor.room())
@@ -208,29 +210,6 @@ def make_missing(
             f"interrupted: {done} of {len(missing)} missing runs were completed and are kept in {study.folder}; "
             "the same command continues"
         ) from None
-
-
-def look_ahead(
-    folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", executor: Executor | None = None
-) -> Preflight:
-    """Tells what the missing runs of a study take and what stands in their way. Nothing is made or downloaded.
-
-    Args:
-        folder: the study, which need not exist.
-        specs: what is wanted.
-        trainer: what makes the steps.
-        executor: what makes them; workers on this machine if None.
-    """
-    executor = executor or local_executor()
-    study, fingerprint = Study(folder), environment(trainer, executor.device)
-    missing = [spec for spec in specs if not study.path_of(spec).is_dir()]
-    found = preflight(folder, missing, fingerprint.device, executor.workers, executor.room())
-    try:
-        check_libraries(trainer)
-    except CapacityError as error:
-        return replace(found, obstacles=(*found.obstacles, str(error)))
-    here = [spec for spec in missing if spec.model not in found.downloads]
-    return replace(found, obstacles=(*found.obstacles, *prompt_obstacles(study, here, fingerprint)))
 
 
 def _minutes(asked: float | None, trainer: Trainer, executor: Executor) -> float:

@@ -158,13 +158,18 @@ def _ask_to_end(pool: Sequence[_Worker]) -> None:
 
 
 def check_there(study: Study) -> None:
-    """Ends the work on a study whose folder somebody has removed.
+    """Ends the work on a study whose folder somebody has removed or locked.
 
     Raises:
-        DataError: if it is not there any more.
+        DataError: if it is not there any more, or cannot be read.
     """
     try:
         study.check_there()
+    except PermissionError as error:
+        raise DataError(
+            f"study folder {study.folder} cannot be read any more ({error.strerror}): make it readable, and the same "
+            "command continues with the runs that could be kept in the cache"
+        ) from None
     except OSError as error:
         raise DataError(
             f"study folder {study.folder} was lost while its runs were made ({error.strerror}): "

@@ -57,7 +57,9 @@ def compare(
     until: Annotated[
         str | None, typer.Option(help="decided: add seeds to every method until grpo − sft is decided.")
     ] = None,
-    within: Annotated[float | None, typer.Option(help="Hours after which no more seeds are added.")] = None,
+    within: Annotated[
+        float | None, typer.Option(help="Hours of all calls after which no more seeds are added.")
+    ] = None,
     most_seeds: Annotated[
         int | None, typer.Option(min=2, help="Largest number of seeds, with --until.", show_default="10")
     ] = None,
@@ -137,30 +139,22 @@ def _show_plan(
     plan: "ComparisonPlan", folder: Path, choice: "ExecutorChoice", workers: int | None, *, reuse: bool, as_json: bool
 ) -> None:
     from capacity.plan.memory import gigabytes, run_memory
-    from capacity.runs.study import Study
+    from capacity.studies.ahead import look_ahead, planned_states
     from capacity.studies.executors.executor import opened
-    from capacity.studies.make import environment, found_runs, look_ahead
-    from capacity.studies.siblings import found_beside
     from capacity_cli.output import print_json, print_rows
 
     with opened(choice, workers) as there:
-        fingerprint = environment(plan.trainer, there.device)
+        found = planned_states(folder, plan.specs, plan.trainer, there, reuse=reuse)
         ahead = look_ahead(folder, plan.specs, plan.trainer, there)
-    study = Study(folder)
-    beside = {spec.identity for spec, _, _ in found_beside(study, plan.specs, fingerprint)} if reuse else set()
-    found = [
-        (spec, "copied" if spec.identity in beside else state)
-        for spec, state, _ in found_runs(study, plan.specs, fingerprint)
-    ]
     least = max(run_memory(spec).peak for spec in plan.specs)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
-        shown = {"study": str(study.folder), "runs": runs, "least_memory_bytes": least, "remarks": list(plan.remarks)}
+        shown = {"study": str(folder), "runs": runs, "least_memory_bytes": least, "remarks": list(plan.remarks)}
         shown["preflight"] = ahead.to_json()
         print_json(shown)
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
-    say(f"{len(rows)} runs in {study.folder}")
+    say(f"{len(rows)} runs in {folder}")
     say(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
     print_rows(("run", "what", "rate", "state"), rows)
     for line in (*ahead.lines, *plan.remarks):

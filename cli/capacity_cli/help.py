@@ -91,6 +91,8 @@ _OPTIONS = {
 }
 # Where a command means something else by an option than the others do.
 _HERE: dict[tuple[str, str], str] = {
+    ("threshold", "study"): _MADE,
+    ("threshold", "out"): _MADE,
     ("threshold", "scaling"): _ASKED,
     ("threshold", "task"): _CHOSEN,
     ("threshold", "adapter"): _CHOSEN,
@@ -146,7 +148,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check": ("capacity check --run studies/ci-abacus.toml --baseline baseline.json",),
     "verdict": ("capacity verdict before=logs/main after=logs/branch --metric acc --markdown verdict.md",),
     "import": ("capacity import sft=samples.jsonl --out imported --set method=sft --set trained_parameters=13",),
-    "threshold": ("capacity threshold studies/results/abacus-sizes.csv",),
+    "threshold": (
+        "capacity threshold studies/results/abacus-sizes.csv",
+        "capacity threshold --study studies/abacus-sizes.toml --gain 0.8",
+    ),
     "bits": ("capacity bits studies/results/abacus-sizes.csv", "capacity bits --requantise capacity-studies/smoke"),
     "describe": ("capacity describe capacity-studies/smoke",),
     "report": ("capacity report capacity-studies/smoke -o report.html",),

@@ -24,6 +24,8 @@ from capacity_cli.options import (
 from capacity_cli.prose import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capacity.plan.adaptive_file import AdaptiveFile
     from capacity.plan.executors import ExecutorChoice
     from capacity.plan.study_file import StudyFile
@@ -59,16 +61,17 @@ def sweep(
 
     file, made_by = read_any_study(study), parse_trainer(trainer)
     folder, numbers = out or default_folder(file), parse_devices(devices)
+    copied = out is None if reuse is None else reuse
     if dry_run:
         if isinstance(file, AdaptiveFile):
             _show_candidates(file, folder, as_json=json)
         else:
             choice = file.executor_choice(executor, numbers, ray)
-            _show_plan(file, folder, made_by, choice, workers, as_json=json)
+            _show_plan(file, folder, made_by, choice, workers, reuse=copied, as_json=json)
         return
     result = capacity.sweep(
         file, trainer=made_by, workers=workers, together=together, out=folder,
-        allow_mixed=allow_mixed, reuse=out is None if reuse is None else reuse, observe=RunProgress,
+        allow_mixed=allow_mixed, reuse=copied, observe=RunProgress,
         checkpoint_minutes=checkpoint_minutes, executor=executor, devices=numbers, ray=ray,
     )  # fmt: skip
     if not json:
@@ -107,27 +110,36 @@ def _show_candidates(file: "AdaptiveFile", folder: Path, *, as_json: bool) -> No
 
 
 def _show_plan(
-    file: "StudyFile", folder: Path, trainer: "MadeBy", choice: "ExecutorChoice", workers: int | None, *, as_json: bool
+    file: "StudyFile",
+    folder: Path,
+    trainer: "MadeBy",
+    choice: "ExecutorChoice",
+    workers: int | None,
+    *,
+    reuse: bool,
+    as_json: bool,
 ) -> None:
     """The runs that a sweep makes. Tuned rates are not known before the tuning is done, so those runs are counted."""
     from capacity.plan.cost import GPU_BYTES, file_estimate
     from capacity.plan.grid import planned_runs, shipped_remarks
     from capacity.plan.memory import gigabytes
     from capacity.plan.models import ALIASES
-    from capacity.runs.study import Study
+    from capacity.studies.ahead import look_ahead, planned_states
     from capacity.studies.executors.executor import opened
-    from capacity.studies.make import look_ahead
     from capacity_cli.output import print_json, print_rows
 
-    study = Study(folder)
     plan, cost, remarks = planned_runs(file), file_estimate(file), shipped_remarks(file)
     trials, planned = plan.trials, plan.results
     with opened(choice, workers) as there:
         ahead = look_ahead(folder, [*trials, *planned], trainer, there)
+        states = [planned_states(folder, specs, trainer, there, reuse=reuse) for specs in (trials, planned)]
     if as_json:
-        listed = [[{"id": s.short_id, "label": s.label, "spec": s.model_dump()} for s in x] for x in (trials, planned)]
+        listed = [
+            [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
+            for found in states
+        ]
         result: dict[str, Any] = {
-            "study": str(study.folder),
+            "study": str(folder),
             "tuning": listed[0],
             "runs": listed[1],
             "runs_at_tuned_rates": plan.at_tuned_rates,
@@ -142,13 +154,16 @@ def _show_plan(
         result["preflight"] = ahead.to_json()
         print_json(result)
         return
-    rows = [(s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "") for s in [*trials, *planned]]
-    done = [sum(study.path_of(s).is_dir() for s in specs) for specs in (trials, planned)]
-    say(f"{file.name} in {study.folder}: {file.question}".rstrip(": "))
+    rows = [
+        (s.model, s.label, f"{s.training.learning_rate:g}" if s.training else "", state)
+        for s, state in [*states[0], *states[1]]
+    ]
+    done = [_done([state for _, state in found]) for found in states]
+    say(f"{file.name} in {folder}: {file.question}".rstrip(": "))
     if trials:
-        say(f"{len(trials)} tuning runs ({done[0]} done), more where the best rate lies at an edge")
+        say(f"{len(trials)} tuning runs ({done[0]}), more where the best rate lies at an edge")
         say(f"{plan.at_tuned_rates} runs at tuned rates, fewer where tasks share them")
-    say(f"{len(planned)} other runs ({done[1]} done)")
+    say(f"{len(planned)} other runs ({done[1]})")
     if any(ALIASES[m].source != "embedded" if m in ALIASES else True for grid in file.grids for m in grid.models):
         say(f"Without the tuning about {cost.gpu_hours:,.1f} A100-hours at the longest completions allowed")
         least, gpu = gigabytes(cost.least_bytes), gigabytes(GPU_BYTES)
@@ -156,6 +171,12 @@ def _show_plan(
         if cost.advice is not None:
             say(f"The largest {cost.advice}")
     print()
-    print_rows(("model", "what", "rate"), rows)
+    print_rows(("model", "what", "rate", "state"), rows)
     for line in (*ahead.lines, *remarks):
         say(line)
+
+
+def _done(states: "Sequence[str]") -> str:
+    """How many runs of these states need not be made, in words: "3 done", "3 done, 2 copied"."""
+    made, copied = sum(state in ("complete", "stale") for state in states), states.count("copied")
+    return f"{made} done" + (f", {copied} copied" if copied else "")

@@ -1,18 +1,38 @@
 """`capacity threshold`: the smallest update that reaches a target, and how many times more one method needs."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import capacity
 from capacity.errors import SpecError
-from capacity_cli.options import AllowMixed, Details, Gain, Json, OfItems, OfTask, Points, Target, Where
+from capacity_cli.options import AllowMixed, Details, Gain, Json, OfItems, OfTask, Target, Where, Workers
+from capacity_cli.prose import say
+
+if TYPE_CHECKING:
+    from capacity.plan.adaptive_file import AdaptiveFile
+    from capacity.plan.study_file import StudyFile
+    from capacity.studies.make import MadeStudy
 
 NULL = 400  # simulated studies of each null calibration, where the null calibrations are shown
 
 
 def threshold(
-    points: Points,
+    points: Annotated[
+        str | None,
+        typer.Argument(
+            help="Points table (CSV, Parquet), study folder, reference:NAME, or other results.", show_default=False
+        ),
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="Make or continue the study of this file (TOML) first, and answer from its runs."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder, with --study.", show_default="capacity-studies/NAME")
+    ] = None,
+    workers: Workers = None,
     target: Target = None,
     gain: Gain = None,
     unit: Annotated[str, typer.Option(help="parameters or bytes.")] = "parameters",
@@ -54,7 +74,8 @@ def threshold(
 ) -> None:
     """The smallest update that reaches a target, for each model and method, and the ratios between methods."""
     from capacity.library.published import published
-    from capacity.library.thresholds import question_of
+    from capacity.library.thresholds import question_of, unit_of
+    from capacity.plan.adaptive_file import asked_of, read_any_study
     from capacity_analysis.data.where import conditions
     from capacity_cli.output import print_blocks, print_json, print_result
     from capacity_cli.progress import ModuleProgress
@@ -63,18 +84,60 @@ def threshold(
         where, task=task, demonstrations=demonstrations, protocol=protocol, adapter=adapter,
         storage_dtype=storage_dtype,
     )  # fmt: skip
-    if points.startswith("reference:") and target is None and not chosen:
-        question = question_of(target, gain, ceiling, lower, upper, items, replicates)
+    _check_source(points, study, out, workers)
+    rates = rates_of(rate)
+    file = None if study is None else read_any_study(study)
+    if file is not None:
+        target, gain = asked_of(file, target, gain)
+    # What cannot be asked is refused before runs are made.
+    question, measured = question_of(target, gain, ceiling, lower, upper, items, replicates), unit_of(unit)
+    if points is not None and points.startswith("reference:") and target is None and not chosen:
         shown = published(points.removeprefix("reference:"), question)
         print_json(shown.to_json()) if json else print_blocks(shown.blocks)
         return
+    made = None if file is None else _made(file, out, workers, allow_mixed=allow_mixed, quiet=json)
+    source = str(made.study.folder) if made is not None else points or ""
     found = capacity.thresholds(
-        points, target=target, gain=gain, ceiling=ceiling, lower=lower, upper=upper, items=items,
-        replicates=replicates, unit=unit, where=chosen, split=split, rates=rates_of(rate), seed=seed,
+        source, target=target, gain=gain, ceiling=ceiling, lower=lower, upper=upper, items=items,
+        replicates=replicates, unit=measured, where=chosen, split=split, rates=rates, seed=seed,
         null=(NULL if details or json else 0) if null is None else null, scaling=scaling, allow_mixed=allow_mixed,
         progress=ModuleProgress,
     )  # fmt: skip
     print_json(found.to_json()) if json else print_result(found, details=details)
+    if made is not None:
+        made.check()
+
+
+def _check_source(points: str | None, study: Path | None, out: Path | None, workers: int | None) -> None:
+    """Checks that the runs to answer from are named once.
+
+    Raises:
+        SpecError: if they are not, or an option of studies stands without one.
+    """
+    if (points is None) == (study is None):
+        raise SpecError("give either POINTS, or a study file by --study")
+    stray = [name for name, value in (("--out", out), ("--workers", workers)) if value is not None]
+    if study is None and stray:
+        raise SpecError(f"{stray[0]} belongs to --study: add that, or leave {stray[0]} out")
+
+
+def _made(
+    file: "StudyFile | AdaptiveFile", out: Path | None, workers: int | None, *, allow_mixed: bool, quiet: bool
+) -> "MadeStudy":
+    """Makes what is missing of a study, as `capacity sweep` does. Tells what it came to, unless it is to be quiet."""
+    from capacity_cli.output import print_reused
+    from capacity_cli.progress import RunProgress
+    from capacity_reports.blocks import duration
+
+    swept = capacity.sweep(file, workers=workers, out=out, allow_mixed=allow_mixed, observe=RunProgress)
+    if not quiet:
+        print_reused(swept.made)
+        for remark in swept.made.remarks:
+            say(remark)
+        say(f"{swept.line}; {duration(swept.made.wall_seconds)}\n")
+        for failure in swept.made.failures:
+            say(f"failed: {failure.label}: {failure.message}")
+    return swept.made
 
 
 def rates_of(text: str | None) -> dict[str, float] | None:

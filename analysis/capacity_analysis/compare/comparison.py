@@ -120,15 +120,25 @@ def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Compariso
     for cell in cell_results(reported):
         if cell.trained_parameters > 0:
             trained.setdefault(apart_from(cell.recipe, *_OF_THE_METHOD), []).append(cell)
+    reported_lost = [spec for spec in lost if spec.evaluation.split != "validation"]
+    zeros = [spec for spec in reported_lost if spec.method == "zero"]
     absent: dict[str, list[RunSpec]] = {}
-    for spec in lost:
-        if spec.training is not None and spec.evaluation.split != "validation":
+    for spec in reported_lost:
+        if spec.training is not None:
             absent.setdefault(cell_of(spec).apart_from(*_OF_THE_METHOD), []).append(spec)
     # A planned run has no base yet: it is missing from whatever comparison its recipe belongs to.
     planned = {key: apart_from(own[0].recipe, *_OF_THE_METHOD, BASE) for key, own in trained.items()}
-    made = [_comparison(own, absent.get(planned[key], []), untrained) for key, own in trained.items()]
-    made += [_comparison([], own, untrained) for key, own in absent.items() if key not in planned.values()]
+    groups = [(own, absent.get(planned[key], [])) for key, own in trained.items()]
+    groups += [([], own) for key, own in absent.items() if key not in planned.values()]
+    made = [_comparison(own, [*missing, *_zeros_beside(own, missing, zeros)], untrained) for own, missing in groups]
     return tuple(sorted(made, key=_order))
+
+
+def _zeros_beside(cells: Sequence[CellResult], lost: Sequence[RunSpec], zeros: Sequence[RunSpec]) -> list[RunSpec]:
+    """Those planned adapters of zeros that stand beside trained cells, or beside lost runs if there are no cells."""
+    recipe = cells[0].recipe if cells else cell_of(lost[0]).fields
+    wanted = apart_from(recipe, *_OF_TRAINING, BASE)
+    return [spec for spec in zeros if cell_of(spec).apart_from(*_OF_TRAINING, BASE) == wanted]
 
 
 def _of(points: Points, method: str) -> list[CellResult]:
