@@ -147,6 +147,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from small import SMALLEST, small_spec
 from capacity.errors import CapacityError
+from capacity.studies.executors.local import local_executor
 from capacity.studies.make import Wanted, make_study
 spec = small_spec("base", model=SMALLEST)
 long = spec.model_copy(update={{"evaluation": spec.evaluation.model_copy(update={{"max_new_tokens": 64}})}})
@@ -155,7 +156,7 @@ for specs in ([long], [spec]):
         make(specs, "runs")
         return Wanted(tuple(specs), ())
     try:
-        print(len(make_study(Path("study"), produce, workers=1).runs))
+        print(len(make_study(Path("study"), produce, executor=local_executor(1)).runs))
     except CapacityError as error:
         print(error)
     print(sorted({{"torch", "transformers", "peft"}} & sys.modules.keys()))

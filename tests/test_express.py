@@ -14,6 +14,7 @@ from capacity.errors import DataError, SpecError
 from capacity.plan.sizes import size_of
 from capacity.plan.specs import trained_spec
 from capacity.spec.adapters import TinyLora
+from capacity.studies.executors.local import local_executor
 from capacity.studies.express import Search, _searched
 from capacity.studies.make import Wanted, make_study
 from capacity.tasks.catalog import open_task
@@ -62,7 +63,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("express") / "study"
     four = [small_spec("sft", "4", seed, model=SMALLEST, items=64) for seed in (0, 1)]
     specs = [*four, small_spec("grpo", "full", model=SMALLEST, items=64)]
-    make_study(folder, lambda _study, make: (make(specs, "test"), Wanted(tuple(specs), ()))[1], workers=1)
+    make_study(
+        folder, lambda _study, make: (make(specs, "test"), Wanted(tuple(specs), ()))[1], executor=local_executor(1)
+    )
     return folder
 
 
