@@ -82,10 +82,13 @@ def main() -> None:
     parser.add_argument("--least", type=float, default=4.0, help="seconds before a kill, at least")
     parser.add_argument("--most", type=float, default=20.0, help="seconds before a kill, at most")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("options", nargs="*", help="options of `capacity sweep`, after --")
-    given = parser.parse_args()
+    # argparse takes what stands after "--" for options of this program where it follows other options.
+    own, options = sys.argv[1:], []
+    if "--" in own:
+        own, options = own[: own.index("--")], own[own.index("--") + 1 :]
+    given = parser.parse_args(own)
     rng = random.Random(given.seed)
-    command = [sys.executable, "-m", "capacity_cli", "sweep", str(given.study), "--no-report", *given.options]
+    command = [sys.executable, "-m", "capacity_cli", "sweep", str(given.study), "--no-report", *options]
     with tempfile.TemporaryDirectory() as scratch:
         proof = Proof(command, {})
         proof.started(Path(scratch) / "whole", None)

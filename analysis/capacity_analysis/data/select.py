@@ -217,10 +217,11 @@ def _curve(points: Points, rows: Any, label: str, unit: Unit, told: Mapping[str,
     complete = asked is not None and not np.isnan(asked).any()
     outcomes = np.full((len(by_size), columns, len(points.items)), np.nan) if complete else None
     answers = np.full(len(by_size), np.nan)
+    accuracies = points.frame["accuracy"].to_numpy(dtype=float, na_value=np.nan)
     for k, ((own, rows_of), group) in enumerate(zip(runs, by_size.values(), strict=True)):
         for place, (seed, some) in enumerate(zip(own, rows_of, strict=True)):
             column = place if seeds is None or seed is None else seeds.index(seed)
-            accuracy[k, column] = points.frame["accuracy"].iloc[some].mean()
+            accuracy[k, column] = accuracies[some].mean()
             if outcomes is not None and points.outcomes is not None:
                 outcomes[k, column] = points.outcomes[some].mean(0)
         counts = (group["n_items"] * group["samples_per_item"]).where(group["n_correct"].notna())
