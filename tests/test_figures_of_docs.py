@@ -27,6 +27,6 @@ def test_accuracy_against_size_shows_the_means_of_the_stored_study() -> None:
     assert [len(line.get_xdata()) for line in drawn] == [8, 8, 8]
     sft, rft, grpo = drawn
     assert list(grpo.get_xdata()) == [1, 4, 13, 28, 84, 112, 1792, 861952]
-    # The rows at 1,792 parameters in docs/abacus.md.
+    # The rows at 1,792 parameters in docs/abacus-sizes.md.
     at = list(grpo.get_xdata()).index(1792)
     assert [100 * line.get_ydata()[at] for line in (sft, rft, grpo)] == pytest.approx([85.9, 88.7, 94.4], abs=0.05)

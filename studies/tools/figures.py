@@ -17,6 +17,7 @@ from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.hill import Hill
 from capacity_reports.blocks import Column, Figure, Table
 from capacity_reports.figures import FAINT, METHODS, log_axis, percent_axis, png_file, svg_file
+from studies.tools.message_tables import choice_bits, chooser, trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,26 @@ def noise_or_distance(axes: "Axes") -> None:
     axes.legend(frameon=False, loc="lower left")
 
 
+def chosen_projections(axes: "Axes") -> None:
+    """The accuracy of each method on abacus-0.9m, with random projections and those that 8 bits chose."""
+    cells = [c for c in trained(read_points(str(RESULTS / "abacus-message.csv"))) if c.model == "abacus-0.9m"]
+    for method in COMPARED:
+        colour, marker, _ = METHODS[method]
+        for bits, line, face in ((8, "-", colour), (0, ":", "white")):
+            mine = [c for c in cells if c.method == method and choice_bits(c) == bits and chooser(c) != "own"]
+            sizes = np.array([c.trained_parameters for c in mine]) * (1.06 ** (COMPARED.index(method) - 1))
+            estimates = [c.accuracy for c in mine]
+            values = np.array([e.value for e in estimates])
+            ends = np.array([values - _lows(estimates), _highs(estimates) - values])
+            axes.errorbar(
+                sizes, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2,
+                label=f"{method}, {'chosen' if bits else 'random'}",
+            )  # fmt: skip
+    log_axis(axes, "x", "trained parameters (logarithmic)")
+    percent_axis(axes, "correct answers, %")
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
+
+
 def threshold(axes: "Axes") -> None:
     """An illustration: what base, ceiling, target, threshold and ratio mean on two Hill curves."""
     sizes = np.geomspace(1, 1e6, 200)
@@ -94,6 +115,7 @@ def threshold(axes: "Axes") -> None:
 
 FIGURES: dict[str, Callable[["Axes"], None]] = {
     "accuracy-against-size": accuracy_against_size,
+    "chosen-projections": chosen_projections,
     "noise-or-distance": noise_or_distance,
     "threshold": threshold,
 }

@@ -49,10 +49,16 @@ def choice_bits(cell: CellResult) -> int:
     return int(cell.recipe.get("adapter.choice.bits") or 0)
 
 
+def chooser(cell: CellResult) -> str | None:
+    """The method whose gradient chose the projection, "own" for the cell's own method, None for a random projection."""
+    return cell.recipe.get("adapter.choice.by")
+
+
 def projection(cell: CellResult) -> str:
     """The projection of a cell in words."""
     bits = choice_bits(cell)
-    return f"chosen, {bits} bits" if bits else "random"
+    own = " by its own gradient" if chooser(cell) == "own" else ""
+    return f"chosen{own}, {bits} bits" if bits else "random"
 
 
 def gains(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
