@@ -1,6 +1,7 @@
 """The adapter of zeros as an arm of a study: planned, made and shown as a control, and judged by nothing."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from small import SMALLEST, TASK, small_spec
 
 from capacity.errors import SpecError
 from capacity.library.answers.comparison import comparison_answer, sizes_answer
+from capacity.library.bundle import bundle
+from capacity.library.chosen_run import chosen_run
 from capacity.plan.grid import planned_runs, result_specs
 from capacity.plan.sampling import with_rollouts
 from capacity.plan.specs import compare_specs, parse_methods
@@ -36,7 +39,9 @@ from capacity_analysis.compare.sizes_table import size_cells
 from capacity_analysis.compare.verdicts import verdict
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, study_points
+from capacity_reports.explorer.runs import runs as explored_runs
 from capacity_reports.sections.comparison import comparison_blocks, size_table
+from capacity_reports.sources import read_source
 
 RATES = {"sft": 0.1, "grpo": 0.1}
 
@@ -233,6 +238,24 @@ def test_the_most_accurate_update_is_a_trained_one(tmp_path: Path) -> None:
     assert "most accurate is sft at 13 parameters" in str(text)
     assert [row[1] for row in table.rows] == ["zero (control)", "sft"]  # type: ignore[union-attr]
     assert [row[1] for row in size_table(cells).rows] == ["zero (control)", "sft"]
+
+
+def test_the_table_of_a_page_has_trained_runs_first(tmp_path: Path) -> None:
+    made(tmp_path)
+    found = explored_runs(read_source(str(tmp_path / "study")))
+    methods = [row[[column["key"] for column in found["columns"]].index("method")] for row in found["rows"]]
+    assert set(methods[:4]) == {"sft", "grpo"}
+    assert set(methods[4:]) == {"base", "zero"}
+
+
+def test_no_choice_of_trained_runs_takes_it(tmp_path: Path) -> None:
+    study = fakes.study_in(tmp_path)
+    fakes.add(study, fakes.spec("zero", 0, 4), [1, 1, 1, 1])
+    for choose in (partial(chosen_run, best=True), partial(bundle, out=tmp_path / "all.safetensors")):
+        with pytest.raises(SpecError, match="no trained run is meant"):
+            choose(study.folder)
+    sft = fakes.add(study, fakes.spec("sft", 0, 4), [1, 0, 0, 0])
+    assert chosen_run(study.folder, best=True).run.spec == sft.spec
 
 
 def test_a_check_does_not_judge_it(tmp_path: Path) -> None:
