@@ -1,6 +1,7 @@
 """The adapter of zeros as an arm of a study: planned, made and shown as a control, and judged by nothing."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from capacity_analysis.compare.comparison import Comparison, comparisons
 from capacity_analysis.compare.costs import costs_of
 from capacity_analysis.compare.result import comparison_json
 from capacity_analysis.compare.sizes_table import size_cells
-from capacity_analysis.compare.verdicts import verdict
+from capacity_analysis.compare.verdicts import verdict, verdicts
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, study_points
 from capacity_reports.explorer.runs import runs as explored_runs
@@ -191,6 +192,19 @@ def test_a_lost_run_of_it_is_incomplete_at_its_size_alone(points: Points) -> Non
     (found,) = comparisons(points, [lost, elsewhere])
     assert found.incomplete == {"zero": 1}
     assert "1 zero run gave no result and is left out" in verdict(found).sentence
+
+
+def test_lost_runs_of_the_base_are_incomplete_at_any_temperature_on_the_reported_items(points: Points) -> None:
+    count = len(SFT)
+    lost = [fakes.spec("base", 2, count), fakes.spec("base", 0, count, temperature=0.5)]
+    others = [fakes.spec("base", 0, count, split="validation"), fakes.spec("base", 2, count + 1)]
+    (found,) = comparisons(points, [*lost, *others])
+    assert found.incomplete == {"base": 2}
+    assert "2 base runs gave no result and are left out" in verdict(found).sentence
+    # One base serves all sizes.
+    larger = replace(found, cells=tuple(replace(c, cell=replace(c.cell, trained_parameters=14)) for c in found.cells))
+    (both,) = verdicts([found, larger])
+    assert "2 base runs gave no result and are left out" in both.sentence
 
 
 def test_no_claim_and_no_gain_rests_on_it(points: Points, tmp_path: Path) -> None:
