@@ -159,4 +159,8 @@ def test_the_dry_run_of_a_sweep_tells_which_runs_would_be_copied(tmp_path: Path)
     assert [run["state"] for run in listed] == ["copied", "copied", "complete", *["missing"] * (len(specs) - 3)]
     alone = capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--no-reuse", "--json")
     assert [run["state"] for run in json.loads(alone.out)["runs"]][:3] == ["missing", "missing", "complete"]
+    counted = json.loads(capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--json").out)["preflight"]
+    assert (counted["runs"], counted["steps"]) == (len(specs) - 3, 0)  # nothing is left but the untrained model
+    counted = json.loads(alone.out)["preflight"]
+    assert (counted["runs"], counted["steps"]) == (len(specs) - 1, 2 * 2)
     assert len(list((tmp_path / "capacity-studies" / "tiny" / "runs").iterdir())) == 1
