@@ -67,6 +67,7 @@ def test_five_seeds_after_three_make_two_runs_an_arm(tmp_path: Path, made: list[
     five = make_study(tmp_path / "five", wants(FIVE), reuse=True)
     assert sorted(made) == sorted(spec.label for spec in FIVE if spec.seed >= 3)
     assert five.reused == (Reused(three.folder, 6),)
+    assert [one.to_json() for one in five.reused] == [{"study": str(three.folder), "runs": 6}]
     assert five.failed == 0
     for spec in THREE:
         one, two = (files_of(study.path_of(spec)) for study in (three, five.study))
