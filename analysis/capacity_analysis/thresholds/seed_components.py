@@ -54,7 +54,9 @@ def seed_effects(
     amount = steep * np.sqrt(found.moved[:, curve])
     shift = amount[:, :, None] * amount[:, None, :] * joint
     counts = [int((~np.isnan(s.deviations[0])).any(0).sum()) for s in spreads]
-    return SeedEffects(own, level, shift, errors, steep, curve, runs, df, float(np.mean(counts)) - 1, shared > 0, eye)
+    unpooled = np.concatenate([s.unpooled for s in spreads], axis=1)
+    of_curve = float(np.mean(counts)) - 1
+    return SeedEffects(own, level, shift, errors, unpooled, steep, curve, runs, df, of_curve, shared > 0, eye)
 
 
 def _slopes(log_sizes: Array, means: Array) -> Array:
