@@ -145,8 +145,8 @@ def simulated(raw: dict[str, Any], defaults: dict[str, Any], n: int, seed: list[
 def with_counterpart(
     raw: dict[str, Any], defaults: dict[str, Any], n: int, seed: list[int]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The result of one case, and that of the case without the cause that its reason names."""
-    counterpart = simulated(raw | raw["without"], defaults, n, [*seed, 1]) if "without" in raw else None
+    """The result of one case, and that of half as many studies without the cause that its reason names."""
+    counterpart = simulated(raw | raw["without"], defaults, (n + 1) // 2, [*seed, 1]) if "without" in raw else None
     return simulated(raw, defaults, n, seed), counterpart
 
 
