@@ -57,11 +57,12 @@ def test_a_target_that_moves_with_the_ceiling_takes_its_error_along():
 
 def test_the_variance_of_a_sum_holds_what_the_seeds_show():
     rng = np.random.default_rng(0)
-    found = stacked(runs(4000, 5, 0.6, rng), 5, Aim(np.full(4000, 0.8)))
+    # Spreads of two curves differ by chance, so a difference of levels looks larger: by a tenth with five seeds.
+    found = stacked(runs(4000, 10, 0.6, rng), 10, Aim(np.full(4000, 0.8)))
     for weights in (np.ones(12), np.repeat([1.0, -1.0], 6), np.eye(12)[3]):
         variance, df, _ = found.variance(np.tile(weights, (4000, 1)))
         assert variance.mean() == pytest.approx((found.z @ weights).var(), rel=0.1)
-        assert (df >= 4).all()
+        assert (df >= 9).all()
 
 
 def test_curves_without_known_seeds_are_independent():

@@ -55,7 +55,8 @@ def seed_effects(
     joint = np.where(within > 0, 1.0, together[:, None, None]) * np.where(eye > 0, 1.0, shared)
     amount = steep * np.sqrt(found.moved[:, curve])
     shift = amount[:, :, None] * amount[:, None, :] * joint
-    return SeedEffects(own, level, shift, errors, steep, curve, runs, df, run_df, shared > 0, eye)
+    unpooled = np.concatenate([s.unpooled for s in spreads], axis=1)
+    return SeedEffects(own, level, shift, errors, unpooled, steep, curve, runs, df, run_df, shared > 0, eye)
 
 
 def _slopes(log_sizes: Array, means: Array) -> Array:

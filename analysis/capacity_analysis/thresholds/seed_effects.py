@@ -26,6 +26,7 @@ class SeedEffects:
         level: what moves all runs of a seed alike.
         shift: what moves the curve of a seed along log size.
         errors: the standard error of each mean, N × M.
+        unpooled: the share of each variance that the seeds of its size tell alone, N × M.
         steep: the slope of the curve at each size, N × M.
         curve: the number of the curve of each mean, M.
         runs: the deviation of each seed from the mean, N × M × S. It is scaled so that the sum of squares over seeds is
@@ -40,6 +41,7 @@ class SeedEffects:
     level: Array
     shift: Array
     errors: Array
+    unpooled: Array
     steep: Array
     curve: NDArray[np.intp]
     runs: Array
@@ -63,10 +65,8 @@ class SeedEffects:
 
     def rows(self, rows: NDArray[np.intp]) -> "SeedEffects":
         """Returns the effects of some of the data sets."""
-        own, level, shift, errors, steep, runs = (
-            part[rows] for part in (self.own, self.level, self.shift, self.errors, self.steep, self.runs)
-        )
-        return replace(self, own=own, level=level, shift=shift, errors=errors, steep=steep, runs=runs)
+        names = "own", "level", "shift", "errors", "unpooled", "steep", "runs"
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def against(self, wanted: Array) -> "SeedEffects":
         """Returns the effects on linear combinations of the means, P × M."""
@@ -82,6 +82,12 @@ class SeedEffects:
         on_means = weights @ self.wanted
         return _ratio(np.einsum("nk,nkl,nl->n", on_means, self.shift, on_means), self.variance(weights))
 
+    def unpooled_share(self, weights: Array) -> Array:
+        """The share of `variance` that the seeds of single sizes tell alone, N."""
+        on_means = weights @ self.wanted
+        alone = (self.unpooled * np.einsum("nkk->nk", self.own) * on_means**2).sum(1)
+        return np.minimum(_ratio(alone, self.variance(weights)), 1.0)
+
     def squares(self, weights: Array) -> Array:
         """The same by the sums of each seed alone, N: right for every pattern, with few degrees of freedom."""
         return np.asarray((np.einsum("nk,nks->ns", weights @ self.wanted, self.runs) ** 2).sum(1))
@@ -91,9 +97,9 @@ class SeedEffects:
 
         The sum is about linear in the seeds' matrix of sums of squares and products, tr(A W). For normal seeds it has
         ν (tr A Σ)² / tr(A Σ A Σ) degrees of freedom. In A, squares have the weights themselves. An own effect has the
-        sum over sizes of its curve. The level has the sum of all sizes, and the shift has the slopes of each curve.
-        Where sizes differ in runs, ν of a product is the geometric mean of the two, and sizes with more runs have more
-        weight in the sum of a curve.
+        sum over sizes of its curve, and for its unpooled share that size alone. The level has the sum of all sizes, and
+        the shift has the slopes of each curve. Where sizes differ in runs, ν of a product is the geometric mean of the
+        two, and sizes with more runs have more weight in the sum of a curve.
 
         Args:
             weights: of the sums of what is wanted, N × P.
@@ -115,9 +121,12 @@ class SeedEffects:
         matrix = np.zeros_like(sigma)
         for c in range(int(self.curve.max()) + 1):
             here = self.curve == c
-            part = np.einsum("nkl,nkl->n", products[:, here], self.own[:, here])
-            own = np.where(here, weight_of, 0.0)
-            matrix += _ratio(part, np.einsum("nkk,k->n", sigma, own))[:, None, None] * np.diag(own)
+            own = (1 - self.unpooled[:, here])[:, :, None] * self.own[:, here]
+            size = np.where(here, weight_of, 0.0)
+            part = np.einsum("nkl,nkl->n", products[:, here], own)
+            pooled = _ratio(part, np.einsum("nkk,k->n", sigma, size))[:, None] * size
+            alone = self.unpooled * here * np.einsum("nkk->nk", products)
+            matrix += (pooled + alone)[:, :, None] * np.eye(len(here))
             slopes = np.where(here & told, self.steep, 0.0)
             part = np.einsum("nkl,nkl->n", products[:, here][:, :, here], self.shift[:, here][:, :, here])
             matrix += _along(slopes, sigma, part)
