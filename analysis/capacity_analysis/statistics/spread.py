@@ -97,12 +97,6 @@ def spread_of_seeds(accuracy: Array, answers: Array | None) -> Spread:
     return Spread(mean, within / seeds, rounding, np.full(len(mean), float(df)), deviations, "seeds")
 
 
-def run_variance(spread: Spread) -> Array:
-    """The variance of the accuracy of one run through what differs between seeds, in the mean over sizes, N."""
-    runs = (~np.isnan(spread.deviations[0])).sum(1)
-    return np.asarray((spread.between * runs).mean(1))
-
-
 def combined_df(estimated: Array, df: Array, known: Array) -> Array:
     """Satterthwaite's degrees of freedom of a variance plus another one that is as good as known."""
     with np.errstate(divide="ignore", invalid="ignore"):
