@@ -28,7 +28,7 @@ from calibration_truths import ARMS, CLASSES, GRID, Case, class_probabilities, e
 from capacity_analysis.design.state import Ask, Batch, Goal, Measured, Setting, Stop
 from capacity_analysis.design.steps import confidence, next_step
 from capacity_analysis.statistics.hill_profile import Limits, limits_around
-from capacity_analysis.statistics.spread import run_variance, spread_of_seeds
+from capacity_analysis.statistics.spread import spread_of_seeds
 from capacity_analysis.thresholds.differences import Aim, Differences, differences
 from capacity_analysis.thresholds.estimators import (
     CONFIDENCE,
@@ -145,8 +145,7 @@ def estimates_of(case: Case, log_sizes: Array, results: Mapping[Ask, float | Non
         believed[arm] = bool(believes_hill(estimates)[0])
         answer = estimates.hill if believed[arm] and estimates.hill is not None else estimates.monotone
         thresholds[arm] = (float(answer.low[0]), float(answer.high[0]))
-    variances = {a: float(run_variance(spreads[a])[0]) for a in ARMS}
-    return Estimates(data, limits, found, Measured(thresholds, None, believed, variances))
+    return Estimates(data, limits, found, Measured(thresholds, None, believed))
 
 
 def setting_of(case: Case, goal: Goal) -> Setting:

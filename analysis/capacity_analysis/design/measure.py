@@ -9,7 +9,6 @@ from capacity.errors import CapacityError
 from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import Points
 from capacity_analysis.design.state import Measured
-from capacity_analysis.statistics.spread import run_variance
 from capacity_analysis.thresholds.confidence import made_anew
 from capacity_analysis.thresholds.evidence import Evidence, gather
 from capacity_analysis.thresholds.question import Question
@@ -39,7 +38,6 @@ def measure(points: Points, methods: Sequence[str], question: Question, *, confi
         {**open_ends, **{m: _logs(t.threshold.low, t.threshold.high) for m, t in answers.items()}},
         None if confidence is None else _ratio(evidence, confidence),
         {m: t.estimator == "hill" for m, t in answers.items()},
-        {c.method: float(run_variance(s)[0]) for c, s in zip(evidence.curves, evidence.spreads, strict=True)},
     )
 
 

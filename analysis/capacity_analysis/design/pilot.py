@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from capacity_analysis.design.further import SEEDS
 from capacity_analysis.design.information import precision
 from capacity_analysis.design.posterior import Curves, posterior
 from capacity_analysis.design.rates import carried, neighbours, rungs, survivors
@@ -11,6 +12,8 @@ from capacity_analysis.design.state import Ask, Batch, Results, Setting
 from capacity_analysis.types import Array
 
 FIRST_SEED = 1000  # of trials; results start at seed 0
+FIRST_SIZES = 5  # of the first results: a Hill curve has four parameters, and its test of fit needs one size more
+FIRST_SEEDS = SEEDS
 MOST_REFINEMENTS = 1  # trials of each method that are added where its threshold is still uncertain
 _LEAST_SIZES = 2
 _FAR_BELOW = 2.0  # decades below the smallest candidate, where an update is taken to change nothing
@@ -122,12 +125,16 @@ def trial_counts(setting: Setting, results: Results, method: str) -> Array:
 
 
 def curves_of(setting: Setting, results: Results, method: str, base: float) -> Curves | None:
-    """The posterior of a curve by its trials and results at the chosen rates; None with too few of them.
+    """The posterior of a curve by its trials and its first results at the chosen rates; None with too few of them.
 
+    Later results do not count. If runs went where their own means lie by chance, the means of sizes would be biased.
     The accuracy of the untrained model counts as a trial at a size that is far below the candidates.
     """
     tuned = tuned_rates(setting, results, method)
-    told = [(a.size, acc) for a, acc in results.items() if acc is not None and _tells(setting, tuned, a, method)]
+    own = [(ask, accuracy) for ask, accuracy in results.items() if _tells(setting, tuned, ask, method)]
+    first = [one for one in own if not one[0].validation][: FIRST_SIZES * FIRST_SEEDS]
+    counted = [*(one for one in own if one[0].validation), *first]
+    told = [(ask.size, accuracy) for ask, accuracy in counted if accuracy is not None]
     if len({size for size, _ in told}) < _LEAST_SIZES:
         return None
     ends = float(setting.log_sizes[0]), float(setting.log_sizes[-1])

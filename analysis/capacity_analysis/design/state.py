@@ -78,27 +78,16 @@ class Measured:
         thresholds: the interval of each method; an end is infinite where the interval is open.
         ratio: the interval of log10 of sft : grpo; None if the two are not compared.
         believed: for each method, whether a Hill curve describes its sizes.
-        variances: for each method, the estimated variance of the accuracy of one run.
     """
 
     thresholds: Mapping[str, tuple[float, float]]
     ratio: tuple[float, float] | None = None
     believed: Mapping[str, bool] = field(default_factory=dict)
-    variances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def halves(self) -> dict[str, float]:
-        """Half the width of each threshold's interval in decades, as a study is judged by it.
-
-        A variance that happens to be estimated too small makes an interval narrow. So the half-width of a method whose
-        runs scatter less than those of all methods is judged by the mean variance of all.
-        """
-        found = {m: (high - low) / 2 for m, (low, high) in self.thresholds.items()}
-        known = [v for v in self.variances.values() if v > 0]
-        if len(known) < len(found):
-            return found
-        mean = sum(known) / len(known)
-        return {m: half * max(1.0, mean / self.variances[m]) ** 0.5 for m, half in found.items()}
+        """Half the width of each threshold's interval in decades."""
+        return {m: (high - low) / 2 for m, (low, high) in self.thresholds.items()}
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,19 @@ import numpy as np
 
 from capacity_analysis.design.further import SEEDS, best, bisected, enough, is_gap, nearest_new
 from capacity_analysis.design.information import Precision, precision
-from capacity_analysis.design.pilot import curves_of, pilot_batch, rate_at, targets_of, tuned_rates
+from capacity_analysis.design.pilot import (
+    FIRST_SEEDS,
+    FIRST_SIZES,
+    curves_of,
+    pilot_batch,
+    rate_at,
+    targets_of,
+    tuned_rates,
+)
 from capacity_analysis.design.posterior import Curves
 from capacity_analysis.design.state import Ask, Batch, Goal, Measured, Results, Setting, Stop
 from capacity_analysis.types import Array
 
-FIRST_SIZES = 5  # a Hill curve has four parameters, and its test of fit needs one size more
-FIRST_SEEDS = SEEDS
 _GAP = 0.2  # decades between the first sizes
 _GROWTH = 0.5  # between two looks at a ratio, or at an open interval, results grow by this share
 _ERROR = 0.05  # the chance that some look at a ratio excludes the true one

@@ -122,12 +122,6 @@ def _pooled(squares: Array, df: NDArray[np.intp], binomial: Array, error: Array)
     return np.asarray(weight * either[0] + (1 - weight) * either[1])
 
 
-def run_variance(spread: Spread) -> Array:
-    """The variance of the accuracy of one run through what differs between seeds, in the mean over sizes, N."""
-    runs = (~np.isnan(spread.deviations[0])).sum(1)
-    return np.asarray((spread.between * runs).mean(1))
-
-
 def combined_df(estimated: Array, df: Array, known: Array) -> Array:
     """Satterthwaite's degrees of freedom of a variance plus another one that is as good as known."""
     with np.errstate(divide="ignore", invalid="ignore"):
