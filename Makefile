@@ -139,7 +139,7 @@ abacus: $(READY)
 # Kills `capacity sweep` with signal 9, 100 times over short runs and 20 times over long ones (an hour).
 kill-proof: $(READY)
 	$(BIN)/python proofs/kill.py studies/smoke.toml --kills 100
-	$(BIN)/python proofs/kill.py proofs/long_runs.toml --kills 20 -- --checkpoint-minutes 0.02
+	$(BIN)/python proofs/kill.py proofs/long_runs.toml --kills 20 --most 0.2 -- --checkpoint-minutes 0.02
 
 # Presses Ctrl-C at random moments and shows that every command ends in one line and exit code 130.
 interrupt-proof: $(READY)

@@ -107,7 +107,7 @@ class Proof:
         assert process.pid is not None
         measured, self.worked = psutil.Process(process.pid), 0.0
         while process.exitcode is None and self.worked < most:
-            time.sleep(0.02)
+            time.sleep(0.2)  # to look at the processes takes milliseconds
             self.worked = max(self.worked, work(measured))
         ended = process.exitcode is not None
         if not ended:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,27 @@ RAW = {
 }  # fmt: skip
 
 
+def patient(get_node: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    """Asks for a node until it is there. Ray itself gives it half a minute to start."""
+
+    def asked(address: str, node: str) -> Any:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return get_node(address, node)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+
+    return asked
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Two nodes of a core each. Workers find the packages where this process does."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setattr(services, "get_node", partial(services.get_node, timeout_s=PATIENCE))  # 30 s by default
+    monkeypatch.setattr(services, "get_node", patient(services.get_node))
     # A node replaces the way in which this process ends, so that SIGTERM would be an error of the test that runs.
     ending = signal.getsignal(signal.SIGTERM)
     made = Cluster()
