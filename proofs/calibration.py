@@ -135,7 +135,7 @@ def simulated(raw: dict[str, Any], defaults: dict[str, Any], n: int, seed: list[
     """The result of one case: its lines in the grid, the defaults, the number of studies, and the seed."""
     began = time.process_time()
     case = Case(raw, defaults)
-    found = intervals(case, case.simulate(np.random.default_rng(seed), n))
+    found = intervals(case, case.studies(np.random.default_rng(seed), n))
     out = coverage_of(case, found)
     for name, width in widths_without_a_curve(case.log_sizes, found["z"].T).items():
         out[f"{name} no curve"] = width
@@ -155,7 +155,7 @@ def before_and_after(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The results of the earlier and of the present estimators for the same studies."""
     case = Case(raw, defaults)
-    studies = case.simulate(np.random.default_rng(seed), n)
+    studies = case.studies(np.random.default_rng(seed), n)
     earlier = coverage_of(case, earlier_intervals(case, studies, checkout))
     return earlier, coverage_of(case, intervals(case, studies))
 
