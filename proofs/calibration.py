@@ -36,7 +36,7 @@ from capacity_analysis.types import Array
 
 ESTIMATORS = ("hill", "monotone")
 HEADINGS = ("case", "sft", "grpo", "ratio", "false claims %")
-REASON_HEADINGS = ("case", "exceeds", "what shows the reason", "sft", "grpo", "ratio")
+REASON_HEADINGS = ("case", "exceeds", "reason", "tested by", "sft", "grpo", "ratio")
 BEFORE_HEADINGS = ("case", *(f"{name} {when}" for name in QUANTITIES for when in ("before", "after")))
 Found = dict[str, NDArray[Any]]
 LEGEND = (
@@ -229,14 +229,13 @@ def cell(found: Mapping[str, Any], name: str, *, believed: bool = False) -> str:
 
 
 def reason(found: Mapping[str, Any], raw: Mapping[str, Any], counterpart: Mapping[str, Any] | None) -> list[str]:
-    """One line of the table of reasons: the case without the cause, or the widths that tested sizes allow."""
+    """One line of the table of reasons: the case without the cause, or the widths that the tested sizes allow."""
     if counterpart is not None:
-        shown = [cell(counterpart, name) for name in QUANTITIES]
+        tested, shown = raw["otherwise"], [cell(counterpart, name) for name in QUANTITIES]
     else:
         widths = [found[f"{name} no curve"] for name in QUANTITIES]
-        shown = ["open" if np.isinf(width) else f"{width:.2f}" for width in widths]
-    how = f"without it: {raw['otherwise']}" if counterpart is not None else "width without a curve, errors known"
-    return [found["name"], ", ".join(exceeded(found)) or "nothing", f"{raw['because']} {how}", *shown]
+        tested, shown = "no curve", ["open" if np.isinf(width) else f"{width:.2f}" for width in widths]
+    return [found["name"], ", ".join(exceeded(found)) or "nothing", raw["because"], tested, *shown]
 
 
 if __name__ == "__main__":
