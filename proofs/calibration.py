@@ -36,7 +36,7 @@ from capacity_analysis.types import Array
 
 ESTIMATORS = ("hill", "monotone")
 HEADINGS = ("case", "sft", "grpo", "ratio", "false claims %")
-REASON_HEADINGS = ("case", "exceeds", "what shows the reason", "sft", "grpo", "ratio")
+REASON_HEADINGS = ("case", "exceeds", "reason", "tested by", "sft", "grpo", "ratio")
 BEFORE_HEADINGS = ("case", *(f"{name} {when}" for name in QUANTITIES for when in ("before", "after")))
 Found = dict[str, NDArray[Any]]
 LEGEND = (
@@ -135,7 +135,7 @@ def simulated(raw: dict[str, Any], defaults: dict[str, Any], n: int, seed: list[
     """The result of one case: its lines in the grid, the defaults, the number of studies, and the seed."""
     began = time.process_time()
     case = Case(raw, defaults)
-    found = intervals(case, case.simulate(np.random.default_rng(seed), n))
+    found = intervals(case, case.studies(np.random.default_rng(seed), n))
     out = coverage_of(case, found)
     for name, width in widths_without_a_curve(case.log_sizes, found["z"].T).items():
         out[f"{name} no curve"] = width
@@ -155,7 +155,7 @@ def before_and_after(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The results of the earlier and of the present estimators for the same studies."""
     case = Case(raw, defaults)
-    studies = case.simulate(np.random.default_rng(seed), n)
+    studies = case.studies(np.random.default_rng(seed), n)
     earlier = coverage_of(case, earlier_intervals(case, studies, checkout))
     return earlier, coverage_of(case, intervals(case, studies))
 
@@ -229,14 +229,13 @@ def cell(found: Mapping[str, Any], name: str, *, believed: bool = False) -> str:
 
 
 def reason(found: Mapping[str, Any], raw: Mapping[str, Any], counterpart: Mapping[str, Any] | None) -> list[str]:
-    """One line of the table of reasons: the case without the cause, or the widths that tested sizes allow."""
+    """One line of the table of reasons: the case without the cause, or the widths that the tested sizes allow."""
     if counterpart is not None:
-        shown = [cell(counterpart, name) for name in QUANTITIES]
+        tested, shown = raw["otherwise"], [cell(counterpart, name) for name in QUANTITIES]
     else:
         widths = [found[f"{name} no curve"] for name in QUANTITIES]
-        shown = ["open" if np.isinf(width) else f"{width:.2f}" for width in widths]
-    how = f"without it: {raw['otherwise']}" if counterpart is not None else "width without a curve, errors known"
-    return [found["name"], ", ".join(exceeded(found)) or "nothing", f"{raw['because']} {how}", *shown]
+        tested, shown = "no curve", ["open" if np.isinf(width) else f"{width:.2f}" for width in widths]
+    return [found["name"], ", ".join(exceeded(found)) or "nothing", raw["because"], tested, *shown]
 
 
 if __name__ == "__main__":

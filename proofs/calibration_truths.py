@@ -272,9 +272,13 @@ class Case:
             over_items[i] = np.cov(np.concatenate([outcomes["sft"], outcomes["grpo"]]) - goal) / items
         return Studies(accuracy, np.full((n, k), float(items)), untrained, over_items, twice)
 
-    def simulate(self, rng: np.random.Generator, n: int) -> Studies:
-        """n studies."""
+    def studies(self, rng: np.random.Generator, n: int) -> Studies:
+        """n simulated studies."""
         return self.with_outcomes(rng, n) if self.spec["outcomes"] else self.these_items(rng, n)
+
+    def simulate(self, rng: np.random.Generator, n: int) -> list[Differences]:
+        """The data of n simulated studies, in parts of studies that keep the same seeds."""
+        return self.differences(self.studies(rng, n))
 
     def differences(self, studies: Studies) -> list[Differences]:
         """Both arms against the target, in parts of studies that keep the same seeds."""
