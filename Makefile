@@ -169,7 +169,7 @@ contrast-calibration: $(READY)
 sequential-calibration: $(READY)
 	$(BIN)/python proofs/sequential_calibration.py
 
-# Measures adaptive designs beside full grids on simulated truths (an hour).
+# Measures adaptive designs beside full grids on simulated truths (half an hour of one core).
 adaptive-proof: $(READY)
 	$(BIN)/python proofs/adaptive.py
 

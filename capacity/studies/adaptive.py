@@ -28,8 +28,9 @@ from capacity.spec.run import RunSpec
 from capacity.studies.make import Make, Wanted
 from capacity_analysis.data.table import study_points
 from capacity_analysis.design.measure import measure
+from capacity_analysis.design.pilot import FIRST_SEEDS
 from capacity_analysis.design.state import Ask, Batch, Goal, Measured, Setting, Stop
-from capacity_analysis.design.steps import FIRST_SEEDS, confidence, next_step
+from capacity_analysis.design.steps import confidence, next_step
 from capacity_analysis.thresholds.question import Question
 
 LOG = "design.json"  # why each batch of an adaptive study was made, and why it ended

@@ -1,7 +1,7 @@
 """The steps of an adaptive design: trials on validation, then results, until the goal is reached.
 
-Rates are chosen on validation alone, and so are sizes wherever a Hill curve fits. The results on the test split decide
-how many runs are made. Where no Hill curve fits, the interval of the threshold is bisected by new sizes.
+Rates are chosen on validation alone. Sizes follow from the trials and from the first results. Later results decide how
+many runs are made. Where no Hill curve fits, the interval of the threshold is bisected by new sizes.
 """
 
 import math
@@ -93,7 +93,7 @@ def confidence(goal: Goal, methods: int) -> float:
 
 
 class _Method:
-    """One method of a study, with the runs that it has and what further ones are expected to tell."""
+    """One method of a study, with the results that it has and what further ones are expected to tell."""
 
     def __init__(
         self,
@@ -112,6 +112,7 @@ class _Method:
             self.counts[ask.size] += not ask.validation and ask.method == name
 
     def tells(self, counts: Array) -> Precision:
+        """What so many runs at each candidate size say of its threshold."""
         moves = 0.0 if self.setting.target is not None else self.setting.gain
         return precision(self.curves, self.target, moves, self.setting.log_sizes, counts, self.setting.items)
 
