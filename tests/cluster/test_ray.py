@@ -129,8 +129,9 @@ def test_a_node_is_lost_in_the_middle_and_the_points_are_those_of_local_workers(
     options = {"out": folder, "observe": heard(lose), "checkpoint_minutes": EVERY_STEP}
     made = capacity.sweep(RAW, ray=cluster.address, **options).made
     made.check()
-    lost, continued = [event for event in events if event.kind == "note"]
-    assert "its worker was lost" in lost.message
+    notes = [event for event in events if event.kind == "note"]
+    (lost,) = [note for note in notes if "its worker was lost" in note.message]
+    (continued,) = [note for note in notes if "from its checkpoint" in note.message]
     assert [e.spec for e in events if e.kind == "start"].count(lost.spec) == 2
     assert continued.spec == lost.spec
     (after,) = re.findall(r"continues after step (\d+) from its checkpoint", continued.message)

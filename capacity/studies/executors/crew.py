@@ -199,12 +199,12 @@ class Crew:
             self.on_event(Event("failed", spec, message=message))
 
     def _tell_if_alone(self, attended: bool, since: float) -> float:
-        """Says that no node has room for a worker, once a minute. Returns since when that is so."""
+        """Says that no worker is ready, once a minute. Returns since when that is so."""
         now = time.monotonic()
         if attended or not self._waiting:
             return now
         if now - since > _PATIENCE:
-            what = "no node of the cluster has room for a worker, so it waits"
+            what = "waits, because no worker is ready: no node of the cluster has room for one, or its start takes long"
             self.on_event(Event("note", self._waiting[0][0], message=what))
             return now
         return since
