@@ -92,8 +92,8 @@ class SeedEffects:
         The sum is about linear in the seeds' matrix of sums of squares and products, tr(A W). For normal seeds it has
         ν (tr A Σ)² / tr(A Σ A Σ) degrees of freedom. In A, squares have the weights themselves. An own effect has the
         sum over sizes of its curve. The level has the sum of all sizes, and the shift has the slopes of each curve.
-        Where sizes differ in runs, ν of a product is the geometric mean of the two, and sizes with more runs have more
-        weight in the sum of a curve.
+        Where sizes differ in runs, ν of a product is the geometric mean of the two. In the sum of a curve, sizes with
+        more runs have more weight.
 
         Args:
             weights: of the sums of what is wanted, N × P.
