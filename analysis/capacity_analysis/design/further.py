@@ -1,8 +1,8 @@
 """How many further results a study makes, and at which sizes, so that its next look is expected to be the last one.
 
-The number follows from the look before it, as in Stein's two-stage rule ("A two-sample test for a linear hypothesis
-whose power is independent of the variance", Annals of Mathematical Statistics 1945). All of these runs are made before
-the next look. A study that looks after every run would stop where its variance happens to be estimated too small.
+The number follows from the look before it. That is the two-stage rule of Stein (Annals of Mathematical Statistics 16,
+1945, p. 243). All of these runs are made before the next look. A study that looks after every run would stop where its
+variance happens to be estimated too small.
 """
 
 from collections.abc import Callable

@@ -99,7 +99,7 @@ class SeedEffects:
         ν (tr A Σ)² / tr(A Σ A Σ) degrees of freedom. In A, squares have the weights themselves. An own effect has the
         sum over sizes of its curve, and for its unpooled share that size alone. The level has the sum of all sizes, and
         the shift has the slopes of each curve. Where sizes differ in runs, ν of a product is the geometric mean of the
-        two, and sizes with more runs have more weight in the sum of a curve.
+        two. In the sum of a curve, sizes with more runs have more weight.
 
         Args:
             weights: of the sums of what is wanted, N × P.
