@@ -64,7 +64,7 @@ test-evaluators: $(EVALUATORS)/.ready
 # Runs the tests on Ray clusters of this machine, one of two nodes that loses one (80 MB of packages, some minutes).
 test-ray: $(READY)
 	$(BIN)/$(PIP_INSTALL) -c constraints.txt -e '.[ray]'
-	CAPACITY_RAY=1 timeout 480 $(BIN)/pytest -n 0 tests/cluster
+	CAPACITY_RAY=1 timeout --signal=INT 1800 $(BIN)/pytest -n 0 tests/cluster
 
 # Measures how a vLLM engine follows the trainer: hot-swap against merged weights, costs, reward curves.
 rollout-sync: $(VLLM)/.ready
@@ -139,7 +139,7 @@ abacus: $(READY)
 # Kills `capacity sweep` with signal 9, 100 times over short runs and 20 times over long ones (an hour).
 kill-proof: $(READY)
 	$(BIN)/python proofs/kill.py studies/smoke.toml --kills 100
-	$(BIN)/python proofs/kill.py proofs/long_runs.toml --kills 20 --least 8 --most 25 -- --checkpoint-minutes 0.02
+	$(BIN)/python proofs/kill.py proofs/long_runs.toml --kills 20 --most 0.2 -- --checkpoint-minutes 0.02
 
 # Presses Ctrl-C at random moments and shows that every command ends in one line and exit code 130.
 interrupt-proof: $(READY)
@@ -169,7 +169,7 @@ contrast-calibration: $(READY)
 sequential-calibration: $(READY)
 	$(BIN)/python proofs/sequential_calibration.py
 
-# Measures adaptive designs beside full grids on simulated truths (an hour).
+# Measures adaptive designs beside full grids on simulated truths (half an hour of one core).
 adaptive-proof: $(READY)
 	$(BIN)/python proofs/adaptive.py
 

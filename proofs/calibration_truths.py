@@ -1,6 +1,7 @@
-"""The simulated truths of calibration_grid.toml: curves, seeds and answers, as the data of many studies."""
+"""The simulated truths of calibration_grid.toml: curves, seeds and answers, as many studies of each."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,26 @@ def shifted(chances: Array, mean: Array) -> Array:
     now = chances.mean(-1)
     up, down = (mean - now)[..., None], (mean / now)[..., None]
     return np.where(up > 0, chances + up * (1 - chances) / (1 - now)[..., None], chances * np.minimum(down, 1))
+
+
+@dataclass(frozen=True)
+class Studies:
+    """What n simulated studies of a case show.
+
+    Attributes:
+        accuracy: of each run, n × sizes × seeds for each arm.
+        answers: behind an accuracy, n × sizes.
+        base: the accuracy of the untrained model, n.
+        items: the covariance of the differences from the target over items, n × 2K × 2K, sft first; None without
+            outcomes.
+        twice: the variance of each mean that is in that covariance and in the spread of seeds, n × K for each arm.
+    """
+
+    accuracy: dict[str, Array]
+    answers: Array
+    base: Array
+    items: Array | None
+    twice: dict[str, Array]
 
 
 class Case:
@@ -139,20 +160,14 @@ class Case:
             out[arm] = np.clip(means, 1e-3, 1 - 1e-3)
         return out
 
-    def these_items(self, rng: np.random.Generator, n: int) -> list[Differences]:
-        """Both arms on items that are the same in every simulation."""
+    def these_items(self, rng: np.random.Generator, n: int) -> Studies:
+        """Studies on items that are the same in all of them."""
         means = self.seed_means(rng, n)
         if self.spec["answers"] == "rounded":
             accuracies, answers = self.rounded(rng, means)
-            base = np.full(n, self.spec["base"])
-        else:
-            accuracies, base = self.drawn(rng, means)
-            answers = np.full((n, len(self.log_sizes)), float(self.spec["items"]))
-        return [
-            self.against({arm: spread_of_seeds(accuracies[arm][rows][:, :, kept[arm]], answers[rows]) for arm in ARMS},
-                         base[rows], None, kept)
-            for rows, kept in set_aside(accuracies, answers)
-        ]  # fmt: skip
+            return Studies(accuracies, answers, np.full(n, self.spec["base"]), None, {})
+        accuracies, base = self.drawn(rng, means)
+        return Studies(accuracies, np.full((n, len(self.log_sizes)), float(self.spec["items"])), base, None, {})
 
     def drawn(self, rng: np.random.Generator, means: dict[str, Array]) -> tuple[dict[str, Array], Array]:
         """The accuracies of the runs and of the base where runs draw their answers."""
@@ -193,12 +208,17 @@ class Case:
         answers = np.repeat(count, len(self.log_sizes), axis=1)
         return {arm: np.rint(means[arm] * count[:, :, None]) / count[:, :, None] for arm in ARMS}, answers
 
+    @property
+    def share(self) -> float:
+        """How far the target moves with the measured ceiling."""
+        return 0.0 if self.absolute else float(self.spec["gain"])
+
     def against(
         self, spreads: dict[str, Spread], base: Array, items: Array | None, seeds: dict[str, Places]
     ) -> Differences:
         """Both arms against the target. `items`: n × 2K × 2K over items, sft first. `seeds`: of each arm."""
         s, k, n = self.spec, len(self.log_sizes), len(base)
-        q, top = (0.0 if self.absolute else s["gain"]), spreads["grpo"].mean[:, -1]
+        q, top = self.share, spreads["grpo"].mean[:, -1]
         target = np.full(n, self.target) if self.absolute else base + q * (top - base)
         of_base: Array | float = 0.0
         if items is None and s["draws"] == "common":
@@ -213,13 +233,13 @@ class Case:
         columns = [tuple(map(int, seeds[arm])) for arm in ARMS]
         return differences([self.log_sizes] * 2, [spreads[arm] for arm in ARMS], columns, aim, items)
 
-    def with_outcomes(self, rng: np.random.Generator, n: int) -> Differences:
-        """Both arms with the covariance of their outcomes over items.
+    def with_outcomes(self, rng: np.random.Generator, n: int) -> Studies:
+        """Studies with the covariance of their outcomes over items.
 
         The items are drawn anew in every simulation, or the items stay and all runs share one draw.
         """
         s, items, k = self.spec, self.spec["items"], len(self.log_sizes)
-        means, share = self.seed_means(rng, n), 0.0 if self.absolute else self.spec["gain"]
+        means, share = self.seed_means(rng, n), self.share
         tables = self.chances or {
             "base": class_probabilities(np.array([s["base"]]), s["concentration"]),
             **{a: class_probabilities(expected(s[a], self.log_sizes, 0.0), s["concentration"]) for a in ARMS},
@@ -250,29 +270,47 @@ class Case:
             untrained[i] = answered.mean()
             goal = 0.0 if self.absolute else answered + share * (outcomes["grpo"][-1] - answered)
             over_items[i] = np.cov(np.concatenate([outcomes["sft"], outcomes["grpo"]]) - goal) / items
-        spreads = {arm: spread_of_seeds(accuracy[arm], np.full(k, float(items))) for arm in ARMS}
-        rest = np.concatenate([np.minimum(twice[arm], spreads[arm].between) for arm in ARMS], axis=1)
-        moved = np.eye(2 * k)
-        moved[:, -1] -= share
-        over_items = over_items - moved @ (rest[:, :, None] * np.eye(2 * k)) @ moved.T
-        return self.against(spreads, untrained, over_items, dict.fromkeys(ARMS, np.arange(s["seeds"])))
+        return Studies(accuracy, np.full((n, k), float(items)), untrained, over_items, twice)
+
+    def studies(self, rng: np.random.Generator, n: int) -> Studies:
+        """n simulated studies."""
+        return self.with_outcomes(rng, n) if self.spec["outcomes"] else self.these_items(rng, n)
 
     def simulate(self, rng: np.random.Generator, n: int) -> list[Differences]:
-        """The data of n studies, in parts of studies that keep the same seeds."""
-        return [self.with_outcomes(rng, n)] if self.spec["outcomes"] else self.these_items(rng, n)
+        """The data of n simulated studies, in parts of studies that keep the same seeds."""
+        return self.differences(self.studies(rng, n))
+
+    def differences(self, studies: Studies) -> list[Differences]:
+        """Both arms against the target, in parts of studies that keep the same seeds."""
+        answers, base = studies.answers, studies.base
+        if studies.items is None:
+            return [
+                self.against(
+                    {a: spread_of_seeds(own, answers[rows]) for a, own in kept.items()}, base[rows], None, seeds
+                )
+                for rows, seeds, kept in set_aside(studies.accuracy, answers)
+            ]
+        spreads = {arm: spread_of_seeds(studies.accuracy[arm], answers) for arm in ARMS}
+        rest = np.concatenate([np.minimum(studies.twice[arm], spreads[arm].between) for arm in ARMS], axis=1)
+        moved = np.eye(rest.shape[1])
+        moved[:, -1] -= self.share
+        items = studies.items - moved @ (rest[:, :, None] * np.eye(len(moved))) @ moved.T
+        return [self.against(spreads, base, items, dict.fromkeys(ARMS, np.arange(self.spec["seeds"])))]
 
 
-def set_aside(accuracies: dict[str, Array], answers: Array) -> Iterator[tuple[Places, dict[str, Places]]]:
-    """Yields studies with the seeds that each arm keeps, because the others collapsed.
+def set_aside(
+    accuracies: dict[str, Array], answers: Array
+) -> Iterator[tuple[Places, dict[str, Places], dict[str, Array]]]:
+    """Yields studies with the seeds that each arm keeps, because the others collapsed, and their accuracies.
 
-    Seeds may be exchanged. So they are put in the order of the arms that keep them, in place. Few patterns are left.
+    Seeds may be exchanged. So they are put in the order of the arms that keep them. Few patterns are left.
     """
     fallen = np.stack([collapsed_of_curve(accuracies[arm], answers) for arm in ARMS], axis=1)
     order = np.argsort(fallen[:, 0] * 2 + fallen[:, 1], axis=1, kind="stable")[:, None]
     fallen = np.take_along_axis(fallen, order, axis=2)
-    for arm in ARMS:
-        accuracies[arm] = np.take_along_axis(accuracies[arm], order, axis=2)
+    ordered = {arm: np.take_along_axis(accuracies[arm], order, axis=2) for arm in ARMS}
     patterns, of_study = np.unique(fallen, axis=0, return_inverse=True)
     for place, pattern in enumerate(patterns):
         rows = np.flatnonzero(of_study.ravel() == place)
-        yield rows, {arm: np.flatnonzero(~pattern[i]) for i, arm in enumerate(ARMS)}
+        seeds = {arm: np.flatnonzero(~pattern[i]) for i, arm in enumerate(ARMS)}
+        yield rows, seeds, {arm: ordered[arm][rows][:, :, seeds[arm]] for arm in ARMS}

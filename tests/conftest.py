@@ -2,12 +2,14 @@
 
 import copy
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+from console import CAPACITY, run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
@@ -46,6 +48,12 @@ def workers_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     from capacity.studies import workers
 
     monkeypatch.setattr(workers, "get_context", get_context)
+
+
+@pytest.fixture
+def capacity(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs the command `capacity` in an empty folder."""
+    return lambda *arguments: run([CAPACITY, *arguments], tmp_path)
 
 
 def _loaded(alias: str) -> tuple[Any, Any]:

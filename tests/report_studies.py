@@ -161,14 +161,19 @@ def full_study(
     return study
 
 
-def write_collapsed(path: Path) -> Path:
-    """A points table of sft and grpo with five seeds at six sizes, of which seed 2 of grpo stays at the base."""
-    rows = ["model,method,trained_parameters,seed,n_items,n_correct"]
-    rows += [f"m,base,0,{seed},1000,500" for seed in range(5)]
+def write_collapsed(path: Path, untuned: Sequence[float] = ()) -> Path:
+    """A points table of sft and grpo with five seeds at six sizes, of which seed 2 of grpo stays at the base.
+
+    On another task it has sft at these rates, which nothing chose between.
+    """
+    rows = ["model,method,trained_parameters,seed,n_items,n_correct,task,learning_rate"]
+    rows += [f"m,base,0,{seed},1000,500,abacus," for seed in range(5)]
+    rows += [f"m,sft,{size},0,1000,700,gsm8k,{rate}" for rate in untuned for size in (1, 10, 100)]
     for method, middle in (("sft", 300.0), ("grpo", 100.0)):
         for size in (1, 10, 100, 1000, 10000, 100000):
             for seed in range(5):
                 right = 500 + round(400 / (1 + middle / size)) + (3 * seed + size) % 7
-                rows.append(f"m,{method},{size},{seed},1000,{500 if (method, seed) == ('grpo', 2) else right}")
+                fallen = (method, seed) == ("grpo", 2)
+                rows.append(f"m,{method},{size},{seed},1000,{500 if fallen else right},abacus,0.01")
     path.write_text("\n".join(rows))
     return path

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from capacity_analysis.design.further import bisected, is_gap, nearest_new
 from capacity_analysis.design.information import gradient, precision
 from capacity_analysis.design.pilot import FIRST_SEED, rate_at, tuned_rates
 from capacity_analysis.design.posterior import Curves, posterior
 from capacity_analysis.design.rates import carried, neighbours, rungs, survivors
 from capacity_analysis.design.state import Ask, Batch, Goal, Measured, Results, Setting, Stop
-from capacity_analysis.design.steps import ended, next_step
+from capacity_analysis.design.steps import confidence, ended, next_step
 
 LOG_SIZES = np.linspace(0, 4, 33)
 GOAL = Goal(half_width=0.25, decide=None, most_runs=200)
@@ -69,12 +70,17 @@ def test_results_go_where_validation_shows_the_threshold() -> None:
         assert len(near) >= 2
 
 
-def test_choices_never_depend_on_results_of_the_test_split() -> None:
-    _, _, results = played(SETTING, [around(1.0)] * 3 + [around(0.2)])
-    other = {ask: (acc if ask.validation else 1 - acc) for ask, acc in results.items()}
-    step, again = (next_step(SETTING, r, 0.4, [around(1.0)]) for r in (results, other))
+def test_rates_never_depend_on_the_test_split_nor_sizes_on_results_after_the_first() -> None:
+    setting = replace(SETTING, rates=3)
+    _, _, results = played(setting, [around(1.0)] * 2 + [around(0.2)])
+    first = [ask for ask in results if not ask.validation][:20]
+    later = {ask: (acc if ask.validation or ask in first else 1 - acc) for ask, acc in results.items()}
+    step, again = (next_step(setting, r, 0.4, [around(1.0)]) for r in (results, later))
     assert isinstance(step, Batch)
     assert step == again
+    other = {ask: (acc if ask.validation else 1 - acc) for ask, acc in results.items()}
+    for method in MIDPOINT:
+        assert tuned_rates(setting, other, method) == tuned_rates(setting, results, method)
 
 
 def test_seeds_of_trials_are_not_those_of_results() -> None:
@@ -133,21 +139,51 @@ def test_a_study_ends_when_its_goal_is_reached_or_out_of_range(
     assert stop is None or why in stop.why
 
 
-def test_the_goal_must_be_reached_after_two_batches_in_a_row() -> None:
-    batches, stop, _ = played(SETTING, [around(0.2), around(0.3), around(0.2), around(0.24)])
-    assert sum(not batch.runs[0].validation for batch in batches) == 4
-    assert stop.why == "Each threshold is known to ±0.24 decades or better."
-    assert [("confirm" in batch.why) for batch in batches[-3:]] == [True, False, True]
+def test_all_runs_that_are_expected_to_be_needed_are_made_before_the_next_look() -> None:
+    counts = []
+    for half_width in (0.26, 0.32, 0.5, 2.0):
+        batches, stop, _ = played(SETTING, [around(half_width), around(0.2)])
+        results = [batch for batch in batches if not batch.runs[0].validation]
+        assert len(results) == 2
+        assert stop.why == "Each threshold is known to ±0.20 decades or better."
+        counts.append(len(results[1].runs))
+    assert counts == sorted(counts)
+    assert 4 <= counts[0] < counts[1] < counts[2] <= counts[3] == 20  # at most as many as there are
 
 
-def test_where_no_curve_fits_only_further_sizes_are_added() -> None:
-    batches, _, _ = played(SETTING, [around(1.0), around(0.2)])
-    before: Results = {ask: accuracy(ask) for batch in batches[:-1] for ask in batch.runs}
-    rejected = replace(around(1.0), believed=dict.fromkeys(MIDPOINT, False))
+def test_where_no_curve_fits_the_interval_is_bisected() -> None:
+    batches, _, _ = played(SETTING, [around(0.2)])
+    before: Results = {ask: accuracy(ask) for batch in batches for ask in batch.runs}
+    rejected = replace(around(0.5), believed=dict.fromkeys(MIDPOINT, False))
     step = next_step(SETTING, before, 0.4, [rejected])
     assert isinstance(step, Batch)
-    used = {(ask.method, ask.size) for ask in before if not ask.validation}
-    assert not any((ask.method, ask.size) in used for ask in step.runs)
+    for method in MIDPOINT:
+        old = {ask.size for ask in before if ask.method == method and not ask.validation}
+        (new,) = {ask.size for ask in step.runs if ask.method == method} - old
+        inside = sorted([1.5, 2.5, *(LOG_SIZES[size] for size in old if 1.5 < LOG_SIZES[size] < 2.5)])
+        gap = int(np.argmax(np.diff(inside)))
+        assert LOG_SIZES[new] == pytest.approx((inside[gap] + inside[gap + 1]) / 2, abs=0.13)
+
+
+def test_a_gap_between_tested_sizes_is_bisected_until_no_candidate_is_left() -> None:
+    counts = np.zeros(33)
+    counts[[0, 16, 20, 32]] = 2
+    assert is_gap(LOG_SIZES, counts, (2.0, 2.5))
+    assert not is_gap(LOG_SIZES, counts, (1.9, 2.5))
+    assert bisected(LOG_SIZES, counts, (2.0, 2.5)) == 18
+    assert bisected(LOG_SIZES, counts, (-np.inf, 2.0)) == 8
+    counts[16:21] = 2
+    assert bisected(LOG_SIZES, counts, (2.0, 2.5)) is None
+    assert nearest_new(LOG_SIZES, counts, (2.0, 2.5)) in (15, 21)
+
+
+def test_looks_at_a_ratio_share_their_error_and_come_after_half_as_many_results_again() -> None:
+    assert confidence(Goal(None, 10, 20), 2) == pytest.approx(0.95)
+    assert confidence(Goal(None, 10, 60), 2) == pytest.approx(1 - 0.05 / 4)  # at 20, 30, 46 and 60 results
+    setting = replace(SETTING, goal=Goal(None, 10, 200))
+    batches, stop, _ = played(setting, [around(1.0), around(1.0), replace(around(1.0), ratio=(1.2, 2.0))])
+    assert [len(batch.runs) for batch in batches if not batch.runs[0].validation] == [20, 10, 16]
+    assert stop == Stop("The ratio of thresholds is above 10.", reached=True)
 
 
 def test_rates_are_halved_at_the_middle_and_carried_to_the_ends() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
+from small import SMALLEST, small_spec
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.bench import products, stock
+from benchmarks.bench import products, stock, worker_parts
 from benchmarks.bench.clock import REST, Clock, watched
 from benchmarks.bench.figures import Figure, Quantity, check_same, figure_of
 from benchmarks.bench.flops import step_flops
@@ -18,12 +19,17 @@ from benchmarks.bench.profile import Profile, profile_of
 from benchmarks.bench.studies import SWEEP
 from benchmarks.bench.table import between_marks, marks, number, row, tables
 from benchmarks.bench.turns import Call, alternate
-from benchmarks.bench.worker_parts import parts
+from benchmarks.bench.worker_parts import PLACE, parts
 from benchmarks.bench.workloads import REAL_GRPO, SMALL_GRPO, SMALL_SFT, modules
 from capacity.adapters.attach import attach
 from capacity.errors import CapacityError
 from capacity.plan.models import model_shape
 from capacity.plan.sizes import SizeChoice, size_of
+from capacity.runs.fingerprint import current
+from capacity.runs.study import Study
+from capacity.studies import workers
+from capacity.studies.executors.local import Local
+from capacity.studies.make import make_missing
 from capacity.studies.sweep import planned_specs
 from capacity.tasks.abacus import AbacusTask
 
@@ -257,6 +263,21 @@ def test_watched_function_is_a_part_until_the_context_ends() -> None:
 
 def test_every_part_of_a_worker_is_a_function_that_is_there() -> None:
     assert [name for owner, name, _ in parts() if not callable(getattr(owner, name, None))] == []
+
+
+def test_workers_say_what_their_seconds_went_into_and_make_the_usual_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE, str(tmp_path))
+    monkeypatch.setattr(workers, "work", worker_parts.work)
+    study = Study(tmp_path / "study")
+    with study.locked():
+        make_missing(study, [small_spec("sft", model=SMALLEST)], current("cpu", "fp32"), "", executor=Local(1))
+    (run,), (said,) = study.runs(), [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert run.result.gradient_steps == 2
+    assert said["runs"] == 1
+    assert {"imports", "loading of the model", "training, sft", "writing of runs"} <= said["seconds"].keys()
+    assert min(said["seconds"].values()) >= 0
 
 
 def test_products_of_linears_are_written_down_forward_and_backward() -> None:

@@ -21,7 +21,6 @@ from capacity.runs.study import Study
 from capacity.spec.result import Step
 from capacity.spec.run import RunSpec
 from capacity.studies import make
-from capacity.studies.executors.local import local_executor
 from capacity.studies.workers import Event, run_all
 from capacity.training import checkpoints as module
 from capacity.training.base import Bases
@@ -261,10 +260,9 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_removed_and_nothing_else(tmp_path
 ])  # fmt: skip
 def test_minutes_that_cannot_be(minutes: float, trainer: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        make._minutes(minutes, trainer, local_executor(1))
+        make._minutes(minutes, trainer)
 
 
 def test_minutes_by_default() -> None:
-    here = local_executor(1)
-    found = [make._minutes(None, "loop", here), make._minutes(None, "trl", here), make._minutes(0, "trl", here)]
+    found = [make._minutes(None, "loop"), make._minutes(None, "trl"), make._minutes(0, "trl")]
     assert found == [5, 0, 0]

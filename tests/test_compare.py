@@ -58,9 +58,9 @@ def written(study: Path) -> dict[str, int]:
 def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A comparison that was interrupted by Ctrl-C in the middle and then continued."""
     study = tmp_path_factory.mktemp("studies") / "study"
-    command = [sys.executable, str(script), "compare", "--seeds", "2", "--out", str(study), "--json", *RATES]
+    words = ("compare", "--seeds", "2", "--out", str(study), "--json", *RATES)
     first = subprocess.Popen(
-        command,
+        [sys.executable, str(script), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,9 +80,10 @@ def finished(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     assert 1 <= len(kept) < 11
     listed = run("runs", str(study)).out
     assert f"{len(kept)} complete, 0 stale, {11 - len(kept)} missing, 0 failed" in listed
-    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    second = run(*words)
+    assert second.code == 0, second.err
     assert {name: written(study)[name] for name in kept} == kept
-    return study, json.loads(second.stdout)
+    return study, json.loads(second.out)
 
 
 def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -158,7 +159,7 @@ def test_failed_runs_are_counted_in_the_verdict_and_end_in_exit_code_1(tmp_path:
     study = tmp_path / "study"
     done = run(
         "compare", "--methods", "sft,grpo", "--seeds", "1", "--adapter", "full", "--out", str(study), "--json",
-        "--no-report", "--learning-rates", "sft=1e30,grpo=1e-5",
+        "--no-report", "--learning-rates", "sft=1e30,grpo=1e-5", "--workers", "1",
     )  # fmt: skip
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("capacity: 1 of 6 runs failed; the diagnosis of each: capacity runs")

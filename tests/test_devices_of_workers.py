@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
@@ -101,6 +102,23 @@ def test_a_process_plans_with_its_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch
     assert (device_memory.total_memory(gpu), device_memory.free_gpu_memory(gpu)) == (80, 35)
     held["share"] = 0.25
     assert (device_memory.total_memory(gpu), device_memory.free_gpu_memory(gpu)) == (20, 20)
+
+
+@pytest.mark.parametrize(("name", "number"), [("cuda", 1), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_gpu_without_a_number_is_the_one_in_use(name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    # Torch's own functions resolve the names. One of them refuses a GPU without a number.
+    monkeypatch.setattr("torch.cuda.memory._lazy_init", lambda: None)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    monkeypatch.setattr("torch.cuda.memory.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.cudart", lambda: SimpleNamespace(cudaMemGetInfo=lambda at: (30 + at, 80 + at)))
+    monkeypatch.setattr("torch._C._cuda_getMemoryFraction", lambda _: 0.5, raising=False)
+    monkeypatch.setattr("torch._C._cuda_memoryStats", lambda at: {"reserved_bytes.all.current": at}, raising=False)
+    share = (80 + number) // 2
+    assert device_memory.total_memory(name) == share
+    assert device_memory.gpu_memory(torch.device(name)) == share
+    assert device_memory.free_gpu_memory(torch.device(name)) == min(30 + 2 * number, share)
 
 
 def test_more_workers_than_a_gpu_has_memory_for_are_an_obstacle(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What stands in the way of runs is told once, a line each; `capacity doctor` and `--dry-run` show it."""
 
 import json
+import os
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +138,36 @@ def test_doctor_tells_versions_memory_and_obstacles(tmp_path: Path, monkeypatch:
     refused = capacity.doctor(tmp_path / "file" / "studies")
     (line,) = refused.obstacles
     assert line.startswith(f"{tmp_path / 'file' / 'studies'} cannot be written")
-    assert refused.line.startswith("1 obstacles to runs on ")
+    assert refused.line.startswith("1 obstacle to runs on ")
+    both = replace(refused, obstacles=(line, line))
+    assert both.line.startswith("2 obstacles to runs on ")
+
+
+def test_a_cache_is_measured_while_its_files_and_folders_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "rows").mkdir(parents=True)
+    (tmp_path / "data" / "kept").write_bytes(b"x" * 1000)
+    (tmp_path / "data" / "gone").write_bytes(b"x")
+    monkeypatch.setenv("CAPACITY_CACHE", str(tmp_path))
+    found = Path.lstat
+
+    def vanishing(path: Path) -> Any:
+        if path.name == "gone":
+            path.unlink(missing_ok=True)
+        return found(path)
+
+    monkeypatch.setattr(Path, "lstat", vanishing)
+    caches = capacity.doctor(tmp_path / "studies").caches
+    assert (caches["data"], caches["models"]) == (1000, 0)
+
+    scan = os.scandir
+
+    def without_folders(path: Any) -> Any:
+        if Path(path).name == "rows":
+            Path(path).rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", without_folders)
+    assert capacity.doctor(tmp_path / "studies").caches["data"] == 1000
 
 
 def test_a_study_with_an_obstacle_begins_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,29 @@ def test_the_last_evaluation_of_a_trainer_is_a_mean_without_counts(tmp_path: Pat
         capacity.verdict(folder / "trainer_state.json", DATA / "lm-eval-0", metric="acc")
 
 
+def test_a_source_without_a_name_has_that_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = state(tmp_path / "checkpoint-2", {"eval_accuracy": 0.5, "step": 2})
+    (folder / "inner").mkdir()
+
+    def named(source: str, out: str) -> list[str]:
+        found = capacity.import_results(
+            source, out=tmp_path / out, facts={"checkpoint-2": FACTS[""]}, metric="eval_accuracy"
+        )
+        return list(read_points(str(found.points)).frame["study"])
+
+    assert named(str(folder / "trainer_state.json"), "file") == ["checkpoint-2"]
+    monkeypatch.chdir(folder)
+    assert [named(source, f"out{place}") for place, source in enumerate((".", "inner/..", "trainer_state.json"))] == [
+        ["checkpoint-2"]
+    ] * 3
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    samples(logs / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
+    monkeypatch.chdir(logs)
+    (contrast,) = capacity.verdict(".", f"b={logs}").found.contrasts
+    assert (contrast.first, contrast.second) == ("logs", "b")
+
+
 def test_rewards_and_losses_of_a_trainer_are_no_test_accuracy(tmp_path: Path) -> None:
     folder = state(tmp_path / "checkpoint", {"eval_loss": 0.4, "eval_samples_per_second": 0.9})
     with pytest.raises(DataError, match="no grade of test items"):

@@ -20,6 +20,7 @@ from capacity.studies.until import SeedsUntilDecided
 from capacity_analysis.compare.looks import Look, look_at, looks_sentence
 from capacity_analysis.compare.verdicts import verdict
 from capacity_analysis.statistics.error_spending import look_errors
+from capacity_reports.main_contrast import main_contrast
 from capacity_reports.sources import read_source
 from capacity_reports.views import Options, analyse
 
@@ -244,6 +245,27 @@ def test_the_interval_of_a_look_is_wider_than_that_of_one_look(tmp_path: Path) -
     assert once.value == last.value
     assert last.low < once.low < once.high < last.high  # type: ignore[operator]
     assert last.label.startswith("95 % over all looks, ")
+
+
+def barely(spec: RunSpec) -> float:
+    return {"sft": 0.6, "grpo": 0.64, "base": 0.4}[spec.method] + 0.01 * ((spec.seed + (spec.method == "sft")) % 2)
+
+
+def test_the_page_decides_what_the_last_look_decides(tmp_path: Path) -> None:
+    found, _ = compared(tmp_path / "study", barely)
+    source = read_source(str(tmp_path / "study"))
+
+    def decided() -> list[str]:
+        analysis = analyse(source, Options(null=0, replicates=10))
+        return [d.difference.first for d in main_contrast(analysis).decided_differences]
+
+    assert found[-1].outcome == "open"
+    assert decided() == []
+    (tmp_path / "study" / FILE).unlink()  # a study that was looked at once has the same seeds and decides
+    assert decided() == ["grpo"]
+    large, _ = compared(tmp_path / "large", better)
+    source = read_source(str(tmp_path / "large"))
+    assert (large[-1].outcome, decided()) == ("higher", ["grpo"])
 
 
 def test_the_page_of_the_study_shows_the_intervals_of_its_looks(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import fakes
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from capacity.errors import DataError
 from capacity.runs import checked, files
 from capacity.runs.study import Study
+from capacity.spec.run import RunSpec
+from capacity_cli.app import app
 from capacity_reports.blocks import Column, Table
 from capacity_reports.render import terminal
 
@@ -123,3 +126,18 @@ def test_a_large_table_is_printed_as_a_small_one(
     usual = printed(table, width, terminal_=on_terminal)
     monkeypatch.setattr(terminal, "_MANY", 10)
     assert printed(table, width, terminal_=on_terminal) == usual
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--points", "points.csv"]])
+def test_listing_a_study_hashes_each_run_and_each_planned_spec_once(
+    options: list[str], study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = study.runs()
+    with study.locked():
+        study.write_plan([run.spec for run in runs])
+    hashed: list[int] = []
+    canonical = RunSpec.canonical_json
+    monkeypatch.setattr(RunSpec, "canonical_json", lambda spec: (hashed.append(spec.seed), canonical(spec))[1])
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["runs", str(study.folder), *options]).exit_code == 0
+    assert sorted(hashed) == sorted(2 * [run.spec.seed for run in runs])

@@ -175,7 +175,7 @@ def test_a_large_file_is_read_again_when_it_was_changed_in_place(tmp_path: Path)
 def test_a_run_on_replaced_weights_is_stale_in_every_command(base: Path, tmp_path: Path) -> None:
     (tmp_path / "one.toml").write_text(STUDY.replace("SEEDS", "1"))
     (tmp_path / "two.toml").write_text(STUDY.replace("SEEDS", "2"))
-    done = cli(tmp_path, "sweep", "one.toml", "--no-report")
+    done = cli(tmp_path, "sweep", "one.toml", "--no-report", "--workers", "1")
     assert done.code == 0, done.err
     study = capacity.Study(tmp_path / "capacity-studies" / "moved")
     (model,) = {run.spec.model for run in study.runs()}
@@ -188,7 +188,7 @@ def test_a_run_on_replaced_weights_is_stale_in_every_command(base: Path, tmp_pat
         refused = cli(tmp_path, "sweep", file, "--no-report").refused(1)
         assert "runs are stale, made on another base (the files of ./base have changed since)" in refused
     assert len(study.runs()) == 1
-    mixed = cli(tmp_path, "sweep", "two.toml", "--no-report", "--allow-mixed")
+    mixed = cli(tmp_path, "sweep", "two.toml", "--no-report", "--allow-mixed", "--workers", "1")
     assert mixed.code == 0, mixed.err
     assert sorted(bases(study.runs())[model].values()) == [1, 1]
     assert fingerprint in bases(study.runs())[model]

@@ -12,17 +12,20 @@ from small import SMALLEST, small_spec
 from capacity.errors import CapacityError, DataError, SpecError
 from capacity.plan.executors import ExecutorChoice
 from capacity.plan.memory import run_memory
+from capacity.runs import study_folder
 from capacity.runs.fingerprint import current
 from capacity.runs.items import read_items
 from capacity.runs.study import Study
 from capacity.studies.executors import ray_cluster
+from capacity.studies.executors.checkpoint_bytes import checkpoints_of, keep_checkpoints
 from capacity.studies.executors.node import NodeWorker
 from capacity.studies.executors.parcel import Parcel, add_parcel
 from capacity.studies.executors.ray_cluster import RayCluster, _has_room, check_installed
-from capacity.studies.make import _minutes
 from capacity.studies.worker import JobMaker
 from capacity.training.base import Bases
+from capacity.training.checkpoint import read_checkpoint
 
+EVERY_STEP = 1e-9  # minutes
 SPECS = [small_spec("sft", seed=seed, model=SMALLEST) for seed in (0, 1)]
 
 
@@ -31,9 +34,7 @@ def told() -> list[Any]:
     """What a worker on a node tells of two runs."""
     worker = NodeWorker(current("cpu", "fp32").model_dump_json(), 1.0)
     worker.bases = Bases("cpu")
-    return list(worker.make([spec.model_dump(mode="json") for spec in SPECS[:1]])) + list(
-        worker.make([SPECS[1].model_dump(mode="json")])
-    )
+    return [event for spec in SPECS for event in worker.make([spec.model_dump(mode="json")], {})]
 
 
 def nothing(_: str) -> None:
@@ -67,7 +68,7 @@ def test_a_failure_comes_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(JobMaker, "_records", broken)
     worker = NodeWorker(current("cpu", "fp32").model_dump_json(), 1.0)
-    (event,) = worker.make([SPECS[0].model_dump(mode="json")])
+    (event,) = worker.make([SPECS[0].model_dump(mode="json")], {})
     assert event[:4] == ("failed", SPECS[0].identity, 0, "RuntimeError: broken")
     assert event[4].startswith("Traceback")
 
@@ -120,11 +121,38 @@ def test_workers_share_the_gpus_of_a_cluster(workers: int, share: float) -> None
     assert cluster._resources(SPECS)["memory"] == run_memory(SPECS[0]).weights
 
 
-def test_checkpoints_stay_on_this_machine() -> None:
-    cluster = RayCluster(1, ({"CPU": 1.0},))
-    assert _minutes(None, "loop", cluster) == _minutes(0, "loop", cluster) == 0
-    with pytest.raises(SpecError, match="--checkpoint-minutes is for --executor local"):
-        _minutes(5, "loop", cluster)
+def test_a_run_continues_on_another_node_from_the_checkpoint_that_came_as_bytes(tmp_path: Path) -> None:
+    spec = small_spec("grpo", model=SMALLEST, steps=4)
+    here = current("cpu", "fp32").model_dump_json()
+
+    def made(minutes: float, checkpoints: dict[str, bytes]) -> list[Any]:
+        worker = NodeWorker(here, 1.0, minutes)
+        worker.bases = Bases("cpu")
+        return list(worker.make([spec.model_dump(mode="json")], checkpoints))
+
+    whole = made(EVERY_STEP, {})
+    sent = [(event[1], event[4]) for event in whole if event[0] == "checkpoint" and event[4] is not None]
+    assert {identity for identity, _ in sent} == {spec.identity}
+    study = Study(tmp_path / "study")
+    with study.locked():
+        keep_checkpoints(study, [spec], {spec.identity: sent[0][1]})
+        found = checkpoints_of(study, [spec, SPECS[0]])
+        assert found == {spec.identity: sent[0][1]}
+    note, *rest = made(60, found)
+    reached = len(read_checkpoint(study_folder.checkpoint_of(study.folder, spec.short_id)).state.position.steps)
+    assert (note[0], note[3]) == ("note", f"continues after step {reached} from its checkpoint")
+    assert [event[2] for event in rest if event[0] == "step"] == list(range(reached + 1, 5))
+    first, second = (next(event[4].files for event in told if event[0] == "done") for told in (whole, rest))
+    for name in ("metrics.jsonl", "outcomes.jsonl", "update.safetensors"):
+        assert first[name] == second[name]
+
+
+def test_a_checkpoint_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    study = Study(tmp_path / "study")
+    with study.locked():
+        (study.folder / "checkpoints").write_text("in the way")
+    with pytest.raises(DataError, match=r"checkpoints/.*: cannot be written: "):
+        keep_checkpoints(study, SPECS, {SPECS[0].identity: b"checkpoint"})
 
 
 def test_an_address_belongs_to_ray() -> None:

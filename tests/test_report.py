@@ -309,6 +309,14 @@ def test_collapsed_seeds_stand_beside_the_curve_in_table_figure_and_text(tmp_pat
     assert "grpo without 1 of 5 seeds" in axes.get_legend_handles_labels()[1]
 
 
+def test_rates_that_nothing_chose_between_do_not_hide_collapsed_seeds_elsewhere(tmp_path):
+    path = write_collapsed(tmp_path / "points.csv", untuned=(0.01, 0.02))
+    report = build_report([path], options=Options(null=0, replicates=50))
+    (figure,) = [block for block in report.section("accuracy").blocks if isinstance(block, Figure)]
+    assert "Seeds that collapsed: 1 of 5 (0.5–71.6 %) of grpo." in figure.caption
+    assert "90.5, 90.1, 50.0, 90.0, 90.3" in figure.data.column("by_seed")
+
+
 def test_kinds_of_demonstrations_are_not_pooled(tmp_path):
     study = full_study(
         tmp_path / "d", methods=("sft", "grpo"), sizes=SMALL[1:3], seeds=2, items=40, tuned=False, shifts=(0.0, 4.0)

@@ -1,12 +1,11 @@
 """Files of other people: nothing is removed or written over that this program did not make."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import fakes
 import pytest
+from in_process import capacity as cli
 
 import capacity
 from capacity.errors import DataError, SpecError
@@ -18,16 +17,11 @@ from capacity.runs.study import Study
 from capacity.runs.study_folder import MARKER
 from capacity_reports.report import build_report, write_files
 
-CAPACITY = str(Path(sys.executable).parent / "capacity")
 STUDY = """
 name = "NAME"
 [[grids]]
 models = ["abacus-0.2m"]
 """
-
-
-def cli(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([CAPACITY, *arguments], capture_output=True, text=True, check=False, cwd=folder)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -46,8 +40,7 @@ def test_a_sweep_into_a_folder_of_somebody_else_changes_nothing_there(tmp_path: 
     (tmp_path / "study.toml").write_text(STUDY.replace("NAME", "one"))
     before = snapshot(tmp_path)
     done = cli(tmp_path, "sweep", "study.toml", "--out", "proj")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    assert done.refused(1) == (
         "capacity: proj: neither empty nor a study folder: choose another --out, so that nothing there is changed\n"
     )
     assert snapshot(tmp_path) == before
@@ -147,13 +140,12 @@ def test_a_points_table_is_not_written_over_another_table(tmp_path: Path) -> Non
     fakes.add(study, fakes.spec(), [1])
     table = tmp_path / "table.csv"
     table.write_text("my,data\n1,2\n")
-    done = cli(tmp_path, "runs", "study", "--points", "table.csv")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "table.csv exists and was not made by this program" in done.stderr
+    refused = cli(tmp_path, "runs", "study", "--points", "table.csv").refused(1)
+    assert "table.csv exists and was not made by this program" in refused
     assert table.read_text() == "my,data\n1,2\n"
     table.unlink()
     for _ in range(2):
-        assert cli(tmp_path, "runs", "study", "--points", "table.csv").returncode == 0
+        assert cli(tmp_path, "runs", "study", "--points", "table.csv").code == 0
     assert table.read_text().startswith(",".join(COLUMNS))
 
 

@@ -90,6 +90,21 @@ def test_degrees_of_freedom_are_those_that_the_variance_has(shift, level) -> Non
     )
 
 
+@pytest.mark.parametrize(("few", "share"), [(2, 0.0), (2, 1.0), (4, 0.0), (4, 0.5)])
+def test_sizes_with_few_runs_have_few_degrees_of_freedom_beside_one_with_many(few, share) -> None:
+    accuracies = runs(8, 0.0, np.random.default_rng(7))
+    for arm in accuracies:
+        arm[:, [0, 1, 2, 4, 5, 6], few:] = np.nan
+    found, _ = effects(accuracies, 8)
+    weights = np.zeros((STUDIES, 14))
+    weights[:, [2, 3]] = 0.5
+    variance = share * found.squares(weights) + (1 - share) * found.variance(weights)
+    true = 2 * variance.mean() ** 2 / variance.var()
+    assert np.median(found.variance_df(weights, share)) == pytest.approx(true, rel=0.25)
+    even = 7 / (share**2 + 2 * share * (1 - share) / 7 + (1 - share) ** 2 / 7)
+    assert true < 0.7 * even  # what eight runs at each size would have
+
+
 def test_one_seed_has_no_effects_to_tell() -> None:
     spread = spread_of_seeds(curve(LOG_SIZES)[None, :, None], np.full(7, 1000.0))
     found = seed_effects([LOG_SIZES], [spread], [None])

@@ -67,6 +67,7 @@ def test_five_seeds_after_three_make_two_runs_an_arm(tmp_path: Path, made: list[
     five = make_study(tmp_path / "five", wants(FIVE), reuse=True)
     assert sorted(made) == sorted(spec.label for spec in FIVE if spec.seed >= 3)
     assert five.reused == (Reused(three.folder, 6),)
+    assert [one.to_json() for one in five.reused] == [{"study": str(three.folder), "runs": 6}]
     assert five.failed == 0
     for spec in THREE:
         one, two = (files_of(study.path_of(spec)) for study in (three, five.study))
@@ -155,8 +156,10 @@ def test_the_dry_run_of_a_sweep_tells_which_runs_would_be_copied(tmp_path: Path)
     assert f"{len(specs)} other runs (1 done, 2 copied)" in done.out
     rows = [line for line in done.out.splitlines() if "sft" in line]
     assert [row.split()[-1] for row in rows] == ["copied", "copied", "complete"]
-    listed = json.loads(capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--json").out)["runs"]
-    assert [run["state"] for run in listed] == ["copied", "copied", "complete", *["missing"] * (len(specs) - 3)]
-    alone = capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--no-reuse", "--json")
-    assert [run["state"] for run in json.loads(alone.out)["runs"]][:3] == ["missing", "missing", "complete"]
+    found = json.loads(capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--json").out)
+    assert [run["state"] for run in found["runs"]] == ["copied", "copied", "complete", *["missing"] * (len(specs) - 3)]
+    alone = json.loads(capacity(tmp_path, "sweep", "tiny.toml", "--dry-run", "--no-reuse", "--json").out)
+    assert [run["state"] for run in alone["runs"]][:3] == ["missing", "missing", "complete"]
+    counted = [(plan["preflight"]["runs"], plan["preflight"]["steps"]) for plan in (found, alone)]
+    assert counted == [(len(specs) - 3, 0), (len(specs) - 1, 2 * 2)]  # two runs of two steps each are copied, or made
     assert len(list((tmp_path / "capacity-studies" / "tiny" / "runs").iterdir())) == 1

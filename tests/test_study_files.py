@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from capacity.plan.adaptive_file import AdaptiveFile, is_adaptive, read_any_study
 from capacity.plan.cost import GPU_BYTES, run_estimate, study_estimate
 from capacity.plan.grid import grid_points
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
-from capacity.plan.study_file import read_study_file
+from capacity.plan.study_file import read_study_file, read_toml
 from capacity.spec.methods import METHODS, Method
 
-STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
+FILES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
+STUDIES = [path for path in FILES if not is_adaptive(read_toml(path))]
+ADAPTIVE = [path for path in FILES if path not in STUDIES]
 PAPER = [path for path in STUDIES if path.stem.startswith("paper-")]
 RATES: dict[Method, float] = dict.fromkeys(METHODS, 1e-3)
 
@@ -25,6 +28,15 @@ def test_it_is_read_and_every_run_has_a_spec(path: Path) -> None:
     assert specs
     for spec in specs:
         assert spec.task.name == "abacus" or spec.task.options["template"]  # also for methods without demonstrations
+
+
+@pytest.mark.parametrize("path", ADAPTIVE, ids=lambda path: path.stem)
+def test_an_adaptive_file_is_read_and_its_sizes_exist(path: Path) -> None:
+    study = read_any_study(path)
+    assert isinstance(study, AdaptiveFile)
+    assert study.name == path.stem
+    assert study.question.endswith("?")
+    assert len(study.points()) >= 5
 
 
 def test_the_papers_figures_and_table_are_all_there() -> None:

@@ -1,6 +1,8 @@
 """The adapter of zeros as an arm of a study: planned, made and shown as a control, and judged by nothing."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from small import SMALLEST, TASK, small_spec
 
 from capacity.errors import SpecError
 from capacity.library.answers.comparison import comparison_answer, sizes_answer
+from capacity.library.bundle import bundle
+from capacity.library.chosen_run import chosen_run
 from capacity.plan.grid import planned_runs, result_specs
 from capacity.plan.sampling import with_rollouts
 from capacity.plan.specs import compare_specs, parse_methods
@@ -33,10 +37,12 @@ from capacity_analysis.compare.comparison import Comparison, comparisons
 from capacity_analysis.compare.costs import costs_of
 from capacity_analysis.compare.result import comparison_json
 from capacity_analysis.compare.sizes_table import size_cells
-from capacity_analysis.compare.verdicts import verdict
+from capacity_analysis.compare.verdicts import verdict, verdicts
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points, study_points
+from capacity_reports.explorer.runs import runs as explored_runs
 from capacity_reports.sections.comparison import comparison_blocks, size_table
+from capacity_reports.sources import read_source
 
 RATES = {"sft": 0.1, "grpo": 0.1}
 
@@ -188,6 +194,19 @@ def test_a_lost_run_of_it_is_incomplete_at_its_size_alone(points: Points) -> Non
     assert "1 zero run gave no result and is left out" in verdict(found).sentence
 
 
+def test_lost_runs_of_the_base_are_incomplete_at_any_temperature_on_the_reported_items(points: Points) -> None:
+    count = len(SFT)
+    lost = [fakes.spec("base", 2, count), fakes.spec("base", 0, count, temperature=0.5)]
+    others = [fakes.spec("base", 0, count, split="validation"), fakes.spec("base", 2, count + 1)]
+    (found,) = comparisons(points, [*lost, *others])
+    assert found.incomplete == {"base": 2}
+    assert "2 base runs gave no result and are left out" in verdict(found).sentence
+    # One base serves all sizes.
+    larger = replace(found, cells=tuple(replace(c, cell=replace(c.cell, trained_parameters=14)) for c in found.cells))
+    (both,) = verdicts([found, larger])
+    assert "2 base runs gave no result and are left out" in both.sentence
+
+
 def test_no_claim_and_no_gain_rests_on_it(points: Points, tmp_path: Path) -> None:
     without = study_points(tmp_path / "study", [run for run in made(tmp_path / "other") if run.spec.method != "zero"])
     assert verdict(the_comparison(points)).sentence == verdict(the_comparison(without)).sentence
@@ -233,6 +252,24 @@ def test_the_most_accurate_update_is_a_trained_one(tmp_path: Path) -> None:
     assert "most accurate is sft at 13 parameters" in str(text)
     assert [row[1] for row in table.rows] == ["zero (control)", "sft"]  # type: ignore[union-attr]
     assert [row[1] for row in size_table(cells).rows] == ["zero (control)", "sft"]
+
+
+def test_the_table_of_a_page_has_trained_runs_first(tmp_path: Path) -> None:
+    made(tmp_path)
+    found = explored_runs(read_source(str(tmp_path / "study")))
+    methods = [row[[column["key"] for column in found["columns"]].index("method")] for row in found["rows"]]
+    assert set(methods[:4]) == {"sft", "grpo"}
+    assert set(methods[4:]) == {"base", "zero"}
+
+
+def test_no_choice_of_trained_runs_takes_it(tmp_path: Path) -> None:
+    study = fakes.study_in(tmp_path)
+    fakes.add(study, fakes.spec("zero", 0, 4), [1, 1, 1, 1])
+    for choose in (partial(chosen_run, best=True), partial(bundle, out=tmp_path / "all.safetensors")):
+        with pytest.raises(SpecError, match="no trained run is meant"):
+            choose(study.folder)
+    sft = fakes.add(study, fakes.spec("sft", 0, 4), [1, 0, 0, 0])
+    assert chosen_run(study.folder, best=True).run.spec == sft.spec
 
 
 def test_a_check_does_not_judge_it(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def checklist(
     trials = _trials(points, study)
     named = set(points.frame["run"].dropna())
     read: Sequence[Run] = [] if study is None else points.memo.get("runs") or study.runs()
-    runs = [run for run in read if run.spec.training is not None and run.spec.short_id in named]
+    runs = [run for run in read if run.spec.training is not None and run.short_id in named]
     failures = len(study.failures()) if study is not None else None
     facts = thresholds or ThresholdFacts()
     found: tuple[tuple[State, str], ...] = (
@@ -197,8 +197,8 @@ def _matched(points: Points, runs: Sequence[Run]) -> tuple[State, str]:
     ]
     used: dict[str, set[tuple[int, int]]] = {}
     for run, prompts, sequences in counts:
-        used.setdefault(pairs[run.spec.short_id], set()).add((prompts, sequences))
-    uneven = dict.fromkeys(run.spec.model for run, _, _ in counts if len(used[pairs[run.spec.short_id]]) > 1)
+        used.setdefault(pairs[run.short_id], set()).add((prompts, sequences))
+    uneven = dict.fromkeys(run.spec.model for run, _, _ in counts if len(used[pairs[run.short_id]]) > 1)
     if uneven:
         return "no", f"prompts or sequences differ between runs of {_some(uneven)}"
     if len(counts) < len(runs):

@@ -51,11 +51,11 @@ def work(*arguments: Any) -> None:
     with ExitStack() as stack:
         for owner, attribute, part in parts():
             stack.enter_context(watched(clock, owner, attribute, part))
-        make, train_by = worker._Worker.make, run.train_by
+        make, train_by = worker.JobMaker.make, run.train_by
 
-        def trained(*given: Any) -> None:
+        def trained(*given: Any) -> Any:
             with clock.part(f"training, {methods[-1]}"):
-                train_by(*given)
+                return train_by(*given)
 
         def made(self: Any, job: Any, bases: Any) -> None:
             methods.append(job[0].method)
@@ -69,7 +69,7 @@ def work(*arguments: Any) -> None:
 
         methods: list[str] = []
         stack.enter_context(patch.object(run, "train_by", trained))
-        stack.enter_context(patch.object(worker._Worker, "make", made))
+        stack.enter_context(patch.object(worker.JobMaker, "make", made))
         worker.work(*arguments)
 
 

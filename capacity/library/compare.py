@@ -68,7 +68,7 @@ class Compared(Shown):
             "remarks": list(self.made.remarks),
             "study": str(self.made.study.folder),
             "wall_seconds": round(self.made.wall_seconds, 1),
-            "reused": [{"study": str(one.study), "runs": one.runs} for one in self.made.reused],
+            "reused": [one.to_json() for one in self.made.reused],
             "failed": self.made.failed,
             **({"looks": [look.to_json() for look in self.looks]} if self.looks else {}),
             **self.page.to_json(),

@@ -1,7 +1,9 @@
 """What this machine has for making runs: versions, cores, memory, disks, devices, caches and engines."""
 
+import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -76,7 +78,7 @@ class Machine(Shown):
         """Whether runs can be made here, and on what."""
         names = ", ".join(found.name for found in self.devices)
         if self.obstacles:
-            return f"{len(self.obstacles)} obstacles to runs on {names}"
+            return f"{len(self.obstacles)} obstacle{'s' if len(self.obstacles) > 1 else ''} to runs on {names}"
         return f"Runs can be made here, on {names}"
 
     @property
@@ -162,5 +164,10 @@ def _told(found: Device) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Returns the bytes of all files under a folder; 0 if there is none."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    """Returns the bytes of all files under a folder; 0 if there is none. Other processes may remove some meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += Path(place, name).lstat().st_size
+    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capacity.errors import SpecError
+from capacity.library.answers.search import search_blocks
 from capacity.library.measured import prepare
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
@@ -17,7 +18,7 @@ from capacity.runs.study import Study
 from capacity.spec.methods import place
 from capacity.studies.device import device
 from capacity_analysis.compare.expressible import Shares, shares_of
-from capacity_reports.blocks import Block, Column, Table, Text
+from capacity_reports.blocks import Block, Column
 
 if TYPE_CHECKING:
     from capacity.studies.express import Search
@@ -97,19 +98,9 @@ class ExpressedStudy(Shown):
             Column("method", "method"),
             Column("adapter", "parameters"),
             Column("seeds", "seeds", "count"),
-            *(Column(part, part.replace("_", " ") + ", %") for part in _PARTS),
         )
         rows = tuple((c.model, c.method, c.adapter, c.seeds, *_written(c.shares)) for c in self.cells)
-        note = "The four shares add up to 100 %. Each interval (95 %) is for its own share, fresh seeds and items."
-        bound = (
-            f"Each start tried {self.search.evaluations:,} updates on {self.search.items:,} training items. A search "
-            "gives a lower bound of what an adapter expresses, never the ceiling."
-        )
-        return (
-            Text((self.line,), strong=True),
-            Table("expressible", "What the adapter expresses", columns, rows, note),
-            Text((bound,)),
-        )
+        return search_blocks(self.line, columns, _PARTS, rows, "start", self.search)
 
 
 def _written(shares: Shares) -> tuple[str, str, str, str]:

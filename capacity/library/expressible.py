@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capacity.errors import SpecError
+from capacity.library.answers.search import search_blocks
 from capacity.library.measured import prepare
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
@@ -15,7 +16,7 @@ from capacity.plan.sizes import SizeChoice, as_choice, size_of
 from capacity.studies.device import device
 from capacity.tasks.catalog import parse_task
 from capacity_analysis.compare.expressible import Reach, reach_of
-from capacity_reports.blocks import Block, Column, Table, Text
+from capacity_reports.blocks import Block, Column
 
 if TYPE_CHECKING:
     from capacity.studies.express import Search
@@ -73,7 +74,6 @@ class Expressible(Shown):
             Column("model", "model"),
             Column("adapter", "parameters"),
             Column("seeds", "seeds", "count"),
-            *(Column(part, part.replace("_", " ") + ", %") for part in _PARTS),
         )
         row = (
             self.model,
@@ -83,16 +83,7 @@ class Expressible(Shown):
             self.reach.gained.points(),
             self.reach.not_expressible.percent(),
         )
-        note = "The three shares add up to 100 %. Each interval (95 %) is for its own share, fresh seeds and items."
-        bound = (
-            f"Each seed tried {self.search.evaluations:,} updates on {self.search.items:,} training items. A search "
-            "gives a lower bound of what an adapter expresses, never the ceiling."
-        )
-        return (
-            Text((self.line,), strong=True),
-            Table("expressible", "What the adapter expresses", columns, (row,), note),
-            Text((bound,)),
-        )
+        return search_blocks(self.line, columns, _PARTS, (row,), "seed", self.search)
 
 
 def expressible(

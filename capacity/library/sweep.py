@@ -56,7 +56,7 @@ class Swept(Shown):
             "sizes": [size_json(cell, collapsed.get(cell.identity)) for cell in self.sizes],
             "remarks": list(self.made.remarks),
             "wall_seconds": round(self.made.wall_seconds, 1),
-            "reused": [{"study": str(one.study), "runs": one.runs} for one in self.made.reused],
+            "reused": [one.to_json() for one in self.made.reused],
             **self.page.to_json(),
         }
 

@@ -1,18 +1,20 @@
 """Reads how much memory a device has."""
 
-import os
-
 import torch
+
+from capacity.plan.machine import memory_bytes
 
 
 def total_memory(device: torch.device | str) -> int:
-    """Returns the memory of a device in bytes. For the CPU it is the memory of the machine.
+    """Returns the memory of a device in bytes. For the CPU it is the memory of the machine or of the container.
 
-    Of a GPU that several processes share, it is the share of this process.
+    Of a GPU that several processes share, it is the share of this process. A GPU without a number is the one in use.
     """
-    if torch.device(device).type == "cpu":
-        return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
-    return int(torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.mem_get_info(device)[1])
+    found = torch.device(device)
+    if found.type == "cpu":
+        return memory_bytes()
+    number = _number(found)
+    return int(torch.cuda.get_per_process_memory_fraction(number) * torch.cuda.mem_get_info(number)[1])
 
 
 def gpu_memory(device: torch.device) -> int | None:
@@ -27,5 +29,11 @@ def free_gpu_memory(device: torch.device) -> int | None:
     """
     if device.type == "cpu":
         return None
-    unheld = int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
+    number = _number(device)
+    unheld = int(torch.cuda.mem_get_info(number)[0]) + int(torch.cuda.memory_reserved(number))
     return min(unheld, total_memory(device))
+
+
+def _number(gpu: torch.device) -> int:
+    """Returns the number of a GPU. Torch's function for the share of a process refuses a GPU without one."""
+    return torch.cuda.current_device() if gpu.index is None else gpu.index

@@ -232,7 +232,8 @@ def _check(study: AdaptiveFile) -> None:
         raise SpecError("decide is about the ratio sft : grpo: name both in methods")
     tried = 1 if study.rates == "shipped" else len(study.rates)
     halved = -(-tried // 3) if tried > 3 else 0
-    least = len(study.methods) * (tried + halved + 2 * min(tried, 3) + 2 * LEAST_SIZES)
+    trials = 2 if tried == 1 else tried + halved + 2 * min(tried, 3)
+    least = len(study.methods) * (trials + 2 * LEAST_SIZES)
     if study.most_runs < least:
         raise SpecError(
             f"most_runs is {study.most_runs}: {len(study.methods)} methods need at least {least}, "

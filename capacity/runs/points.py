@@ -50,11 +50,11 @@ def points(study: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
         items: the digest of the names of the items.
         answers: one bit per answer, packed as in `capacity.runs.answers`.
     """
-    return [point(study, run.spec, run.result, run.answers) for run in runs]
+    return [point(study, run.short_id, run.spec, run.result, run.answers) for run in runs]
 
 
-def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[str, Any]:
-    """Returns the row of a run with this spec, result and answers. `points` explains the columns."""
+def point(study: str, run: str, spec: RunSpec, result: Result, answers: Answers) -> dict[str, Any]:
+    """Returns the row of a run with this name, spec, result and answers. `points` explains the columns."""
     cell = cell_of(spec, result.base_fingerprint)
     return {
         "study": study,
@@ -76,7 +76,7 @@ def point(study: str, spec: RunSpec, result: Result, answers: Answers) -> dict[s
         "accuracy": result.accuracy,
         "samples_per_item": spec.evaluation.samples_per_item,
         "demonstrations": spec.task.style,
-        "run": spec.short_id,
+        "run": run,
         "cell": cell.identity,
         "recipe": canonical_json(cell.recipe),
         "items": answers.items_digest,

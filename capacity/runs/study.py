@@ -45,6 +45,16 @@ class Run:
     fingerprint: Fingerprint
     result: Result
 
+    @cached_property
+    def identity(self) -> str:
+        """Returns the identity of its spec. It is the hash of the whole spec, and large studies ask for it often."""
+        return self.spec.identity
+
+    @property
+    def short_id(self) -> str:
+        """Returns the first 16 hex digits of its identity."""
+        return self.identity[:16]
+
     @property
     def cell(self) -> Cell:
         """Returns the cell of the run: its recipe, and the base that it was made on."""

@@ -28,8 +28,9 @@ from capacity.spec.run import RunSpec
 from capacity.studies.make import Make, Wanted
 from capacity_analysis.data.table import study_points
 from capacity_analysis.design.measure import measure
+from capacity_analysis.design.pilot import FIRST_SEEDS
 from capacity_analysis.design.state import Ask, Batch, Goal, Measured, Setting, Stop
-from capacity_analysis.design.steps import FIRST_SEEDS, next_step
+from capacity_analysis.design.steps import confidence, next_step
 from capacity_analysis.thresholds.question import Question
 
 LOG = "design.json"  # why each batch of an adaptive study was made, and why it ended
@@ -140,8 +141,8 @@ class AdaptiveStudy:
         """The intervals by all results so far."""
         runs = [run for run in (self._run(study, spec) for spec in specs) if run is not None]
         question = Question(self.file.target, self.file.gain or DEFAULT_GAIN)
-        wanted = self.file.decide is not None
-        return measure(study_points(study.folder, runs), self.file.methods, question, ratio=wanted)
+        judged_at = None if self.file.decide is None else confidence(self.setting.goal, len(self.file.methods))
+        return measure(study_points(study.folder, runs), self.file.methods, question, confidence=judged_at)
 
     def _run(self, study: Study, spec: RunSpec) -> Run | None:
         """A complete run, which is read once; None if it failed."""

@@ -17,6 +17,8 @@ from capacity.studies.preflight import Preflight, preflight
 from capacity.studies.siblings import found_beside
 from capacity.studies.workers import prompt_obstacles
 
+PlannedState = State | Literal["copied"]
+
 
 def planned_states(
     folder: Path,
@@ -25,7 +27,7 @@ def planned_states(
     executor: Executor | None = None,
     *,
     reuse: bool,
-) -> list[tuple[RunSpec, State | Literal["copied"]]]:
+) -> list[tuple[RunSpec, PlannedState]]:
     """Tells the state of each run of a study; "copied" if a study beside it has the run. Nothing is made or copied.
 
     Args:
@@ -43,19 +45,22 @@ def planned_states(
 
 
 def look_ahead(
-    folder: Path, specs: Sequence[RunSpec], trainer: Trainer = "loop", executor: Executor | None = None
+    folder: Path,
+    planned: Sequence[tuple[RunSpec, PlannedState]],
+    trainer: Trainer = "loop",
+    executor: Executor | None = None,
 ) -> Preflight:
     """Tells what the missing runs of a study take and what stands in their way. Nothing is made or downloaded.
 
     Args:
         folder: the study, which need not exist.
-        specs: what is wanted.
+        planned: what is wanted, as `planned_states` tells it. Runs that will be copied take nothing.
         trainer: what makes the steps.
         executor: what makes them; workers on this machine if None.
     """
     executor = executor or local_executor()
     study, fingerprint = Study(folder), environment(trainer, executor.device)
-    missing = [spec for spec in specs if not study.path_of(spec).is_dir()]
+    missing = [spec for spec, state in planned if state == "missing"]
     found = preflight(folder, missing, fingerprint.device, executor.workers, executor.room())
     try:
         check_libraries(trainer)

@@ -177,18 +177,18 @@ def make_missing(
         observe: watches the runs.
         allow_mixed: stale runs are not missing.
         checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made. If None: five
-            minutes, and none where no checkpoints can be made: by TRL's trainers, and on a cluster.
+            minutes, and none by TRL's trainers, which make no checkpoints.
 
     Raises:
         DataError: as `missing_runs`.
         SpecError: so many runs do not fit together, or TRL's trainers are to train several together. The same error
-            says that checkpoints are wanted where there are none.
+            says that checkpoints of TRL's trainers are wanted.
         CapacityError: something stands in the way of runs, as `capacity.studies.preflight` tells it, or a model cannot
             be asked the prompts of its runs.
         Interrupted: Ctrl-C; complete runs are kept.
     """
     executor = executor or local_executor()
-    minutes = _minutes(checkpoint_minutes, fingerprint.trainer, executor)
+    minutes = _minutes(checkpoint_minutes, fingerprint.trainer)
     missing = base_first(missing_runs(study, specs, fingerprint, allow_mixed=allow_mixed))
     if not missing:
         return
@@ -212,17 +212,13 @@ def make_missing(
         ) from None
 
 
-def _minutes(asked: float | None, trainer: Trainer, executor: Executor) -> float:
+def _minutes(asked: float | None, trainer: Trainer) -> float:
     """The time between two checkpoints of a run in training, in minutes; 0: there are none."""
     if asked is not None and not 0 <= asked < math.inf:
         raise SpecError(f"--checkpoint-minutes {asked:g}: give a number of minutes, or 0 for no checkpoints")
     if trainer == "trl":
         if asked:
             raise SpecError("--checkpoint-minutes is for --trainer loop: TRL's trainers start a killed run over")
-        return 0.0
-    if not executor.keeps_checkpoints:
-        if asked:
-            raise SpecError("--checkpoint-minutes is for --executor local: Ray starts the runs of a lost node over")
         return 0.0
     return CHECKPOINT_MINUTES if asked is None else asked
 

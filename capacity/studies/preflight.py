@@ -72,6 +72,9 @@ class Preflight:
     @property
     def lines(self) -> list[str]:
         """The same in words, a sentence each."""
+        obstacles = [f"Obstacle: {obstacle}" for obstacle in self.obstacles]
+        if not self.runs:
+            return ["None of these runs is left to make.", *obstacles]
         if self.hours is None:
             time = "How long they take is not known before a run of each model has been made here."
         else:
@@ -82,7 +85,7 @@ class Preflight:
             f"They leave about {gigabytes(self.disk_bytes)} on the disk.",
             time,
             *(f"The weights of {model} are downloaded first." for model in self.downloads),
-            *(f"Obstacle: {obstacle}" for obstacle in self.obstacles),
+            *obstacles,
         ]
 
     def to_json(self) -> dict[str, Any]:

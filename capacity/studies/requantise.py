@@ -298,5 +298,5 @@ def _rows(study: Study, runs: Sequence[Run], stored: Sequence[Stored]) -> list[d
                 "accuracy": s.accuracy,
             }
         )
-        rows.setdefault(s.spec.identity, point(name, s.spec, result, answers))
+        rows.setdefault(s.spec.identity, point(name, s.spec.short_id, s.spec, result, answers))
     return points(name, [run for run in runs if run.spec.training is None]) + list(rows.values())

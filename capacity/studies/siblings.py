@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from capacity.errors import DataError
 from capacity.models.base_files import base_digests
@@ -29,6 +30,10 @@ class Reused:
 
     study: Path
     runs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return {"study": str(self.study), "runs": self.runs}
 
 
 def siblings(study: Study) -> list[Study]:

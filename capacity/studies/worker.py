@@ -114,7 +114,7 @@ class JobMaker:
         """Makes a checkpoint of each run in training at this distance of time."""
         from capacity.training.checkpoints import Checkpoints
 
-        self.checkpoints = Checkpoints(self.study.folder, self.fingerprint.digest, minutes, self._note)
+        self.checkpoints = Checkpoints(self.study.folder, self.fingerprint.digest, minutes, self.note)
 
     def end(self) -> None:
         """Ends the process: at once, or after the present step if runs are in training and keep checkpoints.
@@ -168,26 +168,43 @@ class JobMaker:
         if self.checkpoints is not None:
             self.checkpoints.discard(spec)
         for remark in record.remarks:
-            self._note(spec, remark)
+            self.note(spec, remark)
         self._say("done", spec, message=str(record.result.accuracy))
 
     def _step(self, spec: RunSpec, step: Step) -> None:
         self._say("step", spec, step.step + 1, step.model_dump_json())
 
-    def _note(self, spec: RunSpec, message: str) -> None:
+    def note(self, spec: RunSpec, message: str) -> None:
+        """Tells what to know of a run."""
         self._say("note", spec, message=message)
 
     def _fail(self, spec: RunSpec, error: Exception) -> None:
-        message = str(error) if isinstance(error, CapacityError) else f"{type(error).__name__}: {error}".splitlines()[0]
         _end_if_orphaned()
         trace = "".join(traceback.format_exception(error))
-        self._say("failed", spec, message=record_failure(self.study, spec, message, trace))
+        self._say("failed", spec, message=record_failure(self.study, spec, _message(error), trace))
 
     def _say(self, kind: str, spec: RunSpec, step: int = 0, message: str = "") -> None:
         try:
             self.pipe.send((kind, spec.identity, step, message))
         except OSError:
             os._exit(1)  # the parent is gone
+
+
+def _message(error: Exception) -> str:
+    """Returns what is said of a run that has failed, in one line."""
+    if isinstance(error, CapacityError):
+        return str(error)
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    if _is_want_of_memory(error):
+        return f"memory ran out while it was made: use fewer --workers, or free memory ({line})"
+    return line
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Tells whether the system or a GPU has refused memory. On a CPU, torch says so in words alone."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _end_if_orphaned() -> None:

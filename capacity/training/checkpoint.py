@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from capacity.adapters.files.artifact import read_metadata
 from capacity.errors import DataError
 from capacity.runs import files
 from capacity.spec.frozen import Frozen
 from capacity.spec.result import Step
 
 _FORMAT = b"capacity checkpoint 1 "
+_ENTRY = "checkpoint"  # of the metadata of the safetensors file that follows
 _HEADER = len(_FORMAT) + 65  # with the 64 hex digits of a SHA-256 and the end of the line
 
 
@@ -88,7 +90,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "seconds": checkpoint.seconds,
         "position": checkpoint.state.position.model_dump(mode="json"),
     }
-    content = save(dict(checkpoint.state.tensors), {"checkpoint": json.dumps(said, allow_nan=False)})
+    content = save(dict(checkpoint.state.tensors), {_ENTRY: json.dumps(said, allow_nan=False)})
     digest = hashlib.sha256(content).hexdigest().encode()
     try:
         path.parent.mkdir(exist_ok=True)
@@ -112,15 +114,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if header != _FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n":
         raise DataError(f"{path}: broken, or of another version")
     try:
-        said, tensors = json.loads(_metadata(content)["checkpoint"]), load(content)
+        said, tensors = read_metadata(content, _ENTRY), load(content)
         state = TrainingState(Position.model_validate(said["position"]), tensors)
         return Checkpoint(Origin.model_validate(said["origin"]), float(said["seconds"]), state)
-    except (SafetensorError, ValidationError, ValueError, KeyError) as error:
+    except (SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: broken: {type(error).__name__}") from None
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """Returns the metadata of a safetensors file: its header is JSON after 8 bytes that give its length."""
-    length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
-    return found

@@ -138,24 +138,29 @@ def compare(
 def _show_plan(
     plan: "ComparisonPlan", folder: Path, choice: "ExecutorChoice", workers: int | None, *, reuse: bool, as_json: bool
 ) -> None:
-    from capacity.plan.memory import gigabytes, run_memory
+    from capacity.plan.memory import gigabytes
     from capacity.studies.ahead import look_ahead, planned_states
     from capacity.studies.executors.executor import opened
     from capacity_cli.output import print_json, print_rows
 
     with opened(choice, workers) as there:
         found = planned_states(folder, plan.specs, plan.trainer, there, reuse=reuse)
-        ahead = look_ahead(folder, plan.specs, plan.trainer, there)
-    least = max(run_memory(spec).peak for spec in plan.specs)
+        ahead = look_ahead(folder, found, plan.trainer, there)
     if as_json:
         runs = [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]
-        shown = {"study": str(folder), "runs": runs, "least_memory_bytes": least, "remarks": list(plan.remarks)}
+        shown = {
+            "study": str(folder),
+            "runs": runs,
+            "least_memory_bytes": ahead.least_memory_bytes,
+            "remarks": list(plan.remarks),
+        }
         shown["preflight"] = ahead.to_json()
         print_json(shown)
         return
     rows = [(s.short_id, s.label, f"{s.training.learning_rate:g}" if s.training else "", state) for s, state in found]
     say(f"{len(rows)} runs in {folder}")
-    say(f"A run needs at least {gigabytes(least)} of memory, one sequence at a time\n")
+    if ahead.runs:
+        say(f"A run needs at least {gigabytes(ahead.least_memory_bytes)} of memory, one sequence at a time\n")
     print_rows(("run", "what", "rate", "state"), rows)
     for line in (*ahead.lines, *plan.remarks):
         say(line)

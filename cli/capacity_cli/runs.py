@@ -40,7 +40,7 @@ def runs(
 
     opened = capacity.Study(study)
     every, failures = opened.runs(), opened.failures()
-    done = {run.spec.identity for run in every}
+    done = {run.identity for run in every}
     missing = [spec.label for spec in opened.plan() if spec.identity not in done]
     found = every
     if where:
@@ -57,7 +57,7 @@ def runs(
     if json:
         listed = [
             {
-                "id": run.spec.short_id,
+                "id": run.short_id,
                 "label": run.spec.label,
                 "state": state,
                 "trainer": run.fingerprint.trainer,
@@ -84,7 +84,7 @@ def runs(
     )  # fmt: skip
     table: list[tuple[Cell, ...]] = [
         (
-            run.spec.short_id,
+            run.short_id,
             run.spec.label,
             run.spec.training.learning_rate if run.spec.training else None,
             run.result.accuracy,

@@ -131,8 +131,8 @@ def _show_plan(
     plan, cost, remarks = planned_runs(file), file_estimate(file), shipped_remarks(file)
     trials, planned = plan.trials, plan.results
     with opened(choice, workers) as there:
-        ahead = look_ahead(folder, [*trials, *planned], trainer, there)
         states = [planned_states(folder, specs, trainer, there, reuse=reuse) for specs in (trials, planned)]
+        ahead = look_ahead(folder, [run for found in states for run in found], trainer, there)
     if as_json:
         listed = [
             [{"id": s.short_id, "label": s.label, "state": state, "spec": s.model_dump()} for s, state in found]

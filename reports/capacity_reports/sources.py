@@ -162,7 +162,7 @@ def chosen(source: Source, conditions: Sequence[str]) -> Source:
         return source
     points = where(source.points, conditions)
     kept = set(points.frame["run"])
-    return replace(source, points=points, runs=tuple(run for run in source.runs if run.spec.short_id in kept))
+    return replace(source, points=points, runs=tuple(run for run in source.runs if run.short_id in kept))
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""A Ray cluster of two nodes on loopback: equal runs, a lost node, a lost driver, Ctrl-C, and what is refused."""
+"""A Ray cluster of two nodes on loopback: equal runs, a lost node, a lost driver, Ctrl-C, and what is refused.
+
+Tests wait for what has to happen, for as long as a loaded machine may need. A failure shows what commands have said.
+"""
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +17,7 @@ from typing import Any
 
 import pytest
 from in_process import capacity as command
+from ray._private import services
 from ray.cluster_utils import Cluster
 
 import capacity
@@ -20,6 +25,8 @@ from capacity.plan.study_file import parse_study
 from capacity.runs.study import Study
 from capacity.studies.workers import Event
 
+PATIENCE = 600  # seconds
+EVERY_STEP = 1e-9  # minutes
 NODE = {"num_cpus": 1, "memory": 2 * 1024**3, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
 SAME = ("spec.json", "fingerprint.json", "metrics.jsonl", "outcomes.jsonl", "update.safetensors")
 MEASURED = ("wall_seconds", "worker_peak_memory_bytes")  # of a run, as the machine was at that time
@@ -40,15 +47,37 @@ RAW = {
 }  # fmt: skip
 
 
+def patient(get_node: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    """Asks for a node until it is there. Ray itself gives it half a minute to start."""
+
+    def asked(address: str, node: str) -> Any:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return get_node(address, node)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+
+    return asked
+
+
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Two nodes of a core each. Workers find the packages where this process does."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    made = Cluster(initialize_head=True, head_node_args=NODE)
-    made.add_node(**NODE)
-    made.wait_for_nodes()
-    yield made
-    made.shutdown()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr(services, "get_node", patient(services.get_node))
+    # A node replaces the way in which this process ends, so that SIGTERM would be an error of the test that runs.
+    ending = signal.getsignal(signal.SIGTERM)
+    made = Cluster()
+    try:
+        for _ in range(2):
+            made._wait_for_node(made.add_node(wait=False, **NODE), PATIENCE)
+        signal.signal(signal.SIGTERM, ending)
+        yield made
+    finally:
+        made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -89,24 +118,32 @@ def test_a_node_is_lost_in_the_middle_and_the_points_are_those_of_local_workers(
 
     def lose(event: Event) -> None:
         events.append(event)
-        started = [e for e in events if e.kind == "start"]
-        if second in cluster.worker_nodes and len(started) >= 2 and event.kind == "step" and event.step >= 3:
-            stepping = {e.spec.identity for e in events if e.kind == "step"}
-            if len(stepping) >= 2:  # each node trains
+        if second in cluster.worker_nodes and event.kind == "step":
+            reached = {e.spec.identity: e.step for e in events if e.kind == "step"}
+            ended = {e.spec.identity for e in events if e.kind == "done"}
+            training = [step for run, step in reached.items() if run not in ended]
+            if len(training) == 2 and min(training) >= 3:  # each node trains, and has sent a checkpoint
                 cluster.remove_node(second, allow_graceful=False)
 
     folder = tmp_path / "study"
-    made = capacity.sweep(RAW, ray=cluster.address, out=folder, observe=heard(lose)).made
+    options = {"out": folder, "observe": heard(lose), "checkpoint_minutes": EVERY_STEP}
+    made = capacity.sweep(RAW, ray=cluster.address, **options).made
     made.check()
-    lost = [event for event in events if event.kind == "note"]
-    assert len(lost) == 1
-    assert "its worker was lost" in lost[0].message
-    assert [e.spec for e in events if e.kind == "start"].count(lost[0].spec) == 2
+    notes = [event for event in events if event.kind == "note"]
+    (lost,) = [note for note in notes if "its worker was lost" in note.message]
+    (continued,) = [note for note in notes if "from its checkpoint" in note.message]
+    assert [e.spec for e in events if e.kind == "start"].count(lost.spec) == 2
+    assert continued.spec == lost.spec
+    (after,) = re.findall(r"continues after step (\d+) from its checkpoint", continued.message)
+    assert int(after) >= 2
+    again = [e.step for e in events[events.index(continued) :] if e.kind == "step" and e.spec == lost.spec]
+    assert again == list(range(int(after) + 1, 31))
     assert [event.kind for event in events].count("done") == len(made.runs) == len(list(local.glob("runs/*")))
     assert contents(folder) == contents(local)
     assert points(folder) == points(local)
     assert "(raylet)" not in capfd.readouterr().err
     assert not list(folder.glob("partial/*"))
+    assert not (folder / "checkpoints").exists()
 
 
 def test_a_lost_driver_costs_no_complete_run_and_interrupted_ones_end_clean(
@@ -119,16 +156,14 @@ def test_a_lost_driver_costs_no_complete_run_and_interrupted_ones_end_clean(
         "samples_per_prompt = 4\ntest_items = 64\n"
     )
     words = [sys.executable, "-m", "capacity_cli", "sweep", str(study), "--out", str(folder), "--ray", cluster.address]
-    driver = subprocess.Popen([*words, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    kept = first_runs(folder, driver)
-    driver.kill()
-    driver.communicate()
-
-    again = subprocess.Popen([*words, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    more = first_runs(folder, again, besides=set(kept))
-    again.send_signal(signal.SIGINT)
-    _, said = again.communicate(timeout=60)
-    assert again.returncode == 130
+    with begun(words) as driver:
+        kept = first_runs(folder, driver)
+        driver.kill()
+    with begun(words) as again:
+        more = first_runs(folder, again, besides=set(kept))
+        again.send_signal(signal.SIGINT)
+        said = again.communicate(timeout=PATIENCE)[1]
+    assert again.returncode == 130, said
     assert said.splitlines()[-1].startswith("capacity: interrupted: ")
     assert "Traceback" not in said
 
@@ -138,16 +173,28 @@ def test_a_lost_driver_costs_no_complete_run_and_interrupted_ones_end_clean(
     assert contents(folder) == contents(local)
 
 
+@contextmanager
+def begun(words: list[str]) -> Iterator[Any]:
+    """Begins a command. Whatever happens in the context, the command is over after it."""
+    process = subprocess.Popen([*words, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def first_runs(folder: Path, driver: Any, besides: set[str] = frozenset()) -> dict[str, int]:  # type: ignore[assignment]
     """Waits for the first complete runs of a command, and returns their folders with their inodes."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         found = {path.name: path.stat().st_ino for path in folder.glob("runs/*") if path.name not in besides}
         if found:
             return found
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.1)
-    raise AssertionError("no run was completed in two minutes")
+    driver.kill()
+    raise AssertionError(f"no run was completed in {PATIENCE} seconds: {driver.communicate()}")
 
 
 def test_a_cluster_of_its_own_makes_the_same_runs_and_is_gone_afterwards(local: Path, tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ class Comparison:
         base_by_temperature: the untrained model on the same items, by temperature.
         best_temperature: at which it is best on validation; None without those runs.
         differences: of every pair of methods.
-        incomplete: how many planned runs of a method gave no result; what is said is about the others.
+        incomplete: how many planned runs of a method gave no result; what is said is about the others. Those of the
+            base count at every temperature.
         zero: the adapter of zeros; None if it has no run.
     """
 
@@ -121,7 +122,7 @@ def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Compariso
         if cell.trained_parameters > 0:
             trained.setdefault(apart_from(cell.recipe, *_OF_THE_METHOD), []).append(cell)
     reported_lost = [spec for spec in lost if spec.evaluation.split != "validation"]
-    zeros = [spec for spec in reported_lost if spec.method == "zero"]
+    controls = [spec for spec in reported_lost if spec.training is None]
     absent: dict[str, list[RunSpec]] = {}
     for spec in reported_lost:
         if spec.training is not None:
@@ -130,15 +131,22 @@ def comparisons(points: Points, lost: Sequence[RunSpec] = ()) -> tuple[Compariso
     planned = {key: apart_from(own[0].recipe, *_OF_THE_METHOD, BASE) for key, own in trained.items()}
     groups = [(own, absent.get(planned[key], [])) for key, own in trained.items()]
     groups += [([], own) for key, own in absent.items() if key not in planned.values()]
-    made = [_comparison(own, [*missing, *_zeros_beside(own, missing, zeros)], untrained) for own, missing in groups]
+    made = [_comparison(own, [*missing, *_beside(own, missing, controls)], untrained) for own, missing in groups]
     return tuple(sorted(made, key=_order))
 
 
-def _zeros_beside(cells: Sequence[CellResult], lost: Sequence[RunSpec], zeros: Sequence[RunSpec]) -> list[RunSpec]:
-    """Those planned adapters of zeros that stand beside trained cells, or beside lost runs if there are no cells."""
+def _beside(cells: Sequence[CellResult], lost: Sequence[RunSpec], controls: Sequence[RunSpec]) -> list[RunSpec]:
+    """Those runs without training that stand beside trained cells, or beside lost runs if there are no cells.
+
+    An adapter of zeros stands beside one size, and the base at every temperature beside all sizes.
+    """
     recipe = cells[0].recipe if cells else cell_of(lost[0]).fields
-    wanted = apart_from(recipe, *_OF_TRAINING, BASE)
-    return [spec for spec in zeros if cell_of(spec).apart_from(*_OF_TRAINING, BASE) == wanted]
+
+    def stands(spec: RunSpec) -> bool:
+        apart = (*(_OF_TRAINING if spec.method == "zero" else (*_OF_THE_UPDATE, *_TEMPERATURE)), BASE)
+        return cell_of(spec).apart_from(*apart) == apart_from(recipe, *apart)
+
+    return [spec for spec in controls if stands(spec)]
 
 
 def _of(points: Points, method: str) -> list[CellResult]:

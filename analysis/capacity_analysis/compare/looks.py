@@ -12,7 +12,7 @@ from capacity_analysis.compare.comparison import Comparison
 from capacity_analysis.compare.result import compare_runs
 from capacity_analysis.data.cell_results import CellResult, difference
 from capacity_analysis.statistics.crossed import Crossed
-from capacity_analysis.statistics.error_spending import look_errors
+from capacity_analysis.statistics.error_spending import LookError
 from capacity_analysis.statistics.estimate import Estimate, accuracy_estimate, estimate_of
 from capacity_analysis.words import minus
 
@@ -92,9 +92,8 @@ def repeated(comparison: Comparison, looks: Looks, seeds: int) -> Comparison:
         looks: the schedule.
         seeds: the number of seeds; between two looks the interval is that of the earlier look.
     """
-    errors = look_errors(looks.seeds, 1 - looks.confidence)
     place = max((i for i, count in enumerate(looks.seeds) if count <= seeds), default=0)
-    at = _At(1 - errors[place], looks.confidence)
+    at = _At(LookError(looks.seeds, place, looks.confidence))
     cells = {compared.name: compared.cell for compared in comparison.cells}
     return replace(
         comparison,
@@ -116,26 +115,25 @@ def repeated(comparison: Comparison, looks: Looks, seeds: int) -> Comparison:
 
 @dataclass(frozen=True)
 class _At:
-    """Intervals of one look: their own confidence, and that of all looks together."""
+    """Intervals of one look."""
 
-    confidence: float
-    together: float
+    look: LookError
 
     def estimate(self, estimate: Estimate | None) -> Estimate | None:
         """A difference with the interval of this look."""
         if estimate is None or estimate.crossed is None or estimate.items is None:
             return estimate
         return replace(
-            look_estimate(estimate.value, estimate.crossed, estimate.seeds, estimate.items, self.confidence),
-            together=self.together,
+            look_estimate(estimate.value, estimate.crossed, estimate.seeds, estimate.items, self.look.confidence),
+            look=self.look,
         )
 
     def cell(self, cell: CellResult) -> CellResult:
         """A cell whose accuracy has the interval of this look."""
         if cell.shares is None:
             return cell
-        accuracy = accuracy_estimate(cell.shares, self.confidence, keep_seeds=True)
-        return replace(cell, accuracy=replace(accuracy, together=self.together))
+        accuracy = accuracy_estimate(cell.shares, self.look.confidence, keep_seeds=True)
+        return replace(cell, accuracy=replace(accuracy, look=self.look))
 
 
 def look_estimate(mean: float, crossed: Crossed, seeds: int, items: int, confidence: float) -> Estimate:

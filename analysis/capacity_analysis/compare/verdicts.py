@@ -180,7 +180,8 @@ def _scope(family: Sequence[Comparison]) -> str:
     lost: dict[str, int] = {}
     for comparison in family:
         for method, count in comparison.incomplete.items():
-            lost[method] = lost.get(method, 0) + count
+            known = lost.get(method, 0)
+            lost[method] = max(known, count) if method == "base" else known + count  # one base serves all sizes
     for method, count in lost.items():
         runs, are = ("runs", "are") if count > 1 else ("run", "is")
         parts.append(f"{count} {method} {runs} gave no result and {are} left out")

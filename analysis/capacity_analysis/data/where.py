@@ -45,7 +45,7 @@ def runs_where(folder: Path, runs: Sequence[Run], conditions: Sequence[str]) -> 
     if not conditions or not runs:
         return list(runs)
     kept = set(where(study_points(folder, runs), conditions).frame["run"])
-    return [run for run in runs if run.spec.short_id in kept]
+    return [run for run in runs if run.short_id in kept]
 
 
 def conditions(given: Iterable[str] | None = None, /, **columns: str | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from capacity_analysis.design.further import SEEDS
 from capacity_analysis.design.information import precision
 from capacity_analysis.design.posterior import Curves, posterior
 from capacity_analysis.design.rates import carried, neighbours, rungs, survivors
@@ -11,19 +12,22 @@ from capacity_analysis.design.state import Ask, Batch, Results, Setting
 from capacity_analysis.types import Array
 
 FIRST_SEED = 1000  # of trials; results start at seed 0
-COARSE = 3  # sizes of the first look at a curve: both ends and the middle
-MOST_REFINEMENTS = 4  # trials of each method that are added where its threshold is still uncertain
-_LEAST_RUNS = 3
+FIRST_SIZES = 5  # of the first results: a Hill curve has four parameters, and its test of fit needs one size more
+FIRST_SEEDS = SEEDS
+MOST_REFINEMENTS = 1  # trials of each method that are added where its threshold is still uncertain
+_LEAST_SIZES = 2
+_FAR_BELOW = 2.0  # decades below the smallest candidate, where an update is taken to change nothing
 _ROUGHLY = 0.4  # decades: trials need not place a threshold better than this
 
 
 def pilot_batch(setting: Setting, results: Results, base: float) -> Batch | None:
     """The next trials on validation; None once rates are chosen and the thresholds are roughly known."""
+    results = {ask: accuracy for ask, accuracy in results.items() if ask.validation}
     for asks, why in _first_trials(setting, results):
         missing = tuple(ask for ask in asks if ask not in results)
         if missing:
             return Batch(missing, why)
-    found = {m: curves_of(setting, results, m) for m in setting.methods}
+    found = {m: curves_of(setting, results, m, base) for m in setting.methods}
     known = {m: curves for m, curves in found.items() if curves is not None}
     if len(known) < len(found) or _refinements(setting, results) >= MOST_REFINEMENTS:
         return None
@@ -73,9 +77,9 @@ def _first_trials(setting: Setting, results: Results) -> Iterator[tuple[list[Ask
 
 
 def coarse_places(setting: Setting) -> list[int]:
-    """The places of the sizes of the first look: both ends, and the middle."""
+    """The places of the sizes of the first look: the middle and the largest, and the smallest where rates are tried."""
     last = len(setting.log_sizes) - 1
-    return sorted({last * quarter // (COARSE - 1) for quarter in range(COARSE)})
+    return [last // 2, last] if setting.rates == 1 else [0, last // 2, last]
 
 
 def _rung(setting: Setting, results: Results, method: str, size: int, rung: int) -> list[Ask]:
@@ -116,19 +120,26 @@ def trial_counts(setting: Setting, results: Results, method: str) -> Array:
     tuned = tuned_rates(setting, results, method)
     counts = np.zeros(len(setting.log_sizes))
     for ask, accuracy in results.items():
-        counts[ask.size] += _tells(setting, tuned, ask, accuracy, method)
+        counts[ask.size] += accuracy is not None and _tells(setting, tuned, ask, method)
     return counts
 
 
-def curves_of(setting: Setting, results: Results, method: str) -> Curves | None:
-    """The posterior of a curve by its trials at the chosen rates; None with too few of them."""
+def curves_of(setting: Setting, results: Results, method: str, base: float) -> Curves | None:
+    """The posterior of a curve by its trials and its first results at the chosen rates; None with too few of them.
+
+    Later results do not count. If runs went where their own means lie by chance, the means of sizes would be biased.
+    The accuracy of the untrained model counts as a trial at a size that is far below the candidates.
+    """
     tuned = tuned_rates(setting, results, method)
-    told = [(a.size, acc) for a, acc in results.items() if _tells(setting, tuned, a, acc, method) and acc is not None]
-    if len({size for size, _ in told}) < _LEAST_RUNS:
+    own = [(ask, accuracy) for ask, accuracy in results.items() if _tells(setting, tuned, ask, method)]
+    first = [one for one in own if not one[0].validation][: FIRST_SIZES * FIRST_SEEDS]
+    counted = [*(one for one in own if one[0].validation), *first]
+    told = [(ask.size, accuracy) for ask, accuracy in counted if accuracy is not None]
+    if len({size for size, _ in told}) < _LEAST_SIZES:
         return None
-    sizes, accuracies = zip(*told, strict=True)
     ends = float(setting.log_sizes[0]), float(setting.log_sizes[-1])
-    return posterior(setting.log_sizes[list(sizes)], np.array(accuracies), setting.items, ends)
+    sizes = np.array([ends[0] - _FAR_BELOW, *(setting.log_sizes[size] for size, _ in told)])
+    return posterior(sizes, np.array([base, *(accuracy for _, accuracy in told)]), setting.items, ends)
 
 
 def targets_of(setting: Setting, curves: dict[str, Curves], base: float) -> dict[str, Array]:
@@ -140,10 +151,9 @@ def targets_of(setting: Setting, curves: dict[str, Curves], base: float) -> dict
     return {m: base + setting.gain * (top - base) for m, top in tops.items()}
 
 
-def _tells(setting: Setting, tuned: dict[float, int], ask: Ask, accuracy: float | None, method: str) -> bool:
-    """Whether a run is a trial of this method at the rate that its size has."""
-    mine = ask.validation and ask.method == method and accuracy is not None
-    return mine and ask.rate == rate_at(setting, tuned, ask.size)
+def _tells(setting: Setting, tuned: dict[float, int], ask: Ask, method: str) -> bool:
+    """Whether a run is one of this method at the rate that its size has."""
+    return ask.method == method and ask.rate == rate_at(setting, tuned, ask.size)
 
 
 def _trial(setting: Setting, results: Results, method: str, size: int) -> Ask:

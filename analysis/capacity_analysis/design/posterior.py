@@ -69,9 +69,20 @@ def posterior(log_sizes: Array, accuracies: Array, items: int, span: tuple[float
     upper = np.linspace(middle, min(high + _MARGIN, 1.0), _LIMITS)
     midpoint = np.linspace(span[0] - _BEYOND, span[1] + _BEYOND, _MIDPOINTS)
     grid = Curves(*(part.ravel() for part in np.meshgrid(lower, upper, midpoint, _SLOPES, indexing="ij")))
-    misfit = (grid.accuracy(log_sizes) - accuracies) ** 2 / run_variance(accuracies, items)
-    chi = misfit.sum(1)
+    share, weight = _shares(midpoint, log_sizes), 1 / run_variance(accuracies, items)
+    # The misfit of each grid point is a polynomial of its limits, so no array holds grid points by runs.
+    alone = ((lower[:, None] - accuracies) ** 2 * weight).sum(1)[:, None, None]
+    height = (upper - lower[:, None])[:, :, None]
+    slant = 2 * (lower[:, None] * (share @ weight) - share @ (weight * accuracies))[:, None, :]
+    chi = (alone + height * slant + height**2 * (share**2 @ weight)).ravel()
     weights = np.exp(-(chi - chi.min()) / 2)
     steps = (np.arange(curves) + 0.5) / curves * weights.sum()
     at = np.searchsorted(np.cumsum(weights), steps)
     return Curves(grid.lower[at], grid.upper[at], grid.midpoint[at], grid.slope[at])
+
+
+def _shares(midpoint: Array, log_sizes: Array) -> Array:
+    """The share of the way that the curves of every midpoint and slope have gone at the sizes of R runs, G × R."""
+    middles, slopes = (part.ravel() for part in np.meshgrid(midpoint, _SLOPES, indexing="ij"))
+    nothing = np.zeros_like(middles)
+    return Curves(nothing, nothing + 1, middles, slopes).share(log_sizes)

@@ -84,6 +84,11 @@ class Measured:
     ratio: tuple[float, float] | None = None
     believed: Mapping[str, bool] = field(default_factory=dict)
 
+    @property
+    def halves(self) -> dict[str, float]:
+        """Half the width of each threshold's interval in decades."""
+        return {m: (high - low) / 2 for m, (low, high) in self.thresholds.items()}
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -12,6 +12,7 @@ from capacity.errors import DataError, SpecError
 from capacity_analysis.types import Array
 
 NOT_KNOWN = "not known"
+STATE = "trainer_state.json"  # what the trainers of transformers and TRL write into the folder of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,18 @@ class Reading:
 
     metric: str | None = None
     columns: tuple[tuple[str, str], ...] = ()
+
+
+def arm_name(path: Path) -> str:
+    """Returns the name of an arm that nobody named: that of its folder, or that of its file without the ending.
+
+    The state of a trainer has the same name in every checkpoint, so its arm has the name of the folder.
+    """
+    if path.name == STATE:
+        return arm_name(path.parent)
+    if not path.is_dir():
+        return path.stem
+    return path.resolve().name if path.name in ("", "..") else path.name
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from capacity.errors import DataError, SpecError
 from capacity_analysis.evaluations import lm_eval, peft_benchmark
 from capacity_analysis.evaluations.evaluation import Reading, chosen
 
-STATE = "trainer_state.json"
 _EVALUATED = "eval_"  # begins the names of what a trainer measures on held-out rows
 _NO_GRADES = ("loss", "runtime", "samples_per_second", "steps_per_second", "num_tokens", "entropy")
 

@@ -14,7 +14,7 @@ from capacity.runs.points import COLUMNS
 from capacity.runs.study_folder import is_study
 from capacity_analysis.data.table import Points, from_frame
 from capacity_analysis.evaluations import means
-from capacity_analysis.evaluations.evaluation import NOT_KNOWN, Evaluation, Reading
+from capacity_analysis.evaluations.evaluation import NOT_KNOWN, STATE, Evaluation, Reading, arm_name
 from capacity_analysis.evaluations.read import holds_answers, read_evaluations, read_object
 from capacity_analysis.evaluations.table import is_table
 
@@ -45,7 +45,7 @@ def rows_of(path: Path, arm: str | None, reading: Reading, facts: Facts) -> list
         named = [
             (arm or own, {"study": arm or own, **row})
             for file, whole in wholes
-            for own in [path.name if file.name == means.STATE and path.is_dir() else file.stem]
+            for own in [arm_name(file)]
             for row in means.mean_rows(file, whole, reading)
         ]
     else:
@@ -59,8 +59,8 @@ def _objects(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         files = [path] if path.suffix == ".json" else []
     elif holds_answers(path):  # answers say more than the means beside them
         files = []
-    elif (path / means.STATE).is_file():
-        files = [path / means.STATE]
+    elif (path / STATE).is_file():
+        files = [path / STATE]
     else:
         files = sorted(path.glob("*.json"))
     return [(file, read_object(file)) for file in files if file.is_file()]

@@ -6,7 +6,7 @@ from typing import Any
 
 from capacity.errors import DataError
 from capacity_analysis.evaluations import inspect_logs, lm_eval, peft_benchmark
-from capacity_analysis.evaluations.evaluation import Evaluation, Reading
+from capacity_analysis.evaluations.evaluation import Evaluation, Reading, arm_name
 from capacity_analysis.evaluations.json_lines import lines
 from capacity_analysis.evaluations.table import read_table
 
@@ -26,15 +26,15 @@ def read_evaluations(path: Path, arm: str | None, reading: Reading) -> list[Eval
         DataError: no graded answers, or the source is not whole.
     """
     if path.is_dir():
-        return _folder(path, arm or path.name, reading)
+        return _folder(path, arm or arm_name(path), reading)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
     if path.suffix == ".eval":
-        return [inspect_logs.read_eval(path, arm or path.stem, reading)]
+        return [inspect_logs.read_eval(path, arm or arm_name(path), reading)]
     if path.suffix == ".json":
-        return [_json(path, arm or path.stem, reading)]
+        return [_json(path, arm or arm_name(path), reading)]
     if path.suffix == ".jsonl" and (first := next(iter(lines(path)), None)) and lm_eval.is_samples(first[1]):
-        return [lm_eval.read_samples(path, arm or path.stem, reading)]
+        return [lm_eval.read_samples(path, arm or arm_name(path), reading)]
     if path.suffix in (".jsonl", ".csv", ".parquet"):
         return read_table(path, arm, reading)
     raise DataError(f"{path}: not a source of answers: its name ends in none of {', '.join(_ENDINGS)}")

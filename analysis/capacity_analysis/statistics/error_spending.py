@@ -11,6 +11,7 @@ normal samples. It does not depend on the variance, and is simulated.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,6 +21,30 @@ from capacity_analysis.types import Array
 
 PATHS = 200_000  # simulated studies: the Monte-Carlo error of an overall error of 5 % is 0.05 %
 _SEED = 20_267
+
+
+@dataclass(frozen=True)
+class LookError:
+    """The errors at one of the looks of a study.
+
+    Attributes:
+        seeds: the number of seeds at each look, rising, two or more each.
+        place: which of the looks it is, counted from 0.
+        together: the confidence of all looks together.
+    """
+
+    seeds: tuple[int, ...]
+    place: int
+    together: float
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of the intervals of this look."""
+        return self.at(self.together)
+
+    def at(self, together: float) -> float:
+        """Returns the confidence of this look at which all looks have that confidence together."""
+        return 1 - look_errors(self.seeds, 1 - together)[self.place]
 
 
 def spent(share: float, error: float) -> float:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from scipy.special import ndtri
 
 from capacity_analysis.statistics.crossed import Crossed, SeedVariance
+from capacity_analysis.statistics.error_spending import LookError
 from capacity_analysis.types import Array
 from capacity_analysis.words import minus
 
@@ -42,7 +43,7 @@ class Estimate:
         counted: only counts are known, so the variance between items is the largest that they allow.
         confidence: of the interval.
         crossed: of a difference, the mean squares behind the interval.
-        together: the confidence of all looks of the study together, if it may stop at any of them.
+        look: the look of the study that the interval is for, if it may stop at any of several.
     """
 
     value: float
@@ -55,7 +56,7 @@ class Estimate:
     counted: bool = False
     confidence: float = 0.95
     crossed: Crossed | None = None
-    together: float | None = None
+    look: LookError | None = None
 
     @classmethod
     def none(cls, value: float, seeds: int, items: int | None = None) -> "Estimate":
@@ -73,9 +74,14 @@ class Estimate:
         """Tells whether the interval of a difference at another confidence excludes 0.
 
         False if nothing is known of its variance.
+
+        Args:
+            confidence: the two-sided one; that of all looks together if the study may stop at any of several.
         """
         if self.crossed is None or self.items is None:
             return False
+        if self.look is not None:
+            confidence = self.look.at(confidence)
         return estimate_of(self.value, self.crossed, self.seeds, self.items, confidence).sign != 0
 
     @property
@@ -113,7 +119,7 @@ def labels(estimates: Iterable[Estimate]) -> str:
     for e in estimates:
         if e.over is None:
             continue
-        whole = f"{100 * e.confidence:g} %" if e.together is None else f"{100 * e.together:g} % over all looks"
+        whole = f"{100 * e.confidence:g} %" if e.look is None else f"{100 * e.look.together:g} % over all looks"
         kind = f"{whole}, {_WORDS[e.over]}"
         kind += ", variance pooled over sizes" if e.pooled else ""
         kind += ", from counts" if e.counted else ""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from capacity_analysis.statistics.moderated import unpooled_share
 from capacity_analysis.types import Array
 
 Basis = Literal["seeds", "counts", "nothing"]
@@ -26,6 +28,7 @@ class Spread:
         between_df: the degrees of freedom of `between`, N; inf where it is not estimated from seeds.
         deviations: the deviation of each run from its mean, N × K × S.
         basis: what the variance rests on: several seeds of some size, the counts of one seed each, or nothing.
+        unpooled: the share of `between` that the seeds of a size tell alone, N × K; all sizes tell the rest together.
     """
 
     mean: Array
@@ -34,6 +37,7 @@ class Spread:
     between_df: Array
     deviations: Array
     basis: Basis
+    unpooled: Array
 
     @property
     def variance(self) -> Array:
@@ -55,9 +59,13 @@ def spread_of_seeds(accuracy: Array, answers: Array | None) -> Spread:
     """The means over seeds with their pooled variances and degrees of freedom.
 
     With two seeds or more anywhere, the variance between seeds is pooled over the sizes in two ways. One is a number
-    for all sizes, the other a multiple of the binomial variance p (1 − p). Each size gets the mean of the two: the
-    first is right where training makes the spread, the second where sampling of answers does. The pooling makes three
-    seeds enough for Student's t; a normal-theory bootstrap of three seeds covers 75 % instead of 95.
+    for all sizes, the other a multiple of the binomial variance p (1 − p). The first is right where training makes the
+    spread, the second where sampling of answers does. Each has the weight of its likelihood at its own estimate, since
+    both have one parameter. Where the seeds do not tell, each has about a half. The pooling makes three seeds enough
+    for Student's t; a normal-theory bootstrap of three seeds covers 75 % instead of 95.
+
+    Where sizes spread differently beyond chance, each variance moves from the pooled one towards that of its own seeds
+    (`capacity_analysis.statistics.moderated`).
 
     With one seed everywhere the binomial variance of its answers is taken, and the spread between seeds is unknown.
     Where answers are not counted, seeds that agree say no more than one.
@@ -80,21 +88,38 @@ def spread_of_seeds(accuracy: Array, answers: Array | None) -> Spread:
     deviations = accuracy - mean[:, :, None]
     df = int((seeds[0] - 1).sum())
     unknown, none = np.full(len(mean), np.inf), np.zeros_like(mean)
-    squares = np.nansum(deviations**2, axis=2).sum(1)
-    if answers is None and not squares.any():
-        return Spread(mean, np.full_like(mean, np.nan), none, unknown, deviations, "nothing")
+    if answers is None and not np.nansum(deviations**2).any():
+        return Spread(mean, np.full_like(mean, np.nan), none, unknown, deviations, "nothing", none)
     if df == 0 and answers is not None:
         share = (mean * answers + 0.5) / (answers + 1.0)
-        return Spread(mean, share * (1 - share) / answers, none, unknown, deviations, "counts")
-    binomial = mean * (1 - mean)
-    total = ((seeds - 1) * binomial).sum(1)
-    one = squares / df
-    multiple = np.divide(squares, total, out=np.zeros_like(total), where=total > 0)
-    within = (one[:, None] + multiple[:, None] * binomial) / 2
-    error = (1e-6 if answers is None else 1.0 / answers) ** 2 / 12.0
+        return Spread(mean, share * (1 - share) / answers, none, unknown, deviations, "counts", none)
+    runs = seeds[0]
+    own = np.nansum(deviations**2, axis=2)
+    error = np.broadcast_to((1e-6 if answers is None else 1.0 / answers) ** 2 / 12.0, mean.shape)
+    pooled = _pooled(own, runs - 1, mean * (1 - mean), error)
+    unpooled = unpooled_share(own, pooled, runs - 1, error)
+    within = (1 - unpooled) * pooled + unpooled * own / np.maximum(runs - 1, 1)
+    of_size = 1.0 / ((1 - unpooled) ** 2 / df + unpooled**2 / np.maximum(runs - 1, 1))
     apart = within / error
     rounding = error * np.exp(-apart - apart**2 / 3.0)
-    return Spread(mean, within / seeds, rounding, np.full(len(mean), float(df)), deviations, "seeds")
+    return Spread(mean, within / runs, rounding, of_size.mean(1), deviations, "seeds", unpooled)
+
+
+def _pooled(squares: Array, df: NDArray[np.intp], binomial: Array, error: Array) -> Array:
+    """The variance of one run at each size, N × K: one number and one multiple of p (1 − p), by their likelihoods.
+
+    Args:
+        squares: the sum of squared deviations at each size, N × K.
+        df: the seeds of each size less one, K.
+        binomial: p (1 − p), N × K.
+        error: the variance of rounding, below which no variance counts as better, N × K.
+    """
+    total = (df * binomial).sum(1)
+    multiple = np.divide(squares.sum(1), total, out=np.zeros_like(total), where=total > 0)
+    either = np.repeat(squares.sum(1, keepdims=True) / df.sum(), len(df), axis=1), multiple[:, None] * binomial
+    one, other = (-0.5 * (df * np.log(np.maximum(v, error)) + squares / np.maximum(v, error)).sum(1) for v in either)
+    weight = 1.0 / (1.0 + np.exp(np.clip(other - one, -500.0, 500.0)))[:, None]
+    return np.asarray(weight * either[0] + (1 - weight) * either[1])
 
 
 def combined_df(estimated: Array, df: Array, known: Array) -> Array:

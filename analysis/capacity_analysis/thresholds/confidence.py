@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.estimators import estimate_curve, hill_ratio, monotone_ratio
+from capacity_analysis.thresholds.evidence import Evidence
 from capacity_analysis.thresholds.ratios import Ratio
 from capacity_analysis.thresholds.result import plain
 
@@ -20,6 +21,11 @@ def at_confidence(study: ThresholdStudy, ratio: Ratio, confidence: float) -> Rat
         The ratio without an interval if the study knows no variance, or if no Hill curve can be fitted anew.
     """
     evidence = next(e for e in study.evidence if e.design.model == ratio.model)
+    return made_anew(evidence, ratio, confidence)
+
+
+def made_anew(evidence: Evidence, ratio: Ratio, confidence: float) -> Ratio:
+    """A ratio of some evidence with its interval at another confidence; for arguments see `at_confidence`."""
     nothing = replace(ratio, low=None, high=None)
     if not evidence.known:
         return nothing

@@ -95,7 +95,8 @@ class Differences:
         whatever its pattern, but with few degrees of freedom. The variance is a mean of both. Its weights are the
         degrees of freedom of the seeds, and `PRIOR_SEEDS` for the covariance. The latter is made smaller by an F test
         where the seeds' sums spread more than the covariance implies. It is made smaller by the share of the shift
-        too, which is told by the same few seeds as the sums.
+        too, which is told by the same few seeds as the sums. The same holds for variances of single sizes that are not
+        pooled.
 
         Args:
             weights: N × M.
@@ -108,7 +109,8 @@ class Differences:
         squares = self.seeds.squares(weights)
         ratio = np.divide(squares, seeds, out=np.ones_like(squares), where=seeds > 0)
         doubt = f_tail(ratio, float(self.seeds.df), self.seeds.variance_df(weights, 0.0))
-        prior = PRIOR_SEEDS * np.minimum(1.0, 2 * doubt) * (1 - self.seeds.shift_share(weights)) ** 2
+        pooled = (1 - self.seeds.shift_share(weights)) ** 2 * (1 - self.seeds.unpooled_share(weights))
+        prior = PRIOR_SEEDS * np.minimum(1.0, 2 * doubt) * pooled
         share = self.seeds.df / (self.seeds.df + prior)
         between = share * squares + (1 - share) * seeds
         return between + known, combined_df(between, self.seeds.variance_df(weights, share), known), implied

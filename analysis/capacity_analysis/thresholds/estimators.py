@@ -86,7 +86,9 @@ def _window(own: Differences, limits: Limits, monotone: Brackets, confidence: fl
     first, last = _rising(own, log_sizes, monotone, t_quantile(confidence, own.size_df))
     place = np.arange(k)
     for left, right in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        start, end = first + left * (first > 0), last - right * (last < k - 1)
+        # A curve that falls to its last size leaves no size after its lowest mean; `enough` then says no.
+        start = np.minimum(first + left * (first > 0), k - 1)
+        end = np.maximum(last - right * (last < k - 1), 0)
         keeps = (log_sizes[start] <= monotone.low) & (monotone.high <= log_sizes[end])
         enough = (end - start + 1 > limits.free) & (end - start + 1 < k)
         rows = np.flatnonzero((p < FIT_LEVEL) & keeps & enough)

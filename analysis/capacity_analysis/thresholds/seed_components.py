@@ -42,7 +42,9 @@ def seed_effects(
     scale = errors[:, :, None] * errors[:, None, :]
     steep = np.concatenate([_slopes(x, s.mean) for x, s in zip(log_sizes, spreads, strict=True)], axis=1)
 
-    found = _components(runs, errors, steep, shared, curve, at_size, df)
+    run_df = np.concatenate([(~np.isnan(s.deviations[0])).sum(1) - 1.0 for s in spreads])
+
+    found = _components(runs, errors, steep, shared, curve, at_size, run_df, df)
     alike, together = found.alike, found.together
     # The shift is added to the pooled spread, not taken from it. A wrong shift would make other sizes look exact.
     room = _MOST * (1 - alike)
@@ -53,8 +55,8 @@ def seed_effects(
     joint = np.where(within > 0, 1.0, together[:, None, None]) * np.where(eye > 0, 1.0, shared)
     amount = steep * np.sqrt(found.moved[:, curve])
     shift = amount[:, :, None] * amount[:, None, :] * joint
-    counts = [int((~np.isnan(s.deviations[0])).any(0).sum()) for s in spreads]
-    return SeedEffects(own, level, shift, errors, steep, curve, runs, df, float(np.mean(counts)) - 1, shared > 0, eye)
+    unpooled = np.concatenate([s.unpooled for s in spreads], axis=1)
+    return SeedEffects(own, level, shift, errors, unpooled, steep, curve, runs, df, run_df, shared > 0, eye)
 
 
 def _slopes(log_sizes: Array, means: Array) -> Array:
@@ -133,9 +135,16 @@ def _components(
     shared: Array,
     curve: NDArray[np.intp],
     at_size: NDArray[np.bool_],
+    run_df: Array,
     df: int,
 ) -> _Components:
-    """Least-squares estimates. `curve` is the number of the curve of each mean, M; for others see `seed_effects`."""
+    """Least-squares estimates.
+
+    Args:
+        curve: the number of the curve of each mean, M.
+        run_df: the runs of each mean less one, M. Products of sizes with few runs have little weight.
+        df: of the seeds; for the others see `seed_effects`.
+    """
     n, m = errors.shape
     curves = range(int(curve.max()) + 1)
     if df < 1:
@@ -151,7 +160,9 @@ def _components(
     own = [along * (shared * np.outer(curve == c, curve == c)) for c in curves]
     across = along * (shared * (curve[:, None] != curve))
     alone, level, size = scale * np.eye(m), scale * shared, scale * (shared * at_size)
-    found, noise = _fitted(products, (level, size, *own, across, alone), df)
+    root = np.sqrt(np.maximum(run_df, 0.0) / run_df.max())
+    weights = root[:, None] * root
+    found, noise = _fitted(products, (level, size, *own, across, alone), weights, df)
     each, noise_of_each = found[:, 2:-2], noise[:, 2:-2]
     weight = np.divide(1.0, noise_of_each, out=np.zeros_like(each), where=noise_of_each > 0)
     information = weight.sum(1)
@@ -164,19 +175,21 @@ def _components(
     rest = products - sum(moved[:, c, None, None] * own[c] for c in curves) - jointly[:, None, None] * across
     rest = np.divide(rest, scale, out=np.zeros_like(rest), where=(scale > 0) & ~np.eye(m, dtype=bool))
     apart = np.where(np.eye(m) > 0, 0.0, shared)
-    found, noise = _fitted(rest, [np.broadcast_to(part, rest.shape) for part in (apart, apart * at_size)], df)
+    found, noise = _fitted(rest, [np.broadcast_to(part, rest.shape) for part in (apart, apart * at_size)], weights, df)
     together = np.divide(jointly, mean, out=np.zeros(n), where=mean > 0)
     alike = np.clip(found[:, 0], 0.0, _MOST)
     return _Components(alike, _shrunk(found[:, 1], noise[:, 1]), moved, together)
 
 
-def _fitted(products: Array, columns: Sequence[Array], df: int) -> tuple[Array, Array]:
+def _fitted(products: Array, columns: Sequence[Array], weights: Array, df: int) -> tuple[Array, Array]:
     """Least-squares coefficients of N regressions and their error variances, N × P; 0 for a column of zeros.
 
-    Products of two sizes appear twice and have the variance 1/df where seeds share nothing; squares have twice that.
+    Products of two sizes appear twice. Where seeds share nothing, one of weight 1 has the variance 1/df, and one of
+    weight w has 1/(w df); squares have twice that.
     """
-    n = len(products)
-    design, target = np.stack([column.reshape(n, -1) for column in columns], axis=2), products.reshape(n, -1)
+    n, root = len(products), np.sqrt(weights)
+    design = np.stack([(root * column).reshape(n, -1) for column in columns], axis=2)
+    target = (root * products).reshape(n, -1)
     # Columns of one length, so that a column of zeros can be told from a small one.
     length = np.sqrt((design**2).sum(1))
     per_length = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)

@@ -26,12 +26,13 @@ class SeedEffects:
         level: what moves all runs of a seed alike.
         shift: what moves the curve of a seed along log size.
         errors: the standard error of each mean, N × M.
+        unpooled: the share of each variance that the seeds of its size tell alone, N × M.
         steep: the slope of the curve at each size, N × M.
         curve: the number of the curve of each mean, M.
         runs: the deviation of each seed from the mean, N × M × S. It is scaled so that the sum of squares over seeds is
             the variance of the mean.
         df: the degrees of freedom of that sum; 0 if no size has several seeds.
-        curve_df: the seeds of a curve less one, in the mean over curves.
+        run_df: the runs of each mean less one, M.
         paired: which means have seeds in common, M × M.
         wanted: the linear combinations of the means that all results are for, P × M.
     """
@@ -40,11 +41,12 @@ class SeedEffects:
     level: Array
     shift: Array
     errors: Array
+    unpooled: Array
     steep: Array
     curve: NDArray[np.intp]
     runs: Array
     df: int
-    curve_df: float
+    run_df: Array
     paired: NDArray[np.bool_]
     wanted: Array
 
@@ -63,10 +65,8 @@ class SeedEffects:
 
     def rows(self, rows: NDArray[np.intp]) -> "SeedEffects":
         """Returns the effects of some of the data sets."""
-        own, level, shift, errors, steep, runs = (
-            part[rows] for part in (self.own, self.level, self.shift, self.errors, self.steep, self.runs)
-        )
-        return replace(self, own=own, level=level, shift=shift, errors=errors, steep=steep, runs=runs)
+        names = "own", "level", "shift", "errors", "unpooled", "steep", "runs"
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def against(self, wanted: Array) -> "SeedEffects":
         """Returns the effects on linear combinations of the means, P × M."""
@@ -82,6 +82,12 @@ class SeedEffects:
         on_means = weights @ self.wanted
         return _ratio(np.einsum("nk,nkl,nl->n", on_means, self.shift, on_means), self.variance(weights))
 
+    def unpooled_share(self, weights: Array) -> Array:
+        """The share of `variance` that the seeds of single sizes tell alone, N."""
+        on_means = weights @ self.wanted
+        alone = (self.unpooled * np.einsum("nkk->nk", self.own) * on_means**2).sum(1)
+        return np.minimum(_ratio(alone, self.variance(weights)), 1.0)
+
     def squares(self, weights: Array) -> Array:
         """The same by the sums of each seed alone, N: right for every pattern, with few degrees of freedom."""
         return np.asarray((np.einsum("nk,nks->ns", weights @ self.wanted, self.runs) ** 2).sum(1))
@@ -91,7 +97,9 @@ class SeedEffects:
 
         The sum is about linear in the seeds' matrix of sums of squares and products, tr(A W). For normal seeds it has
         ν (tr A Σ)² / tr(A Σ A Σ) degrees of freedom. In A, squares have the weights themselves. An own effect has the
-        sum over sizes of its curve. The level has the sum of all sizes, and the shift has the slopes of each curve.
+        sum over sizes of its curve, and for its unpooled share that size alone. The level has the sum of all sizes, and
+        the shift has the slopes of each curve. Where sizes differ in runs, ν of a product is the geometric mean of the
+        two. In the sum of a curve, sizes with more runs have more weight.
 
         Args:
             weights: of the sums of what is wanted, N × P.
@@ -108,24 +116,30 @@ class SeedEffects:
 
     def _df(self, products: Array, share: Array | float) -> Array:
         """Those of the mean variance of sums whose weights have these products on average, N × M × M."""
-        sigma = self._of_means
+        sigma, told = self._of_means, self.run_df > 0
+        weight_of = self.run_df * (self.run_df + 1)
         matrix = np.zeros_like(sigma)
         for c in range(int(self.curve.max()) + 1):
             here = self.curve == c
-            part = np.einsum("nkl,nkl->n", products[:, here], self.own[:, here])
-            total = np.einsum("nkk->n", sigma[:, here][:, :, here])
-            matrix += _ratio(part, total)[:, None, None] * np.diag(here.astype(float))
-            slopes = np.where(here, self.steep, 0.0)
+            own = (1 - self.unpooled[:, here])[:, :, None] * self.own[:, here]
+            size = np.where(here, weight_of, 0.0)
+            part = np.einsum("nkl,nkl->n", products[:, here], own)
+            pooled = _ratio(part, np.einsum("nkk,k->n", sigma, size))[:, None] * size
+            alone = self.unpooled * here * np.einsum("nkk->nk", products)
+            matrix += (pooled + alone)[:, :, None] * np.eye(len(here))
+            slopes = np.where(here & told, self.steep, 0.0)
             part = np.einsum("nkl,nkl->n", products[:, here][:, :, here], self.shift[:, here][:, :, here])
             matrix += _along(slopes, sigma, part)
-        standard = 1.0 / np.where(self.errors > 0, self.errors, np.inf)
+        standard = told / np.where(self.errors > 0, self.errors, np.inf)
         matrix += _along(standard, sigma, np.einsum("nkl,nkl->n", products, self.level))
         weight = np.broadcast_to(np.asarray(share), len(sigma))[:, None, None]
         matrix = weight * products * self.paired + (1 - weight) * matrix
         moved = matrix @ sigma
-        square = np.einsum("nkl,nlk->n", moved, moved)
-        found = max(self.curve_df, 1.0) * _ratio(np.einsum("nkk->n", moved) ** 2, square)
-        return np.where(square > 0, found, np.inf)
+        # The expected square of tr(A W) about its mean: the products of each size are told by its own runs.
+        root = np.maximum(self.run_df, 1.0) ** -0.25
+        told_by = matrix @ (sigma * root[:, None] * root)
+        square = np.einsum("nkl,nlk->n", told_by, told_by)
+        return np.where(square > 0, _ratio(np.einsum("nkk->n", moved) ** 2, square), np.inf)
 
 
 def _along(direction: Array, sigma: Array, amount: Array) -> Array:

@@ -220,15 +220,19 @@ def read(data: bytes, where: str) -> Artifact:
         raise DataError(f"{where}: not a valid recipe: {fault_of(error, Recipe)}") from None
 
 
-def read_metadata(data: bytes) -> Any:
+def read_metadata(data: bytes, name: str = "capacity") -> Any:
     """Returns what this program wrote into the metadata of a safetensors file; None if there is nothing.
+
+    Args:
+        data: the bytes of the file.
+        name: the name of the entry, whose value is JSON.
 
     Raises:
         ValueError, AttributeError, RecursionError: if the bytes are not of such a file.
     """
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    return json.loads(metadata.get("capacity", "null"))
+    return json.loads(metadata.get(name, "null"))
 
 
 def recipe_text(recipe: dict[str, Any]) -> str:

@@ -3,16 +3,19 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from capacity.errors import CapacityError
+from capacity.errors import CapacityError, DataError
+from capacity.runs import study_folder
 from capacity.runs.fingerprint import Fingerprint
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
+from capacity.studies.executors.checkpoint_bytes import checkpoints_of, keep_checkpoints
 from capacity.studies.executors.node import NodeWorker
 from capacity.studies.executors.parcel import add_parcel
 from capacity.studies.finished import record_failure
@@ -43,6 +46,7 @@ class Crew:
         resources: what Ray reserves for each worker, as options of an actor.
         share: the part of a GPU's memory that a worker may take.
         on_event: hears of every event.
+        checkpoint_minutes: the time between two checkpoints of a run in training; 0: none are made.
     """
 
     study: Study
@@ -50,9 +54,11 @@ class Crew:
     resources: dict[str, float]
     share: float
     on_event: Callable[[Event], None]
+    checkpoint_minutes: float = 0
     _workers: list[_Worker] = field(default_factory=list)
     _waiting: deque[Sequence[RunSpec]] = field(default_factory=deque)
     _attempts: "Counter[str]" = field(default_factory=Counter)
+    _unwritable: set[str] = field(default_factory=set)
     _lost_starts: int = 0
 
     def make(self, jobs: Sequence[Sequence[RunSpec]], workers: int) -> None:
@@ -86,7 +92,7 @@ class Crew:
         actor = (
             ray.remote(NodeWorker)
             .options(**self.resources, max_restarts=0)
-            .remote(self.fingerprint.model_dump_json(), self.share)
+            .remote(self.fingerprint.model_dump_json(), self.share, self.checkpoint_minutes)
         )
         return _Worker(actor, actor.prepare.remote())
 
@@ -100,7 +106,8 @@ class Crew:
         if worker.events is None and self._waiting:
             job = self._waiting.popleft()
             worker.running = {spec.identity: spec for spec in job}
-            worker.events = worker.actor.make.options(num_returns="streaming").remote(dumped(job))
+            found = checkpoints_of(self.study, job) if self.checkpoint_minutes else {}
+            worker.events = worker.actor.make.options(num_returns="streaming").remote(dumped(job), found)
             for spec in job:
                 self.on_event(Event("start", spec))
 
@@ -136,8 +143,21 @@ class Crew:
         elif kind == "failed":
             del worker.running[run]
             self.on_event(Event("failed", spec, message=record_failure(self.study, spec, message, content)))
+        elif kind == "checkpoint":
+            self._keep(spec, content)
         else:
             self.on_event(event_of(spec, kind, step, message))
+
+    def _keep(self, spec: RunSpec, checkpoint: bytes | None) -> None:
+        """Writes a checkpoint of a run into the study. What cannot be written is said once a run."""
+        if checkpoint is None:
+            return
+        try:
+            keep_checkpoints(self.study, [spec], {spec.identity: checkpoint})
+        except DataError as error:
+            if spec.identity not in self._unwritable:
+                self._unwritable.add(spec.identity)
+                self.on_event(Event("note", spec, message=f"goes on without a checkpoint: {error}"))
 
     def _added(self, spec: RunSpec, parcel: Any) -> Event:
         """Adds a run to the study, and returns how it ended."""
@@ -147,6 +167,8 @@ class Crew:
             )
         except CapacityError as error:
             return Event("failed", spec, message=record_failure(self.study, spec, str(error), ""))
+        with suppress(OSError):  # the next command removes it
+            study_folder.discard_checkpoint(self.study.folder, spec.short_id)
         return Event("done", spec, accuracy=accuracy)
 
     def _lost(self, worker: _Worker, error: RayError) -> None:
@@ -177,12 +199,12 @@ class Crew:
             self.on_event(Event("failed", spec, message=message))
 
     def _tell_if_alone(self, attended: bool, since: float) -> float:
-        """Says that no node has room for a worker, once a minute. Returns since when that is so."""
+        """Says that no worker is ready, once a minute. Returns since when that is so."""
         now = time.monotonic()
         if attended or not self._waiting:
             return now
         if now - since > _PATIENCE:
-            what = "no node of the cluster has room for a worker, so it waits"
+            what = "waits, because no worker is ready: no node of the cluster has room for one, or its start takes long"
             self.on_event(Event("note", self._waiting[0][0], message=what))
             return now
         return since

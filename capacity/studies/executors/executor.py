@@ -32,11 +32,6 @@ class Executor(Protocol):
         """The memory of a GPU that one worker may take, in bytes; None on CPUs."""
         ...
 
-    @property
-    def keeps_checkpoints(self) -> bool:
-        """True if runs in training can leave checkpoints."""
-        ...
-
     def room(self) -> Room:
         """Returns the memory that runs may take."""
         ...

@@ -50,11 +50,6 @@ class Local:
 
         return min(total_memory(f"cuda:{number}") for number in self.numbers) // self.each
 
-    @property
-    def keeps_checkpoints(self) -> bool:
-        """Workers write them to the study."""
-        return True
-
     def room(self) -> Room:
         """Returns the memory that runs may take: of the machine, or what is free of the fullest GPU."""
         if self.device == "cpu":

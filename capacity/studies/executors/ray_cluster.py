@@ -55,11 +55,6 @@ class RayCluster:
 
         return int(self.share * ray.get(ray.remote(_gpu_memory).options(num_gpus=self.share).remote()))
 
-    @property
-    def keeps_checkpoints(self) -> bool:
-        """A node that is lost takes its files with it."""
-        return False
-
     def room(self) -> Room:
         """Returns the memory that one run may take. Ray sees to it that the workers of a node fit together."""
         if (gpu := self.gpu_bytes) is not None:
@@ -72,7 +67,7 @@ class RayCluster:
         jobs: Sequence[Sequence[RunSpec]],
         fingerprint: Fingerprint,
         on_event: Callable[[Event], None],
-        checkpoint_minutes: float,  # noqa: ARG002
+        checkpoint_minutes: float,
     ) -> None:
         """Makes the runs of all jobs and adds them to the study, as `Executor` says.
 
@@ -87,7 +82,7 @@ class RayCluster:
                 f"no node of the Ray cluster has room for a run: it takes 1 CPU, {resources['num_gpus']:g} GPUs and "
                 f"{gigabytes(int(resources['memory']))} of memory"
             )
-        Crew(study, fingerprint, resources, self.share, on_event).make(jobs, self.workers)
+        Crew(study, fingerprint, resources, self.share, on_event, checkpoint_minutes).make(jobs, self.workers)
 
     def _resources(self, specs: Sequence[RunSpec]) -> dict[str, float]:
         """Returns what Ray reserves for a worker: a core, a part of a GPU, and the memory of the largest run.
@@ -157,7 +152,7 @@ def _connect(ray: Any, where: str) -> None:
     own = {"include_dashboard": False} if where == "local" else {}
     try:
         ray.init(address=where, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray has no narrower class for a node that does not start in time
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CapacityError(f"--ray {where}: no Ray cluster can be joined there: {line}") from None
     finally:

@@ -55,8 +55,8 @@ def runs(source: Source, aside: CellSeeds = frozenset()) -> dict[str, Any]:
     frame = source.points.frame
     places = zip(frame["cell"], frame["seed"], strict=True)
     frame = frame.assign(state=[COLLAPSED if place in aside else None for place in places])
-    untrained = frame["method"] == "base"
-    shown = pd.concat([frame[~untrained], frame[untrained]]).head(ROWS)
+    trained = frame["trained_parameters"] > 0
+    shown = pd.concat([frame[trained], frame[~trained]]).head(ROWS)
     kept = [column for column in _COLUMNS if frame[column[0]].notna().any()]
     ids = [None if pd.isna(name) else str(name) for name in shown["run"]]
     values = [[_plain(value) for value in shown[key]] for key, _, _ in kept]

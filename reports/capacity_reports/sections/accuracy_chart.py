@@ -10,7 +10,7 @@ from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.data.recipes import UNSEEN
 from capacity_analysis.data.table import Points
-from capacity_analysis.data.tuning import reported_rows
+from capacity_analysis.data.tuning import at_chosen_rates
 from capacity_analysis.statistics.collapses import CollapsedShare
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.evidence import Evidence
@@ -124,7 +124,8 @@ class Chart:
 def charts(points: Points, found: TaskCells, views: Sequence[View], *, bits: bool) -> list[Chart]:
     """The charts of every view and model of one task, see `chart_of`."""
     models = list(dict.fromkeys(str(p.known.get("model", "")) for p in found.places))
-    made = [chart_of(points, found, v, m, bits=bits) for v in views if v.task == found.task for m in models]
+    rows = _reported(points, found.task)
+    made = [chart_of(points, rows, found, v, m, bits=bits) for v in views if v.task == found.task for m in models]
     return [chart for chart in made if chart is not None]
 
 
@@ -137,11 +138,14 @@ def parameter_charts(analysis: Analysis) -> list[Chart]:
     return [chart for found in tasks for chart in charts(points, found, analysis.views, bits=False)]
 
 
-def chart_of(points: Points, found: TaskCells, view: View, model: str, *, bits: bool) -> Chart | None:
+def chart_of(
+    points: Points, rows: pd.DataFrame, found: TaskCells, view: View, model: str, *, bits: bool
+) -> Chart | None:
     """Gathers the chart of one view and model; None if it has no configuration.
 
     Args:
         points: the rows of the source.
+        rows: those that are reported of the task.
         found: its configurations, in the unit of the chart.
         view: rows that may be compared.
         model: the model.
@@ -157,8 +161,8 @@ def chart_of(points: Points, found: TaskCells, view: View, model: str, *, bits: 
         "payload, bits" if bits else "trained parameters",
         8 if bits else 1,
         tuple(places),
-        _seeds(points),
-        _collapsed(points, evidence),
+        _seeds(rows),
+        _collapsed(rows, evidence),
         tuple(lines),
         tuple(marked),
         evidence,
@@ -179,20 +183,25 @@ def places_of(found: TaskCells, view: View, model: str) -> list[FrontierPoint]:
     return sorted(wanted, key=lambda p: (rank[str(p.known["method"])], p.size))
 
 
-def _seeds(points: Points) -> dict[str, tuple[float, ...]]:
+def _reported(points: Points, task: str | None) -> pd.DataFrame:
+    """The rows of one task that a result may be reported on; none if nothing chose between its learning rates."""
+    own = (points.frame["split"] != "validation").fillna(True).astype(bool)
+    if task is not None:
+        own &= (points.frame["task"] == task).fillna(False).astype(bool)
+    keep = attempt(lambda: at_chosen_rates(points, own))
+    return points.frame.iloc[:0] if isinstance(keep, Absent) else points.frame[keep]
+
+
+def _seeds(rows: pd.DataFrame) -> dict[str, tuple[float, ...]]:
     """The accuracies of all seeds, by cell."""
-    keep = attempt(lambda: reported_rows(points))
-    if isinstance(keep, Absent):
-        return {}
-    found = points.frame[keep].groupby("cell")["accuracy"]
-    return {str(cell): tuple(float(a) for a in accuracies) for cell, accuracies in found}
+    return {str(cell): tuple(map(float, accuracies)) for cell, accuracies in rows.groupby("cell")["accuracy"]}
 
 
-def _collapsed(points: Points, evidence: Evidence | None) -> dict[str, tuple[int, ...]]:
+def _collapsed(rows: pd.DataFrame, evidence: Evidence | None) -> dict[str, tuple[int, ...]]:
     """The places of the seeds that are set aside among all seeds of their cell, by cell."""
     if evidence is None or not evidence.aside:
         return {}
-    found = points.frame[reported_rows(points)].groupby("cell")["seed"]
+    found = rows.groupby("cell")["seed"]
     places = {str(c): tuple(i for i, seed in enumerate(seeds) if (c, seed) in evidence.aside) for c, seeds in found}
     return {cell: own for cell, own in places.items() if own}
 
