@@ -30,3 +30,12 @@ def test_accuracy_against_size_shows_the_means_of_the_stored_study() -> None:
     # The rows at 1,792 parameters in docs/abacus-sizes.md.
     at = list(grpo.get_xdata()).index(1792)
     assert [100 * line.get_ydata()[at] for line in (sft, rft, grpo)] == pytest.approx([85.9, 88.7, 94.4], abs=0.05)
+
+
+def test_chosen_projections_are_drawn_beside_random_ones() -> None:
+    axes = Figure().add_subplot()
+    figures.chosen_projections(axes)
+    drawn = {bars.get_label(): list(bars.lines[0].get_ydata()) for bars in axes.containers}
+    # The rows at 13 and 84 parameters in docs/abacus-message.md.
+    assert [100 * y for y in drawn["grpo, chosen"]] == pytest.approx([61.2, 76.8], abs=0.05)
+    assert [100 * y for y in drawn["grpo, random"]] == pytest.approx([42.9, 56.6], abs=0.05)

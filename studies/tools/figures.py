@@ -79,17 +79,19 @@ def chosen_projections(axes: "Axes") -> None:
         colour, marker, _ = METHODS[method]
         for bits, line, face in ((8, "-", colour), (0, ":", "white")):
             mine = [c for c in cells if c.method == method and choice_bits(c) == bits and chooser(c) != "own"]
-            sizes = np.array([c.trained_parameters for c in mine]) * (1.06 ** (COMPARED.index(method) - 1))
+            x = np.array([c.trained_parameters for c in mine]) * 1.06 ** (COMPARED.index(method) - 1)
             estimates = [c.accuracy for c in mine]
             values = np.array([e.value for e in estimates])
             ends = np.array([values - _lows(estimates), _highs(estimates) - values])
             axes.errorbar(
-                sizes, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2,
+                x, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2,
                 label=f"{method}, {'chosen' if bits else 'random'}",
             )  # fmt: skip
     log_axis(axes, "x", "trained parameters (logarithmic)")
+    sizes = sorted({c.trained_parameters for c in cells})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     percent_axis(axes, "correct answers, %")
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
 
 
 def threshold(axes: "Axes") -> None:
