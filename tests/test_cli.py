@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -23,13 +24,18 @@ def test_help_names_every_command(capacity):
 
 
 def test_help_takes_less_than_half_a_second_with_a_goal_of_three_tenths(tmp_path):
-    """Wall clock, the shortest of five, which other work on the machine moves least. The goal is 0.3 s."""
-    seconds = []
+    """Wall clock, the shortest of five, which other work on the machine moves least. The goal is 0.3 s.
+
+    On a slow machine, help may take two and a half times as long as Python with the libraries that it cannot do without.
+    """
+    libraries = [sys.executable, "-c", "import pydantic, rich.markdown, typer.rich_utils"]
+    seconds = {"help": [], "libraries": []}
     for _ in range(5):
-        began = time.perf_counter()
-        run([CAPACITY, "--help"], tmp_path)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
+        for name, command in (("libraries", libraries), ("help", [CAPACITY, "--help"])):
+            began = time.perf_counter()
+            run(command, tmp_path)
+            seconds[name].append(time.perf_counter() - began)
+    assert min(seconds["help"]) < max(0.5, 2.5 * min(seconds["libraries"]))
 
 
 def test_version_is_that_of_the_package(capacity):
