@@ -26,7 +26,7 @@ def test_help_names_every_command(capacity):
 def test_help_takes_less_than_half_a_second_with_a_goal_of_three_tenths(tmp_path):
     """Wall clock, the shortest of five, which other work on the machine moves least. The goal is 0.3 s.
 
-    On a slow machine, help may take two and a half times as long as Python with the libraries that it cannot do without.
+    On a slow machine, help may take three times as long as Python with the libraries that it cannot do without.
     """
     libraries = [sys.executable, "-c", "import pydantic, rich.markdown, typer.rich_utils"]
     seconds = {"help": [], "libraries": []}
@@ -35,7 +35,7 @@ def test_help_takes_less_than_half_a_second_with_a_goal_of_three_tenths(tmp_path
             began = time.perf_counter()
             run(command, tmp_path)
             seconds[name].append(time.perf_counter() - began)
-    assert min(seconds["help"]) < max(0.5, 2.5 * min(seconds["libraries"]))
+    assert min(seconds["help"]) < max(0.5, 3.0 * min(seconds["libraries"]))
 
 
 def test_version_is_that_of_the_package(capacity):
