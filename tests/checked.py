@@ -1,16 +1,8 @@
 """What the tests of `capacity baseline` and `capacity check` have in common."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
 
 
 def assert_one_line(done, words, code=2):

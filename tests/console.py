@@ -8,34 +8,24 @@ from pathlib import Path
 
 CAPACITY = str(Path(sys.executable).parent / "capacity")
 COMMANDS = (
-    "baseline", "bits", "check", "compare", "describe", "evaluate", "export", "factors", "models", "plan", "report",
-    "runs", "sweep", "tasks", "threshold", "version",
+    "baseline", "bits", "certify", "check", "compare", "describe", "doctor", "evaluate", "export", "express", "factors",
+    "import", "models", "plan", "report", "runs", "sweep", "tasks", "threshold", "verdict", "version", "view",
 )  # fmt: skip
-# What the console script does, for many command lines in one process.
+# Many command lines in one process, and which heavy libraries they imported together.
 DRIVER = """
-import contextlib, io, json, sys, traceback
-from capacity_cli.app import main
-answers = []
-for command in json.load(sys.stdin):
-    sys.argv = ["capacity", *command.split()]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-    answers.append([code, out.getvalue(), err.getvalue()])
+import json, sys
+from pathlib import Path
+from in_process import capacity
+ended = [capacity(Path(), *command.split()) for command in json.load(sys.stdin)]
 heavy = {"torch", "transformers", "trl", "peft", "datasets", "safetensors", "tokenizers"}
+answers = [[done.code, done.out, done.err] for done in ended]
 json.dump({"answers": answers, "heavy": sorted(heavy & set(sys.modules))}, sys.stdout)
 """
 
 
 def run(arguments, cwd, stdin=""):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(
         arguments,
         input=stdin,

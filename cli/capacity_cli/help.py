@@ -114,7 +114,15 @@ _HERE: dict[tuple[str, str], str] = {
     ("evaluate", "samples"): "Random draws",
     ("evaluate", "temperature"): "Random draws",
     ("express", "items"): _ASKED,
+    ("express", "largest"): _ASKED,
+    ("express", "evaluations"): _ASKED,
     ("certify", "items"): _ASKED,
+    ("certify", "level"): _ASKED,
+    ("certify", "parameters"): _SIZE,
+    ("certify", "choice_bits"): _SIZE,
+    ("certify", "level_bits"): _SIZE,
+    ("certify", "scale"): _SIZE,
+    ("view", "port"): _SHOWN,
     ("check", "alarms_per_100"): _SHOWN,
 }
 _COMMANDS = {
@@ -146,8 +154,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "factors": ("capacity factors MODEL_FOLDER --rank 8",),
     "baseline": ("capacity baseline capacity-studies/ci-abacus -o baseline.json",),
     "check": ("capacity check --run studies/ci-abacus.toml --baseline baseline.json",),
-    "verdict": ("capacity verdict before=logs/main after=logs/branch --metric acc --markdown verdict.md",),
-    "import": ("capacity import sft=samples.jsonl --out imported --set method=sft --set trained_parameters=13",),
+    "verdict": ("capacity verdict before=logs/main after=logs/branch --metric acc",),
+    "import": ("capacity import sft=samples.jsonl --out imported --set method=sft",),
     "threshold": (
         "capacity threshold studies/results/abacus-sizes.csv",
         "capacity threshold --study studies/abacus-sizes.toml --gain 0.8",

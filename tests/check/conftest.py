@@ -1,33 +1,15 @@
 """The command line in a folder of its own, with studies that are made up and a baseline of one of them."""
 
-import contextlib
-import io
-import sys
-
 import guarded
+import in_process
 import pytest
-from checked import Done
-
-from capacity_cli.app import main
 
 
 @pytest.fixture
 def capacity(monkeypatch, tmp_path):
     """Runs `capacity` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["capacity", *map(str, arguments)])
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-                code = 0
-            except SystemExit as end:
-                code = end.code or 0
-        return Done(code, out.getvalue(), err.getvalue())
-
-    return call
+    return lambda *arguments: in_process.capacity(tmp_path, *map(str, arguments))
 
 
 @pytest.fixture
