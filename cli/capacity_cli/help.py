@@ -122,6 +122,7 @@ _HERE: dict[tuple[str, str], str] = {
     ("certify", "choice_bits"): _SIZE,
     ("certify", "level_bits"): _SIZE,
     ("certify", "scale"): _SIZE,
+    ("verdict", "seed_spread"): _ASKED,
     ("view", "port"): _SHOWN,
     ("check", "alarms_per_100"): _SHOWN,
 }
