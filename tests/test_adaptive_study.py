@@ -15,6 +15,7 @@ from capacity.plan.adaptive_file import AdaptiveFile, SizeRange, parse_adaptive,
 from capacity.plan.study_file import parse_study
 from capacity.runs import files
 from capacity.runs.study import Study
+from capacity.spec.adapters import ProjectionChoice, TinyLora
 from capacity.spec.run import RunSpec
 from capacity.studies.adaptive import LOG, AdaptiveStudy
 from capacity.studies.make import Wanted
@@ -191,6 +192,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "falling rates": ({"rates": [0.1, 0.01]}, "rising"),
     "an unknown model": ({"model": "abacus-9m"}, "abacus-9m"),
     "an unknown field": ({"grids": []}, "grids"),
+    "a budget": ({"sizes": {"largest": 100, "budget": 13}}, "a range has no budget: give smallest and largest alone"),
+    "bits of no choice": ({"sizes": {"largest": 100, "projection_bits": 4}}, "goes with --projection chosen: add that"),
     "no shipped rate": ({"rates": "shipped", "sizes": {"smallest": 1, "largest": 500_000}}, "rates: none is shipped"),
 }
 
@@ -215,8 +218,18 @@ def test_commands_that_need_runs_beforehand_refuse_an_adaptive_file(tmp_path: Pa
 
 
 def test_the_candidates_are_even_on_a_logarithmic_scale_with_both_ends() -> None:
-    assert SizeRange(smallest=1, largest=100, per_decade=2).budgets == (1, 3, 10, 32, 100)
-    assert SizeRange(smallest=2, largest=30, per_decade=1).budgets == (2, 20, 30)
+    assert [c.budget for c in SizeRange(smallest=1, largest=100, per_decade=2).choices] == [1, 3, 10, 32, 100]
+    assert [c.budget for c in SizeRange(smallest=2, largest=30, per_decade=1).choices] == [2, 20, 30]
+
+
+def test_the_candidates_share_every_other_option_of_a_size() -> None:
+    chosen = {**RAW["sizes"], "projection": "chosen", "projection_bits": 4, "rank": 8}
+    study = plain({**RAW, "sizes": chosen})
+    for point in study.points():
+        adapter = point.spec("sft", 0, {"sft": 0.01}, validation=False).adapter
+        assert isinstance(adapter, TinyLora)
+        assert adapter.rank == 8
+        assert adapter.choice == ProjectionChoice(bits=4, by="grpo")
 
 
 def test_the_file_on_the_page_can_be_planned() -> None:

@@ -47,7 +47,6 @@ from capacity.plan.study_file import (
 )
 from capacity.spec.adapters import StorageDtype
 from capacity.spec.faults import fault_of
-from capacity.spec.frozen import Frozen
 from capacity.spec.methods import METHODS, Method
 from capacity.spec.parts import RolloutSpec
 from capacity.tasks.catalog import parse_task
@@ -67,8 +66,10 @@ def _readable_rates(value: Any) -> Any:
     return rising(tuple(map(float, given)))
 
 
-class SizeRange(Frozen):
+class SizeRange(SizeChoice):
     """The sizes that a design may choose from, as budgets in trained parameters.
+
+    All of them share the other options of a size, for example a chosen projection.
 
     Attributes:
         smallest, largest: the ends of the range.
@@ -81,16 +82,20 @@ class SizeRange(Frozen):
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
+        if self.budget is not None:
+            raise ValueError("a range has no budget: give smallest and largest alone")
         if self.largest <= self.smallest:
             raise ValueError(f"from {self.smallest} to {self.largest} there is no range: raise largest")
         return self
 
     @property
-    def budgets(self) -> tuple[int, ...]:
-        """Returns the budgets, rising, both ends among them."""
+    def choices(self) -> tuple[SizeChoice, ...]:
+        """Returns the sizes by rising budgets, both ends among them."""
         steps = math.ceil(self.per_decade * math.log10(self.largest / self.smallest))
         inner = (round(self.smallest * 10 ** (step / self.per_decade)) for step in range(steps))
-        return tuple(sorted({*(b for b in inner if b < self.largest), self.largest}))
+        budgets = sorted({*(b for b in inner if b < self.largest), self.largest})
+        shared = self.model_dump(include=set(SizeChoice.model_fields), exclude={"budget"})
+        return tuple(SizeChoice(budget=budget, **shared) for budget in budgets)
 
 
 class AdaptiveFile(Executed):
@@ -163,8 +168,8 @@ class AdaptiveFile(Executed):
         task = parse_task(self.task)
         grid = Grid(models=(self.model,), tasks=(self.task,), storage_dtype=self.storage_dtype, protocol=self.protocol)
         found: dict[int, GridPoint] = {}
-        for budget in self.sizes.budgets:
-            size = size_of(self.model, SizeChoice(budget=budget), self.storage_dtype)
+        for choice in self.sizes.choices:
+            size = size_of(self.model, choice, self.storage_dtype)
             found.setdefault(size.trained_parameters, GridPoint(grid, self.model, task, size, self.rollouts))
         if len(found) < LEAST_SIZES:
             raise SpecError(

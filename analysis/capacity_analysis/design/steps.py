@@ -56,7 +56,7 @@ def next_step(setting: Setting, results: Results, base: float, looks: Sequence[M
 
 
 def ended(setting: Setting, measured: Measured) -> Stop | None:
-    """Whether the goal is reached, or cannot be."""
+    """Returns the end of the study if its goal is reached or cannot be reached, else None."""
     goal, first, last = setting.goal, setting.log_sizes[0], setting.log_sizes[-1]
     beyond = [m for m, (low, high) in measured.thresholds.items() if low >= last - _CLOSE and np.isinf(high)]
     before = [m for m, (low, high) in measured.thresholds.items() if high <= first + _CLOSE and np.isinf(low)]
