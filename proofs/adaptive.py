@@ -279,7 +279,7 @@ def demands(widths: list[Row], decisions: list[Row], simulations: int) -> list[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=100)
+    parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--seed", type=int, default=31)
     arguments = parser.parse_args()
