@@ -69,6 +69,18 @@ def test_bits_answers_with_the_frontier() -> None:
     assert len(table.rows) == len(on)
 
 
+def test_bits_tells_cells_of_one_size_apart_and_leads_with_the_methods() -> None:
+    found = capacity.bits(SIZES.parent / "abacus-message.csv", where=["trained_parameters=13"], replicates=100)
+    _, table = check_form(found.answer)
+    grpo = [row[2:4] for row in table.rows if row[1] == "grpo"]
+    assert grpo == [("tinylora", 26), ("tinylora, bits=4", 33), ("tinylora, bits=8", 39), ("tinylora, bits=12", 46)]
+    both = capacity.bits(SIZES.parent / "abacus-message.csv", replicates=100)
+    lines, _ = check_form(both.answer)
+    (first,) = (saving for saving in both.saved if f" {saving.test} : {saving.anchor} " in lines[1])
+    assert first.differ == ("method",)
+    assert {("method",), ("adapter.choice.bits",)} <= {saving.differ for saving in both.saved}
+
+
 def rate(dtype: str, total: float, low: float | None, method: str = "sft") -> dict[str, Any]:
     return {
         "model": "abacus-0.2m", "method": method, "differs": "", "trained_parameters": 13, "storage_dtype": dtype,

@@ -39,3 +39,13 @@ def test_chosen_projections_are_drawn_beside_random_ones() -> None:
     # The rows at 13 and 84 parameters in docs/abacus-message.md.
     assert [100 * y for y in drawn["grpo, chosen"]] == pytest.approx([61.2, 76.8], abs=0.05)
     assert [100 * y for y in drawn["grpo, random"]] == pytest.approx([42.9, 56.6], abs=0.05)
+
+
+def test_accuracy_is_drawn_against_the_bits_of_the_update_with_its_choice() -> None:
+    axes = Figure().add_subplot()
+    figures.accuracy_against_bits(axes)
+    drawn = {bars.get_label(): dict(zip(*bars.lines[0].get_data(), strict=True)) for bars in axes.containers}
+    # The rows of grpo in docs/abacus-message.md.
+    assert 100 * drawn["random"][1344] == pytest.approx(56.6, abs=0.05)
+    assert [100 * drawn["chosen, 4 bits"][bits] for bits in (264, 1680)] == pytest.approx([54.4, 72.9], abs=0.05)
+    assert [100 * drawn["chosen, 12 bits"][bits] for bits in (368, 2352)] == pytest.approx([67.8, 81.7], abs=0.05)

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "studies" / "results"
 IMAGES = ROOT / "docs" / "images"
 COMPARED = ("sft", "rft", "grpo")
+CHOICES = {0: ("#555555", "o"), 4: ("#0072b2", "s"), 8: ("#008060", "^"), 12: ("#d55e00", "D")}  # by bits a parameter
 
 
 def accuracy_against_size(axes: "Axes") -> None:
@@ -94,6 +95,26 @@ def chosen_projections(axes: "Axes") -> None:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
 
 
+def accuracy_against_bits(axes: "Axes") -> None:
+    """The accuracy of grpo on abacus-0.9m against the bits of the stored update, a line for each number of bits."""
+    points = read_points(str(RESULTS / "abacus-message.csv"))
+    cells = [c for c in trained(points) if c.model == "abacus-0.9m" and c.method == "grpo" and chooser(c) != "own"]
+    for bits, (colour, marker) in CHOICES.items():
+        mine = sorted((8 * (c.update_bytes or 0), c.accuracy) for c in cells if choice_bits(c) == bits)
+        estimates = [estimate for _, estimate in mine]
+        values = np.array([estimate.value for estimate in estimates])
+        ends = np.array([values - _lows(estimates), _highs(estimates) - values])
+        name = f"chosen, {bits} bits" if bits else "random"
+        axes.errorbar(
+            [stored for stored, _ in mine], values, ends, color=colour, marker=marker, capsize=2, label=name,
+            linestyle="-" if bits else ":", markerfacecolor=colour if bits else "white",
+        )  # fmt: skip
+    log_axis(axes, "x", "bits of the stored update, choice included (logarithmic)")
+    axes.set_xticks([16, 64, 256, 1024], ["16", "64", "256", "1,024"])
+    percent_axis(axes, "correct answers of grpo, %")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
 def threshold(axes: "Axes") -> None:
     """An illustration: what base, ceiling, target, threshold and ratio mean on two Hill curves."""
     sizes = np.geomspace(1, 1e6, 200)
@@ -116,6 +137,7 @@ def threshold(axes: "Axes") -> None:
 
 
 FIGURES: dict[str, Callable[["Axes"], None]] = {
+    "accuracy-against-bits": accuracy_against_bits,
     "accuracy-against-size": accuracy_against_size,
     "chosen-projections": chosen_projections,
     "noise-or-distance": noise_or_distance,

@@ -53,6 +53,7 @@ class Saving:
         model: of both.
         test: curve.
         anchor: curve.
+        differ: the fields in which both curves differ, such as the method.
         size_ratio: below 1, `test` needs less; None without overlap.
         low: of the 95 % interval; None if it is open or cannot be estimated, `remark` says why.
         high: upper end.
@@ -67,6 +68,7 @@ class Saving:
     model: str
     test: str
     anchor: str
+    differ: tuple[str, ...]
     size_ratio: float | None
     low: float | None
     high: float | None
@@ -158,6 +160,7 @@ def savings(
                 model=test.model,
                 test=test.label,
                 anchor=anchor.label,
+                differ=tuple(n for n, value in test.told.items() if anchor.told.get(n, value) != value),
                 size_ratio=estimate,
                 low=low,
                 high=high,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capacity.library.answers import answer, several
+from capacity_analysis.bits.cells import SHOWN
 from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.bits.savings import Saving
 from capacity_analysis.statistics.estimate import labels
@@ -35,14 +36,18 @@ _PAIRS = 3  # lines of pairs at most
 
 
 def bits_answer(places: Sequence[FrontierPoint], saved: Sequence[Saving], unit: str) -> tuple[Block, ...]:
-    """The first pair of each model in a line, how many pairs are decided, and a table of the frontier."""
+    """One pair of each model in a line, how many pairs are decided, and a table of the frontier.
+
+    The pair is the first one that differs in the method alone, or the first one if there is none.
+    """
     known = [saving for saving in saved if saving.size_ratio is not None]
-    first = {saving.model: saving for saving in reversed(known)}
-    lines = [_line(saving, unit) for saving in known if first[saving.model] is saving]
+    first: dict[str, Saving] = {}
+    for saving in (*(s for s in known if s.differ == ("method",)), *known):
+        first.setdefault(saving.model, saving)
     on = [place for place in places if place.on_frontier]
     lines = [
         f"On the frontier of accuracy over {unit}: {len(on)} of {len(places)} updates.",
-        *several(lines, _PAIRS, "models"),
+        *several([_line(saving, unit) for saving in first.values()], _PAIRS, "models"),
     ]
     if known:
         lines.append(f"Pairs whose interval excludes 1×: {sum(map(_decided, known))} of {len(known)}.")
@@ -71,7 +76,8 @@ def _line(saving: Saving, unit: str) -> str:
 def _frontier(places: Sequence[FrontierPoint], unit: str) -> Table:
     rows = tuple(
         (
-            *(_text(p.known.get(name)) for name in ("model", "method", "adapter")),
+            *(_text(p.known.get(name)) for name in ("model", "method")),
+            _adapter(p),
             p.size,
             p.accuracy,
             p.low,
@@ -82,6 +88,12 @@ def _frontier(places: Sequence[FrontierPoint], unit: str) -> Table:
     )
     title = f"Smallest updates at their accuracy, {unit}"
     return Table("frontier", title, _PLACES, rows, f"Intervals: {labels(p.estimate for p in places)}.")
+
+
+def _adapter(place: FrontierPoint) -> str:
+    """The kind of the adapter with the fields beside its size in which cells of the table differ."""
+    others = (f"{name}={value}" for name, value in place.known.items() if name not in SHOWN)
+    return ", ".join((str(place.known.get("adapter", "")), *others))
 
 
 def _text(value: str | float | int | None) -> str | None:
