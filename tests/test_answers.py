@@ -78,7 +78,14 @@ def test_bits_tells_cells_of_one_size_apart_and_leads_with_the_methods() -> None
     lines, _ = check_form(both.answer)
     (first,) = (saving for saving in both.saved if f" {saving.test} : {saving.anchor} " in lines[1])
     assert first.differ == ("method",)
-    assert {("method",), ("adapter.choice.bits",)} <= {saving.differ for saving in both.saved}
+    assert {("method",), ("adapter.choice",), ("adapter.choice.bits",)} <= {saving.differ for saving in both.saved}
+
+
+def test_threshold_leads_with_the_methods_where_curves_differ_in_more() -> None:
+    found = capacity.thresholds(SIZES.parent / "abacus-message.csv", target=0.6, null=0)
+    lines, _ = check_form(found.answer)
+    (first,) = (r for r in found.study.headlines if f" {r.numerator} : {r.denominator} " in lines[1])
+    assert first.differ == ("method",)
 
 
 def rate(dtype: str, total: float, low: float | None, method: str = "sft") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from capacity.runs.study import Study
 from capacity.spec.adapters import TinyLora
 from capacity.spec.run import RunSpec
 from capacity_analysis.bits.cells import measured_cells
-from capacity_analysis.data.curves import curves_of, differ_in_one, pairs_of
+from capacity_analysis.data.curves import curves_of, differ_in, pairs_of
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.select import Selection, designs
 from capacity_analysis.data.table import from_frame
@@ -136,8 +136,12 @@ def test_a_rate_is_chosen_within_the_recipe_that_it_was_tried_for(tmp_path: Path
 def test_the_direction_of_every_ratio_is_sft_first() -> None:
     told = [{"method": m} for m in ("grpo", "rft", "sft")]
     assert pairs_of(told) == [(2, 0), (2, 1), (0, 1)]
-    assert differ_in_one({"method": "sft", "storage_dtype": "bf16"}, {"method": "grpo"})
-    assert not differ_in_one({"method": "sft", "storage_dtype": "bf16"}, {"method": "grpo", "storage_dtype": "fp32"})
+    one = {"method": "sft", "storage_dtype": "bf16"}
+    assert differ_in(one, {"method": "grpo"}) == ("method",)
+    assert differ_in(one, {"method": "grpo", "storage_dtype": "fp32"}) == ("method", "storage_dtype")
+    chosen = {"adapter.choice.bits": 8, "adapter.choice.by": "grpo"}
+    assert differ_in(chosen, dict.fromkeys(chosen)) == ("adapter.choice",)
+    assert differ_in(chosen, {**chosen, "adapter.choice.bits": 4}) == ("adapter.choice.bits",)
 
 
 def test_runs_of_one_seed_under_several_projections_count_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from capacity.errors import SpecError
 from capacity_analysis.bits.cells import MeasuredCells
-from capacity_analysis.data.curves import curves_of, pairs_of
+from capacity_analysis.data.curves import curves_of, differ_in, pairs_of
 from capacity_analysis.statistics.bjontegaard import inverse_curves, size_ratios
 from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.monotone import isotonic
@@ -160,7 +160,7 @@ def savings(
                 model=test.model,
                 test=test.label,
                 anchor=anchor.label,
-                differ=tuple(n for n, value in test.told.items() if anchor.told.get(n, value) != value),
+                differ=differ_in(test.told, anchor.told),
                 size_ratio=estimate,
                 low=low,
                 high=high,

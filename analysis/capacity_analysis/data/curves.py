@@ -203,6 +203,13 @@ def pairs_of(curves: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     return list(combinations(order, 2))
 
 
-def differ_in_one(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether one field alone tells two curves apart, by what both tell."""
-    return len([name for name in first.keys() & second.keys() if first[name] != second[name]]) == 1
+def differ_in(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the fields that tell two curves apart, by what both tell.
+
+    A random projection and a chosen one differ in one thing, "adapter.choice".
+    """
+    names = [name for name, value in first.items() if second.get(name, value) != value]
+    choice = [name for name in names if name.startswith(_CHOICE)]
+    if choice and any(all(told[name] is None for name in choice) for told in (first, second)):
+        return (*(name for name in names if name not in choice), _CHOICE.rstrip("."))
+    return tuple(names)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from capacity_analysis.data.curves import differ_in_one, pairs_of
+from capacity_analysis.data.curves import differ_in, pairs_of
 from capacity_analysis.data.select import Design
 from capacity_analysis.statistics.hill import fit_parallel
 from capacity_analysis.statistics.hill_profile import limits_around
@@ -48,6 +48,7 @@ class Ratio:
 
     Attributes:
         numerator, denominator: their labels.
+        differ: the one field in which they differ, such as the method.
         estimate: None if one of the two is censored.
         low, high: ends of the interval; None is unbounded.
         censored: right, the ratio is at least `low`; left, at most `high`; both, nothing is known.
@@ -59,6 +60,7 @@ class Ratio:
     model: str | None
     numerator: str
     denominator: str
+    differ: tuple[str, ...]
     estimator: Estimator
     estimate: float | None
     low: float | None
@@ -88,6 +90,7 @@ def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
                     model=evidence.design.model,
                     numerator=evidence.curves[n].label,
                     denominator=evidence.curves[d].label,
+                    differ=differ_in(evidence.curves[n].told, evidence.curves[d].told),
                     estimator=name,
                     estimate=plain(float(result.estimate[0])) if censored == "none" else None,
                     low=low,
@@ -104,7 +107,7 @@ def ratios(evidence: Evidence) -> tuple[Ratio, ...]:
 def pairs(evidence: Evidence) -> list[tuple[int, int]]:
     """Positions of numerator and denominator of the curves that differ in one thing."""
     told = [curve.told for curve in evidence.curves]
-    return [(n, d) for n, d in pairs_of(told) if differ_in_one(told[n], told[d])]
+    return [(n, d) for n, d in pairs_of(told) if len(differ_in(told[n], told[d])) == 1]
 
 
 def _censoring(numerator: object, denominator: object) -> str:

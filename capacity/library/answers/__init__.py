@@ -1,10 +1,26 @@
 """What a command prints first: the answer in at most five lines of a terminal, then one table that fits beside it."""
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from capacity_reports.blocks import Block, Table, Text
 
 LINES = 5  # at most, each of 80 characters
+
+
+class PairOfCurves(Protocol):
+    """Two curves of one model that are compared."""
+
+    @property
+    def model(self) -> str | None:
+        """The model of both."""
+
+    @property
+    def differ(self) -> tuple[str, ...]:
+        """The fields in which they differ."""
+
+
+Pair = TypeVar("Pair", bound=PairOfCurves)
 
 
 def answer(lines: Sequence[str], table: Table | None) -> tuple[Block, ...]:
@@ -17,3 +33,13 @@ def several(lines: Sequence[str], room: int, what: str) -> list[str]:
     if len(lines) <= room:
         return list(lines)
     return [*lines[: room - 1], f"{len(lines) - room + 1} more {what} stand in the details."]
+
+
+def leading(pairs: Sequence[Pair]) -> list[Pair]:
+    """One pair of each model: the first that differs in the method alone, or the first if there is none."""
+    first: dict[str | None, Pair] = {}
+    for pair in pairs:
+        best = first.setdefault(pair.model, pair)
+        if pair.differ == ("method",) != best.differ:
+            first[pair.model] = pair
+    return list(first.values())

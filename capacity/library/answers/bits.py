@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from capacity.library.answers import answer, several
+from capacity.library.answers import answer, leading, several
 from capacity_analysis.bits.cells import SHOWN
 from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.bits.savings import Saving
@@ -36,18 +36,12 @@ _PAIRS = 3  # lines of pairs at most
 
 
 def bits_answer(places: Sequence[FrontierPoint], saved: Sequence[Saving], unit: str) -> tuple[Block, ...]:
-    """One pair of each model in a line, how many pairs are decided, and a table of the frontier.
-
-    The pair is the first one that differs in the method alone, or the first one if there is none.
-    """
+    """One pair of each model in a line, how many pairs are decided, and a table of the frontier."""
     known = [saving for saving in saved if saving.size_ratio is not None]
-    first: dict[str, Saving] = {}
-    for saving in (*(s for s in known if s.differ == ("method",)), *known):
-        first.setdefault(saving.model, saving)
     on = [place for place in places if place.on_frontier]
     lines = [
         f"On the frontier of accuracy over {unit}: {len(on)} of {len(places)} updates.",
-        *several([_line(saving, unit) for saving in first.values()], _PAIRS, "models"),
+        *several([_line(saving, unit) for saving in leading(known)], _PAIRS, "models"),
     ]
     if known:
         lines.append(f"Pairs whose interval excludes 1×: {sum(map(_decided, known))} of {len(known)}.")

@@ -1,6 +1,6 @@
 """Which update reaches the target, in a few lines: one pair of methods a model, and how many pairs are decided."""
 
-from capacity.library.answers import answer, several
+from capacity.library.answers import answer, leading, several
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.ratios import Ratio, in_words
 from capacity_analysis.thresholds.result import CurveThreshold
@@ -21,11 +21,9 @@ _PAIRS = 3  # lines of pairs at most
 
 
 def threshold_answer(study: ThresholdStudy) -> tuple[Block, ...]:
-    """The first pair of each model in a line, how many pairs are decided, and a table of the thresholds."""
+    """One pair of each model in a line, how many pairs are decided, and a table of the thresholds."""
     pairs, lines = study.headlines, [_asked(study)]
-    first = {ratio.model: ratio for ratio in reversed(pairs)}
-    shown = [ratio for ratio in pairs if first[ratio.model] is ratio]
-    lines += several([_line(study, ratio) for ratio in shown], _PAIRS, "models")
+    lines += several([_line(study, ratio) for ratio in leading(pairs)], _PAIRS, "models")
     if pairs:
         count = sum(decides(ratio) and not study.of_one_seed(ratio) for ratio in pairs)
         lines.append(f"Pairs whose interval excludes 1×: {count} of {len(pairs)}.")
