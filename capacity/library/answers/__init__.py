@@ -43,3 +43,12 @@ def leading(pairs: Sequence[Pair]) -> list[Pair]:
         if pair.differ == ("method",) != best.differ:
             first[pair.model] = pair
     return list(first.values())
+
+
+def named(model: str | None, one: str, other: str) -> tuple[str, str, str]:
+    """Returns where a pair of curves is, and their names: words that both names end with stand with the model."""
+    (first, _, rest), (second, _, same) = one.partition(" "), other.partition(" ")
+    where = [model] if model else []
+    if rest and rest == same:
+        where, one, other = [*where, rest], first, second
+    return ", ".join(where) + (": " if where else ""), one, other

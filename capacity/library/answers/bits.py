@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from capacity.library.answers import answer, leading, several
+from capacity.library.answers import answer, leading, named, several
 from capacity_analysis.bits.cells import SHOWN
 from capacity_analysis.bits.frontier import FrontierPoint
 from capacity_analysis.bits.savings import Saving
@@ -57,14 +57,14 @@ def _decided(saving: Saving) -> bool:
 
 
 def _line(saving: Saving, unit: str) -> str:
-    where = f"{saving.model}: " if saving.model else ""
+    where, one, other = named(saving.model, saving.test, saving.anchor)
     ratio = times(saving.size_ratio or 0.0)
     low = "0" if saving.low is None else times(saving.low)[:-1]
     high = "∞" if saving.high is None else times(saving.high)[:-1]
     ends = "" if saving.low is None and saving.high is None else f" ({low}–{high})"
     if not _decided(saving):
-        return f"{where}{saving.test} : {saving.anchor} is not decided, {ratio}{ends}."
-    return f"{where}at equal accuracy {saving.test} takes {ratio}{ends} the {unit} of {saving.anchor}."
+        return f"{where}{one} : {other} is not decided, {ratio}{ends}."
+    return f"{where}at equal accuracy {one} takes {ratio}{ends} the {unit} of {other}."
 
 
 def _frontier(places: Sequence[FrontierPoint], unit: str) -> Table:

@@ -1,6 +1,6 @@
 """Which update reaches the target, in a few lines: one pair of methods a model, and how many pairs are decided."""
 
-from capacity.library.answers import answer, leading, several
+from capacity.library.answers import answer, leading, named, several
 from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.ratios import Ratio, in_words
 from capacity_analysis.thresholds.result import CurveThreshold
@@ -39,16 +39,15 @@ def _asked(study: ThresholdStudy) -> str:
 
 
 def _line(study: ThresholdStudy, ratio: Ratio) -> str:
-    where = f"{ratio.model}: " if ratio.model else ""
+    where, one, other = named(ratio.model, ratio.numerator, ratio.denominator)
     words, unit = in_words(ratio), study.unit
     if words is None:
-        return f"{where}nothing is known of {ratio.numerator} : {ratio.denominator}."
+        return f"{where}nothing is known of {one} : {other}."
     if study.of_one_seed(ratio):
-        seen = f"{ratio.numerator} needs {words} the {unit} of {ratio.denominator}"
-        return f"{where}one seed, no claim about methods; in these runs {seen}."
+        return f"{where}one seed, no claim about methods; in these runs {one} needs {words} the {unit} of {other}."
     if not decides(ratio):
-        return f"{where}{ratio.numerator} : {ratio.denominator} is not decided, {words}."
-    return f"{where}{ratio.numerator} needs {words} the {unit} of {ratio.denominator}."
+        return f"{where}{one} : {other} is not decided, {words.replace(' without an interval', ' (no interval)')}."
+    return f"{where}{one} needs {words} the {unit} of {other}."
 
 
 def _table(study: ThresholdStudy) -> Table:
