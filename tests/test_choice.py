@@ -265,8 +265,8 @@ def test_rates_of_a_random_projection_serve_a_chosen_one_until_it_has_its_own() 
     assert (random.learning_rate, random.borrowed, borrowed.borrowed) == (borrowed.learning_rate, False, True)
     (remark,) = rate_remarks({"grpo": borrowed})
     assert remark.startswith(f"The rates grpo {borrowed.learning_rate:g} were tuned with a random projection")
-    own = tuned_rate("abacus-0.9m", TASK, "grpo", "tinylora-chosen", 28)
-    assert (own.borrowed, own.tuned_at) == (False, 13)
+    own = tuned_rate("abacus-0.9m", TASK, "grpo", "tinylora-chosen", 40)
+    assert (own.borrowed, own.tuned_at) == (False, 28)
 
 
 def test_options_become_the_spec() -> None:

@@ -1,7 +1,7 @@
 """Makes a comparison whose workers say what their CPU seconds went into: `python -m benchmarks.bench.worker_parts OUT`.
 
 The workers are those of `capacity compare`, at their usual work. They are killed at the end, so each writes what it has
-measured after every job.
+measured after every run, before it says that the run is complete.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def work(*arguments: Any) -> None:
     with ExitStack() as stack:
         for owner, attribute, part in parts():
             stack.enter_context(watched(clock, owner, attribute, part))
-        make, train_by = worker.JobMaker.make, run.train_by
+        make, train_by, add = worker.JobMaker.make, run.train_by, worker.add_finished
 
         def trained(*given: Any) -> Any:
             with clock.part(f"training, {methods[-1]}"):
@@ -60,7 +60,11 @@ def work(*arguments: Any) -> None:
         def made(self: Any, job: Any, bases: Any) -> None:
             methods.append(job[0].method)
             make(self, job, bases)
+
+        def added(*given: Any, **named: Any) -> Any:
+            found = add(*given, **named)
             write()
+            return found
 
         def write() -> None:
             seconds = {**clock.seconds, REST: time.process_time() - clock.seconds.total()}
@@ -70,6 +74,7 @@ def work(*arguments: Any) -> None:
         methods: list[str] = []
         stack.enter_context(patch.object(run, "train_by", trained))
         stack.enter_context(patch.object(worker.JobMaker, "make", made))
+        stack.enter_context(patch.object(worker, "add_finished", added))
         worker.work(*arguments)
 
 

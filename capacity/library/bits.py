@@ -70,7 +70,7 @@ class Bits(Shown):
             "replicates": self.replicates,
             "seed": self.seed,
             "ratios": [] if isinstance(self.ratios, Absent) else self.ratios.to_json()["ratios"],
-            "savings": [asdict(s) for one in self.saved for s in (one, one.inverse)],
+            "savings": [asdict(s) | {"differ": list(s.differ)} for one in self.saved for s in (one, one.inverse)],
             "frontier": [_place_json(p, self.found.unit) for p in self.places],
             "equal_size": [_equal_json(a) for a in self.equal],
             "rate_distortion": list(self.rates),

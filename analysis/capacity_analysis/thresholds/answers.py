@@ -76,7 +76,9 @@ class ThresholdStudy:
             "targets": [{"model": e.design.model, **asdict(e.target)} for e in self.evidence],
             "curves": [_threshold_json(found) for found in self.thresholds],
             "ratios": [
-                asdict(ratio) | {"against_target": [asdict(a) for a in ratio.against_target]} for ratio in self.ratios
+                asdict(ratio)
+                | {"differ": list(ratio.differ), "against_target": [asdict(a) for a in ratio.against_target]}
+                for ratio in self.ratios
             ],
             "null_calibration": {
                 "simulations": self.null[0].simulations if self.null else 0,
