@@ -211,5 +211,5 @@ def differ_in(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str,
     names = [name for name, value in first.items() if second.get(name, value) != value]
     choice = [name for name in names if name.startswith(_CHOICE)]
     if choice and any(all(told[name] is None for name in choice) for told in (first, second)):
-        return (*(name for name in names if name not in choice), _CHOICE.rstrip("."))
+        return (*(name for name in names if name not in choice), _CHOICE.removesuffix("."))
     return tuple(names)

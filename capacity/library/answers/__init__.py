@@ -40,7 +40,7 @@ def leading(pairs: Sequence[Pair]) -> list[Pair]:
     first: dict[str | None, Pair] = {}
     for pair in pairs:
         best = first.setdefault(pair.model, pair)
-        if pair.differ == ("method",) != best.differ:
+        if best.differ != ("method",) and pair.differ == ("method",):
             first[pair.model] = pair
     return list(first.values())
 
