@@ -82,23 +82,44 @@ def test_a_chosen_projection_is_tuned_as_an_arm_of_its_own(tmp_path: Path) -> No
 
 
 def test_the_tables_hold_what_the_choice_gains(tmp_path: Path) -> None:
-    """Chosen projections answer one more item of four than random ones, for each method and seed."""
+    """Chosen projections answer one more item of four than random ones, and those of rank 2 one less than of rank 8."""
+    arms = (
+        (None, 8, 13, [1, 0, 0, 0]),
+        (8, 8, 13, [1, 1, 0, 0]),
+        (8, 2, 13, [1, 0, 0, 0]),
+        (None, 8, 28, [1, 1, 1, 0]),
+    )
     study = Study(tmp_path / "study")
     with study.locked():
         for method in ("sft", "grpo"):
             for seed in (0, 1):
-                for choice, answers in ((None, [1, 0, 0, 0]), (ProjectionChoice(bits=8), [1, 1, 0, 0])):
+                for bits, rank, size, answers in arms:
                     spec = fakes.spec(method, seed)
-                    adapter = spec.adapter.model_copy(update={"choice": choice})
-                    fakes.add(study, spec.model_copy(update={"adapter": adapter}), answers)
+                    choice = None if bits is None else ProjectionChoice(bits=bits)
+                    adapter = spec.adapter.model_copy(update={"choice": choice, "rank": rank, "groups": size})
+                    fakes.add(study, spec.model_copy(update={"adapter": adapter}), answers, trained_parameters=size)
     tool = Path(__file__).parent.parent / "studies" / "tools" / "message_tables.py"
     done = subprocess.run([sys.executable, tool, study.folder], capture_output=True, text=True, check=True)
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| abacus-0.9m | 13 |")]
-    assert [row.split(" | ")[2:4] for row in rows[:4]] == [
-        ["sft", "random"], ["sft", "chosen, 8 bits"], ["grpo", "random"], ["grpo", "chosen, 8 bits"],
+    _, *tables = [
+        [[cell.strip() for cell in row.split("|")[1:-1]] for row in part.splitlines() if "abacus-0.9m" in row]
+        for part in done.stdout.split("### ")
+    ]
+    gains, choices, pairs, larger = tables
+    assert [(row[3], row[4], row[-1].partition(" (")[0]) for row in gains if row[2] == "13"] == [
+        (method, projection, gain)
+        for method in ("sft", "grpo")
+        for projection, gain in (("random", ""), ("chosen, 8 bits, rank 2", "+0.0"), ("chosen, 8 bits", "+25.0"))
+    ]
+    assert [(row[3], row[4], row[5].partition(" (")[0]) for row in choices] == [
+        (method, "chosen, 8 bits, rank 2", "−25.0") for method in ("sft", "grpo")
+    ]
+    assert [(row[1], row[2], row[3]) for row in pairs] == [
+        ("13", "random", "grpo − sft"), ("13", "chosen, 8 bits, rank 2", "grpo − sft"),
+        ("13", "chosen, 8 bits", "grpo − sft"), ("28", "random", "grpo − sft"),
     ]  # fmt: skip
-    assert ["+25.0 (" in row for row in rows[:4]] == [False, True, False, True]
-    assert [row.split(" | ")[2:4] for row in rows[4:]] == [["random", "grpo − sft"], ["chosen, 8 bits", "grpo − sft"]]
+    assert [(*row[1:4], row[4].partition(" (")[0]) for row in larger] == [
+        (method, "13", "28", "−25.0") for method in ("sft", "grpo")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.hill import Hill
 from capacity_reports.blocks import Column, Figure, Table
 from capacity_reports.figures import FAINT, METHODS, log_axis, percent_axis, png_file, svg_file
-from studies.tools.message_tables import choice_bits, chooser, trained
+from studies.tools.message_tables import choice_bits, is_usual, trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def chosen_projections(axes: "Axes") -> None:
     for method in COMPARED:
         colour, marker, _ = METHODS[method]
         for bits, line, face in ((8, "-", colour), (0, ":", "white")):
-            mine = [c for c in cells if c.method == method and choice_bits(c) == bits and chooser(c) != "own"]
+            mine = [c for c in cells if c.method == method and choice_bits(c) == bits and is_usual(c)]
             x = np.array([c.trained_parameters for c in mine]) * 1.06 ** (COMPARED.index(method) - 1)
             estimates = [c.accuracy for c in mine]
             values = np.array([e.value for e in estimates])
@@ -98,7 +98,7 @@ def chosen_projections(axes: "Axes") -> None:
 def accuracy_against_bits(axes: "Axes") -> None:
     """The accuracy of grpo on abacus-0.9m against the bits of the stored update, a line for each number of bits."""
     points = read_points(str(RESULTS / "abacus-message.csv"))
-    cells = [c for c in trained(points) if c.model == "abacus-0.9m" and c.method == "grpo" and chooser(c) != "own"]
+    cells = [c for c in trained(points) if c.model == "abacus-0.9m" and c.method == "grpo" and is_usual(c)]
     for bits, (colour, marker) in CHOICES.items():
         mine = sorted((8 * (c.update_bytes or 0), c.accuracy) for c in cells if choice_bits(c) == bits)
         estimates = [estimate for _, estimate in mine]

@@ -1,8 +1,7 @@
 """What chosen projections gain, in Markdown: `python studies/tools/message_tables.py POINTS` (a study or its points).
 
-A line for each model, size and method: the accuracy with a random projection and with chosen ones, what the choice
-gains, paired by seed and item, and the bits of the stored update with its choice. Another line gives the differences
-between methods that share a projection.
+The tables compare, paired by seed and item: chosen projections with random ones of the same size, other choices with
+the usual one, methods that share a projection, and few chosen parameters with more random ones.
 """
 
 import sys
@@ -19,29 +18,53 @@ from capacity_analysis.statistics.estimate import labels
 from capacity_reports.blocks import Cell, Column, Section, Table
 from capacity_reports.document import Report
 
+_RANK = 8  # the frozen rank of TinyLoRA on the test bed, unless told otherwise
+_USUAL_BITS = 8
+_MODEL = Column("model", "model")
+_DEMONSTRATIONS = Column("demonstrations", "demonstrations")
+_PARAMETERS = Column("parameters", "parameters", "count")
+_METHOD = Column("method", "method")
+_PROJECTION = Column("projection", "projection")
+
 _GAINS = (
-    Column("model", "model"),
-    Column("parameters", "parameters", "count"),
-    Column("method", "method"),
-    Column("projection", "projection"),
+    _MODEL,
+    _DEMONSTRATIONS,
+    _PARAMETERS,
+    _METHOD,
+    _PROJECTION,
     Column("bits", "bits of the update", "count"),
     Column("seeds", "seeds", "count"),
     Column("accuracy", "accuracy, %"),
     Column("gain", "chosen − random, points"),
 )
+_CHOICES = (
+    _MODEL,
+    _DEMONSTRATIONS,
+    _PARAMETERS,
+    _METHOD,
+    _PROJECTION,
+    Column("difference", "difference from the choice by 8 bits, points"),
+)
 _PAIRS = (
-    Column("model", "model"),
-    Column("parameters", "parameters", "count"),
-    Column("projection", "projection"),
+    _MODEL,
+    _PARAMETERS,
+    _PROJECTION,
     Column("pair", "pair"),
     Column("difference", "difference, points"),
+)
+_LARGER = (
+    _MODEL,
+    _METHOD,
+    Column("chosen", "chosen parameters, 8 bits", "count"),
+    Column("random", "random parameters", "count"),
+    Column("difference", "chosen − random, points"),
 )
 
 
 def trained(points: Points) -> list[CellResult]:
     """The trained cells on the test items, by model, size, method and bits of the choice."""
     found = [c for c in cell_results(points.where(reported_rows(points))) if c.trained_parameters and c.split == "test"]
-    return sorted(found, key=lambda c: (c.model or "", c.trained_parameters, place(c.method), choice_bits(c)))
+    return sorted(found, key=lambda c: (c.model or "", c.trained_parameters, place(c.method), choice_bits(c), _rank(c)))
 
 
 def choice_bits(cell: CellResult) -> int:
@@ -49,37 +72,43 @@ def choice_bits(cell: CellResult) -> int:
     return int(cell.recipe.get("adapter.choice.bits") or 0)
 
 
-def chooser(cell: CellResult) -> str | None:
-    """The method whose gradient chose the projection, "own" for the cell's own method, None for a random projection."""
-    return cell.recipe.get("adapter.choice.by")
+def is_usual(cell: CellResult) -> bool:
+    """Tells whether the projection is random, or chosen by the gradient of grpo, with the usual frozen rank."""
+    return cell.recipe.get("adapter.choice.by") in (None, "grpo") and _rank(cell) == _RANK
 
 
 def projection(cell: CellResult) -> str:
     """The projection of a cell in words."""
-    bits = choice_bits(cell)
-    own = " by its own gradient" if chooser(cell) == "own" else ""
-    return f"chosen{own}, {bits} bits" if bits else "random"
+    bits, rank = choice_bits(cell), _rank(cell)
+    own = " by its own gradient" if cell.recipe.get("adapter.choice.by") == "own" else ""
+    return (f"chosen{own}, {bits} bits" if bits else "random") + (f", rank {rank}" if rank != _RANK else "")
 
 
 def gains(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
     """The rows of the table of gains. A random projection has no gain over itself."""
-    random: dict[tuple[str | None, int, str], CellResult] = {}
+    random: dict[tuple[Cell, ...], CellResult] = {}
     for c in cells:
-        at = (c.model, c.trained_parameters, c.method)
         if not choice_bits(c):
-            random[at] = c
-        gain = difference(c, random[at]) if choice_bits(c) and at in random else None
-        stored = None if c.update_bytes is None else 8 * c.update_bytes
+            random[_arm(c)] = c
+        gain = difference(c, random[_arm(c)]) if choice_bits(c) and _arm(c) in random else None
         yield (
-            c.model,
-            c.trained_parameters,
-            c.method,
+            *_arm(c),
             projection(c),
-            stored,
+            None if c.update_bytes is None else 8 * c.update_bytes,
             len(c.seeds),
             c.accuracy.percent(),
             "" if gain is None else gain.points(),
         )
+
+
+def choices(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
+    """The difference of every other choice from the usual one by 8 bits: other bits, ranks and gradients."""
+    chosen = [c for c in cells if choice_bits(c)]
+    usual = {_arm(c): c for c in chosen if is_usual(c) and choice_bits(c) == _USUAL_BITS}
+    for c in chosen:
+        found = difference(c, usual[_arm(c)]) if _arm(c) in usual and c is not usual[_arm(c)] else None
+        if found is not None:
+            yield *_arm(c), projection(c), found.points()
 
 
 def pairs(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
@@ -89,19 +118,45 @@ def pairs(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
         groups.setdefault((c.model, c.trained_parameters, projection(c)), []).append(c)
     for (model, parameters, name), members in groups.items():
         for one, other in combinations(members, 2):
-            found = difference(other, one)
+            found = None if one.method == other.method else difference(other, one)
             if found is not None:
                 yield model, parameters, name, f"{other.method} − {one.method}", found.points()
+
+
+def against_larger(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
+    """The difference of each cell chosen by 8 bits from every larger random one of its model and method."""
+    groups: dict[tuple[Cell, ...], list[CellResult]] = {}
+    for c in cells:
+        if is_usual(c):
+            groups.setdefault((c.model, c.demonstrations, c.method), []).append(c)
+    for (model, _, method), members in groups.items():
+        for chosen in [c for c in members if choice_bits(c) == _USUAL_BITS]:
+            for random in [c for c in members if not choice_bits(c)]:
+                larger = random.trained_parameters > chosen.trained_parameters
+                found = difference(chosen, random) if larger else None
+                if found is not None:
+                    yield model, method, chosen.trained_parameters, random.trained_parameters, found.points()
+
+
+def _arm(cell: CellResult) -> tuple[Cell, ...]:
+    """What cells share that differ in their projection alone: model, demonstrations, size and method."""
+    return cell.model, cell.demonstrations, cell.trained_parameters, cell.method
+
+
+def _rank(cell: CellResult) -> int:
+    return int(cell.recipe.get("adapter.rank") or 0)
 
 
 def main() -> None:
     """Reads the points named on the command line."""
     source = sys.argv[1]
-    cells = trained(read_points(source))
+    cells = [c for c in trained(read_points(source)) if c.adapter == "tinylora"]
     accuracies = f"Intervals of accuracies: {labels([c.accuracy for c in cells])}."
     blocks = (
         Table("gains", "Chosen and random projections", _GAINS, tuple(gains(cells)), accuracies),
+        Table("choices", "Other choices against 8 bits", _CHOICES, tuple(choices(cells))),
         Table("pairs", "Methods that share a projection", _PAIRS, tuple(pairs(cells))),
+        Table("larger", "Few chosen parameters against more random ones", _LARGER, tuple(against_larger(cells))),
     )
     print(Report("Chosen projections", "", (), (Section("tables", source, blocks),), {}, __version__).markdown())
 
