@@ -17,6 +17,7 @@ from capacity.library.answers.check import check_answer
 from capacity.library.answers.lengths import lengths_answer
 from capacity_cli.app import app
 from capacity_reports.blocks import Block, Table, Text
+from capacity_reports.decided import decided_together
 from capacity_reports.render.terminal import show
 
 SIZES = Path(__file__).parent.parent / "studies" / "results" / "abacus-sizes.csv"
@@ -52,7 +53,8 @@ def test_threshold_answers_the_question_of_each_model_first(found: Any) -> None:
     assert [line.partition(":")[0] for line in lines[1:4]] == ["abacus-0.2m", "abacus-0.9m", "abacus-3m"]
     assert all("sft" in line and "grpo" in line for line in lines[1:4])
     decided = [r for r in found.study.headlines if (r.low or 0) > 1 or (r.high is not None and r.high < 1)]
-    assert lines[4] == f"Pairs whose interval excludes 1×: {len(decided)} of 21."
+    told = f"Pairs whose interval excludes 1×: {len(decided)} of 21. Of these 3 pairs, judged together: 1."
+    assert lines[4] == told  # the ratio on abacus-0.9m excludes 1 at 98.3 % too
     for line, ratio in zip(lines[1:4], (r for r in found.study.headlines if r.denominator == "grpo"), strict=False):
         assert line.endswith("the parameters of grpo.") == (ratio in decided)
         assert ("is not decided" in line) == (ratio not in decided)
@@ -166,3 +168,10 @@ def test_details_follow_the_answer() -> None:
     assert "Checklist" not in plain
     assert full.startswith(answer)
     assert "Checklist" in full
+
+
+def test_more_ratios_that_are_judged_together_ask_more_of_each(found: Any) -> None:
+    """The interval of sft : grpo on abacus-0.9m excludes 1 at 98.3 %, and includes it at 99 %."""
+    ratio = next(r for r in found.study.headlines if (r.model, r.numerator) == ("abacus-0.9m", "sft"))
+    assert decided_together([(found.study, ratio)] * 3) == [True] * 3
+    assert decided_together([(found.study, ratio)] * 6) == [False] * 6

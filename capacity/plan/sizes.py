@@ -90,7 +90,7 @@ class SizeChoice(Frozen):
     rank: int | None = Field(
         None,
         description="Frozen rank of tinylora and lora-xs, rank of the other LoRAs. "
-        "Default: 2; vera 256, vb-lora and uni-lora 4.",
+        "Default: 2; tinylora on abacus models 8; vera 256, vb-lora and uni-lora 4.",
     )
     u: int | None = Field(None, description="Entries of the trained vector of each group (tinylora). Default: 1.")
     groups: int | None = Field(

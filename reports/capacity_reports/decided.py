@@ -1,11 +1,11 @@
 """What the data decide, each statement by itself.
 
 A ratio of sizes is decided if its interval excludes 1. A difference of accuracies is decided if its interval excludes
-0. Neither is with a single seed. Each interval stands alone here: `capacity_reports.main_contrast` judges statements
-together.
+0. Neither is with a single seed. Each interval stands alone here, unless a function says "together":
+`capacity_reports.main_contrast` tells which statements are judged together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from capacity_analysis.data.absent import Absent
 from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.multiplicity import holm_claims
 from capacity_analysis.thresholds.answers import ThresholdStudy
+from capacity_analysis.thresholds.confidence import at_confidence
 from capacity_analysis.thresholds.ratios import Ratio
 from capacity_reports.views import Analysis, View
 
@@ -49,6 +50,20 @@ class AskedDifference:
 def decides(ratio: Ratio) -> bool:
     """Tells whether the interval of a ratio excludes 1."""
     return (ratio.low is not None and ratio.low > 1) or (ratio.high is not None and ratio.high < 1)
+
+
+def decided_together(ratios: Sequence[tuple[ThresholdStudy, Ratio]]) -> list[bool]:
+    """Which ratios exclude 1 when all of them are judged together (Holm), with at most 5 % for any false claim.
+
+    Args:
+        ratios: each with the study that it belongs to.
+    """
+    return holm_claims([partial(_excludes_one, study, ratio) for study, ratio in ratios])
+
+
+def _excludes_one(study: ThresholdStudy, ratio: Ratio, error: float) -> bool:
+    # An interval of more confidence is wider, so one that does not decide at 95 % needs no second estimate.
+    return decides(ratio) and not study.of_one_seed(ratio) and decides(at_confidence(study, ratio, 1 - error))
 
 
 def ratios_of(analysis: Analysis) -> Iterator[AskedRatio]:

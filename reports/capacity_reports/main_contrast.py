@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from capacity_analysis.statistics.multiplicity import holm_claims
-from capacity_analysis.thresholds.confidence import at_confidence
-from capacity_reports.decided import AskedDifference, AskedRatio, decides, differences_of, interest, ratios_of
+from capacity_reports.decided import (
+    AskedDifference,
+    AskedRatio,
+    decided_together,
+    decides,
+    differences_of,
+    interest,
+    ratios_of,
+)
 from capacity_reports.figures import joined
 from capacity_reports.views import Analysis
 
@@ -98,13 +105,8 @@ def _once(ratios: Sequence[AskedRatio]) -> list[AskedRatio]:
 
 
 def _decided_ratios(asked: Sequence[AskedRatio]) -> list[AskedRatio]:
-    stand = holm_claims([partial(_excludes_one, one) for one in asked], ERROR)
+    stand = decided_together([(one.study, one.ratio) for one in asked])
     return [one for one, stands in zip(asked, stand, strict=True) if stands]
-
-
-def _excludes_one(asked: AskedRatio, error: float) -> bool:
-    alone = asked.study.of_one_seed(asked.ratio)
-    return not alone and decides(at_confidence(asked.study, asked.ratio, 1 - error))
 
 
 def _decided_differences(asked: Sequence[AskedDifference]) -> list[AskedDifference]:

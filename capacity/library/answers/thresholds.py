@@ -5,7 +5,7 @@ from capacity_analysis.thresholds.answers import ThresholdStudy
 from capacity_analysis.thresholds.ratios import Ratio, in_words
 from capacity_analysis.thresholds.result import CurveThreshold
 from capacity_reports.blocks import Block, Column, Table
-from capacity_reports.decided import decides
+from capacity_reports.decided import decided_together, decides
 from capacity_reports.figures import joined
 
 _COLUMNS = (
@@ -23,10 +23,13 @@ _PAIRS = 3  # lines of pairs at most
 def threshold_answer(study: ThresholdStudy) -> tuple[Block, ...]:
     """One pair of each model in a line, how many pairs are decided, and a table of the thresholds."""
     pairs, lines = study.headlines, [_asked(study)]
-    lines += several([_line(study, ratio) for ratio in leading(pairs)], _PAIRS, "models")
+    first = leading(pairs)
+    lines += several([_line(study, ratio) for ratio in first], _PAIRS, "models")
     if pairs:
         count = sum(decides(ratio) and not study.of_one_seed(ratio) for ratio in pairs)
-        lines.append(f"Pairs whose interval excludes 1×: {count} of {len(pairs)}.")
+        together = sum(decided_together([(study, ratio) for ratio in first]))
+        among = f" Of these {len(first)} pairs, judged together: {together}." if len(first) > 1 else ""
+        lines.append(f"Pairs whose interval excludes 1×: {count} of {len(pairs)}.{among}")
     else:
         lines.append("There is no pair of curves to compare.")
     return answer(lines, _table(study))
