@@ -143,3 +143,23 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 def test_a_missing_folder_is_refused_before_the_race(tmp_path: Any) -> None:
     with pytest.raises(DataError, match="no folder"):
         capacity.certify("abacus-0.2m", out=tmp_path / "no" / "code.safetensors")
+
+
+def test_an_artifact_is_not_written_over(certified: Any) -> None:
+    with pytest.raises(DataError, match="exists already: choose another name, or remove it"):
+        capacity.certify("abacus-0.2m", out=certified.out)
+
+
+def test_the_options_of_a_model_hold_for_its_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(name: str, _: str) -> None:
+        loaded.append(name)
+        raise DataError("enough")
+
+    monkeypatch.setattr("capacity.training.base.Base.loaded", load)
+    with pytest.raises(DataError, match="enough"):
+        capacity.certify("abacus-0.2m?dtype=bf16")
+    with pytest.raises(DataError, match="enough"):
+        capacity.expressible("abacus-0.2m?dtype=bf16", 2)
+    assert loaded == ["abacus-0.2m?dtype=bf16"] * 2

@@ -1,6 +1,7 @@
 """The numbers of a comparison are those of its runs, paired as the runs allow."""
 
 import json
+from dataclasses import replace
 
 import fakes
 import numpy as np
@@ -13,7 +14,7 @@ from capacity.spec.result import Outcome
 from capacity_analysis.compare.comparison import Difference
 from capacity_analysis.compare.costs import costs_of
 from capacity_analysis.compare.result import compare_runs, comparison_json
-from capacity_analysis.data.cell_results import answers_of
+from capacity_analysis.data.cell_results import answers_of, cell_results, difference
 from capacity_analysis.data.table import study_points
 from capacity_analysis.statistics.detectable import smallest_detectable
 from capacity_analysis.statistics.estimate import accuracy_estimate, difference_estimate
@@ -133,6 +134,30 @@ def test_arms_without_a_common_seed_are_not_compared(tmp_path):
     comparison = compare_runs(study.folder, kept, specs)
     assert comparison.differences == ()
     assert not any(claim in said(comparison) for claim in (GRPO_HIGHER, SFT_HIGHER, NOT_TOLD_APART))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2), (0, 1, 2, 3)])
+def test_a_base_of_other_seeds_is_a_fixed_reference_however_many_there_are(tmp_path, seeds):
+    study = fakes.study_in(tmp_path)
+    for seed in (5, 6, 7):
+        fakes.add(study, spec("sft", seed), right(24 + seed, seed))
+    for seed in seeds:
+        fakes.add(study, spec("base", seed), right(18 + seed, seed))
+    base, trained = sorted(cell_results(study_points(study.folder, study.runs())), key=lambda c: c.trained_parameters)
+    ours = np.array([right(24 + seed, seed) for seed in (5, 6, 7)], dtype=float)
+    theirs = np.mean([right(18 + seed, seed) for seed in seeds], axis=0, keepdims=True)
+    assert difference(trained, base) == difference_estimate(ours, theirs)
+
+
+def test_runs_on_two_bases_are_told_from_a_missing_base(tmp_path):
+    study, specs = make(tmp_path, sft=(22, 24))
+    bases = {"sft": "b" * 64, "base": "a" * 64}
+    runs = [
+        replace(run, result=run.result.model_copy(update={"base_fingerprint": bases[run.spec.method]}))
+        for run in study.runs()
+    ]
+    with pytest.raises(DataError, match="its runs were made on different bases and cannot be compared: choose another"):
+        compare_runs(study.folder, runs, specs)
 
 
 def test_single_arm_is_compared_with_the_base_only(tmp_path):

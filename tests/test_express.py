@@ -11,8 +11,10 @@ from small import SMALLEST, TASK, small_spec
 
 import capacity
 from capacity.errors import DataError, SpecError
-from capacity.plan.sizes import size_of
+from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import trained_spec
+from capacity.sampling.evaluate import evaluation_uniforms
+from capacity.sampling.exam import Exam
 from capacity.spec.adapters import TinyLora
 from capacity.studies.executors.local import local_executor
 from capacity.studies.express import Search, _searched
@@ -59,10 +61,11 @@ def test_the_four_shares_add_up_to_one() -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of four parameters by sft, and one of all weights by grpo."""
+    """Two runs of four parameters by sft, their control of zeros, and one of all weights by grpo."""
     folder = tmp_path_factory.mktemp("express") / "study"
     four = [small_spec("sft", "4", seed, model=SMALLEST, items=64) for seed in (0, 1)]
-    specs = [*four, small_spec("grpo", "full", model=SMALLEST, items=64)]
+    zero = small_spec("zero", "4", model=SMALLEST, items=64)  # it has no artifact, and nothing to search from
+    specs = [*four, zero, small_spec("grpo", "full", model=SMALLEST, items=64)]
     make_study(
         folder, lambda _study, make: (make(specs, "test"), Wanted(tuple(specs), ()))[1], executor=local_executor(1)
     )
@@ -168,3 +171,17 @@ def test_what_cannot_be_searched_on_a_model_is_refused(options: dict[str, Any], 
 )
 def test_options_of_the_other_question_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     assert message in command(tmp_path, "express", *options).refused(2)
+
+
+def test_an_exam_draws_with_other_numbers_than_an_evaluation_and_another_split() -> None:
+    """Or an update that was chosen for one draw would be judged by that draw."""
+    base, task = Base.loaded(SMALLEST, "cpu"), open_task(TASK)
+    protocol = trained_spec(SMALLEST, TASK, "sft", size_of(SMALLEST, SizeChoice(budget=4), "bf16"), 0, "bf16",
+                            rates={"sft": 0.01}).evaluation  # fmt: skip
+    how = {"temperature": 1.0, "max_new_tokens": protocol.max_new_tokens, "seed": 3}
+    drawn = [Exam(task, base.tokenizer, split, 32, **how)._uniforms for split in ("train", "validation")]  # type: ignore[arg-type]
+    drawn.append(evaluation_uniforms(protocol, 32, 3))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(float(torch.corrcoef(torch.stack([drawn[one].flatten(), drawn[other].flatten()]))[0, 1])) < 0.15
+    again = Exam(task, base.tokenizer, "train", 32, **how)
+    assert torch.equal(again._uniforms, drawn[0])

@@ -73,7 +73,7 @@ def test_a_finished_run_is_kept_in_the_cache_and_joins_its_study_when_there_is_r
     record_failure(study, SPEC, str(caught.value), "")
     assert [failure.message for failure in study.failures()] == [str(caught.value)]
     with pytest.raises(DataError, match="make room for the finished run in"):
-        adopt_kept(study, [SPEC])
+        adopt_kept(study, [SPEC], fakes.FINGERPRINT)
     assert folder.is_dir()
     disk.full = []
     assert missing_runs(study, [SPEC, fakes.spec(seed=1)], fakes.FINGERPRINT) == [fakes.spec(seed=1)]
@@ -142,3 +142,14 @@ def test_a_new_folder_on_a_full_disk_is_named(tmp_path: Path) -> None:
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kept_run_of_another_environment_stays_where_it_is(study: Study, disk: Disk) -> None:
+    disk.full = [study.folder]
+    with pytest.raises(DataError, match="is kept in"):
+        add_finished(study, SPEC, fakes.FINGERPRINT, record(), silent)
+    disk.full = []
+    later = fakes.FINGERPRINT.model_copy(update={"device": "cuda"})
+    assert missing_runs(study, [SPEC], later) == [SPEC]
+    assert kept_study(study).path_of(SPEC).is_dir()
+    assert missing_runs(study, [SPEC], later, allow_mixed=True) == []

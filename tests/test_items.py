@@ -62,5 +62,5 @@ def test_a_kept_run_brings_its_items(tmp_path: Path, disk: Disk) -> None:  # noq
     with pytest.raises(DataError, match="is kept in"):
         add_finished(study, spec, fakes.FINGERPRINT, record, lambda _: None)
     disk.full = []
-    adopt_kept(study, [spec])
+    adopt_kept(study, [spec], fakes.FINGERPRINT)
     assert list(read_items(study.folder, digest_of(ITEMS))) == ["test-0", "test-1"]

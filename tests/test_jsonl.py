@@ -10,6 +10,7 @@ from capacity.errors import DataError, SpecError
 from capacity.plan.protocols import PROTOCOLS
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.tasks.data_sets import WordTask
+from capacity.tasks.rows import Row, keep
 
 
 def opened(text: str) -> WordTask:
@@ -209,6 +210,37 @@ def test_kept_rows_are_checked_against_another_comparison(tmp_path: Path) -> Non
     other = open_task(parse_task(f"jsonl?data={spec.options['data']}&compare=number"))
     with pytest.raises(DataError, match=r"^task jsonl: item row-[0-9]+: the answer 'word [0-9]+' is no number"):
         other.items("test")
+
+
+def test_files_that_count_their_ids_from_zero_keep_their_own_solutions(tmp_path: Path) -> None:
+    for split, first in (("train", 0), ("validation", 50), ("test", 80)):
+        rows: list[dict[str, object]] = []
+        for i in range(20):
+            answer = first + i
+            rows.append(
+                {"id": i, "prompt": f"{answer}+0=", "answer": answer, "solution": f"{split} {i}\n#### {answer}"}
+            )
+        rows[3] |= {"id": f"{split} alone"}
+        written(tmp_path / f"{split}.jsonl", rows)
+    task = opened(f"jsonl:{tmp_path}?template=hash&compare=number")
+    for split in ("train", "validation", "test"):
+        items = task.items(split)  # type: ignore[arg-type]
+        assert [item.id for item in items[2:5]] == [f"{split}-2", f"{split} alone", f"{split}-4"]
+        assert all(task.different_demonstrations(item)[0].startswith(f"{split} ") for item in items)
+
+
+def test_ids_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    for split, ids in (("train", ["1", "test-1"]), ("test", ["1", "2"])):
+        rows = [{"id": name, "prompt": f"{split} {name}", "answer": "a"} for name in ids]
+        written(tmp_path / f"{split}.jsonl", rows)
+    with pytest.raises(DataError, match=r"^the rows: the id 'test-1' occurs twice, in train and in test: rename one$"):
+        parse_task(f"jsonl:{tmp_path}")
+
+
+def test_rows_that_an_earlier_version_kept_with_one_id_in_two_splits_are_refused() -> None:
+    digest = keep({split: (Row("0", f"problem of {split}", "a"),) for split in ("train", "validation", "test")})
+    with pytest.raises(DataError, match="task jsonl: the id '0' occurs twice, in train and in validation: rename one"):
+        open_task(parse_task(f"jsonl?data={digest}")).items("test")
 
 
 def test_numbers_keep_their_digits(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fakes
 import pytest
+from in_process import capacity as command
 
 from capacity.errors import DataError
 from capacity.runs import files
@@ -146,3 +147,8 @@ def test_the_progress_of_a_command_tells_accuracy_and_time_left(capsys: pytest.C
     assert note == f"{GRPO.label}: no effect"
     assert done.startswith(f"[1/2] {GRPO.label}: done, accuracy 62.5 % (about ")
     assert done.endswith(" left)")
+
+
+def test_watching_goes_with_no_other_option(tmp_path: Path) -> None:
+    done = command(tmp_path, "runs", str(tmp_path), "--watch", "--json", "--points", "points.csv")
+    assert "--watch shows runs as they are made: leave out --points and --json" in done.refused(2)

@@ -100,7 +100,7 @@ def test_runs_that_are_finished_later_are_kept_and_join_their_study(tmp_path: Pa
             "and the same command adds it once the folder can be written"
         )
     with pytest.raises(DataError, match=r"Permission denied: make it writable for the finished run in "):
-        adopt_kept(made.study, SPECS)
+        adopt_kept(made.study, SPECS, None)
     permission.give(made.study.folder)
     with made.study.locked():
         assert missing_runs(made.study, SPECS, fakes.FINGERPRINT) == []

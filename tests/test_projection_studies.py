@@ -9,7 +9,7 @@ import fakes
 import pytest
 
 from capacity.errors import SpecError
-from capacity.plan.grid import arm_name, grid_points, result_specs
+from capacity.plan.grid import arm_name, grid_points, planned_runs, result_specs
 from capacity.plan.study_file import parse_study, read_study_file
 from capacity.runs.study import Study
 from capacity.spec.adapters import ProjectionChoice
@@ -136,3 +136,17 @@ def test_a_projection_that_cannot_be_chosen_is_refused(tmp_path: Path, size: str
     with pytest.raises(SpecError, match=message) as caught:
         result_specs(read_study_file(written(tmp_path, HEAD + grid('["grpo"]', size))), {})
     assert "\n" not in str(caught.value)
+
+
+def test_grids_of_one_tuning_share_its_trials(tmp_path: Path) -> None:
+    """Storage dtypes share their rates, and other rates to try are refused."""
+    one = '[[grids]]\nmodels = ["abacus"]\nmethods = ["grpo"]\nsizes = [{ budget = 13 }]\nrates = "tuned"\nseeds = 1\n'
+    head = HEAD + "[tuning]\nrates = [0.001, 0.01]\nextend = 0\n"
+    file = read_study_file(written(tmp_path, head + one + one + 'storage_dtype = "int4"\n'))
+    trials = planned_runs(file).trials
+    assert [(spec.storage_dtype, spec.training and spec.training.learning_rate) for spec in trials] == [
+        ("bf16", 0.001), ("bf16", 0.01),
+    ]  # fmt: skip
+    other = read_study_file(written(tmp_path, head + one + one + "try_rates = [0.1, 1.0]\n"))
+    with pytest.raises(SpecError, match=r"two grids tune grpo \(.*\) with different try_rates: give both the same"):
+        planned_runs(other)

@@ -111,3 +111,15 @@ def test_the_readme_shows_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (block,) = re.findall(r"```python\n(.*?)```", (PAGE.parents[1] / "README.md").read_text(), re.DOTALL)
     run_block(block, {"__name__": "__main__"})
     assert (tmp_path / "my-lora" / "adapter_config.json").is_file()
+
+
+def test_an_update_on_rounded_weights_is_saved_and_loaded(tmp_path: Path) -> None:
+    """Its factors and its fingerprint are those of the weights in memory, not those of the checkpoint."""
+    name = "abacus-0.2m?dtype=bf16"
+    adapted = capacity.attach(capacity.load(model=name, device="cpu").model, 13)
+    adapted.set_vector(adapted.vector() + 0.25)
+    opened = capacity.load(capacity.save(adapted, tmp_path / "file", name), device="cpu")
+    assert opened.adapted is not None
+    assert opened.adapted.vector().tolist() == adapted.vector().tolist()
+    with pytest.raises(capacity.errors.DataError, match="made on another base"):
+        capacity.load(tmp_path / "file", model="abacus-0.2m", device="cpu")

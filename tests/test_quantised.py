@@ -10,13 +10,16 @@ import torch
 from architectures import CONFIGS, adapters, logits, tiny
 from given import assert_near, assert_same_predictions, given_rollout, gradients, ragged
 from sampled import sample
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from capacity.adapters.attach import attach
 from capacity.adapters.files import artifact
 from capacity.adapters.files.merge import merge
 from capacity.adapters.files.peft_folder import load_peft_lora, save_peft_lora
 from capacity.adapters.linears import weight_matrix
+from capacity.adapters.open import open_native
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.errors import CapacityError, SpecError
 from capacity.forward.model import Forward, packed_predictions, padded_predictions
@@ -24,6 +27,7 @@ from capacity.forward.rollout import pad_left
 from capacity.models.loading import without_repacking
 from capacity.sampling.decoding.blocks import takes
 from capacity.spec.adapters import FullUpdate, LoraXs, TinyLora
+from capacity.training.base import Base
 
 SETTINGS = {
     "8bit": BitsAndBytesConfig(load_in_8bit=True),
@@ -205,3 +209,18 @@ def test_gradients_are_those_of_finite_differences_after_the_base_has_been_used(
 
     slope = (value(0.01) - value(-0.01)) / 0.02
     assert slope == pytest.approx(float(torch.linalg.vector_norm(found)), rel=0.02)
+
+
+def test_an_artifact_of_a_quantised_base_is_opened_by_its_name(folder: Path, tmp_path: Path) -> None:
+    """Factors come from the dequantised weights in training, and so when the update is opened again."""
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "</s>": 1}, unk_token="a")),
+                            eos_token="</s>").save_pretrained(folder)  # fmt: skip
+    name = f"{folder}?quantised=nf4"
+    base = Base.loaded(name, "cpu", tmp_path)
+    adapted = base.adapted(LoraXs(rank=2))
+    adapted.set_vector(adapted.vector() + 0.25)
+    payload = artifact.store(adapted, "bf16")
+    path = tmp_path / "update.safetensors"
+    path.write_bytes(artifact.pack(adapted, payload, model=name, base=base.fingerprint, dtype="bf16"))
+    opened = open_native(path, None, "cpu", tmp_path)
+    assert torch.equal(logits(opened.model), logits(adapted.model))

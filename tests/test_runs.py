@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import fakes
 import pytest
@@ -206,6 +207,14 @@ def test_run_of_an_older_schema_is_read_from_its_folder(study, run, monkeypatch)
     run.folder.rename(run.folder.with_name(hashlib.sha256(text.encode()).hexdigest()[:16]))
     monkeypatch.setattr(config, "MIGRATIONS", {0: lambda raw: {**raw, "schema_version": 3}})
     assert [r.spec for r in study.runs()] == [run.spec]
+    missing = [fakes.spec(seed=seed) for seed in range(100, 150)]
+    read = Counter()
+    monkeypatch.setattr(
+        files, "read_json", lambda path, json=files.read_json: (read.update([path.name]), json(path))[1]
+    )
+    assert [study.held(spec) for spec in missing] == [None] * 50
+    assert study.held(run.spec) == study.runs()[0].folder
+    assert read["spec.json"] == 2  # once to know the older specs, and once by runs()
 
 
 def test_study_that_does_not_exist_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from fakes import FINGERPRINT
 from in_process import capacity
 
+from capacity.errors import DataError
 from capacity.models.base_files import base_digest
 from capacity.plan.grid import result_specs
 from capacity.plan.study_file import read_study_file
@@ -163,3 +164,32 @@ def test_the_dry_run_of_a_sweep_tells_which_runs_would_be_copied(tmp_path: Path)
     counted = [(plan["preflight"]["runs"], plan["preflight"]["steps"]) for plan in (found, alone)]
     assert counted == [(len(specs) - 3, 0), (len(specs) - 1, 2 * 2)]  # two runs of two steps each are copied, or made
     assert len(list((tmp_path / "capacity-studies" / "tiny" / "runs").iterdir())) == 1
+
+
+def test_neighbours_that_cannot_be_looked_into_are_left_out(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = sibling(tmp_path / "closed", THREE).folder
+    looked = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if closed in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return looked(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert make_study(tmp_path / "own", wants(THREE), reuse=True).reused == ()
+    assert len(made) == len(THREE)
+
+
+def test_a_neighbour_with_damaged_items_is_left_out(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sibling(tmp_path / "damaged", THREE)
+
+    def damaged(*_: Any) -> None:
+        raise DataError("items/x.jsonl: damaged")
+
+    monkeypatch.setattr("capacity.studies.siblings.read_items", damaged)
+    assert make_study(tmp_path / "own", wants(THREE), reuse=True).reused == ()
+    assert len(made) == len(THREE)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from test_thresholds import frame, hill
@@ -118,3 +119,17 @@ def test_stated_figures_have_no_crossing():
     assert done.exit_code == 0, done.output
     assert "no crossing follows" in done.stdout
     assert "never pool them" in done.stdout
+
+
+def test_two_rates_of_one_method_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"'0.001,0.002': gives all methods two rates: give one"):
+        rates_of("0.001,0.002")
+    with pytest.raises(SpecError, match="gives sft two rates"):
+        rates_of("sft=0.001,sft=0.003")
+
+
+def test_the_rate_of_an_unknown_method_is_refused() -> None:
+    sizes = Path(__file__).parent.parent / "studies" / "results" / "abacus-sizes.csv"
+    done = run(app, ["threshold", str(sizes), "--rate", "grop=0.003"])
+    assert isinstance(done.exception, SpecError)
+    assert str(done.exception) == "unknown method with rows 'grop': did you mean grpo or sft+grpo?"

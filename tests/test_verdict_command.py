@@ -383,7 +383,9 @@ def test_results_and_studies_are_not_checked_against_one_another(tmp_path: Path)
     one = samples(tmp_path / "samples_t_2026-01-01T00-00-00.1.jsonl", [1, 0, 1])
     for candidate, options, words in (
         (tmp_path / "study", (), "no such file or folder"),
-        (one, ("--history", tmp_path / "history"), "give a candidate, without --run or --history"),
+        (one, ("--history", tmp_path / "history"), "give a candidate, without --history"),
+        (one, ("--out", tmp_path / "out", "--workers", 2), "give a candidate, without --out and --workers"),
+        (one, ("--alarms-per-100", 1), "goes with --history FILE"),
     ):
         done = CliRunner().invoke(app, ["check", str(candidate), "--baseline", str(one), *map(str, options)])
         assert isinstance(done.exception, SpecError)  # which ends with exit code 2

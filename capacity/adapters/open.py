@@ -15,6 +15,7 @@ from capacity.adapters.svd.source import OnModule
 from capacity.cache import cache_folder
 from capacity.errors import DataError, MissingPathError, SpecError
 from capacity.models.loading import load, model_folder
+from capacity.plan.model_names import parse_model
 from capacity.plan.models import resolve
 from capacity.runs.files import ARTIFACT
 
@@ -38,6 +39,17 @@ class Opened:
     form: str
     adapted: AdaptedModel | None = field(default=None, repr=False)
     artifact: Artifact | None = field(default=None, repr=False)
+
+
+def checkpoint_of(name: str) -> WeightFolder | None:
+    """Opens the checkpoint of a model, which has the factors and the fingerprint of its weights.
+
+    It is None for a quantised model, whose factors are those of its dequantised weights.
+
+    Raises:
+        CapacityError: no such model, or its files cannot be read.
+    """
+    return None if parse_model(name).quantised else WeightFolder(model_folder(name))
 
 
 def open_native(
@@ -65,8 +77,9 @@ def open_artifact(
     """Rebuilds an artifact that was read already. Arguments and errors are those of `open_native`."""
     base = model or artifact.recipe.model
     bare, tokenizer = load(base, device)
-    weights = WeightFolder(model_folder(base))
-    adapted = rebuild(artifact, bare, cache or cache_folder("factors"), weights=weights, on_module=on_module)
+    adapted = rebuild(
+        artifact, bare, cache or cache_folder("factors"), weights=checkpoint_of(base), on_module=on_module
+    )
     adapted.model.eval()
     return Opened(adapted.model, tokenizer, base, "native", adapted, artifact)
 

@@ -9,7 +9,7 @@ from capacity.errors import DataError, SpecError
 from capacity.library.measured import Asked, Measured, ask, prepare
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
-from capacity.plan.models import model_shape
+from capacity.plan.defaults import default_weights
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.runs.files import write_atomically
 from capacity.studies.device import device
@@ -130,8 +130,10 @@ def certify(
     path = None if out is None else Path(out)
     if path is not None and not path.parent.is_dir():
         raise DataError(f"--out {path}: no folder {path.parent}")
+    if path is not None and path.exists():
+        raise DataError(f"--out {path} exists already: choose another name, or remove it")
     asked = ask(task, "test", None, 1, None, 0)
-    named, _ = model_shape(model)
+    named = default_weights(model)
     choice = SizeChoice(
         adapter="tinylora",
         groups=1,

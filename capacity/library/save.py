@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from capacity.errors import DataError, MissingPathError, unknown
 from capacity.plan.models import resolve
 from capacity.plan.storage import STORAGE_DTYPES
+from capacity.runs.files import write_atomically
 
 if TYPE_CHECKING:
     from capacity.adapters.model import AdaptedModel
@@ -42,5 +43,5 @@ def save(adapted: "AdaptedModel", path: str | Path, model: str, *, dtype: str = 
 
     base = base_fingerprint(load(name, "cpu")[0])
     payload = store(adapted, dtype)
-    file.write_bytes(pack(adapted, payload, model=name, base=base, dtype=dtype))
+    write_atomically(file, pack(adapted, payload, model=name, base=base, dtype=dtype))
     return file

@@ -94,6 +94,22 @@ def grid_points(study: StudyFile, *, tuned: bool | None = None) -> Iterator[Grid
                         raise SpecError(f"grid {number}: {error}") from None
 
 
+def tuned_points(study: StudyFile) -> list[GridPoint]:
+    """Returns the grid points whose rates are tuned, one of each tuning: storage dtypes share the rates of the first.
+
+    Raises:
+        SpecError: a size that a model does not have, or grids that try different rates for one tuning.
+    """
+    found: dict[tuple[Key, tuple[Method, ...]], GridPoint] = {}
+    for point in grid_points(study, tuned=True):
+        first = found.setdefault((key(point, "sft"), point.tuned_methods), point)
+        if first.grid.try_rates != point.grid.try_rates:
+            raise SpecError(
+                f"two grids tune {arm_name(point, point.tuned_methods[0])} with different try_rates: give both the same"
+            )
+    return list(found.values())
+
+
 def first_rates(point: GridPoint, tuning: Tuning) -> tuple[float, ...]:
     """Returns the learning rates that are tried first in a grid point."""
     return point.grid.try_rates or tuning.rates
@@ -201,7 +217,7 @@ def planned_runs(study: StudyFile) -> PlannedRuns:
     tuned, tuning = list(grid_points(study, tuned=True)), study.tuning
     trials: list[RunSpec] = []
     if tuning is not None:
-        every = ((c, m, r) for c in tuned for m in c.tuned_methods for r in first_rates(c, tuning))
+        every = ((c, m, r) for c in tuned_points(study) for m in c.tuned_methods for r in first_rates(c, tuning))
         trials = unique(s for c, m, r in every for s in trial_specs(c, m, r, tuning))
     later = sum(len(c.trained_methods) * len(c.grid.seeds) for c in tuned)
     return PlannedRuns(tuple(trials), tuple(result_specs(study, {})), later)

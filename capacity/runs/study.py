@@ -31,7 +31,7 @@ from capacity.runs.checked import LARGE, CheckedRuns
 from capacity.runs.fingerprint import Fingerprint
 from capacity.spec.frozen import canonical_json
 from capacity.spec.result import Outcome, Result, Step
-from capacity.spec.run import MIGRATIONS, RunSpec, load_spec
+from capacity.spec.run import SCHEMA_VERSION, RunSpec, load_spec
 
 State = Literal["complete", "stale", "missing"]
 
@@ -268,17 +268,29 @@ class Study:
         Raises:
             DataError: if the folder of the run is unreadable or corrupt.
         """
-        folder = self.path_of(spec)
-        run = self.read(folder) if folder.is_dir() else self._migrated(spec)
-        if run is None:
+        folder = self.held(spec)
+        if folder is None:
             return "missing", None
+        run = self.read(folder)
         return run.state(fingerprint, (bases or {}).get(spec.model)), run
 
-    def _migrated(self, spec: RunSpec) -> Run | None:
-        """Returns the run with this spec under the identity of an older schema version; None if there is none."""
-        if not MIGRATIONS or not self.runs_folder.is_dir():
-            return None
-        return next((run for run in self.runs() if run.spec == spec), None)
+    def held(self, spec: RunSpec) -> Path | None:
+        """Returns the folder of the run with this spec, which an older schema version may have named; None if none."""
+        folder = self.path_of(spec)
+        if folder.is_dir():
+            return folder
+        older = self._older.get(spec.identity)
+        return older if older is not None and older.is_dir() else None
+
+    @cached_property
+    def _older(self) -> dict[str, Path]:
+        """The folders of runs whose specs have an older schema version, by today's identity. None is ever added."""
+        found = {}
+        for path in sorted(self.runs_folder.glob("*/spec.json")):
+            raw = files.read_json(path)
+            if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA_VERSION:
+                found[load_spec(raw, str(path)).identity] = path.parent
+        return found
 
     @property
     def has_plan(self) -> bool:

@@ -67,6 +67,14 @@ def is_study(folder: Path) -> bool:
     return _is_new(folder) or _has_runs(folder) or _has_plan(folder)
 
 
+def is_marked(folder: Path) -> bool:
+    """Tells whether a folder has the marker of a study. One that this user may not look into counts as having none."""
+    try:
+        return (folder / MARKER).is_file()
+    except OSError:
+        return False
+
+
 def _json(path: Path) -> Any:
     try:
         return files.read_json(path)

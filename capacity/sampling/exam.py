@@ -11,6 +11,7 @@ from capacity.forward.rollout import pad_left
 from capacity.models.ends import end_tokens
 from capacity.sampling.own_model import TransformersSampler
 from capacity.sampling.prompts import prompt_ids
+from capacity.tasks.rows import SPLITS
 from capacity.tasks.task import Split, Task
 
 
@@ -24,7 +25,7 @@ class Exam:
         items: how many there are; the first ones of the split.
         temperature: the temperature of the draws.
         max_new_tokens: the largest number of tokens of a completion.
-        seed: what the uniform numbers follow from.
+        seed: what the uniform numbers follow from, beside the split. They are not those of an evaluation of this seed.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Exam:
         self.task, self.tokenizer, self.temperature = task, tokenizer, temperature
         self.items = task.items(split, items)
         self._ids, self._mask = pad_left([prompt_ids(tokenizer, item) for item in self.items], tokenizer.pad_token_id)
-        generator = torch.Generator().manual_seed(seed)
-        self._uniforms = torch.rand(len(self.items), max_new_tokens, generator=generator, dtype=torch.float64)
+        # A stream of its own: with the numbers of an evaluation, a choice by this exam would fit the evaluation's draw.
+        rng = np.random.default_rng([SPLITS.index(split), seed])
+        self._uniforms = torch.from_numpy(rng.random((len(self.items), max_new_tokens)))
 
     def __len__(self) -> int:
         return len(self.items)

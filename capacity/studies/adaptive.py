@@ -146,8 +146,8 @@ class AdaptiveStudy:
 
     def _run(self, study: Study, spec: RunSpec) -> Run | None:
         """A complete run, which is read once; None if it failed."""
-        folder = study.path_of(spec)
-        if spec.identity not in self._read and folder.is_dir():
+        folder = None if spec.identity in self._read else study.held(spec)
+        if folder is not None:
             self._read[spec.identity] = study.read(folder)
         return self._read.get(spec.identity)
 

@@ -188,6 +188,7 @@ def express(
         run
         for run in study.runs()
         if run.spec.evaluation.split == "test"
+        and run.spec.training is not None
         and run.spec.adapter.kind == "tinylora"
         and run.result.trained_parameters <= largest
         and (not methods or run.spec.method in methods)

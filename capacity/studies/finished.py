@@ -118,8 +118,13 @@ def _adopt(study: Study, source: Study, run: Run) -> Path:
     return study.adopt(run)
 
 
-def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
+def adopt_kept(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerprint | None) -> None:
     """Moves those runs into a study that it had no room for when they were made. The caller holds the study's lock.
+
+    Args:
+        study: where to.
+        specs: the runs.
+        fingerprint: the environment of the runs that are moved, because the study would find others stale; None: any.
 
     Raises:
         DataError: if there is still no room, or a kept run is corrupt.
@@ -132,6 +137,8 @@ def adopt_kept(study: Study, specs: Sequence[RunSpec]) -> None:
         if not folder.is_dir() or study.path_of(spec).is_dir():
             continue
         run = kept.read(folder)
+        if fingerprint not in (None, run.fingerprint):
+            continue
         try:
             _adopt(study, kept, run)
         except OSError as error:

@@ -245,7 +245,7 @@ def missing_runs(
         DataError: as `states`, or there is still no room.
     """
     study.write_plan(specs)
-    adopt_kept(study, specs)
+    adopt_kept(study, specs, None if allow_mixed else fingerprint)
     return [spec for spec, _, run in states(study, specs, fingerprint, allow_mixed=allow_mixed) if run is None]
 
 

@@ -208,7 +208,7 @@ def _flops(spec: RunSpec) -> float:
 
 def _made(folder: Path) -> Iterator[tuple[RunSpec, Result]]:
     """Yields runs of this study and of its neighbours. What cannot be read is left out, because it is for a guess."""
-    beside = sorted(path for path in folder.parent.glob("*") if (path / study_folder.MARKER).is_file())
+    beside = sorted(path for path in folder.parent.glob("*") if study_folder.is_marked(path))
     for study in beside:
         runs = sorted((study / study_folder.RUNS).glob("*"))[:_MEASURED]
         for run in runs:

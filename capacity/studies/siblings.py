@@ -42,7 +42,7 @@ def siblings(study: Study) -> list[Study]:
     if not parent.is_dir():
         return []
     own = study.folder.resolve()
-    folders = sorted(path for path in parent.iterdir() if (path / study_folder.MARKER).is_file())
+    folders = sorted(path for path in parent.iterdir() if study_folder.is_marked(path))
     return [Study(folder) for folder in folders if folder.resolve() != own and study_folder.is_study(folder)]
 
 
@@ -74,7 +74,11 @@ def adopt_siblings(study: Study, specs: Sequence[RunSpec], fingerprint: Fingerpr
     copied = []
     for _, other, run in found_beside(study, specs, fingerprint):
         try:
-            if items := read_items(other.folder, run.result.items_digest):
+            items = read_items(other.folder, run.result.items_digest)
+        except DataError:
+            continue  # a damaged neighbour: this study makes the run itself
+        try:
+            if items:
                 write_items(study.folder, tuple(items.values()))
             study.adopt(run)
         except OSError as error:

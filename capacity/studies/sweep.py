@@ -23,6 +23,7 @@ from capacity.plan.grid import (
     result_specs,
     shipped_remarks,
     trial_specs,
+    tuned_points,
     unique,
 )
 from capacity.plan.rates import edge_remark
@@ -84,7 +85,7 @@ def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
     """
     if file.tuning is None:
         return []
-    wanted = {(key(point, "sft"), point.tuned_methods): point for point in grid_points(file, tuned=True)}
+    wanted = dict(enumerate(tuned_points(file)))
     grids = {k: first_rates(point, file.tuning) for k, point in wanted.items()}
     for left in range(file.tuning.extend, -1, -1):
         specs = [s for k, point in wanted.items() for s in _trials(point, grids[k], file.tuning)]
@@ -212,11 +213,9 @@ def _accuracies(
     """Mean validation accuracy at each rate; None where a run failed."""
     means: list[float | None] = []
     for rate in rates:
-        folders = [study.path_of(s) for s in trial_specs(point, method, rate, tuning)]
-        if not all(folder.is_dir() for folder in folders):
-            means.append(None)
-            continue
-        means.append(float(np.mean([study.read(folder).result.accuracy for folder in folders])))
+        folders = [study.held(s) for s in trial_specs(point, method, rate, tuning)]
+        made = [study.read(folder).result.accuracy for folder in folders if folder is not None]
+        means.append(float(np.mean(made)) if len(made) == len(folders) else None)
     return means
 
 

@@ -55,7 +55,7 @@ class SeedsUntilDecided:
             specs = batch
             with hours.batch() if new else nullcontext():
                 make(specs, f"steps of {seeds} seeds of each method")
-            runs = [study.read(study.path_of(spec)) for spec in specs if study.path_of(spec).is_dir()]
+            runs = [study.read(folder) for folder in map(study.held, specs) if folder is not None]
             if not any(run.spec.method == "base" for run in runs):
                 break
             self.found.append(look_at(study.folder, runs, specs, self.looks, seeds))

@@ -16,7 +16,7 @@ from capacity.tasks.grading import answers
 from capacity.tasks.grading.latex import latex_is_right
 from capacity.tasks.hub import GitFile, HubFile, fetch
 from capacity.tasks.references import Compare, Rule
-from capacity.tasks.rows import SPLITS, ReadRow, Row, Rows, carved, keep, kept, named_files, read_rows
+from capacity.tasks.rows import SPLITS, ReadRow, Row, Rows, carved, check_ids, keep, kept, named_files, read_rows
 from capacity.tasks.task import Item, Split
 from capacity.tasks.templates import Chat, Template, chat_choice, template
 
@@ -298,6 +298,7 @@ def open_words(data: DataSet, spec: TaskSpec) -> WordTask:
     @cache
     def load() -> Rows:
         found = kept(str(digest)) if digest is not None else fetched(data, None if revision is None else str(revision))
+        check_ids(found, f"task {data.name}")  # an earlier version kept rows whose ids were not apart
         for row in (row for part in found.values() for row in part):
             fault = rule.fault(row)
             if fault:

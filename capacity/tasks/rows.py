@@ -8,8 +8,9 @@ workers need no path.
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from math import isfinite
@@ -274,7 +275,7 @@ def _text(rows: Rows) -> str:
 
 
 def carved(rows: Rows, name: str, validation_share: float, test_share: float = 0.0) -> Rows:
-    """Returns rows by split after missing splits have been carved from train. No two splits share a problem.
+    """Returns rows by split after missing splits have been carved from train. No two splits share a problem or an id.
 
     A hash of the problem decides which rows are carved. Problems of train or validation that are also in test are left
     out. So are problems of train that are also in validation.
@@ -300,7 +301,30 @@ def carved(rows: Rows, name: str, validation_share: float, test_share: float = 0
     validation = [row for row in validation if _bare(row.problem) not in kept_out]
     kept_out |= _problems(validation)
     train = [row for row in train if _bare(row.problem) not in kept_out]
-    return {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+    return _named_apart({"train": tuple(train), "validation": tuple(validation), "test": tuple(test)})
+
+
+def _named_apart(rows: Rows) -> Rows:
+    """Puts the name of the split before ids that stand in several splits, as files have that count from 0 each."""
+    times = Counter(row.id for part in rows.values() for row in part)
+    if max(times.values(), default=1) == 1:
+        return rows
+    named = {s: tuple(replace(r, id=f"{s}-{r.id}") if times[r.id] > 1 else r for r in p) for s, p in rows.items()}
+    check_ids(named, "the rows")
+    return named
+
+
+def check_ids(rows: Rows, where: str) -> None:
+    """Checks that no id occurs twice in all splits together, because items are known by their ids.
+
+    Raises:
+        DataError: if one does.
+    """
+    splits: dict[str, Split] = {}
+    for split, row in ((split, row) for split, part in rows.items() for row in part):
+        if row.id in splits:
+            raise DataError(f"{where}: the id {row.id!r} occurs twice, in {splits[row.id]} and in {split}: rename one")
+        splits[row.id] = split
 
 
 def _share(name: str, problem: str) -> float:

@@ -13,11 +13,12 @@ from capacity.adapters.kinds.whole import OwnWeightsModel
 from capacity.adapters.lanes import shared_copy
 from capacity.adapters.layout import EVEN, Layout
 from capacity.adapters.model import AdaptedModel
+from capacity.adapters.open import checkpoint_of
 from capacity.adapters.svd.checkpoint import WeightFolder
 from capacity.cache import cache_folder
 from capacity.errors import TrainingError
 from capacity.models.base_files import base_digest
-from capacity.models.loading import load, model_folder
+from capacity.models.loading import load
 from capacity.models.weights_digest import weights_digest
 from capacity.plan.model_names import parse_model
 from capacity.spec.adapters import Adapter
@@ -66,7 +67,7 @@ class Base:
         cache, files = cache or cache_folder("factors"), base_digest(name)
         model, tokenizer = load(name, device)
         files = files or base_digest(name)  # which loading may have fetched
-        weights = None if parse_model(name).quantised else WeightFolder(model_folder(name))
+        weights = checkpoint_of(name)
         fingerprint = base_fingerprint(model, weights.digests(cache) if weights else None)
         digest = None if parse_model(name).quantised else weights_digest(model)
         return cls(name, model.requires_grad_(False), tokenizer, weights, fingerprint, files, cache, digest)

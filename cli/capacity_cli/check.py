@@ -47,8 +47,9 @@ def check(
     inconclusive: Annotated[str, typer.Option(help="fail (exit code 3) or warn (0).")] = "fail",
     history: Annotated[Path | None, typer.Option(help="File that remembers checks and limits false alarms.")] = None,
     alarms_per_100: Annotated[
-        float, typer.Option(help="With --history: false alarms in 100 checks, on average at most.")
-    ] = 0.5,
+        float | None,
+        typer.Option(help="With --history: false alarms in 100 checks, on average at most.", show_default="0.5"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="With --run: study folder.", show_default="capacity-studies/check-…")
     ] = None,
@@ -70,11 +71,18 @@ def check(
 
         if inconclusive not in ("fail", "warn"):
             raise SpecError(f"--inconclusive {inconclusive}: choose fail or warn")
+        if alarms_per_100 is not None and history is None:
+            raise SpecError(
+                f"--alarms-per-100 {alarms_per_100:g}: goes with --history FILE, which remembers the checks"
+            )
         _check_outputs(baseline, history, run, out, markdown, junit)
         shown = _Shown(inconclusive, markdown, junit, details, json)
         if holds_answers(baseline):
-            if study is None or run is not None or history is not None:
-                raise SpecError(f"{baseline}: results of other programs: give a candidate, without --run or --history")
+            ours = {"--run": run, "--history": history, "--out": out, "--trainer": trainer, "--workers": workers}
+            given = [option for option, value in ours.items() if value is not None]
+            if study is None or given:
+                without = f", without {' and '.join(given)}" if given else ""
+                raise SpecError(f"{baseline}: results of other programs: give a candidate{without}")
             code = _check_results(study, baseline, margin, alpha, metric, columns_choice(column or []), shown)
         else:
             if metric is not None:
@@ -158,19 +166,21 @@ def _check_study(
     margin: float,
     alpha: float,
     history: Path | None,
-    alarms_per_100: float,
+    alarms_per_100: float | None,
     out: Path | None,
     trainer: str | None,
     workers: int | None,
     shown: _Shown,
 ) -> int:
     from capacity.runs.fingerprint import parse_trainer
+    from capacity_analysis.check.guard import ALARMS_PER_100
     from capacity_cli.progress import RunProgress
     from capacity_reports.check_report import check_junit, check_markdown
 
     checked = capacity.check(
-        study, baseline, run=run, margin=margin, alpha=alpha, history=history, alarms_per_100=alarms_per_100,
-        out=out, trainer=None if trainer is None else parse_trainer(trainer), workers=workers, observe=RunProgress,
+        study, baseline, run=run, margin=margin, alpha=alpha, history=history,
+        alarms_per_100=ALARMS_PER_100 if alarms_per_100 is None else alarms_per_100, out=out,
+        trainer=None if trainer is None else parse_trainer(trainer), workers=workers, observe=RunProgress,
     )  # fmt: skip
     cases = check_junit(checked.found, inconclusive_fails=shown.inconclusive_fails)
     page, blocks = check_markdown(checked.found), (*checked.answer, *(checked.blocks if shown.details else ()))

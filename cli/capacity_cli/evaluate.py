@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import capacity
-from capacity.errors import MissingPathError, SpecError
+from capacity.errors import DataError, MissingPathError, SpecError
 from capacity_cli.options import Json
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def evaluate(
     several = through_engine(rollouts, adapters, code_length=code_length)
     if out is not None and not out.parent.is_dir():
         raise MissingPathError(f"--out {out}: no folder {out.parent}")
+    if out is not None and out.exists() and not out.is_file():
+        raise DataError(f"--out {out}: not a file")
     found: Evaluated | EvaluatedAdapters
     if several:
         found = capacity.evaluate_adapters(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import capacity
-from capacity.errors import MissingPathError
+from capacity.errors import MissingPathError, SpecError
 from capacity_cli.options import Json, Where
 
 
@@ -26,6 +26,10 @@ def runs(
     if watch:
         from capacity_cli.watch import watch as follow
 
+        others = {"--points": points, "--allow-mixed": allow_mixed, "--where": where, "--json": json}
+        given = [option for option, value in others.items() if value]
+        if given:
+            raise SpecError(f"--watch shows runs as they are made: leave out {' and '.join(given)}")
         if not study.is_dir():
             raise MissingPathError(f"{study}: no such study folder")
         follow(study)

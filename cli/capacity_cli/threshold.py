@@ -157,5 +157,7 @@ def rates_of(text: str | None) -> dict[str, float] | None:
             rate = 0.0
         if not rate > 0:
             raise SpecError(f"--rate {text!r}: {value!r} is not a positive number; write 0.001 or sft=0.001,grpo=0.003")
+        if method.strip() in found:
+            raise SpecError(f"--rate {text!r}: gives {method.strip() or 'all methods'} two rates: give one")
         found[method.strip()] = rate
     return found

@@ -24,15 +24,21 @@ def compare_runs(folder: Path, runs: Sequence[Run], specs: Sequence[RunSpec]) ->
         specs: what was planned: cells of one size, and the untrained model.
 
     Raises:
-        DataError: the run of the untrained model is missing, or runs answered different items.
+        DataError: the run of the untrained model is missing, runs answered different items, or were made on different
+            bases.
     """
     planned = {spec.identity for spec in specs}
     own = [run for run in runs if run.spec.identity in planned]
     done = {run.spec.identity for run in own}
     found = comparisons(study_points(folder, own), [s for s in specs if s.identity not in done]) if own else ()
-    if len(found) != 1 or found[0].base is None:
-        raise DataError("the run of the untrained base is missing: run the comparison again")
-    return found[0]
+    if len(found) == 1 and found[0].base is not None:
+        return found[0]
+    if len({run.result.base_fingerprint for run in own}) > 1:
+        raise DataError(
+            f"{folder}: its runs were made on different bases and cannot be compared: choose another --out, and all "
+            "are made on the base as it is now"
+        )
+    raise DataError("the run of the untrained base is missing: run the comparison again")
 
 
 def comparison_json(comparison: Comparison, costs: Mapping[str, Costs]) -> dict[str, Any]:

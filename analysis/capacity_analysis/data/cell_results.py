@@ -148,7 +148,7 @@ def difference(first: CellResult, second: CellResult, over_methods: SeedVariance
     Raises:
         DataError: the cells answered different items.
     """
-    common, one, two = _pairing(first, second)
+    common, one, two, paired = _pairing(first, second)
     if not common:
         return None
     if first.shares is None or second.shares is None:
@@ -156,15 +156,15 @@ def difference(first: CellResult, second: CellResult, over_methods: SeedVariance
         return Estimate.none(float(value), len(common))
     if first.items != second.items:
         raise DataError(f"{_name(second)} answered other items than {_name(first)}")
-    theirs = second.shares[two] if len(two) == len(one) else second.shares[two].mean(0, keepdims=True)
+    theirs = second.shares[two] if paired else second.shares[two].mean(0, keepdims=True)
     return difference_estimate(first.shares[one], theirs, over_methods=over_methods)
 
 
 def seed_differences(first: CellResult, second: CellResult) -> Array:
     """Differences of accuracy at the seeds that both cells have, (S,); at all of `first` if the second is untrained."""
-    _, one, two = _pairing(first, second)
+    _, one, two, paired = _pairing(first, second)
     ours, theirs = (np.array([cell.accuracies[i] for i in own]) for cell, own in ((first, one), (second, two)))
-    return np.asarray(ours - (theirs if len(theirs) == len(ours) else theirs.mean()))
+    return np.asarray(ours - (theirs if paired else theirs.mean()))
 
 
 def changed_items(first: CellResult, second: CellResult) -> tuple[int | None, int]:
@@ -192,17 +192,17 @@ def collapsed_share(cell: CellResult, base: CellResult | None) -> CollapsedShare
     return CollapsedShare.of(collapsed(accuracies, expected, cell.accuracy.items))
 
 
-def _pairing(first: CellResult, second: CellResult) -> tuple[list[int], list[int], list[int]]:
-    """The seeds in common, and their places in both cells.
+def _pairing(first: CellResult, second: CellResult) -> tuple[list[int], list[int], list[int], bool]:
+    """The seeds in common, their places in both cells, and whether the cells are paired by them.
 
     The untrained model is paired by seed if it has all seeds of the first cell. Otherwise each seed of the first cell
     is compared with the mean of all its runs, as a fixed reference: items that are drawn anew carry its error.
     """
     known = [seed for seed in first.seeds if seed is not None]
     if second.method == "base" and not set(known) <= set(second.seeds):
-        return known, [first.seeds.index(seed) for seed in known], list(range(len(second.seeds)))
+        return known, [first.seeds.index(seed) for seed in known], list(range(len(second.seeds))), False
     common = [seed for seed in known if seed in second.seeds]
-    return common, [first.seeds.index(seed) for seed in common], [second.seeds.index(seed) for seed in common]
+    return common, [first.seeds.index(seed) for seed in common], [second.seeds.index(seed) for seed in common], True
 
 
 def _result(points: Points, rows: Sequence[int]) -> CellResult:

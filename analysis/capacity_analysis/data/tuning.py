@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import ndtr
 
-from capacity.errors import DataError, SpecError
+from capacity.errors import DataError, SpecError, unknown
 from capacity.runs import files
 from capacity.runs.cell import differing
 from capacity_analysis.data.recipes import keys, recipes, said, short
@@ -207,11 +207,15 @@ def at_chosen_rates(
         wanted: rates by method, or under "" for all.
 
     Raises:
-        SpecError: a tuning without the wanted rate, or with several rates and no validation rows to choose by. A choice
-            by the answers themselves would flatter it.
+        SpecError: a rate is wanted of a method that has no rows, or a tuning lacks the wanted rate. Or a tuning has
+            several rates and no validation rows to choose by: a choice by the answers themselves would flatter it.
     """
     keep, frame = answers.copy(), points.frame
     trained = frame[answers & (frame["trained_parameters"] > 0)]
+    known = sorted(set(frame.loc[frame["trained_parameters"] > 0, "method"].astype(str)))
+    for method in wanted or ():
+        if method and method not in known:
+            raise unknown("method with rows", method, known)
     for key, rows in trained.groupby(keys(points, *TUNED)[trained.index], sort=False):
         rates = sorted({float(rate) for rate in rows["learning_rate"].dropna()})
         method = str(rows["method"].iloc[0])

@@ -11,11 +11,10 @@ from torch import nn
 from capacity.adapters.controls import save_zero_lora
 from capacity.adapters.files.artifact import read_file, rebuild
 from capacity.adapters.files.peft_folder import CONFIG, save_peft_lora
-from capacity.adapters.open import base_of
-from capacity.adapters.svd.checkpoint import WeightFolder
+from capacity.adapters.open import base_of, checkpoint_of
 from capacity.cache import cache_folder
 from capacity.errors import DataError, SpecError
-from capacity.models.loading import load, model_folder
+from capacity.models.loading import load
 from capacity.plan.model_names import parse_model
 
 
@@ -60,7 +59,7 @@ def peft_folders(model: str | None, adapters: Sequence[Path], scratch: Path, dev
             folders[str(path)] = path
             continue
         artifact = read_file(path)
-        adapted = rebuild(artifact, bare, cache_folder("factors"), weights=WeightFolder(model_folder(base)))
+        adapted = rebuild(artifact, bare, cache_folder("factors"), weights=checkpoint_of(base))
         if not adapted.shapes:
             raise SpecError(f"{path}: an update of kind {adapted.adapter.kind} is no LoRA adapter: vLLM cannot load it")
         folder = scratch / str(index)
