@@ -25,7 +25,7 @@ from capacity.adapters.files.codec import payload_bytes
 from capacity.adapters.layout import Layout
 from capacity.adapters.projection import normal_entries, projection
 from capacity.errors import DataError, SpecError
-from capacity.plan.rates import rate_remarks, tuned_rate
+from capacity.plan.rates import rate_remarks, shipped, tuned_rate
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.storage import choice_bytes, parameters_within
 from capacity.plan.storage import payload_bytes as planned_bytes
@@ -260,13 +260,15 @@ def test_a_run_takes_the_best_of_all_candidates_by_brute_force(method: Any, by: 
 # Options
 
 
-def test_rates_of_a_random_projection_serve_a_chosen_one_until_it_has_its_own() -> None:
+def test_rates_of_a_random_projection_serve_a_chosen_one_until_it_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tuned_rate("abacus-0.9m", TASK, "grpo", "tinylora-chosen", 40)
+    assert (own.borrowed, own.tuned_at) == (False, 28)
+    without = tuple(row for row in shipped() if row["adapter"] != "tinylora-chosen")
+    monkeypatch.setattr("capacity.plan.rates.shipped", lambda: without)
     random, borrowed = (tuned_rate("abacus-3m", TASK, "grpo", kind, 13) for kind in ("tinylora", "tinylora-chosen"))
     assert (random.learning_rate, random.borrowed, borrowed.borrowed) == (borrowed.learning_rate, False, True)
     (remark,) = rate_remarks({"grpo": borrowed})
     assert remark.startswith(f"The rates grpo {borrowed.learning_rate:g} were tuned with a random projection")
-    own = tuned_rate("abacus-0.9m", TASK, "grpo", "tinylora-chosen", 40)
-    assert (own.borrowed, own.tuned_at) == (False, 28)
 
 
 def test_options_become_the_spec() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click import Context
+from in_process import capacity as command
 from typer.main import get_command
 
 import capacity
@@ -89,6 +90,21 @@ def test_study_files_in_the_guides_can_be_planned(name: str, tmp_path: Path, mon
     for block in blocks:
         (tmp_path / "study.toml").write_text(block)
         assert read_study_file(tmp_path / "study.toml").grids
+
+
+def test_comparisons_of_the_guides_can_be_planned(tmp_path: Path) -> None:
+    """Those on embedded models: each has a rate for every method."""
+    planned = []
+    for document in DOCUMENTS:
+        blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+        for line in "".join(blocks).replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True) if line.startswith("capacity compare") else []
+            model = words[words.index("--model") + 1] if "--model" in words else "abacus"
+            if words and model.startswith("abacus"):
+                done = command(tmp_path, *words[1:], "--dry-run")
+                assert done.code == 0, (line, done.err)
+                planned.append(line)
+    assert len(planned) >= 4, planned
 
 
 def test_what_the_documents_import_exists() -> None:
