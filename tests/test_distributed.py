@@ -18,6 +18,7 @@ from capacity.errors import SpecError, TrainingError
 from capacity.runs.fingerprint import Trainer, current
 from capacity.runs.study import Run, Study
 from capacity.studies.torchrun import make, specs_of
+from capacity.training.arm import Arm
 from capacity.training.batches import prompt_schedule
 from capacity.training.processes import Processes
 from capacity.training.run import execute
@@ -26,6 +27,7 @@ from capacity.training.trainers import train_by
 TASK = LuckyTask()
 CASES: list[tuple[str, Trainer]] = [("grpo", "loop"), ("sft", "loop"), ("rft", "loop"), ("grpo", "trl"), ("sft", "trl")]
 RUN = small_spec("sft", model=SMALLEST, items=8)
+FAILS, AFTER = (small_spec("grpo", seed=seed, model=SMALLEST, items=8) for seed in (1, 2))
 
 
 def trained(method: Any, trainer: Trainer = "loop") -> tuple[torch.Tensor, list[dict[str, Any]]]:
@@ -34,6 +36,18 @@ def trained(method: Any, trainer: Trainer = "loop") -> tuple[torch.Tensor, list[
     arm = arm_of(spec, TASK)
     train_by(trainer, [(arm, prompt_schedule(TASK, 0, 3, arm.prompts_per_step))])
     return arm.adapted.vector(), arm.steps
+
+
+def fail_in_training(seed: int) -> None:
+    """Makes the run of a seed fail in this process at its second step."""
+    whole = Arm.loss
+
+    def loss(arm: Arm, batch: Any) -> torch.Tensor:
+        if arm.spec.seed == seed and arm.steps:
+            raise TrainingError("only here")
+        return whole(arm, batch)
+
+    Arm.loss = loss  # type: ignore[method-assign]
 
 
 def one_of_two(rank: int, port: int, folder: str) -> None:
@@ -45,19 +59,23 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
     torch.save(found, f"{folder}/{rank}.pt")
     failed = make([RUN], Study(Path(folder) / "study"), current("cpu", "fp32"))
     assert failed == 0
+    if rank == 1:  # an error that the other process does not see
+        fail_in_training(seed=1)
+    failed = make([FAILS, AFTER], Study(Path(folder) / "half"), current("cpu", "fp32"))
+    assert failed == 1
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def made_by_two() -> Iterator[tuple[list[dict[str, Any]], list[Run]]]:
-    """What each of two processes found, by method, and the study that they made together."""
+def made_by_two() -> Iterator[tuple[list[dict[str, Any]], list[Run], Study]]:
+    """What each of two processes found, by method, and the studies that they made together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(one_of_two, (port, folder), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
         found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(2)]
-        yield found, Study(Path(folder) / "study").runs()
+        yield found, Study(Path(folder) / "study").runs(), Study(Path(folder) / "half")
 
 
 @pytest.mark.parametrize(("method", "trainer"), CASES)
@@ -82,6 +100,16 @@ def test_two_processes_write_a_run_once(made_by_two: Any) -> None:
     assert run.result.trained_parameters == alone.result.trained_parameters
     for row, expected in zip(run.steps, alone.steps, strict=True):
         assert row.loss == pytest.approx(expected.loss, rel=1e-4)
+
+
+def test_an_error_of_one_process_ends_the_run_in_both_and_mixes_no_runs(made_by_two: Any) -> None:
+    half = made_by_two[2]
+    (failure,) = half.failures()
+    assert (failure.run, failure.message) == (FAILS.short_id, "only here")
+    (run,) = half.runs()
+    alone = execute(AFTER, "cpu")
+    assert [step.reward for step in run.steps] == [step.reward for step in alone.steps]
+    assert run.result.accuracy == alone.result.accuracy
 
 
 def test_rows_are_divided_in_order_and_evenly() -> None:

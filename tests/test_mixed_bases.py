@@ -204,3 +204,11 @@ def test_content_hashes_are_not_those_of_replaced_weights(base: Path, tmp_path: 
     assert len({name for name in before if before[name] != after[name]}) == 1
     assert after == WeightFolder(base).digests(None)
     assert all(torch.isfinite(tensor).all() for tensor in load_file(base / "model.safetensors").values())
+
+
+def test_a_model_whose_weights_are_not_here_has_no_digest(tmp_path):
+    """Planning may have fetched the config of a hub model alone."""
+    (tmp_path / "config.json").write_text("{}")
+    assert base_digest(str(tmp_path)) is None
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert base_digest(str(tmp_path)) is not None

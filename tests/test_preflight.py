@@ -15,16 +15,18 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from untrained import TOKENIZER, LuckyTask, adapted_model
 
 from capacity.errors import CapacityError, DataError, DataWarning, SpecError
+from capacity.plan.sampling import with_rollouts
 from capacity.plan.specs import base_spec, trained_spec, zero_specs
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
 from capacity.spec.methods import METHODS, TRAINED, Method
-from capacity.spec.parts import Match
+from capacity.spec.parts import Match, RolloutSpec
 from capacity.spec.run import RunSpec
 from capacity.studies import workers
 from capacity.studies.worker import checked
 from capacity.tasks.catalog import open_task, parse_task
 from capacity.training.batch import Cost, Recorder
+from capacity.training.batches import heldout_items
 from capacity.training.phases import phases
 from capacity.training.preflight import asked, check_run, check_runs, drawn_prompts
 from capacity.training.run import execute
@@ -96,6 +98,49 @@ def test_a_prompt_that_a_run_asks_and_that_exceeds_the_context_is_named(
         return
     with pytest.raises(SpecError, match=rf"item {split}-15 has a prompt of 80 tokens, which with 4 new ones .* of 64"):
         check_runs([spec])
+
+
+def test_a_demonstration_that_no_completion_can_hold_is_named_before_training(model: Path, tmp_path: Path) -> None:
+    data = data_in(tmp_path / "data")
+    for split in ("train", "validation"):
+        rows = [json.loads(line) for line in (data / f"{split}.jsonl").read_text().splitlines()]
+        rows[3] |= {"answer": "12345"}
+        (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        spec = spec_of(model, data, "sft")
+        assert spec.training is not None
+        every = spec.model_copy(update={"training": spec.training.model_copy(update={"steps": 4})})
+        said = (
+            rf"a demonstration of item {split}-3 has 6 tokens with its end, and completions have at most 4: raise max"
+        )
+        with pytest.raises(DataError, match=said):
+            check_runs([every])
+        check_runs([spec_of(model, data, "grpo")])
+        data_in(data)
+
+
+def test_held_out_items_without_a_solution_are_left_out(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        solved = [{"prompt": f"{split} {i}", "answer": "1", "solution": "it is 1"} for i in range(8)]
+        rows = (
+            solved
+            if split == "train"
+            else [*solved[:3], *({k: r[k] for k in ("prompt", "answer")} for r in solved[3:])]
+        )
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = open_task(parse_task(f"jsonl:{tmp_path}"))
+    assert [item.prompt for item in heldout_items(task, demonstrated=True)] == [f"validation {i}" for i in range(3)]
+    assert len(heldout_items(task, demonstrated=False)) == 8
+
+
+def test_a_prompt_that_an_engine_does_not_take_whole_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capacity.training.preflight.LONGEST_PROMPT", 2)
+    spec = spec_of(model, data_in(tmp_path / "data"), "grpo")
+    check_runs([spec])
+    said = r"item test-0: its prompt has 4 tokens, and the engine is started for 2: sample with --rollouts transformers"
+    with pytest.raises(SpecError, match=said):
+        check_runs([with_rollouts(spec, RolloutSpec())])
 
 
 def test_the_longest_sequence_that_fits_is_the_context(model: Path, tmp_path: Path) -> None:

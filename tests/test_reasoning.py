@@ -97,7 +97,7 @@ def test_what_is_not_of_the_answers_type_gets_no_reward(name: str, nonsense: Cal
         ("1.0i - 7.0", "-7.0 + 1.0i", True), ("inf", "5", False), ("nan", "", False), ("[3, 1]", "", True),
         ("1,000", "1000", True), ("0.126", "0.125", True), ("0", "0.0001220703125", False), ("70 apples", "70", False),
         ("0", "0.0", True), ("1", "0.0", False), ("-5", "-1", False), ("(4 + 3) * 2", "2*4 + 3", True),
-        ("6*4", "8*3", False),
+        ("6*4", "8*3", False), ("2.50 5", "2.5 5.0", True), ("2.51 5", "2.5 5.0", False), ("25 5", "2.5 5.0", False),
         ("DAN,NAN,NAP", "DAN,DAP,NAP", True), ("[NaN, NaN]", "['1.5', '2']", False), ("[1.5, 2]", "['1.5', '2']", True),
     ],
 )  # fmt: skip

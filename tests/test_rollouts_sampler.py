@@ -1,5 +1,6 @@
 """A sampler that follows the trainer, on an engine that computes with transformers."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,41 @@ def make(
 def moved(adapted: AdaptedModel, seed: int, size: float = 0.2) -> None:
     noise = torch.randn(adapted.vector().shape, generator=torch.Generator().manual_seed(seed))
     adapted.set_vector(adapted.vector() + size * noise)
+
+
+def test_runs_on_one_server_have_names_of_their_own(
+    smallest: Any, tokenizer: Any, tmp_path: Path, prompts: list[list[int]]
+) -> None:
+    """Each run loads its update under a name; with the same one, a server would give one run the other's answers."""
+    bare = copy.deepcopy(smallest)
+    first, engine, one = make(smallest, tokenizer, tmp_path)
+    second = attach(bare, ADAPTER, None)
+    second.model.eval()
+    (tmp_path / "other").mkdir()
+    other = EngineSampler(
+        second, tokenizer, engine, RolloutSpec(), dtype="fp32", folder=tmp_path / "other", base=SMALLEST
+    )
+    moved(first, 0)
+    moved(second, 1)
+    how: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 12}
+    one.follow(prompts, "run 1")
+    alone = one.sample(prompts, np.random.default_rng(0), **how)
+    other.follow(prompts, "run 2")
+    assert len(engine.adapters) == 2
+    assert torch.equal(one.sample(prompts, np.random.default_rng(0), **how).completion_ids, alone.completion_ids)
+
+
+@pytest.mark.parametrize("adapter", [ADAPTER, NoAdapter()])
+def test_an_engine_with_another_model_is_refused(
+    smallest: Any, tokenizer: Any, tmp_path: Path, prompts: list[list[int]], adapter: Adapter
+) -> None:
+    """The untrained model of a server that was started with another one answers for it otherwise."""
+    _, engine, sampler = make(smallest, tokenizer, tmp_path, adapter=adapter)
+    with torch.no_grad():
+        for weight in engine.model.parameters():
+            weight.mul_(1.3)
+    with pytest.raises(EngineError, match=r"the sampler holds another model than abacus-0.2m: .* nats a token: start"):
+        sampler.follow(prompts, "base")
 
 
 @pytest.fixture

@@ -95,6 +95,15 @@ def test_a_run_that_fails_fails_alone() -> None:
     assert str(failure) == str(alone.value)
 
 
+def test_a_run_that_cannot_be_sampled_fails_alone() -> None:
+    """They are sampled in one pass, and the numbers of the healthy run are drawn anew after it has failed."""
+    healthy, broken = run("grpo", seed=0), run("grpo", "lora", seed=1, rate=1e30)
+    found, failure = together(healthy, broken)
+    assert_same(found, execute(healthy, "cpu"))
+    assert isinstance(failure, TrainingError)
+    assert "not finite" in str(failure)
+
+
 def test_an_arm_that_cannot_begin_ends_its_own_run() -> None:
     def phases() -> Any:
         raise TrainingError("no room")

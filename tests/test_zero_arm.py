@@ -146,7 +146,9 @@ def test_an_engine_is_given_an_adapter_of_zeros(loaded_smallest: Any, monkeypatc
     record = execute(with_rollouts(small_spec("zero", model=SMALLEST), RolloutSpec()), "cpu")
     assert engine.loads == 1
     assert all(not tensor.any() for name, tensor in engine.last.items() if "lora_B" in name)
-    assert asked[-1] == {"update-0"}
+    (name,) = asked[-1]
+    assert name is not None
+    assert name.startswith("update-")
     assert record.result.engine == "vllm 0.32.0"
 
 

@@ -24,6 +24,7 @@ _LOADED = (
     "adapter_config.json", "tokenizer*", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "chat_template*",
 )  # fmt: skip
+_WEIGHTS = (".safetensors", ".bin", ".gguf")
 _REMEMBERED = 2**24  # bytes; the digests of larger files are kept
 
 
@@ -35,7 +36,7 @@ def base_digests(models: Iterable[str]) -> dict[str, str | None]:
 def base_digest(model: str) -> str | None:
     """Returns the SHA-256 over the names and contents of the files that a model would be loaded from now, in hex.
 
-    Returns None if the files are not on this machine. Nothing is downloaded.
+    Returns None if the weights are not on this machine. Nothing is downloaded.
     """
     found = _files(model)
     if not found:
@@ -76,7 +77,9 @@ def _files(model: str) -> list[Path]:
     folder = _folder(model)
     if folder is None:
         return []
-    return sorted({path for pattern in _LOADED for path in folder.glob(pattern) if path.is_file()})
+    found = sorted({path for pattern in _LOADED for path in folder.glob(pattern) if path.is_file()})
+    # The config of a hub model may be here alone: planning fetches it.
+    return found if any(path.suffix in _WEIGHTS for path in found) else []
 
 
 def _folder(model: str) -> Path | None:

@@ -14,6 +14,8 @@ from capacity.sampling.prompts import prompt_ids
 from capacity.tasks.rows import SPLITS
 from capacity.tasks.task import Split, Task
 
+_STREAM = 1  # runs have two numbers to their streams, so these are none of theirs
+
 
 class Exam:
     """An exam has fixed items of one split, one completion of each, and fixed uniform numbers to draw it with.
@@ -43,7 +45,7 @@ class Exam:
         self.items = task.items(split, items)
         self._ids, self._mask = pad_left([prompt_ids(tokenizer, item) for item in self.items], tokenizer.pad_token_id)
         # A stream of its own: with the numbers of an evaluation, a choice by this exam would fit the evaluation's draw.
-        rng = np.random.default_rng([SPLITS.index(split), seed])
+        rng = np.random.default_rng([SPLITS.index(split), seed, _STREAM])
         self._uniforms = torch.from_numpy(rng.random((len(self.items), max_new_tokens)))
 
     def __len__(self) -> int:

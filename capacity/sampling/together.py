@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from capacity.adapters.lanes import Host, Pairs
+from capacity.errors import CapacityError
 from capacity.forward.rollout import Rollout, pad_left
 from capacity.sampling.decoding.blocks import BlockDecoder
 from capacity.sampling.decoding.complete import complete
@@ -34,12 +35,24 @@ class SharedSampler:
     ends: Collection[int]
     pad: int
 
-    def sample(self, requests: Sequence[Request], updates: Sequence[Pairs]) -> list[Rollout]:
-        """Draws what each request asks for, from the base with its own update.
+    def sample(self, requests: Sequence[Request], updates: Sequence[Pairs]) -> list[Rollout | CapacityError]:
+        """Draws what each request asks for, from the base with its own update, or returns why that cannot be drawn.
 
         As many requests are drawn at once as fit. Each run's random numbers are those that it would draw alone.
         """
-        return [rollout for part in self._parts(requests) for rollout in self._drawn(requests[part], updates[part])]
+        return [found for part in self._parts(requests) for found in self._tried(requests[part], updates[part])]
+
+    def _tried(self, requests: Sequence[Request], updates: Sequence[Pairs]) -> list[Rollout | CapacityError]:
+        """Draws requests together. If that fails, each is drawn alone, so that only those fail that have to."""
+        before = [request.rng.bit_generator.state for request in requests]
+        try:
+            return [*self._drawn(requests, updates)]
+        except CapacityError as error:
+            if len(requests) == 1:
+                return [error]
+        for request, state in zip(requests, before, strict=True):
+            request.rng.bit_generator.state = state
+        return [self._tried([request], [update])[0] for request, update in zip(requests, updates, strict=True)]
 
     def _parts(self, requests: Sequence[Request]) -> Iterator[slice]:
         """Yields neighbouring requests that fit together and have completions of one length."""

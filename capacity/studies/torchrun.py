@@ -69,12 +69,16 @@ def make(specs: Sequence[RunSpec], study: Study, fingerprint: Fingerprint) -> in
 
 
 def _made(spec: RunSpec, study: Study, fingerprint: Fingerprint, processes: "Processes") -> bool:
-    """Makes one run; False if it fails, which all processes see alike."""
+    """Makes one run; False if it fails. An error of one process ends the run in all of them."""
+    from capacity.training.processes import FailedElsewhere
     from capacity.training.run import execute
 
     try:
         record = execute(spec, fingerprint.device, trainer=fingerprint.trainer)
+        processes.gathered(None)  # nothing is added unless all processes have come this far
     except CapacityError as error:
+        if not isinstance(error, FailedElsewhere):
+            processes.fail(error)
         if processes.rank == 0:
             _fail(spec, record_failure(study, spec, str(error), traceback.format_exc()))
         return False

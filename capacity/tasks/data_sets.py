@@ -147,6 +147,10 @@ class WordTask:
             raise DataError(f"task {self.name}: item {item.id} has no solution: take demonstrations=answers, or grpo")
         return [self._ended(solution, statement) for solution in solutions]
 
+    def is_demonstrated(self, item: Item) -> bool:
+        """Tells whether `item` has a demonstration."""
+        return self.style == "answers" or (self.style == "solutions" and bool(self._rows[item.id].solutions))
+
     def _ended(self, solution: str, statement: str) -> str:
         """Appends the answer, as the template asks for it, unless the solution already states one there.
 

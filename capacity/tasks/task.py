@@ -77,6 +77,19 @@ class GradedTwice(Protocol):
 
 
 @runtime_checkable
+class Written(Protocol):
+    """Tasks with this interface have demonstrations that were written beforehand, not drawn anew."""
+
+    def different_demonstrations(self, item: Item) -> list[str]:
+        """Returns the different demonstrations of `item`."""
+        ...
+
+    def is_demonstrated(self, item: Item) -> bool:
+        """Tells whether `item` has a demonstration."""
+        ...
+
+
+@runtime_checkable
 class Bounded(Protocol):
     """Tasks with this interface know how many items their splits have before data is read."""
 

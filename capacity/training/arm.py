@@ -20,6 +20,8 @@ from capacity.forward.model import Forward
 from capacity.forward.predictions import Predictions
 from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.models.ends import end_tokens
+from capacity.plan.model_names import parse_model
+from capacity.plan.models import model_shape
 from capacity.sampling.memory_slices import RowsAtOnce, slice_sizes, summed
 from capacity.sampling.own_model import TransformersSampler
 from capacity.sampling.sampler import Request, Sampler
@@ -56,6 +58,13 @@ class _Seen:
     code_length: float
     kl_to_base: float | None
     base_code_length: float | None
+
+
+def _weights(model: str, adapted: AdaptedModel) -> int:
+    """The number of the model's weights. A quantised one stores several of them in one number."""
+    if parse_model(model).quantised:
+        return model_shape(model)[1].parameters
+    return sum(p.numel() for p in adapted.bare.parameters())
 
 
 class Arm:
@@ -96,7 +105,7 @@ class Arm:
         self.training: TrainingSpec = training
         self.recorder = recorder or Recorder([], Cost())
         self.first_step = len(self.recorder.steps)
-        self.parameters = sum(p.numel() for p in adapted.bare.parameters())
+        self.parameters = _weights(spec.model, adapted)
         self.at_once = RowsAtOnce(adapted, spec.model)
         self.forward = Forward(adapted.model)
         self.device = next(adapted.model.parameters()).device

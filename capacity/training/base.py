@@ -27,7 +27,7 @@ from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.tasks.task import Task
 from capacity.training.base_lengths import BaseLengths
-from capacity.training.preflight import check_run
+from capacity.training.preflight import Lengths, check_run
 
 
 @dataclass
@@ -64,9 +64,9 @@ class Base:
         Raises:
             CapacityError: if there is no such model, or it cannot be read.
         """
-        cache, files = cache or cache_folder("factors"), base_digest(name)
+        cache = cache or cache_folder("factors")
         model, tokenizer = load(name, device)
-        files = files or base_digest(name)  # which loading may have fetched
+        files = base_digest(name)  # loading may have fetched some of them
         weights = checkpoint_of(name)
         fingerprint = base_fingerprint(model, weights.digests(cache) if weights else None)
         digest = None if parse_model(name).quantised else weights_digest(model)
@@ -114,7 +114,7 @@ class Bases:
     cache: Path | None = None
     _base: Base | None = field(default=None, repr=False)
     _tasks: dict[str, Task] = field(default_factory=dict, repr=False)
-    _lengths: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict, repr=False)
+    _lengths: dict[tuple[str, str], Lengths] = field(default_factory=dict, repr=False)
 
     def of(self, name: str) -> Base:
         """Returns the base of this name. Another one is forgotten first, and one whose files or weights have changed.

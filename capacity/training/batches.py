@@ -8,7 +8,7 @@ import numpy as np
 from capacity.errors import DataError
 from capacity.models.ends import EndTokens
 from capacity.sampling.prompts import prompt_ids
-from capacity.tasks.task import Item, Task
+from capacity.tasks.task import Item, Task, Written
 
 HELDOUT_ITEMS = 256  # validation items whose code length is measured after training
 # Streams of randomness of one run. Each draws from its own generator, so that no arm's draws move another's.
@@ -40,6 +40,19 @@ def prompt_schedule(task: Task, seed: int, steps: int, prompts_per_step: int) ->
     while len(order) < needed:
         order.extend(int(i) for i in rng.permutation(len(pool)))
     return [pool[i] for i in order[:needed]]
+
+
+def heldout_items(task: Task, *, demonstrated: bool) -> list[Item]:
+    """Returns the validation items whose code length is measured after training.
+
+    Args:
+        task: the task.
+        demonstrated: True for those alone that have a demonstration.
+    """
+    items = list(task.items("validation")[:HELDOUT_ITEMS])
+    if not demonstrated or not isinstance(task, Written):
+        return items
+    return [item for item in items if task.is_demonstrated(item)]
 
 
 def encode_prompts(tokenizer: Any, items: Sequence[Item]) -> list[list[int]]:

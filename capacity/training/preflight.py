@@ -2,24 +2,28 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from capacity.errors import CapacityError, DataWarning, raise_together
+from capacity.errors import CapacityError, DataError, DataWarning, SpecError, raise_together
 from capacity.models.loading import load_tokenizer, model_folder
+from capacity.plan.engine_memory import LONGEST_PROMPT
 from capacity.plan.models import model_shape
 from capacity.sampling.prompts import check_room, prompt_ids
 from capacity.sampling.spelling import check_spelling
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
-from capacity.tasks.task import Item, Task
-from capacity.training.batches import HELDOUT_ITEMS, prompt_schedule
+from capacity.tasks.task import Item, Task, Written
+from capacity.training.batches import heldout_items, prompt_schedule
 
 FEW_ITEMS = 97  # with fewer, the 95 % interval of an accuracy of 50 % is wider than ±10 points
 SHOWN = 32  # items whose demonstrations are spelt out
+# Lengths in tokens of prompts, and of the longest demonstration of a style with its end, by the names of their items.
+Lengths = dict[tuple[str, str], int]
+_PROMPT = "prompt"
 
 
 def check_runs(specs: Iterable[RunSpec]) -> None:
@@ -32,7 +36,7 @@ def check_runs(specs: Iterable[RunSpec]) -> None:
             and task with an obstacle, whatever the number of runs.
     """
     tokenizers: dict[str, Any] = {}
-    lengths: dict[tuple[str, str], dict[str, int]] = {}
+    lengths: dict[tuple[str, str], Lengths] = {}
     few: dict[str, tuple[int, Task]] = {}
     obstacles: dict[tuple[str, str], CapacityError] = {}
     for spec in specs:
@@ -72,31 +76,75 @@ def interval_width(items: int) -> float:
     return 1.96 * math.sqrt(0.25 / items)
 
 
-def check_run(spec: RunSpec, task: Task, tokenizer: Any, known: dict[str, int] | None = None) -> None:
+def check_run(spec: RunSpec, task: Task, tokenizer: Any, known: Lengths | None = None) -> None:
     """Checks that every prompt of a run is spelt by the tokenizer, and fits the model's context with its completion.
+
+    Every demonstration that was written beforehand must fit the completion, and every prompt of an engine its room.
 
     Args:
         spec: the spec of the run.
         task: its task.
         tokenizer: the tokenizer of its model.
-        known: the lengths in tokens of prompts by the names of their items. Those of further items are added.
+        known: lengths that were found already. Those of further items are added.
 
     Raises:
         SpecError: if a prompt does not fit, if the tokenizer loses characters of the task, or if it or its chat
             template has a fault.
-        DataError: if the task has too few items.
+        DataError: if the task has too few items, or a demonstration is missing or too long.
     """
     context = model_shape(spec.model)[1].context
     known = {} if known is None else known
     for items, new_tokens in asked(spec, task):
-        fresh = [item for item in items if item.id not in known]
+        fresh = [item for item in items if (_PROMPT, item.id) not in known]
         check_spelling(tokenizer, fresh, spec.model)
-        known.update({item.id: len(prompt_ids(tokenizer, item)) for item in fresh})
-        check_room(context, {item.id: known[item.id] for item in items}, new_tokens)
+        known.update({(_PROMPT, item.id): len(prompt_ids(tokenizer, item)) for item in fresh})
+        prompts = {item.id: known[_PROMPT, item.id] for item in items}
+        check_room(context, prompts, new_tokens)
+        if spec.rollouts is not None:
+            _check_engine_room(prompts)
     if spec.training is not None and METHODS[spec.method].sees_demonstrations:
         rng = np.random.default_rng(0)  # its own: the streams of the run stay as they are
         shown = (task.demonstrations(item, 1, rng)[0] for item in task.items("train")[:SHOWN])
         check_spelling(tokenizer, (), spec.model, shown)
+        _check_demonstrations(spec, task, tokenizer, known)
+
+
+def _check_engine_room(prompts: Mapping[str, int]) -> None:
+    """Checks that an engine takes the prompts whole and has room for their completions.
+
+    Raises:
+        SpecError: if it does not.
+    """
+    name = max(prompts, key=lambda name: prompts[name])
+    if prompts[name] > LONGEST_PROMPT:
+        raise SpecError(
+            f"item {name}: its prompt has {prompts[name]:,} tokens, and the engine is started for {LONGEST_PROMPT:,}: "
+            "sample with --rollouts transformers"
+        )
+
+
+def _check_demonstrations(spec: RunSpec, task: Task, tokenizer: Any, known: Lengths) -> None:
+    """Checks the demonstrations that a run trains on, and those of held-out items, before anything is trained.
+
+    Raises:
+        DataError: if a trained item has none, or one is longer than a completion may be.
+    """
+    training = spec.training
+    if training is None or not isinstance(task, Written):
+        return
+    items = prompt_schedule(task, spec.seed, supervised_steps(spec), training.prompts_per_step)
+    if spec.method == "sft":
+        items += heldout_items(task, demonstrated=True)
+    for item in items:
+        key = (spec.task.demonstrations, item.id)
+        if key not in known:
+            texts = task.different_demonstrations(item)
+            known[key] = 1 + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+        if known[key] > training.max_new_tokens:
+            raise DataError(
+                f"task {task.name}: a demonstration of item {item.id} has {known[key]:,} tokens with its end, and "
+                f"completions have at most {training.max_new_tokens:,}: raise max_new_tokens, or leave the row out"
+            )
 
 
 def asked(spec: RunSpec, task: Task) -> Iterator[tuple[list[Item], int]]:
@@ -108,7 +156,7 @@ def asked(spec: RunSpec, task: Task) -> Iterator[tuple[list[Item], int]]:
     per_step = training.prompts_per_step
     yield prompt_schedule(task, spec.seed, drawn_prompts(spec) // per_step, per_step), training.max_new_tokens
     if spec.method in ("sft", "rft"):
-        yield list(task.items("validation")[:HELDOUT_ITEMS]), training.max_new_tokens
+        yield heldout_items(task, demonstrated=spec.method == "sft"), training.max_new_tokens
 
 
 def drawn_prompts(spec: RunSpec) -> int:
@@ -116,5 +164,12 @@ def drawn_prompts(spec: RunSpec) -> int:
     training = spec.training
     assert training is not None
     supervised = {"sft": training.steps, "sft+grpo": training.steps // 2}.get(spec.method, 0)
-    each = training.samples_per_prompt if training.match == "sequences" else 1
-    return (supervised * each + training.steps - supervised) * training.prompts_per_step
+    return (supervised_steps(spec) + training.steps - supervised) * training.prompts_per_step
+
+
+def supervised_steps(spec: RunSpec) -> int:
+    """Returns how many times a run draws the prompts of a step to show their demonstrations."""
+    training = spec.training
+    assert training is not None
+    supervised = {"sft": training.steps, "sft+grpo": training.steps // 2}.get(spec.method, 0)
+    return supervised * (training.samples_per_prompt if training.match == "sequences" else 1)

@@ -7,6 +7,7 @@ Without a process group (`torchrun`, `accelerate launch`) there is one process, 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -15,11 +16,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from capacity.errors import CapacityError, TrainingError
 from capacity.forward.rollout import Rollout, pad_left
 from capacity.sampling.memory_slices import joined
 from capacity.sampling.sampler import Sampler
 
 Value = TypeVar("Value")
+
+
+class FailedElsewhere(TrainingError):
+    """Another process of the run has failed."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,38 @@ class Processes:
         return self.rank * rows // self.count, (self.rank + 1) * rows // self.count
 
     def gathered(self, value: Value) -> list[Value]:
-        """Returns the value of every process, in the order of the processes."""
-        if self.count == 1:
-            return [value]
+        """Returns the value of every process, in the order of the processes.
+
+        Raises:
+            FailedElsewhere: if another process ends the run instead (`fail`). Its message is that of the error there.
+        """
+        return [value] if self.count == 1 else self._exchanged((value, None))
+
+    def fail(self, error: CapacityError) -> None:
+        """Ends the run in all processes, after an error that only this one may have seen.
+
+        The others hear of it where they exchange something next: every exchange of a run can carry an error.
+        """
+        if self.count > 1:
+            with suppress(FailedElsewhere):  # of a process that failed at the same time
+                self._exchanged((None, str(error)))
+
+    def _exchanged(self, told: tuple[Any, str | None]) -> list[Any]:
         found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
-        return found
+        dist.all_gather_object(found, told)
+        errors = [error for _, error in found if error is not None]
+        if errors:
+            raise FailedElsewhere(errors[0])
+        return [value for value, _ in found]
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces each tensor by its sum over the processes."""
+        """Replaces each tensor by its sum over the processes.
+
+        Raises:
+            FailedElsewhere: as `gathered`.
+        """
         if self.count > 1:
+            self.gathered(None)
             for tensor in tensors:
                 dist.all_reduce(tensor)
 

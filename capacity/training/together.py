@@ -57,7 +57,12 @@ class Together:
                     found[i] = end.value
                 except CapacityError as error:
                     trainees[i].fail(error)
-            answers = dict(zip(requests, self._sampled(trainees, requests), strict=True))
+            answers = {}
+            for i, drawn in zip(requests, self._sampled(trainees, requests), strict=True):
+                if isinstance(drawn, CapacityError):
+                    trainees[i].fail(drawn)
+                else:
+                    answers[i] = drawn
         # A run that failed has no batch; its place is kept by an empty one.
         return [found.get(i, _NOTHING) for i in range(len(trainees))]
 
@@ -84,7 +89,7 @@ class Together:
                 )
         return made
 
-    def _sampled(self, trainees: Sequence[Trainee], requests: dict[int, Request]) -> list[Rollout]:
+    def _sampled(self, trainees: Sequence[Trainee], requests: dict[int, Request]) -> list[Rollout | CapacityError]:
         if not requests:
             return []
         with torch.no_grad():

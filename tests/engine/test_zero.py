@@ -47,7 +47,8 @@ def test_a_control_run_goes_through_a_loaded_adapter_and_answers_as_the_base(
     zero, base = (
         execute(with_rollouts(small_spec(method, model=SMALLEST), RolloutSpec()), "cpu") for method in ("zero", "base")
     )
-    assert loaded == [("update-0", True)]
-    assert asked == [{None}, {"update-0"}, {None}]  # the probe of the base, the control, the base
+    ((name, zeros),) = loaded
+    assert zeros
+    assert asked == [{None}, {name}, {None}, {None}]  # a probe of the base and the control, a probe and the base
     assert answers(zero) == answers(base)
     assert zero.result.engine == base.result.engine != ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from capacity.adapters.files.merge import MergeTally, base_weights, merged_weights
 from capacity.adapters.model import AdaptedModel
-from capacity.errors import TrainingError
+from capacity.errors import EngineError, TrainingError
 from capacity.forward.model import padded_logits
 from capacity.forward.rollout import Rollout, pad_left, pad_right
 from capacity.models.ends import end_tokens
+from capacity.plan.model_names import parse_model
 from capacity.sampling import likelihood
 from capacity.sampling.finite import check_logprobs
 from capacity.sampling.vllm.engine import Engine, Request
@@ -27,6 +29,8 @@ from capacity.spec.parts import RolloutSpec
 _PROBE_PROMPTS, _PROBE_TOKENS = 8, 48
 _PROBE_SEED = 0
 _PROBE_CONTEXT = 2048  # of models that do not say how long theirs is
+# Nats a token, root mean square. A rounding to bf16 makes a few hundredths, and another model of one family far more.
+_OTHER_MODEL = 0.3
 _SEEDS = 2**31  # vLLM takes seeds of a signed 64-bit integer, its GPU samplers only of 32
 
 
@@ -71,14 +75,14 @@ class EngineSampler:
         folder: Path,
         base: str,
     ) -> None:
-        self.adapted, self.engine, self.spec, self.dtype = adapted, engine, spec, dtype
+        self.adapted, self.engine, self.spec, self.dtype, self.base = adapted, engine, spec, dtype, base
         self.engine_name: str | None = f"{spec.engine} {engine.version}"
         self.ends, self.pad = end_tokens(adapted.bare, tokenizer).ids, tokenizer.pad_token_id
         self.device = next(adapted.model.parameters()).device
         swaps = spec.sync == "hot-swap" and bool(adapted.shapes)
         self.writer = LoraWriter(adapted, folder, dtype, base) if swaps else None
         self.adapter: str | None = None  # the name under which the engine has the update
-        self._updates = 0
+        self._mark, self._updates = uuid4().hex[:12], 0
         self._probe: _Probe | None = None
         self._held: Tensor | None = None  # the update that the engine was given last
         self._previous: Logprobs | None = None  # what the trainer made of the probe with it
@@ -89,15 +93,16 @@ class EngineSampler:
 
         Raises:
             TrainingError: what the engine computes is not the trainer's update.
-            EngineError: it is gone, or refuses the update.
+            EngineError: it is gone, refuses the update, or holds another model.
         """
+        if self._probe is None:
+            self._probe = self._make_probe(prompts)
+            self._check_base(self._probe, where)
         if self.adapted.trained_parameters == 0:
             return {}
         vector = self.adapted.vector()
         if self._held is not None and torch.equal(vector, self._held):
             return self._report
-        if self._probe is None:
-            self._probe = self._make_probe(prompts)
         began = time.perf_counter()
         sent = self._swap() if self.writer is not None else self._push()
         seconds = time.perf_counter() - began
@@ -146,7 +151,7 @@ class EngineSampler:
     def _swap(self) -> dict[str, Any]:
         """Loads the update as an adapter of a new name, then forgets the one before."""
         assert self.writer is not None
-        name = f"update-{self._updates}"
+        name = f"update-{self._mark}-{self._updates}"  # on a server, other runs have names too, and so had earlier ones
         self._updates += 1
         folder, size = self.writer.write(name)
         self.engine.load(name, folder)
@@ -176,6 +181,19 @@ class EngineSampler:
             base = self._trainer(rollout)
         engine = self._engine(rollout, sequences, None)
         return _Probe(rollout, sequences, base, float(np.sqrt(np.mean((engine - base) ** 2))))
+
+    def _check_base(self, probe: _Probe, where: str) -> None:
+        """Checks that the engine holds the model of the trainer. A server holds whatever it was started with.
+
+        Raises:
+            EngineError: it holds another one.
+        """
+        if probe.floor > _OTHER_MODEL and parse_model(self.base).quantised is None:
+            raise EngineError(
+                f"{where}: the sampler holds another model than {self.base}: without any update its log-probabilities "
+                f"differ by {probe.floor:.2g} nats a token: start the server with this model, and with "
+                "--logprobs-mode processed_logprobs"
+            )
 
     def _prove(self, probe: _Probe) -> tuple[Freshness, Logprobs]:
         trainer = self._trainer(probe.rollout)

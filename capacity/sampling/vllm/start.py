@@ -37,6 +37,7 @@ def opened_sampler(spec: RunSpec, adapted: AdaptedModel, tokenizer: Any, device:
     dtype = spec.rollouts.dtype or parse_model(spec.model).dtype
     with tempfile.TemporaryDirectory(dir=os.environ.get(FOLDER)) as folder:
         engine = _engine(spec, adapted, device, dtype)
+        engine.rest()  # a run may train for long before it samples
         try:
             yield EngineSampler(
                 adapted, tokenizer, engine, spec.rollouts, dtype=dtype, folder=Path(folder), base=spec.model

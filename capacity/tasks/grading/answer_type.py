@@ -13,6 +13,7 @@ _NEAREST = Fraction(1, 100)  # no verifier rounds more coarsely than to 1 % of t
 _NOT_FINITE = re.compile(r"\b(?:nan|inf|infinity)(?:j|i)?\b", re.IGNORECASE)
 _EXPRESSION = re.compile(r"[0-9\s+\-*/().]+")
 _INTEGER = re.compile(r"[0-9]+")
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def same_type(answer: str, reference: str) -> bool:
@@ -32,5 +33,10 @@ def same_type(answer: str, reference: str) -> bool:
         found = number(answer)
         return found is not None and abs(found - wanted) <= _NEAREST * abs(wanted)
     if _EXPRESSION.fullmatch(reference):
-        return sorted(_INTEGER.findall(answer)) == sorted(_INTEGER.findall(reference))
+        return _values(answer) == _values(reference)
     return True
+
+
+def _values(text: str) -> list[Fraction]:
+    """Returns the numbers in a text by size, without their signs: 2.50 and 2.5 are one number."""
+    return sorted(map(Fraction, _DECIMAL.findall(text)))

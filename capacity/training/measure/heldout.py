@@ -19,7 +19,7 @@ from capacity.spec.run import RunSpec
 from capacity.tasks.task import Item, Task
 from capacity.training.arm import Arm
 from capacity.training.base_lengths import BaseLengths
-from capacity.training.batches import HELDOUT_ITEMS, HELDOUT_STREAM, encode_completions, encode_prompts, generator
+from capacity.training.batches import HELDOUT_STREAM, encode_completions, encode_prompts, generator, heldout_items
 from capacity.training.rft import RftArm
 from capacity.training.sft import SftArm
 
@@ -31,9 +31,9 @@ def heldout_code_length(
 ) -> dict[str, float]:
     """Returns the code lengths of held-out sequences under the trained and under the untrained model.
 
-    For `sft` they are one demonstration of each of the first 256 validation items. For `rft` they are the base's own
-    samples for these items that are correct, at most one per item. Other methods have no such sequences, because they
-    train on samples of the changing model. `known` remembers the code lengths under the base.
+    For `sft` they are one demonstration of each of the first 256 validation items, where they have one. For `rft` they
+    are the base's own samples for these items that are correct, at most one per item. Other methods have no such
+    sequences, because they train on samples of the changing model. `known` remembers the code lengths under the base.
 
     Returns:
         `heldout_code_length_bits` and `heldout_base_code_length_bits` (bits, summed over tokens),
@@ -41,9 +41,9 @@ def heldout_code_length(
         `heldout_gain_sd_bits`, standard deviations over sequences. The result is empty if there are no such sequences.
     """
     rng = generator(_SEED, HELDOUT_STREAM)
-    items = task.items("validation")[:HELDOUT_ITEMS]
+    items = heldout_items(task, demonstrated=spec.method == "sft")
     arm: Arm
-    if spec.method == "sft":
+    if spec.method == "sft" and items:
         arm = SftArm(adapted, tokenizer, task, spec)
         rollout = arm.written(items, arm.demonstrated(items, 1, rng))
     elif spec.method == "rft":
