@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from capacity.runs.study import Run, Study
@@ -166,7 +167,8 @@ def _seeds(points: Points, failures: int | None) -> tuple[State, str]:
     rows = _trained(points)
     if rows.empty:
         return "not measured", "no trained runs"
-    least = int(rows.groupby("cell").size().min())
+    # A run without a named seed is one of its own.
+    least = int(rows.groupby("cell")["seed"].agg(lambda own: own.nunique() + own.isna().sum()).min())
     if least < ENOUGH_SEEDS:
         return "no", f"{least} seed{'s' if least > 1 else ''} in the smallest arm"
     if failures is None:
@@ -177,13 +179,12 @@ def _seeds(points: Points, failures: int | None) -> tuple[State, str]:
 def _paired(points: Points) -> tuple[State, str]:
     if points.outcomes is None:
         return "no", "the source has no per-item outcomes"
-    return "yes", f"the same {len(points.items):,} items for every arm" if _all_asked(points) else "per-item outcomes"
-
-
-def _all_asked(points: Points) -> bool:
-    assert points.outcomes is not None
-    rows = _trained(points).index
-    return not bool(pd.isna(points.outcomes[rows]).any())
+    trained = _trained(points)
+    asked = ~np.isnan(points.outcomes[trained.index])
+    for _, rows in trained.groupby(["model", "split"], dropna=False).indices.items():
+        if (asked[rows] != asked[rows[0]]).any():
+            return "no", "arms answered different items"
+    return "yes", f"the same {int(asked[0].sum()):,} items for every arm"
 
 
 def _matched(points: Points, runs: Sequence[Run]) -> tuple[State, str]:

@@ -63,12 +63,35 @@ def check_results(
 
     Raises:
         SpecError: numbers that make no sense, or something has to be chosen.
-        DataError: a source that is not whole, has several arms, or has answers that cannot be paired.
+        DataError: a source that is not whole, has several arms, or has answers that cannot be paired. Or the candidate
+            lacks a task or a seed of the baseline.
     """
     check_levels(margin, alpha)
     reading = reading_of(metric, columns)
-    found = [*_one_arm(baseline, "baseline", reading), *_one_arm(candidate, "candidate", reading)]
-    return CheckedResults(judge_results(by_task(found), margin, alpha))
+    before, after = _one_arm(baseline, "baseline", reading), _one_arm(candidate, "candidate", reading)
+    _check_whole(before, after, candidate)
+    return CheckedResults(judge_results(by_task([*before, *after]), margin, alpha))
+
+
+def _check_whole(before: Sequence[Evaluation], after: Sequence[Evaluation], candidate: Path) -> None:
+    """Checks that a candidate has every task and every seed of its baseline: those that lack may have gone wrong.
+
+    Raises:
+        DataError: if it does not.
+    """
+    for task in dict.fromkeys(evaluation.task for evaluation in before):
+        own = [evaluation for evaluation in after if evaluation.task == task]
+        if not own:
+            raise DataError(f"{candidate}: lacks the task {task}, which the baseline has: evaluate it, too")
+        known = {evaluation.seed for evaluation in own} - {None}
+        wanted = {e.seed for e in before if e.task == task and e.seed is not None}
+        missing = sorted(seed for seed in wanted - known if seed is not None) if known else []
+        if missing:
+            of = f" of {task}" if task else ""
+            raise DataError(
+                f"{candidate}: lacks the seeds {', '.join(map(str, missing))}{of}, which the baseline has: evaluate "
+                "them, too"
+            )
 
 
 def _one_arm(path: Path, role: str, reading: Reading) -> list[Evaluation]:

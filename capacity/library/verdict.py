@@ -10,7 +10,7 @@ from capacity.library.shown import Shown
 from capacity_analysis.evaluations.evaluation import Reading
 from capacity_analysis.evaluations.read import read_evaluations
 from capacity_analysis.evaluations.table import COLUMNS
-from capacity_analysis.verdict.arms import by_task
+from capacity_analysis.verdict.arms import by_task, tasks_of_some
 from capacity_analysis.verdict.verdict import ArmsVerdict, arms_verdict
 from capacity_reports.blocks import Block
 from capacity_reports.sections.verdict import verdict_blocks
@@ -75,7 +75,8 @@ def verdict(
     """
     reading = reading_of(metric, columns)
     found = [e for source in sources for e in read_evaluations(*named_source(source), reading)]
-    return Judged(arms_verdict(by_task(found, common=common), alpha=alpha, margin=margin, seed_spread=seed_spread))
+    tasks, partly = by_task(found, common=common), tasks_of_some(found)
+    return Judged(arms_verdict(tasks, alpha=alpha, margin=margin, seed_spread=seed_spread, partly=partly))
 
 
 def reading_of(metric: str | None, columns: Mapping[str, str] | None) -> Reading:

@@ -92,6 +92,10 @@ def threshold(
     # What cannot be asked is refused before runs are made.
     question, measured = question_of(target, gain, ceiling, lower, upper, items, replicates), unit_of(unit)
     if points is not None and points.startswith("reference:") and target is None and not chosen:
+        runs = {"--scaling": scaling, "--unit": unit != "parameters", "--split": split, "--rate": rate}
+        given = [option for option, value in {**runs, "--items": items != "these"}.items() if value]
+        if given:
+            raise SpecError(f"{points}: {given[0]} is for the curves of one task: choose it with --where task=gsm8k")
         shown = published(points.removeprefix("reference:"), question)
         print_json(shown.to_json()) if json else print_blocks(shown.blocks)
         return

@@ -4,8 +4,8 @@ A table holds raw values (shares of 1, not percent): files for programs and page
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -242,6 +242,27 @@ class Section:
     title: str
     blocks: tuple[Block, ...]
     absent: str | None = None
+
+
+def uniquely_named(sections: Sequence[Section]) -> tuple[Section, ...]:
+    """The sections with a name of its own for every figure and table: where one repeats or is empty, numbers follow.
+
+    Files and links are named so. Two models may have the same letters and digits in their names, or none at all.
+    """
+    taken: set[str] = set()
+
+    def named(block: Block) -> Block:
+        if not isinstance(block, Figure | Table):
+            return block
+        wanted = {block.name, block.data.name} if isinstance(block, Figure) else {block.name}
+        ends = ("", *(f"-{number}" for number in range(2, len(taken) + 3)))
+        end = next(end for end in ends if all(name + end and name + end not in taken for name in wanted))
+        taken.update(name + end for name in wanted)
+        if isinstance(block, Figure):
+            return replace(block, name=block.name + end, data=replace(block.data, name=block.data.name + end))
+        return replace(block, name=block.name + end)
+
+    return tuple(replace(section, blocks=tuple(map(named, section.blocks))) for section in sections)
 
 
 def slug(*parts: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
+from zlib import crc32
 
 from capacity_analysis.words import minus
 
@@ -85,8 +86,9 @@ def method_style(label: str) -> tuple[str, str, str]:
     method = label.partition(" ")[0].rstrip(":")
     if method in METHODS:
         return METHODS[method]
-    colour, _, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]
-    return colour, marker, "-"
+    digest = crc32(method.encode())  # letters in another order are another method
+    colour, _, _ = _OTHERS[digest % len(_OTHERS)]
+    return colour, _OTHERS[digest // len(_OTHERS) % len(_OTHERS)][2], "-"
 
 
 def line_styles(labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:

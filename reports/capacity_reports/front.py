@@ -156,7 +156,8 @@ def _answer(analysis: Analysis, main: MainContrast) -> tuple[str, str]:
         _, cell, gain = gains[0]
         tail = f" No difference between {main.name} is decided." if main.methods is not None else ""
         what = f"{cell.name} with {parameters(cell.cell.trained_parameters)}"
-        line = f"{on_model(cell.cell.model, begins=True)}{what} gains {points(gain)} over the untrained model."
+        runs = " in its one run" if gain.seeds == 1 else ""
+        line = f"{on_model(cell.cell.model, begins=True)}{what} gains {points(gain)} over the untrained model{runs}."
         return f"{line}{tail}", labels([gain])
     source = analysis.source
     if not isinstance(source.points, Absent) and (source.points.frame["trained_parameters"] > 0).any():

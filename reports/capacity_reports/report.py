@@ -21,7 +21,7 @@ from capacity.runs.study_folder import is_study
 from capacity.version import __version__
 from capacity_analysis.data.absent import Absent
 from capacity_analysis.evaluations.points import holds_results
-from capacity_reports.blocks import Block, Cell, Figure, Section, Table
+from capacity_reports.blocks import Block, Cell, Figure, Section, Table, uniquely_named
 from capacity_reports.document import Report
 from capacity_reports.explorer.data import explored
 from capacity_reports.front import Front, front, front_of_differences, in_interest
@@ -91,7 +91,7 @@ def build_report(
         " against ".join(a.source.name for a in analyses),
         analyses[0].source.question,
         verdicts,
-        tuple(sections),
+        uniquely_named(sections),
         {
             " ".join(part for part in (a.source.name if len(analyses) > 1 else "", v.label) if part)
             or a.source.name: study.to_json()

@@ -108,7 +108,9 @@ class MeasuredCells:
         """
         if np.isnan(self.errors).any():
             raise DataError(f"{self.points.source}: neither counts nor a second seed, so there are no intervals")
-        noise = rng.standard_normal((count, len(self.errors))) * self.errors
+        # Each cell has its own numbers, whatever the order of the rows and the names.
+        place = np.argsort(np.lexsort((self.seeds, self.sizes, self.accuracies)))
+        noise = rng.standard_normal((count, len(self.errors)))[:, place] * self.errors
         if self.dispersion is not None:
             noise *= np.sqrt(self.df / rng.chisquare(self.df, (count, 1)))
         if not self._weighs(items):
@@ -158,7 +160,7 @@ def measured_cells(points: Points, unit: Unit | None = None) -> MeasuredCells:
         points=points,
         names=tuple(str(name) for name, _ in groups),
         shown=_shown(points, [int(index[0]) for _, index in groups]),
-        sizes=np.array([float(sizes[index].mean()) for _, index in groups]),
+        sizes=np.array([float(sizes[index].max()) for _, index in groups]),  # of a payload that depends on its values
         accuracies=np.array([estimate.value for estimate in estimates]),
         estimates=estimates,
         seeds=np.array([float(len(rows_of)) for rows_of in runs]),
@@ -221,7 +223,8 @@ def _errors(frame: pd.DataFrame, runs: Sequence[Sequence[Sequence[int]]]) -> tup
     shrunk = (means * total + 0.5) / (total + 1)
     unit_variance = shrunk * (1 - shrunk) / answers
     df = int((seeds - 1).sum())
-    squares = np.array([float(((own - own.mean()) ** 2).sum()) for own in accuracies])
+    # Seeds that agree have no spread; their computed mean may differ from them in its last digit.
+    squares = np.array([float(((own - own.mean()) ** 2).sum()) if np.ptp(own) else 0.0 for own in accuracies])
     if df == 0 or squares.sum() == 0:  # one seed, or seeds that agree everywhere: no spread to estimate
         errors = np.sqrt(unit_variance / seeds) if counted else np.full(len(runs), np.nan)
         return errors, None, df

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from capacity.errors import DataError
 from capacity.spec.methods import place
-from capacity_analysis.data.cell_results import CellResult, cell_results, difference
+from capacity_analysis.data.cell_results import CellResult, cell_results, difference, paired_accuracies
 from capacity_analysis.data.recipes import told_apart
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
@@ -21,10 +21,19 @@ _Key = tuple[str | int | None, ...]
 
 @dataclass(frozen=True)
 class CellPair:
-    """One cell of each table. `estimate`: of second − first; `remark` says why it has no interval, or is empty."""
+    """One cell of each table.
+
+    Attributes:
+        first, second: the cells.
+        before, after: their accuracies over the seeds that are compared.
+        estimate: of second − first.
+        remark: why it has no interval, and which runs are left out; empty if there is nothing to say.
+    """
 
     first: CellResult
     second: CellResult
+    before: float
+    after: float
     estimate: Estimate
     remark: str
 
@@ -86,11 +95,15 @@ def _unclear(source: str, cells: Sequence[CellResult]) -> str:
 
 
 def _pair(first: CellResult, second: CellResult) -> CellPair:
-    value = second.accuracy.value - first.accuracy.value
+    before, after = paired_accuracies(first, second) or (first.accuracy.value, second.accuracy.value)
+    apart = Estimate.none(after - before, 0)
     try:
         found = difference(second, first)
     except DataError:
-        return CellPair(first, second, Estimate.none(value, 0), "answered different items")
+        return CellPair(first, second, before, after, apart, "answered different items")
     if found is None:
-        return CellPair(first, second, Estimate.none(value, 0), "no seed in common")
-    return CellPair(first, second, found, "" if found.over is not None else "no per-item outcomes")
+        return CellPair(first, second, before, after, apart, "no seed in common")
+    left_out = len(first.seeds) + len(second.seeds) - 2 * found.seeds
+    remarks = ["no per-item outcomes"] if found.over is None else []
+    remarks += [f"{left_out} runs of other seeds are left out"] if left_out else []
+    return CellPair(first, second, before, after, found, "; ".join(remarks))

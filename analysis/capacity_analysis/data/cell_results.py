@@ -160,6 +160,15 @@ def difference(first: CellResult, second: CellResult, over_methods: SeedVariance
     return difference_estimate(first.shares[one], theirs, over_methods=over_methods)
 
 
+def paired_accuracies(first: CellResult, second: CellResult) -> tuple[float, float] | None:
+    """The mean accuracies of both cells over the seeds that `difference` compares; None if there are none."""
+    common, one, two, _ = _pairing(first, second)
+    if not common:
+        return None
+    ours, theirs = (float(np.mean([c.accuracies[i] for i in own])) for c, own in ((first, one), (second, two)))
+    return ours, theirs
+
+
 def seed_differences(first: CellResult, second: CellResult) -> Array:
     """Differences of accuracy at the seeds that both cells have, (S,); at all of `first` if the second is untrained."""
     _, one, two, paired = _pairing(first, second)

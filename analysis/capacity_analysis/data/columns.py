@@ -26,7 +26,7 @@ _LARGEST = 2**53
 _UNTRAINED = tuple(method for method, facts in METHODS.items() if not facts.trains)
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 # What R, pandas, Python and SQL write where there is no number. As a name each of them is text like any other.
-_NO_NUMBER = ("", "NA", "NaN", "nan", "None", "null", "NULL")
+NO_NUMBER = ("", "NA", "NaN", "nan", "None", "null", "NULL")
 
 
 def validated(raw: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def _column(raw: pd.DataFrame, name: str, source: str) -> pd.Series:
     if name not in raw:
         return pd.Series(pd.NA, index=raw.index, dtype=kind)
     text = raw[name].astype("string").str.strip()
-    absent = (text.isna() | text.isin(_NO_NUMBER)).to_numpy(dtype=bool)
+    absent = (text.isna() | text.isin(NO_NUMBER)).to_numpy(dtype=bool)
     written = [None if nothing else str(value) for value, nothing in zip(text, absent, strict=True)]
     whole = name in WHOLE
     faults = [None if value is None else _fault(value, whole=whole) for value in written]

@@ -116,7 +116,7 @@ def of_one_question(points: Points, names: Sequence[str] = _QUESTION) -> Points:
     """The rows of the one task and protocol that the trained rows have: the base at other temperatures is left out.
 
     Raises:
-        SpecError: the trained rows have several.
+        SpecError: the trained rows have several, or answered different items.
     """
     _refuse_mixed_bases(points)
     for name in names:
@@ -130,7 +130,28 @@ def of_one_question(points: Points, names: Sequence[str] = _QUESTION) -> Points:
                 f"--where {short(points, name)}={one}"
             )
         points = points.where([value is None or [value] == found for value in values])
+    if names == ITEMS:
+        _refuse_other_items(points)
     return points
+
+
+def _refuse_other_items(points: Points) -> None:
+    """Refuses runs of one model that answered different items: their accuracies are of different questions.
+
+    Raises:
+        SpecError: names the runs of the first such model.
+    """
+    for _, rows in points.frame.groupby("model", dropna=False, sort=False):
+        known = rows[rows["items"].notna()]
+        other = known[known["items"] != known["items"].iloc[0]] if len(known) else known
+        if len(other):
+            one, two = (
+                f"row {row + 1} ({points.frame.loc[row, 'method']})" for row in (known.index[0], other.index[0])
+            )
+            raise SpecError(
+                f"{points.source}: {two} answered other items than {one}, so they cannot be compared: evaluate all on "
+                "the same items, or choose with --where"
+            )
 
 
 def _refuse_mixed_bases(points: Points) -> None:

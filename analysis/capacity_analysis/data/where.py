@@ -74,7 +74,7 @@ def _is(value: Any, text: str) -> bool:
     """A value is what a text says: as a number where it is one, otherwise as it is written."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            return math.isclose(value, float(text), rel_tol=1e-9)
+            return math.isclose(value, float(text), rel_tol=1e-9) or said(value) == text
         except ValueError:
             return False
     return said(value) == text

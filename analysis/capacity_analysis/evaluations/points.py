@@ -125,6 +125,7 @@ def _complete(row: dict[str, Any], arm: str, facts: Facts) -> dict[str, Any]:
         if row.get(name) is not None and str(row[name]) != value:
             raise SpecError(f"{arm}: {name} is {row[name]} in the source, and {value} by --set")
         row[name] = value
+    row = {"study": arm, "split": "test"} | {name: value for name, value in row.items() if value is not None}
     missing = [name for name in _NEEDED if row.get(name) is None]
     if missing:
         options = " ".join(f"--set {quote(f'{arm}:{name}=VALUE')}" for name in missing)
@@ -135,11 +136,9 @@ def _complete(row: dict[str, Any], arm: str, facts: Facts) -> dict[str, Any]:
 def _row(evaluation: Evaluation) -> dict[str, Any]:
     """The answers of an evaluation as a row; of items with several samples their counts."""
     row: dict[str, Any] = {
-        "study": evaluation.arm,
         "model": None if evaluation.model == NOT_KNOWN else evaluation.model,
         "task": evaluation.task or None,
         "seed": evaluation.seed,
-        "split": "test",
         "accuracy": evaluation.accuracy,
         **dict(evaluation.facts),
     }

@@ -6,15 +6,18 @@ the completions of an item. `method` and `trained_parameters` say how the arm wa
 stand in a table without `arm`, each pair of them is an arm.
 """
 
+import csv
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from capacity.errors import DataError, SpecError
+from capacity_analysis.data.columns import NO_NUMBER
 from capacity_analysis.evaluations.evaluation import Answer, Collected, Evaluation, Reading, digest
 from capacity_analysis.evaluations.json_lines import lines
 
@@ -101,9 +104,30 @@ def _frames(path: Path) -> Iterable[pd.DataFrame]:
 
             yield from (block.to_pandas() for block in ParquetFile(path).iter_batches(_BLOCK))
         else:
-            yield from pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=_BLOCK)
-    except (ValueError, OSError) as error:  # pandas and pyarrow have no one error of their own
+            yield from _csv_frames(path)
+    except (ValueError, OSError, csv.Error) as error:  # pandas and pyarrow have no one error of their own
         raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())[:160]}") from None
+
+
+def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
+    """Yields the rows of a CSV file as they are written, some thousands at a time; rows without any text are none.
+
+    Raises:
+        SpecError: a row has more or fewer fields than the header, so that nobody knows which column they belong to.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = (row for row in csv.reader(file, strict=True) if any(field.strip() for field in row))
+        header = next(rows, [])
+        number = 0
+        while block := list(islice(rows, _BLOCK)):
+            for row in block:
+                number += 1
+                if len(row) != len(header):
+                    raise SpecError(
+                        f"{path}: row {number} has {len(row)} fields and the header has {len(header)}: every row needs "
+                        "a field for each column, and no more commas than the header"
+                    )
+            yield pd.DataFrame(block, columns=header, dtype=str)
 
 
 def _check_columns(row: dict[str, Any], named: dict[str, str], path: Path) -> None:
@@ -141,13 +165,13 @@ def _score(value: Any, path: Path, where: str) -> float:
 
 def _seed(value: Any, path: Path, where: str) -> int | None:
     text = _known(value)
-    if text is None:
+    if text is None or text in NO_NUMBER:
         return None
     try:
         number = float(text)
     except ValueError:
         number = 0.5
-    if number != int(number):
+    if not number.is_integer():
         raise DataError(f"{path}: {where}: seed {text!r} is not a whole number")
     return int(number)
 

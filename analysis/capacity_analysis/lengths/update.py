@@ -73,7 +73,10 @@ def measure(facts: Facts) -> dict[str, Found]:
     found |= {"selection_bits": parts.selection, "two_part_bits": parts.total}
     if isinstance(facts.train_items, Absent):
         return found | dict.fromkeys(("gap_payload", "gap_two_part"), facts.train_items)
-    examples = min(result.prompts or 0, facts.train_items)
+    if not result.prompts:
+        reason = Absent("it is not recorded how many prompts the run trained on")
+        return found | dict.fromkeys(("gap_payload", "gap_two_part"), reason)
+    examples = min(result.prompts, facts.train_items)
     return found | {
         "gap_payload": generalisation_gap(parts.payload + parts.selection, examples),
         "gap_two_part": generalisation_gap(parts.total, examples),

@@ -186,6 +186,28 @@ def fit_scaling(thresholds: Sequence[ModelThreshold], confidence: float = 0.95) 
         )
     df = int(bounded.sum()) - design.shape[1]
     t = float(special.stdtrit(df, 0.5 + confidence / 2)) if df > 0 else math.inf
+    try:
+        return _fitted(thresholds, families, logs, (design, low, high), df, t, confidence)
+    except (ValueError, np.linalg.LinAlgError):  # a likelihood without a maximum, as intervals that hardly scatter have
+        return Absent("the likelihood of the line has no maximum that can be found")
+
+
+def _fitted(
+    thresholds: Sequence[ModelThreshold],
+    families: tuple[str, ...],
+    logs: Array,
+    bounds: tuple[Array, Array, Array],
+    df: int,
+    t: float,
+    confidence: float,
+) -> ScalingFit:
+    """The line with its intervals.
+
+    Raises:
+        ValueError, LinAlgError: the likelihood has no maximum that can be found.
+    """
+    design, low, high = bounds
+    bounded = np.isfinite(low) & np.isfinite(high)
     exact = bool((low == high).all())
     sigma: float | None
     likelihood: float | None
@@ -201,7 +223,6 @@ def fit_scaling(thresholds: Sequence[ModelThreshold], confidence: float = 0.95) 
         coefficients, likelihood = found.coefficients, found.log_likelihood
         inflation = bounded.sum() / max(df, 1)
         sigma, covariance = found.sigma * math.sqrt(inflation), found.covariance * inflation
-    bounds = (design, low, high)
     parts = [_coefficient(i, coefficients, covariance, t, bounds) for i in range(1, design.shape[1])]
     return ScalingFit(
         method=method,
@@ -216,7 +237,7 @@ def fit_scaling(thresholds: Sequence[ModelThreshold], confidence: float = 0.95) 
         confidence=confidence,
         smallest=min(m.model_parameters for m in thresholds),
         largest=max(m.model_parameters for m in thresholds),
-        centre=centre,
+        centre=float(logs.mean()),
         coefficients=coefficients,
         covariance=covariance,
         bounds=bounds,

@@ -134,6 +134,8 @@ class Crossed:
 
     def p_value(self, mean: float) -> float:
         """The two-sided p of "the mean is 0": the largest error at which the interval still excludes 0."""
+        if not self.item_df and not self.seed_df:
+            return 1.0  # one answer shows nothing, however large
         if self.half_width(1 - _LEAST_P) <= abs(mean):
             return _LEAST_P if mean else 1.0
         return float(optimize.brentq(lambda p: self.half_width(1 - p) - abs(mean), _LEAST_P, 1.0))

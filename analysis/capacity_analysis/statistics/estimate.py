@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 from scipy.special import ndtri
 
 from capacity_analysis.statistics.crossed import Crossed, SeedVariance
@@ -243,8 +244,8 @@ def _over(seeds: int) -> Over:
 
 
 def _of_seeds(means: Array) -> float:
-    """The variance of the mean of seeds; 0 for one."""
-    return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
+    """The variance of the mean of seeds; exactly 0 for one, and for seeds that agree."""
+    return float(means.var(ddof=1)) / len(means) if len(means) > 1 and np.ptp(means) > 0 else 0.0
 
 
 def _normal_quantile(confidence: float) -> float:

@@ -52,7 +52,7 @@ class ThresholdStudy:
         evidence = next(e for e in self.evidence if e.design.model == ratio.model)
         pair = (ratio.numerator, ratio.denominator)
         spreads = [s for curve, s in zip(evidence.curves, evidence.spreads, strict=True) if curve.label in pair]
-        return evidence.known and any(np.isinf(spread.df).all() for spread in spreads)
+        return evidence.known and any(spread.basis == "counts" for spread in spreads)
 
     @property
     def headlines(self) -> tuple[Ratio, ...]:
@@ -235,7 +235,7 @@ def _unsupported(
         said += evidence.left_out
         if not evidence.known:
             said.append(f"no intervals{where}: the table has neither counts nor several seeds, and none are invented")
-        elif any(np.isinf(s.df).any() for s in evidence.spreads):
+        elif any(s.basis == "counts" for s in evidence.spreads):
             said.append(f"one seed{where}: intervals leave out the spread between seeds, which is unknown")
         for own in found:
             if own.model != evidence.design.model or not own.answer:

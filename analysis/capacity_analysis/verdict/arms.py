@@ -64,7 +64,7 @@ def by_task(evaluations: Sequence[Evaluation], *, common: bool = False) -> tuple
 
     Raises:
         DataError: the arms are fewer than two, have no task in common, have a seed twice, or are graded by different
-            metrics. Or items differ in name, in what they ask, or in their cluster.
+            metrics. Or items differ in name, in what they ask, or in their cluster, or there is only one.
     """
     names = list(dict.fromkeys(e.arm for e in evaluations))
     if len(names) < 2:
@@ -76,6 +76,13 @@ def by_task(evaluations: Sequence[Evaluation], *, common: bool = False) -> tuple
     return tuple(_task([e for e in evaluations if e.task == task], names, common=common) for task in whole)
 
 
+def tasks_of_some(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """The tasks that some arms answered, but not all of them: `by_task` leaves them out."""
+    names = {e.arm for e in evaluations}
+    tasks = dict.fromkeys(e.task for e in evaluations)
+    return tuple(task for task in tasks if {e.arm for e in evaluations if e.task == task} != names)
+
+
 def _task(evaluations: Sequence[Evaluation], names: Sequence[str], *, common: bool) -> TaskArms:
     first = evaluations[0]
     for other in evaluations[1:]:
@@ -85,6 +92,11 @@ def _task(evaluations: Sequence[Evaluation], names: Sequence[str], *, common: bo
                 "--metric"
             )
     items, left_out = _items(evaluations, common=common)
+    clusters = _clusters(evaluations, items)
+    drawn = len(items) if clusters is None else len(set(clusters.tolist()))
+    if drawn < 2:
+        what = "has one item" if clusters is None else f"has all {len(items):,} items in one cluster"
+        raise DataError(f"{first.source}: {what}, from which nothing follows about others: two are needed at least")
     contents = [_column(e, items, e.contents) for e in evaluations]
     known = all(content is not None for own in contents for content in own)
     for other, own in zip(evaluations[1:], contents[1:], strict=True):
@@ -97,7 +109,7 @@ def _task(evaluations: Sequence[Evaluation], names: Sequence[str], *, common: bo
     arms = tuple(_arm(name, [e for e in evaluations if e.arm == name], items) for name in names)
     counts = np.concatenate([e.samples for e in evaluations])
     samples = (int(counts.min()), int(counts.max()))
-    return TaskArms(first.task, first.metric, items, _clusters(evaluations, items), arms, left_out, known, samples)
+    return TaskArms(first.task, first.metric, items, clusters, arms, left_out, known, samples)
 
 
 def _items(evaluations: Sequence[Evaluation], *, common: bool) -> tuple[tuple[str, ...], int]:

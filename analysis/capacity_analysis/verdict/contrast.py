@@ -28,7 +28,8 @@ class Contrast:
 
     Attributes:
         task, first, second: names; `first` is the reference.
-        before, after: accuracies of the first and of the second.
+        before, after: accuracies of the first and of the second, over the runs that are compared.
+        left_out: runs of both that are not compared, because the other arm does not have their seeds.
         estimate: of the difference, with an interval that stands alone.
         pairing: what the answers are paired by.
         lost, gained: items that only the first, and only the second, answered rightly; None unless both have one run of
@@ -47,6 +48,7 @@ class Contrast:
     second: str
     before: float
     after: float
+    left_out: int
     estimate: Estimate
     pairing: Pairing
     lost: int | None
@@ -88,6 +90,7 @@ def contrast(
         seed_spread: the standard deviation of the accuracy from seed to seed, as a share of 1, which is added where
             both arms have one run. None: such arms are taken as they are.
     """
+    was_shares, now_shares = _compared(first, second)
     mean, crossed, seeds, pairing = _crossed(task, first, second)
     if seed_spread is not None and pairing == "items, one run each":
         # Each run has a seed of its own, so the variances add up. They are stated, so they take no degrees of freedom.
@@ -105,8 +108,9 @@ def contrast(
         task=task.task,
         first=first.name,
         second=second.name,
-        before=float(first.scores.mean()),
-        after=float(second.scores.mean()),
+        before=float(was_shares.mean()),
+        after=float(now_shares.mean()),
+        left_out=len(first.scores) - len(was_shares) + len(second.scores) - len(now_shares),
         estimate=estimate,
         pairing=pairing,
         lost=lost,
@@ -120,12 +124,27 @@ def contrast(
     )
 
 
+def _common(first: Arm, second: Arm) -> list[int]:
+    """The seeds by which two arms are paired; none if they are not."""
+    common = [seed for seed in first.seeds if seed is not None and seed in second.seeds]
+    return common if len(common) > 1 or len(first.seeds) == len(second.seeds) == 1 else []
+
+
+def _compared(first: Arm, second: Arm) -> tuple[Array, Array]:
+    """The scores of both arms that are compared, seeds × items each: those of common seeds, if they are paired."""
+    common = _common(first, second)
+    if not common:
+        return first.scores, second.scores
+    one, two = (arm.scores[[arm.seeds.index(seed) for seed in common]] for arm in (first, second))
+    return one, two
+
+
 def _crossed(task: TaskArms, first: Arm, second: Arm) -> tuple[float, Crossed, int, Pairing]:
     """The mean difference, its mean squares, how many seeds it is over, and the pairing."""
     one, two = first, second
-    common = [seed for seed in one.seeds if seed is not None and seed in two.seeds]
-    if len(common) > 1 or (common and len(one.seeds) == len(two.seeds) == 1):
-        ours, theirs = (arm.scores[[arm.seeds.index(seed) for seed in common]] for arm in (two, one))
+    common = _common(first, second)
+    if common:
+        theirs, ours = _compared(first, second)
         table = ours - theirs
         pairing: Pairing = "seeds and items" if len(common) > 1 else "items, one run each"
         return float(table.mean()), Crossed.of(clustered(table, task.clusters)), len(common), pairing

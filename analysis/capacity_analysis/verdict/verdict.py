@@ -54,7 +54,12 @@ class ArmsVerdict:
 
 
 def arms_verdict(
-    tasks: Sequence[TaskArms], *, alpha: float = 0.05, margin: float | None = None, seed_spread: float | None = None
+    tasks: Sequence[TaskArms],
+    *,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    seed_spread: float | None = None,
+    partly: Sequence[str] = (),
 ) -> ArmsVerdict:
     """Compares every arm with the first one.
 
@@ -63,6 +68,7 @@ def arms_verdict(
         alpha: the chance of any false "better" or "worse", at most.
         margin: the largest difference that counts as none, as a share of 1.
         seed_spread: the standard deviation of the accuracy from seed to seed, for arms with one run.
+        partly: names of tasks that not all arms answered. They are not among `tasks`, and a remark says so.
 
     Raises:
         SpecError: numbers that make no sense.
@@ -83,7 +89,7 @@ def arms_verdict(
     adjusted = holm([c.p for c in made])
     decided = [c.decided(p, alpha, margin) for c, p in zip(made, adjusted, strict=True)]
     return ArmsVerdict(
-        tuple(tasks), tuple(decided), alpha, margin, tuple(_remarks(tasks, decided, seed_spread)), seed_spread
+        tuple(tasks), tuple(decided), alpha, margin, tuple(_remarks(tasks, decided, seed_spread, partly)), seed_spread
     )
 
 
@@ -101,7 +107,9 @@ def _p(p: float) -> str:
     return "p below 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
-def _remarks(tasks: Sequence[TaskArms], contrasts: Sequence[Contrast], seed_spread: float | None) -> Iterator[str]:
+def _remarks(
+    tasks: Sequence[TaskArms], contrasts: Sequence[Contrast], seed_spread: float | None, partly: Sequence[str]
+) -> Iterator[str]:
     items = {task.task: len(task.items) for task in tasks}
     yield "Items: " + ", ".join(f"{count:,}{f' of {task}' if task else ''}" for task, count in items.items()) + "."
     if any(c.pairing == "items, seeds as stated" for c in contrasts):
@@ -113,6 +121,12 @@ def _remarks(tasks: Sequence[TaskArms], contrasts: Sequence[Contrast], seed_spre
         )
     if any(c.pairing == "items" and c.estimate.seeds > 1 for c in contrasts):
         yield "Seeds are not paired between arms."
+    for c in contrasts:
+        if c.left_out:
+            of = f" on {c.task}" if c.task else ""
+            yield f"{c.second} against {c.first}{of}: {c.left_out} runs whose seed the other arm lacks are left out."
+    if partly:
+        yield f"Left out, because not all arms answered them: {', '.join(partly)}."
     for task in tasks:
         if task.left_out:
             yield f"{task.left_out:,} items that some arm did not answer are left out."

@@ -44,7 +44,9 @@ def bits_answer(places: Sequence[FrontierPoint], saved: Sequence[Saving], unit: 
         *several([_line(saving, unit) for saving in leading(known)], _PAIRS, "models"),
     ]
     if known:
-        lines.append(f"Pairs whose interval excludes 1×: {sum(map(_decided, known))} of {len(known)}.")
+        lines.append(
+            f"At equal accuracy, pairs whose interval excludes 1×: {sum(map(_decided, known))} of {len(known)}."
+        )
     else:
         lines.append("No two curves share a range of accuracies, so no saving is known.")
     if places and all(place.seeds == 1 for place in places):
@@ -64,7 +66,7 @@ def _line(saving: Saving, unit: str) -> str:
     ends = "" if saving.low is None and saving.high is None else f" ({low}–{high})"
     if not _decided(saving):
         return f"{where}{one} : {other} is not decided, {ratio}{ends}."
-    return f"{where}at equal accuracy {one} takes {ratio}{ends} the {unit} of {other}."
+    return f"{where}{one} takes {ratio}{ends} the {unit} of {other}."
 
 
 def _frontier(places: Sequence[FrontierPoint], unit: str) -> Table:

@@ -226,7 +226,7 @@ def levels_of(points: Points, view: View, model: str) -> list[Level]:
         if len(chosen) and best != protocol:
             temperature = str(best).split("-")[0].removeprefix("T")
             levels.append(Level(f"base, best T = {temperature}", float(chosen["accuracy"].mean()), "-."))
-        elif len(chosen) and levels:
+        elif len(chosen) and levels and validation["protocol"].nunique() > 1:
             levels[0] = Level("base (its best T)", levels[0].accuracy, "--")
     return levels
 

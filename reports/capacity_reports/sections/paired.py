@@ -159,4 +159,4 @@ def _row(p: CellPair, model: str) -> tuple[Cell, ...]:
     c, e = p.first, p.estimate
     what = (model or None, c.method, c.demonstrations, c.adapter, c.trained_parameters, c.storage_dtype)
     known = (e.seeds, e.items) if e.over is not None else (None, None)
-    return (*what, c.accuracy.value, p.second.accuracy.value, e.value, e.low, e.high, *known, p.remark)
+    return (*what, p.before, p.after, e.value, e.low, e.high, *known, p.remark)

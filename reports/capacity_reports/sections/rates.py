@@ -39,7 +39,7 @@ def rates_section(analysis: Analysis) -> Section:
     remarks = edge_remarks(trials)
     flattery = [t.flattery for t in trials if t.flattery is not None]
     lines = [
-        f"{len(trials)} tunings were made on validation items; results are of other seeds on test items.",
+        f"{len(trials)} tunings were made on validation items; the checklist says which seeds served them.",
         f"At the edge of the rates tried: {len(remarks)}."
         if remarks
         else "Every best rate lies inside the rates tried.",

@@ -252,11 +252,11 @@ def null_section(analysis: Analysis) -> Section:
     """The section of the null calibration of every pair."""
     found = [(view, study) for view, study in analysis.thresholds if study.null]
     if not found:
-        reason = (
-            "it needs thresholds with intervals"
-            if not analysis.options.null or not analysis.thresholds
-            else ("it needs two methods with several sizes and a known spread")
-        )
+        reason = "it needs two methods with several sizes and a known spread"
+        if not analysis.thresholds:
+            reason = "it needs thresholds with intervals"
+        elif not analysis.options.null:
+            reason = "it was not asked for: capacity report --null 400 computes it"
         return Section("null-calibration", "Null calibration", (), reason)
     blocks = [_null(view, study) for view, study in found]
     return Section("null-calibration", "Null calibration", (_NULL_INTRO, *blocks))
