@@ -78,7 +78,7 @@ class Comparison:
         cells: the trained ones, in the order of their methods.
         base: accuracy of the untrained model under the same protocol; None if that has no run.
         base_by_temperature: the untrained model on the same items, by temperature.
-        best_temperature: at which it is best on validation; None without those runs.
+        best_temperature: at which it is best on validation; None unless several were tried there.
         differences: of every pair of methods.
         incomplete: how many planned runs of a method gave no result; what is said is about the others. Those of the
             base count at every temperature.
@@ -176,9 +176,9 @@ class _Untrained:
         return _by_temperature(_alike(self.reported, recipe, *_TEMPERATURE))
 
     def best_temperature(self, recipe: Mapping[Field, Any]) -> float | None:
-        """At which it has the highest accuracy on validation, the highest of equals."""
+        """At which it has the highest accuracy on validation, the highest of equals; None if one alone was tried."""
         found = _by_temperature(_alike(self.validation, recipe, *_TEMPERATURE, "evaluation.split", "evaluation.items"))
-        return max(found, key=lambda t: (found[t].accuracy.value, t), default=None)
+        return max(found, key=lambda t: (found[t].accuracy.value, t)) if len(found) > 1 else None
 
 
 def untrained_under(untrained: Sequence[CellResult], recipe: Mapping[Field, Any]) -> CellResult | None:
