@@ -14,6 +14,8 @@ from capacity.plan.study_file import parse_study, read_study_file
 from capacity.runs.study import Study
 from capacity.spec.adapters import ProjectionChoice
 from capacity.studies.sweep import tune
+from capacity_analysis.data.read import read_points
+from studies.tools.message_tables import gains_by_style, trained
 from tests.test_sweep import Maker, written
 
 HEAD = 'name = "mixed"\n'
@@ -104,7 +106,8 @@ def test_the_tables_hold_what_the_choice_gains(tmp_path: Path) -> None:
         [[cell.strip() for cell in row.split("|")[1:-1]] for row in part.splitlines() if "abacus-0.9m" in row]
         for part in done.stdout.split("### ")
     ]
-    gains, choices, pairs, larger = tables
+    gains, choices, styles, pairs, larger = tables
+    assert styles == []
     assert [(row[3], row[4], row[-1].partition(" (")[0]) for row in gains if row[2] == "13"] == [
         (method, projection, gain)
         for method in ("sft", "grpo")
@@ -150,3 +153,20 @@ def test_grids_of_one_tuning_share_its_trials(tmp_path: Path) -> None:
     other = read_study_file(written(tmp_path, head + one + one + "try_rates = [0.1, 1.0]\n"))
     with pytest.raises(SpecError, match=r"two grids tune grpo \(.*\) with different try_rates: give both the same"):
         planned_runs(other)
+
+
+def test_the_gain_with_other_demonstrations_is_held_against_the_usual_one(tmp_path: Path) -> None:
+    """With 0 style bits the choice gains two items of four, and one with the usual demonstrations."""
+    study = Study(tmp_path / "study")
+    with study.locked():
+        for bits, answers in ((4.0, ([1, 0, 0, 0], [1, 1, 0, 0])), (0.0, ([1, 0, 0, 0], [1, 1, 1, 0]))):
+            for seed in (0, 1):
+                for choice, correct in zip((None, ProjectionChoice(bits=8)), answers, strict=True):
+                    spec = fakes.spec("sft", seed)
+                    task = spec.task.model_copy(update={"options": {"style_bits": bits, "style_shift": 4.0}})
+                    adapter = spec.adapter.model_copy(update={"choice": choice, "rank": 8})
+                    fakes.add(study, spec.model_copy(update={"adapter": adapter, "task": task}), correct)
+    cells = trained(read_points(str(study.folder)))
+    ((*arm, difference),) = gains_by_style(cells)
+    assert arm == ["abacus-0.9m", "worked&style_bits=0&style_shift=4", 13, "sft"]
+    assert str(difference).startswith("+25.0 (")

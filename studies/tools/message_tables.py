@@ -1,12 +1,15 @@
 """What chosen projections gain, in Markdown: `python studies/tools/message_tables.py POINTS` (a study or its points).
 
 The tables compare, paired by seed and item: chosen projections with random ones of the same size, other choices with
-the usual one, methods that share a projection, and few chosen parameters with more random ones.
+the usual one, the gains with other demonstrations, methods that share a projection, and few chosen parameters with
+more random ones.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import combinations
+
+import numpy as np
 
 from capacity import __version__
 from capacity.spec.methods import place
@@ -14,12 +17,13 @@ from capacity_analysis.data.cell_results import CellResult, cell_results, differ
 from capacity_analysis.data.read import read_points
 from capacity_analysis.data.table import Points
 from capacity_analysis.data.tuning import reported_rows
-from capacity_analysis.statistics.estimate import labels
+from capacity_analysis.statistics.estimate import difference_estimate, labels
 from capacity_reports.blocks import Cell, Column, Section, Table
 from capacity_reports.document import Report
 
 _RANK = 8  # the frozen rank of TinyLoRA on the test bed, unless told otherwise
 _USUAL_BITS = 8
+_USUAL_STYLE = "worked&style_bits=4&style_shift=4"
 _MODEL = Column("model", "model")
 _DEMONSTRATIONS = Column("demonstrations", "demonstrations")
 _PARAMETERS = Column("parameters", "parameters", "count")
@@ -51,6 +55,13 @@ _PAIRS = (
     _PROJECTION,
     Column("pair", "pair"),
     Column("difference", "difference, points"),
+)
+_STYLES = (
+    _MODEL,
+    _DEMONSTRATIONS,
+    _PARAMETERS,
+    _METHOD,
+    Column("difference", "gain of 8 bits − that with the usual demonstrations, points"),
 )
 _LARGER = (
     _MODEL,
@@ -123,6 +134,21 @@ def pairs(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
                 yield model, parameters, name, f"{other.method} − {one.method}", found.points()
 
 
+def gains_by_style(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
+    """How much more 8 bits gain with other demonstrations than with the usual ones, paired by seed and item."""
+    arms = {(*_arm(c), choice_bits(c)): c.shares for c in cells if is_usual(c) and c.shares is not None}
+    gained = {
+        arm[:-1]: shares - arms[*arm[:-1], 0]
+        for arm, shares in arms.items()
+        if arm[-1] == _USUAL_BITS and (*arm[:-1], 0) in arms
+    }
+    for (model, style, parameters, method), gain in gained.items():
+        usual = gained.get((model, _USUAL_STYLE, parameters, method))
+        if style != _USUAL_STYLE and usual is not None and usual.shape == gain.shape:
+            found = difference_estimate(gain - usual, np.zeros((1, gain.shape[1])))
+            yield model, style, parameters, method, found.points()
+
+
 def against_larger(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
     """The difference of each cell chosen by 8 bits from every larger random one of its model and method."""
     groups: dict[tuple[Cell, ...], list[CellResult]] = {}
@@ -155,6 +181,7 @@ def main() -> None:
     blocks = (
         Table("gains", "Chosen and random projections", _GAINS, tuple(gains(cells)), accuracies),
         Table("choices", "Other choices against 8 bits", _CHOICES, tuple(choices(cells))),
+        Table("styles", "Other demonstrations against the usual ones", _STYLES, tuple(gains_by_style(cells))),
         Table("pairs", "Methods that share a projection", _PAIRS, tuple(pairs(cells))),
         Table("larger", "Few chosen parameters against more random ones", _LARGER, tuple(against_larger(cells))),
     )
