@@ -9,8 +9,8 @@ import torch
 from untrained import TOKENIZER, HopelessTask, LuckyTask, adapted_model, spec_of
 
 from capacity.spec.run import RunSpec
+from capacity.training import batches
 from capacity.training.batches import HELDOUT_STREAM, generator
-from capacity.training.measure import heldout
 from capacity.training.measure.heldout import demonstration_length, heldout_code_length
 
 TASK = LuckyTask()
@@ -18,7 +18,7 @@ TASK = LuckyTask()
 
 @pytest.fixture(autouse=True)
 def few_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heldout, "HELDOUT_ITEMS", 24)
+    monkeypatch.setattr(batches, "HELDOUT_ITEMS", 24)
 
 
 def measured(spec: RunSpec, scale: float, task: Any = TASK) -> dict[str, float]:

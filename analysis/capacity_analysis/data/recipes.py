@@ -4,6 +4,7 @@ Columns tell most of a recipe (`KNOWN`). A table of this version tells the rest 
 column tells, by their dotted paths. So "cells that differ in the learning rate only" can be said of every table.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,8 +129,16 @@ def field_of(points: Points, name: str) -> str:
 def short(points: Points, name: str) -> str:
     """The shortest name that `field_of` takes for a field."""
     last = name.rpartition(".")[2]
-    ends = {path for fields in points.fields for path in fields if path.endswith(f".{last}")}
-    return last if last not in points.frame.columns and len(ends) <= 1 else name
+    return last if last not in points.frame.columns and _paths_of(points)[last] <= 1 else name
+
+
+def _paths_of(points: Points) -> Counter[str]:
+    """How many paths of a table end in each name; read once, because it is asked for every field of every cell."""
+    if "paths" not in points.memo:
+        paths = {path for fields in points.fields for path in fields if "." in path}
+        points.memo["paths"] = Counter(path.rpartition(".")[2] for path in paths)
+    found: Counter[str] = points.memo["paths"]
+    return found
 
 
 def told_apart(recipes: Sequence[Mapping[str, Any]], *besides: str) -> list[str]:
