@@ -91,6 +91,12 @@ def test_rows_of_outcomes_that_are_longer_than_the_header_are_refused(tmp_path: 
     assert "row 1 has 4 fields and the header has 3" in refused("verdict", f"a={path}", f"b={path}")
 
 
+def test_long_prompts_in_a_table_of_outcomes_are_read(tmp_path: Path) -> None:
+    """Python's reader takes 128 KiB a field unless told otherwise."""
+    rows = [{"arm": a, "item": i, "correct": i % 2, "prompt": f"{i} " * 100_000} for a in "ab" for i in range(4)]
+    assert capacity.verdict(table(tmp_path / "t.csv", rows)).found.tasks[0].contents_known
+
+
 def test_a_seed_that_is_written_as_nothing_is_none(tmp_path: Path) -> None:
     named = [
         str(table(tmp_path / f"{arm}.csv", answers(arm, [1, 0] * 20, seed=seed)))
@@ -134,6 +140,8 @@ def test_the_checklist_calls_arms_paired_only_if_all_answered_the_same_items() -
     outcomes[int(np.flatnonzero(message.frame["trained_parameters"] > 0)[0]), 0] = np.nan
     message.__dict__["outcomes"] = outcomes
     assert _paired(message) == ("no", "arms answered different items")
+    untrained = message.where(message.frame["trained_parameters"] == 0)
+    assert _paired(untrained) == ("not measured", "no trained runs")
 
 
 def test_seeds_that_agree_have_no_spread_whatever_their_last_digit() -> None:

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from untrained import TOKENIZER, LuckyTask, adapted_model
 
 from capacity.errors import CapacityError, DataError, DataWarning, SpecError
-from capacity.plan.sampling import with_rollouts
+from capacity.plan.sampling import SERVER, with_rollouts
 from capacity.plan.specs import base_spec, trained_spec, zero_specs
 from capacity.runs.fingerprint import current
 from capacity.runs.study import Study
@@ -141,6 +141,8 @@ def test_a_prompt_that_an_engine_does_not_take_whole_is_named(
     said = r"item test-0: its prompt has 4 tokens, and the engine is started for 2: sample with --rollouts transformers"
     with pytest.raises(SpecError, match=said):
         check_runs([with_rollouts(spec, RolloutSpec())])
+    monkeypatch.setenv(SERVER, "http://host:8000")  # a server has the room that it was started with
+    check_runs([with_rollouts(spec, RolloutSpec())])
 
 
 def test_the_longest_sequence_that_fits_is_the_context(model: Path, tmp_path: Path) -> None:

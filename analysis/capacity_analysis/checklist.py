@@ -180,11 +180,15 @@ def _paired(points: Points) -> tuple[State, str]:
     if points.outcomes is None:
         return "no", "the source has no per-item outcomes"
     trained = _trained(points)
+    if trained.empty:
+        return "not measured", "no trained runs"
     asked = ~np.isnan(points.outcomes[trained.index])
-    for _, rows in trained.groupby(["model", "split"], dropna=False).indices.items():
+    counts = set()
+    for rows in trained.groupby(["model", "task", "split"], dropna=False).indices.values():
         if (asked[rows] != asked[rows[0]]).any():
             return "no", "arms answered different items"
-    return "yes", f"the same {int(asked[0].sum()):,} items for every arm"
+        counts.add(int(asked[rows[0]].sum()))
+    return "yes", f"the same {' or '.join(f'{count:,}' for count in sorted(counts))} items for every arm"
 
 
 def _matched(points: Points, runs: Sequence[Run]) -> tuple[State, str]:

@@ -1,6 +1,7 @@
 """Checks, before anything is trained, that a model can be asked every prompt of a run. No weights are loaded."""
 
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from capacity.errors import CapacityError, DataError, DataWarning, SpecError, ra
 from capacity.models.loading import load_tokenizer, model_folder
 from capacity.plan.engine_memory import LONGEST_PROMPT
 from capacity.plan.models import model_shape
+from capacity.plan.sampling import SERVER
 from capacity.sampling.prompts import check_room, prompt_ids
 from capacity.sampling.spelling import check_spelling
 from capacity.spec.methods import METHODS
@@ -100,7 +102,7 @@ def check_run(spec: RunSpec, task: Task, tokenizer: Any, known: Lengths | None =
         known.update({(_PROMPT, item.id): len(prompt_ids(tokenizer, item)) for item in fresh})
         prompts = {item.id: known[_PROMPT, item.id] for item in items}
         check_room(context, prompts, new_tokens)
-        if spec.rollouts is not None:
+        if spec.rollouts is not None and SERVER not in os.environ:  # a server has the room that it was started with
             _check_engine_room(prompts)
     if spec.training is not None and METHODS[spec.method].sees_demonstrations:
         rng = np.random.default_rng(0)  # its own: the streams of the run stay as they are
@@ -132,7 +134,8 @@ def _check_demonstrations(spec: RunSpec, task: Task, tokenizer: Any, known: Leng
     training = spec.training
     if training is None or not isinstance(task, Written):
         return
-    items = prompt_schedule(task, spec.seed, supervised_steps(spec), training.prompts_per_step)
+    supervised, each = _supervised(spec)
+    items = prompt_schedule(task, spec.seed, supervised * each, training.prompts_per_step)
     if spec.method == "sft":
         items += heldout_items(task, demonstrated=True)
     for item in items:
@@ -163,13 +166,13 @@ def drawn_prompts(spec: RunSpec) -> int:
     """Returns the number of prompts that the steps of a run draw from the train split."""
     training = spec.training
     assert training is not None
-    supervised = {"sft": training.steps, "sft+grpo": training.steps // 2}.get(spec.method, 0)
-    return (supervised_steps(spec) + training.steps - supervised) * training.prompts_per_step
+    supervised, each = _supervised(spec)
+    return (supervised * each + training.steps - supervised) * training.prompts_per_step
 
 
-def supervised_steps(spec: RunSpec) -> int:
-    """Returns how many times a run draws the prompts of a step to show their demonstrations."""
+def _supervised(spec: RunSpec) -> tuple[int, int]:
+    """How many steps of a run show demonstrations, and how many times each draws the prompts of a step."""
     training = spec.training
     assert training is not None
-    supervised = {"sft": training.steps, "sft+grpo": training.steps // 2}.get(spec.method, 0)
-    return supervised * (training.samples_per_prompt if training.match == "sequences" else 1)
+    steps = {"sft": training.steps, "sft+grpo": training.steps // 2}.get(spec.method, 0)
+    return steps, training.samples_per_prompt if training.match == "sequences" else 1

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Literal
 
 from capacity_analysis.words import minus, times
@@ -255,7 +256,7 @@ def uniquely_named(sections: Sequence[Section]) -> tuple[Section, ...]:
         if not isinstance(block, Figure | Table):
             return block
         wanted = {block.name, block.data.name} if isinstance(block, Figure) else {block.name}
-        ends = ("", *(f"-{number}" for number in range(2, len(taken) + 3)))
+        ends = chain([""], (f"-{number}" for number in count(2)))
         end = next(end for end in ends if all(name + end and name + end not in taken for name in wanted))
         taken.update(name + end for name in wanted)
         if isinstance(block, Figure):

@@ -1,7 +1,6 @@
 """Reads a points table from wherever it is: a file, a study folder, or the published figures that ship."""
 
 import csv
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +9,7 @@ from capacity.errors import DataError, MissingPathError, SpecError
 from capacity.runs.csv_cells import from_cell
 from capacity.runs.mixed import refuse_mixed
 from capacity.runs.study import Study
+from capacity_analysis.data.csv_rows import csv_rows
 from capacity_analysis.data.published import reference_points
 from capacity_analysis.data.table import Points, from_frame, study_points
 from capacity_analysis.evaluations.points import holds_results, points_of_results
@@ -68,19 +68,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         DataError: no header.
         csv.Error, OSError, UnicodeDecodeError: not a CSV file in UTF-8.
     """
-    text = path.read_bytes().decode("utf-8-sig")
-    before = csv.field_size_limit(max(len(text), 1))  # the answers of a run are one field
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
-    finally:
-        csv.field_size_limit(before)
-    header, *rows = [row for row in rows if any(field.strip() for field in row)] or [[]]
+    header, *rows = csv_rows(path)
     if not header:
         raise DataError(f"{path}: is empty")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise SpecError(
-                f"{path}: row {number} has {len(row)} fields and the header has {len(header)}: every row needs a field "
-                "for each column, and no more commas than the header"
-            )
     return pd.DataFrame([[from_cell(field) for field in row] for row in rows], columns=header, dtype="string")

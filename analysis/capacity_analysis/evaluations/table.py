@@ -8,9 +8,8 @@ stand in a table without `arm`, each pair of them is an arm.
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pandas as pd
 
 from capacity.errors import DataError, SpecError
 from capacity_analysis.data.columns import NO_NUMBER
+from capacity_analysis.data.csv_rows import csv_rows
 from capacity_analysis.evaluations.evaluation import Answer, Collected, Evaluation, Reading, digest
 from capacity_analysis.evaluations.json_lines import lines
 
@@ -89,45 +89,25 @@ def _words(trained: dict[str, str]) -> str:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".jsonl":
         yield from lines(path)
-        return
-    number = 0
-    for frame in _frames(path):
-        for row in frame.to_dict("records"):
-            number += 1
-            yield number, {str(key): value for key, value in row.items()}
+    else:
+        yield from enumerate(_records(path), start=1)
 
 
-def _frames(path: Path) -> Iterable[pd.DataFrame]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a CSV or Parquet file by the names of their columns."""
     try:
         if path.suffix == ".parquet":
             from pyarrow.parquet import ParquetFile
 
-            yield from (block.to_pandas() for block in ParquetFile(path).iter_batches(_BLOCK))
+            for block in ParquetFile(path).iter_batches(_BLOCK):
+                for row in block.to_pandas().to_dict("records"):
+                    yield {str(key): value for key, value in row.items()}
         else:
-            yield from _csv_frames(path)
+            rows = csv_rows(path)
+            header = next(rows)
+            yield from (dict(zip(header, row, strict=True)) for row in rows)
     except (ValueError, OSError, csv.Error) as error:  # pandas and pyarrow have no one error of their own
         raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())[:160]}") from None
-
-
-def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
-    """Yields the rows of a CSV file as they are written, some thousands at a time; rows without any text are none.
-
-    Raises:
-        SpecError: a row has more or fewer fields than the header, so that nobody knows which column they belong to.
-    """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = (row for row in csv.reader(file, strict=True) if any(field.strip() for field in row))
-        header = next(rows, [])
-        number = 0
-        while block := list(islice(rows, _BLOCK)):
-            for row in block:
-                number += 1
-                if len(row) != len(header):
-                    raise SpecError(
-                        f"{path}: row {number} has {len(row)} fields and the header has {len(header)}: every row needs "
-                        "a field for each column, and no more commas than the header"
-                    )
-            yield pd.DataFrame(block, columns=header, dtype=str)
 
 
 def _check_columns(row: dict[str, Any], named: dict[str, str], path: Path) -> None:
