@@ -92,7 +92,7 @@ def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: t
     assert result["failed"] == 0
     assert [r["method"] for r in result["results"]] == ["sft", "rft", "grpo"]
     for row in result["results"]:
-        assert (row["trained_parameters"], row["update_bytes"], row["seeds"], row["n_items"]) == (84, 168, 2, 8)
+        assert (row["trained_parameters"], row["update_bytes"], row["seeds"], row["n_items"]) == (84, 294, 2, 8)
         assert row["low"] <= row["accuracy"] <= row["high"]
         assert row["total_bytes"] == row["update_bytes"] + row["header_bytes"]
         assert row["wall_seconds"] > 0

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from capacity.plan.defaults import default_task, default_weights
+from capacity.plan.defaults import default_size, default_task, default_weights
 from capacity.plan.rates import tuned_rate
+from capacity.plan.sizes import SizeChoice
 from capacity.spec.parts import TaskSpec
 from capacity_cli.app import app
 
@@ -34,6 +35,30 @@ def test_other_models_get_an_untuned_rate(adapter: str, rate: float) -> None:
         found = tuned_rate("qwen2.5-3b?dtype=bf16", task, method, adapter, 100)  # type: ignore[arg-type]
         assert (found.learning_rate, found.at_edge, found.tuned_at) == (rate, False, None)
         assert 1e-7 <= found.learning_rate <= 2e-4  # the range that the paper tried
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "size"),
+    [
+        ("abacus-0.9m", {}, "84 + 1008 bits"),
+        ("abacus-0.2m", {}, "84 + 1008 bits"),
+        ("abacus-3m", {"budget": 13}, "13 + 156 bits"),
+        ("abacus-0.9m", {"budget": "26B"}, "7 + 84 bits"),  # the bits of the choice are part of the budget
+        ("abacus-0.9m", {"budget": 13, "projection_bits": 4}, "13 + 52 bits"),
+        ("abacus-0.9m", {"groups": 2, "u": 3}, "6 + 72 bits"),
+        ("abacus-0.9m", {"budget": 448}, "448 + 5376 bits"),
+        ("abacus-0.9m", {"budget": 476}, "476"),
+        ("abacus-0.9m", {"budget": 13, "projection": "random"}, "13"),
+        ("abacus-0.9m", {"adapter": "lora-xs"}, "lora-xs r=2"),
+        ("abacus-0.9m", {"budget": 13, "adapter": "tinylora"}, "13 + 156 bits"),
+        ("qwen2.5-3b", {}, "100"),
+        ("qwen2.5-3b", {"projection": "chosen"}, "100 + 1200 bits"),
+    ],
+)
+def test_small_updates_of_embedded_models_have_a_chosen_projection(
+    model: str, asked: dict[str, Any], size: str
+) -> None:
+    assert default_size(model, SizeChoice(**asked), "bf16").template.label == size
 
 
 def dry_run(capsys: pytest.CaptureFixture[str], model: str, *options: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def test_dry_run_lists_the_runs(dry_runs):
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["study"] == "mine"
-    expected = [f"{method} 84 seed {seed}" for method in ("rft", "grpo", "sft") for seed in range(5)]
+    expected = [f"{method} 84 + 1008 bits seed {seed}" for method in ("rft", "grpo", "sft") for seed in range(5)]
     expected += 2 * [f"base T={t} seed 0" for t in ("0", "0.25", "0.5", "0.75", "1")]  # on validation and on test
     expected += [f"base T=1 seed {seed}" for seed in range(1, 5)]  # each seed has draws of its own
     assert sorted(r["label"] for r in plan["runs"]) == sorted(expected)

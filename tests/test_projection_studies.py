@@ -22,7 +22,8 @@ HEAD = 'name = "mixed"\n'
 RANDOM = "{ budget = 13 }"
 CHOSEN = '{ budget = 13, projection = "chosen" }'
 OWN = '{ budget = 13, projection = "chosen", projection_by = "own" }'
-MORE = '{ budget = 13, projection = "chosen", projection_bits = 12 }'
+FEWER = '{ budget = 13, projection = "chosen", projection_bits = 8 }'
+TOLD = '{ budget = 13, projection = "random" }'
 
 
 def grid(methods: str, sizes: str) -> str:
@@ -34,15 +35,15 @@ def grid(methods: str, sizes: str) -> str:
     [
         (
             grid('["sft"]', RANDOM) + grid('["grpo"]', CHOSEN),
-            "sft has a random projection and grpo a projection chosen with 8 bits at one size",
+            "sft has a random projection and grpo a projection chosen with 12 bits at one size",
         ),
         (
-            grid('["sft"]', MORE) + grid('["grpo"]', f"{CHOSEN}, {RANDOM}"),
-            "sft has a projection chosen with 12 bits and grpo a projection chosen with 8 bits or a random projection",
+            grid('["sft"]', FEWER) + grid('["grpo"]', f"{CHOSEN}, {RANDOM}"),
+            "sft has a projection chosen with 8 bits and grpo a projection chosen with 12 bits or a random projection",
         ),
         (
             grid('["sft", "rft"]', RANDOM) + grid('["grpo"]', OWN),
-            "sft has a random projection and grpo a projection chosen by its own gradient with 8 bits",
+            "sft has a random projection and grpo a projection chosen by its own gradient with 12 bits",
         ),
     ],
 )
@@ -56,10 +57,11 @@ def test_methods_without_a_common_projection_are_refused(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     "text",
     [
-        grid('["sft", "grpo"]', f"{RANDOM}, {CHOSEN}, {MORE}"),
+        grid('["sft", "grpo"]', f"{RANDOM}, {CHOSEN}, {FEWER}"),
         grid('["sft", "grpo"]', OWN),
         grid('["sft", "grpo"]', RANDOM) + grid('["grpo"]', CHOSEN),  # the pair is that of the random projection
         grid('["sft"]', RANDOM) + grid('["grpo"]', CHOSEN.replace("13", "28")),  # no pair at all
+        grid('["sft"]', RANDOM) + grid('["grpo"]', TOLD),  # one size, said in two ways
     ],
 )
 def test_other_studies_are_read(tmp_path: Path, text: str) -> None:

@@ -11,8 +11,8 @@ from capacity.library.answers.search import search_blocks
 from capacity.library.measured import prepare
 from capacity.library.progress import Progress, silent
 from capacity.library.shown import Shown
-from capacity.plan.defaults import default_weights
-from capacity.plan.sizes import SizeChoice, as_choice, size_of
+from capacity.plan.defaults import default_size, default_weights
+from capacity.plan.sizes import SizeChoice, as_choice
 from capacity.studies.device import device
 from capacity.tasks.catalog import parse_task
 from capacity_analysis.compare.expressible import Reach, reach_of
@@ -114,7 +114,7 @@ def expressible(
     if evaluations < 1 or items < 1 or seeds < 1:
         raise SpecError("--evaluations, --items and --seeds are 1 or more")
     named = default_weights(model)
-    found, asked = size_of(named, as_choice(size), "fp32"), parse_task(task)
+    found, asked = default_size(named, as_choice(size), "fp32"), parse_task(task)
     if found.trained_parameters > LARGEST:
         raise SpecError(
             f"a search for {found.trained_parameters:,} parameters finds little: give at most {LARGEST}, "

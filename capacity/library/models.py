@@ -6,11 +6,11 @@ from typing import Any
 
 from capacity.errors import SpecError
 from capacity.library.run_memory import RunMemory
-from capacity.plan.defaults import default_run, default_weights
+from capacity.plan.defaults import default_run, default_size, default_weights
 from capacity.plan.model_names import parse_model
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import ALIASES, check_trainable, model_shape
-from capacity.plan.sizes import SizeChoice, size_of
+from capacity.plan.sizes import SizeChoice
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def model_facts(name: str) -> ModelFacts:
     found, shape = model_shape(model)
     memory, refusal = None, None
     try:
-        memory = RunMemory(default_run(model, size_of(model, SizeChoice(), "bf16")))
+        memory = RunMemory(default_run(model, default_size(model, SizeChoice(), "bf16")))
     except SpecError as error:  # experts: such a model has no default update
         refusal = str(error)
     source = ALIASES[found].source if found in ALIASES else found

@@ -8,7 +8,7 @@ from typing import Any
 
 from capacity.library.run_memory import RunMemory
 from capacity.library.shown import Shown
-from capacity.plan.defaults import default_run, default_weights
+from capacity.plan.defaults import default_run, default_size, default_weights
 from capacity.plan.engine_memory import shared_plan
 from capacity.plan.kinds.kind import Size
 from capacity.plan.memory import gigabytes, longest_completion, parse_memory, run_memory
@@ -17,7 +17,7 @@ from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import ALIASES, model_shape
 from capacity.plan.sampling import Choice, rollout_spec
 from capacity.plan.sharing import group_sizes
-from capacity.plan.sizes import SizeChoice, as_choice, size_of
+from capacity.plan.sizes import SizeChoice, as_choice
 from capacity.plan.storage import FIXED_SIZE_DTYPES, choice_bytes, payload_bytes
 from capacity.spec.run import RunSpec
 from capacity_reports.blocks import Block, Column, Table, Text
@@ -132,7 +132,7 @@ def plan_update(
     available = parse_memory(memory) if isinstance(memory, str) else memory
     weights = default_weights(model)
     name, shape = model_shape(weights)
-    found = size_of(weights, as_choice(size), storage_dtype)
+    found = default_size(weights, as_choice(size), storage_dtype)
     run = default_run(weights, found, storage_dtype, new_tokens)
     return UpdatePlan(name, shape, found, RunMemory(run, available), rollouts == "vllm")
 

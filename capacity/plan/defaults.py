@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 from capacity.plan.kinds.kind import Size
+from capacity.plan.kinds.tinylora import LARGEST_CHOSEN
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import model_shape, resolve
 from capacity.plan.rates import is_embedded
+from capacity.plan.sizes import SizeChoice, size_of
 from capacity.plan.specs import trained_spec
+from capacity.spec.adapters import TinyLora
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import parse_task
 
@@ -28,6 +31,29 @@ def default_weights(given: str) -> str:
     if "dtype=" in given or model_shape(name)[1].parameters < _LARGE:
         return name
     return str(replace(parse_model(name), dtype="bf16"))
+
+
+def default_size(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
+    """What `choice` comes to where it need not name a projection.
+
+    A TinyLoRA then has a chosen projection if it belongs to an embedded model and has at most 448 parameters. There
+    a study found chosen projections better at every size (docs/abacus-message.md). All others have a random one.
+
+    Args:
+        model: its name.
+        choice: what is asked for.
+        storage_dtype: dtype of the payload that a budget in bytes or bits limits.
+
+    Raises:
+        SpecError: as `capacity.plan.sizes.size_of`.
+    """
+    if choice.projection is not None or not is_embedded(model):
+        return size_of(model, choice, storage_dtype)
+    random = choice.model_copy(update={"projection_bits": None, "projection_by": None})
+    found = size_of(model, random, storage_dtype)
+    if isinstance(found.template, TinyLora) and found.trained_parameters <= LARGEST_CHOSEN:
+        choice = choice.model_copy(update={"projection": "chosen"})
+    return size_of(model, choice, storage_dtype)
 
 
 def default_run(model: str, size: Size, storage_dtype: str = "bf16", new_tokens: int | None = None) -> RunSpec:

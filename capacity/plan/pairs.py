@@ -29,7 +29,7 @@ def check_pairs(grids: Sequence["Grid"]) -> None:
                 for size in grid.sizes:
                     at = found.setdefault((model, task.partition("?")[0], _without_projection(size)), {})
                     for method in grid.methods:
-                        at.setdefault(method, set()).add(size)
+                        at.setdefault(method, set()).add(_in_full(size))
     for methods in found.values():
         for (one, of_one), (other, of_other) in combinations(methods.items(), 2):
             if of_one.isdisjoint(of_other):
@@ -44,9 +44,14 @@ def _without_projection(size: SizeChoice) -> SizeChoice:
     return SizeChoice(**told)
 
 
+def _in_full(size: SizeChoice) -> SizeChoice:
+    """The same size, which says so if its projection is random."""
+    return size.model_copy(update={"projection": size.projection or "random"})
+
+
 def _said(sizes: set[SizeChoice]) -> str:
     """The projections of some sizes in words: "a random projection", "a chosen projection of 8 bits"."""
-    said = sorted({"a random projection" if s.projection == "random" else _chosen(s) for s in sizes})
+    said = sorted({"a random projection" if s.projection != "chosen" else _chosen(s) for s in sizes})
     return " or ".join(said)
 
 

@@ -9,7 +9,7 @@ from capacity.errors import BudgetError, SpecError, unknown
 from capacity.plan.budget import Budget
 from capacity.plan.kinds.kind import AdapterKind, Site, Size, Told
 from capacity.plan.kinds.table import FULL, KINDS, LORA, LORA_XS, TINYLORA
-from capacity.plan.kinds.tinylora import CHOICE_BITS
+from capacity.plan.kinds.tinylora import CHOICE_BITS, LARGEST_CHOSEN
 from capacity.plan.model_shapes import ModelShape
 from capacity.plan.models import model_shape
 from capacity.spec.adapters import Allocation, Chooser, Projection, Scaling, Sharing
@@ -117,11 +117,14 @@ class SizeChoice(Frozen):
     allocation: Annotated[Allocation, _one_of("allocation", get_args(Allocation))] = Field(
         "even", description="even, or gradient: groups with larger gradients get more entries (tinylora)."
     )
-    projection: Annotated[Projection, _one_of("projection", get_args(Projection))] = Field(
-        "random", description="random (the paper's rule), or chosen among random candidates by gradient (tinylora)."
+    projection: Annotated[Projection, _one_of("projection", get_args(Projection))] | None = Field(
+        None,
+        description="random (the paper's rule), or chosen among random candidates by gradient (tinylora). "
+        f"Default: chosen on embedded models up to {LARGEST_CHOSEN} parameters, else random.",
     )
     projection_bits: Annotated[int | None, AfterValidator(_choice_bits)] = Field(
-        None, description="Bits that choose the projection of each parameter, 0 to 16 (tinylora). Default: 8."
+        None,
+        description=f"Bits that choose the projection of each parameter, 0 to 16 (tinylora). Default: {CHOICE_BITS}.",
     )
     projection_by: Annotated[Chooser, _one_of("method", get_args(Chooser))] | None = Field(
         None, description="The method whose gradient chooses for all methods: grpo, rft, or own. Default: grpo."
@@ -129,13 +132,16 @@ class SizeChoice(Frozen):
 
     @property
     def told(self) -> dict[str, Any]:
-        """The options besides `budget` and `adapter` that are not at their defaults."""
-        return self.model_dump(exclude={"budget", "adapter"}, exclude_defaults=True)
+        """The options besides `budget` and `adapter` that are not at their defaults. Nothing tells of a random P."""
+        told = self.model_dump(exclude={"budget", "adapter"}, exclude_defaults=True)
+        if self.projection == "random":
+            del told["projection"]
+        return told
 
     @property
     def choice_bits(self) -> int:
         """The bits of the choice that each parameter adds to the payload, 0 for a random projection."""
-        if self.projection == "random":
+        if self.projection != "chosen":
             return 0
         return CHOICE_BITS if self.projection_bits is None else self.projection_bits
 

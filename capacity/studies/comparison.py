@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from capacity.plan.defaults import default_task, default_weights
+from capacity.plan.defaults import default_size, default_task, default_weights
 from capacity.plan.kinds.kind import Size
 from capacity.plan.looks import Looks
 from capacity.plan.models import check_trainable, model_shape, resolve
 from capacity.plan.rates import rate_remarks
 from capacity.plan.sampling import Choice, rollout_spec, with_rollouts
-from capacity.plan.sizes import SizeChoice, size_of
+from capacity.plan.sizes import SizeChoice
 from capacity.plan.specs import compare_specs, shipped_rates
 from capacity.runs.fingerprint import Trainer
 from capacity.runs.study import Study
@@ -102,7 +102,7 @@ def plan_comparison(
     check_trainable(resolve(model))
     name = default_weights(model)
     task_spec = parse_task(task or default_task(name))
-    size, most = size_of(name, choice, storage_dtype), seeds if looks is None else looks.most
+    size, most = default_size(name, choice, storage_dtype), seeds if looks is None else looks.most
     specs = compare_specs(name, task_spec, methods, size, most, storage_dtype, rates, match, tokens_per_step, draws)
     engine = rollout_spec(rollouts, name, model_shape(name)[1], device(), size.template)
     remarks = rate_remarks(shipped_rates(name, task_spec, methods, size, rates))

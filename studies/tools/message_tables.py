@@ -84,12 +84,16 @@ def choice_bits(cell: CellResult) -> int:
 
 
 def is_usual(cell: CellResult) -> bool:
-    """Tells whether the projection is random, or chosen by the gradient of grpo, with the usual frozen rank."""
-    return cell.recipe.get("adapter.choice.by") in (None, "grpo") and _rank(cell) == _RANK
+    """Tells whether a TinyLoRA has a random P, or one that the gradient of grpo chose, and the usual frozen rank."""
+    return (
+        cell.adapter == "tinylora" and cell.recipe.get("adapter.choice.by") in (None, "grpo") and _rank(cell) == _RANK
+    )
 
 
 def projection(cell: CellResult) -> str:
-    """The projection of a cell in words."""
+    """The projection of a cell in words, or its adapter if that has none."""
+    if cell.adapter != "tinylora":
+        return cell.adapter or ""
     bits, rank = choice_bits(cell), _rank(cell)
     own = " by its own gradient" if cell.recipe.get("adapter.choice.by") == "own" else ""
     return (f"chosen{own}, {bits} bits" if bits else "random") + (f", rank {rank}" if rank != _RANK else "")
@@ -99,7 +103,7 @@ def gains(cells: Iterable[CellResult]) -> Iterator[tuple[Cell, ...]]:
     """The rows of the table of gains. A random projection has no gain over itself."""
     random: dict[tuple[Cell, ...], CellResult] = {}
     for c in cells:
-        if not choice_bits(c):
+        if not choice_bits(c) and c.adapter == "tinylora":
             random[_arm(c)] = c
         gain = difference(c, random[_arm(c)]) if choice_bits(c) and _arm(c) in random else None
         yield (
@@ -176,7 +180,7 @@ def _rank(cell: CellResult) -> int:
 def main() -> None:
     """Reads the points named on the command line."""
     source = sys.argv[1]
-    cells = [c for c in trained(read_points(source)) if c.adapter == "tinylora"]
+    cells = trained(read_points(source))
     accuracies = f"Intervals of accuracies: {labels([c.accuracy for c in cells])}."
     blocks = (
         Table("gains", "Chosen and random projections", _GAINS, tuple(gains(cells)), accuracies),
