@@ -10,9 +10,10 @@ from capacity.plan.storage import FIXED_SIZE_DTYPES, payload_bytes
 
 PLANS = [
     ("--budget 13", {"trained_parameters": 13, "groups": 13, "u": 1, "group_sizes": [3, 3] + [2] * 11}),
-    ("--budget 26B", {"trained_parameters": 13}),
-    ("--budget 26B --storage-dtype fp32", {"trained_parameters": 6}),
-    ("--budget 208bit", {"trained_parameters": 13}),
+    ("--budget 26B", {"trained_parameters": 7, "projection": "chosen", "projection_bits": 12}),
+    ("--budget 26B --projection random", {"trained_parameters": 13, "projection": None}),
+    ("--budget 26B --projection random --storage-dtype fp32", {"trained_parameters": 6}),
+    ("--budget 208bit --projection random", {"trained_parameters": 13}),
     ("--u 4 --groups 25", {"trained_parameters": 100, "groups": 25, "u": 4}),
     ("--n-tie 7", {"trained_parameters": 4, "groups": 4, "group_sizes": [7] * 4}),
     ("--groups 7 --sharing structured", {"sharing": "structured", "group_sizes": [4] * 7}),
@@ -58,8 +59,9 @@ def test_plan_of_every_alias_gives_the_counts_as_json(plans, alias):
     assert plan["groups"] == min(modules, 100)
     assert len(plan["group_sizes"]) == plan["groups"]
     assert sum(plan["group_sizes"]) == modules
-    assert plan["update_bytes"] == {d: payload_bytes(expected, d) for d in FIXED_SIZE_DTYPES}
-    assert plan["update_bytes"]["bf16"] == 2 * expected
+    choice = 126 if ALIASES[alias].source == "embedded" else 0  # 12 bits for each of 84 parameters
+    assert plan["update_bytes"] == {d: payload_bytes(expected, d) + choice for d in FIXED_SIZE_DTYPES}
+    assert plan["update_bytes"]["bf16"] == 2 * expected + choice
 
 
 @pytest.mark.parametrize(("options", "expected"), PLANS)

@@ -13,8 +13,11 @@ import numpy as np
 
 from capacity_analysis.compare.comparison import Comparison, comparisons
 from capacity_analysis.data.read import read_points
+from capacity_analysis.data.select import Selection
 from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.hill import Hill
+from capacity_analysis.thresholds.answers import study_thresholds
+from capacity_analysis.thresholds.question import Question
 from capacity_reports.blocks import Column, Figure, Table
 from capacity_reports.figures import FAINT, METHODS, log_axis, percent_axis, png_file, svg_file
 from studies.tools.message_tables import choice_bits, is_usual, trained
@@ -30,25 +33,27 @@ CHOICES = {0: ("#555555", "o"), 4: ("#0072b2", "s"), 8: ("#008060", "^"), 12: ("
 
 
 def accuracy_against_size(axes: "Axes") -> None:
-    """The accuracy of each method on abacus-0.9m against the trained parameters, with 95 % intervals as bands."""
-    found = _of_model("abacus-sizes.csv", "abacus-0.9m")
+    """The accuracy of each method on abacus-0.9m against the trained parameters, with 95 % intervals.
+
+    Lines go through chosen projections, dotted ones through random ones. Both end in the adapters that have none.
+    """
+    cells = [c for c in trained(read_points(str(RESULTS / "abacus-scaling.csv"))) if c.model == "abacus-0.9m"]
     for method in COMPARED:
-        cells = [(c.cell.trained_parameters, c.cell.accuracy) for f in found for c in f.cells if c.name == method]
-        colour, marker, line = METHODS[method]
-        sizes, estimates = [size for size, _ in cells], [estimate for _, estimate in cells]
-        axes.fill_between(sizes, _lows(estimates), _highs(estimates), color=colour, alpha=0.1, linewidth=0)
-        for ends in (_lows(estimates), _highs(estimates)):
-            axes.plot(sizes, ends, color=colour, linewidth=0.5, alpha=0.6)
-        axes.plot(sizes, [e.value for e in estimates], color=colour, marker=marker, linestyle=line)
-        end, away = (sizes[-1], estimates[-1].value), {"grpo": 2, "rft": -3}.get(method, 0)
-        axes.annotate(method, end, (7, away), textcoords="offset points", color=colour, va="center", fontweight="bold")
-    base = found[0].base
-    assert base is not None
-    axes.axhline(base.value, color=FAINT, linestyle="--", linewidth=1.0)
-    axes.annotate("untrained model", (1e5, base.value), (0, -4), textcoords="offset points", va="top", fontsize=8)
+        colour, marker, _ = METHODS[method]
+        mine = [c for c in cells if c.method == method]
+        for name, line, face in (("chosen", "-", colour), ("random", ":", "white")):
+            shown = [c for c in mine if c.adapter != "tinylora" or bool(choice_bits(c)) == (name == "chosen")]
+            x = np.array([c.trained_parameters for c in shown]) * 1.06 ** (COMPARED.index(method) - 1)
+            estimates = [c.accuracy for c in shown]
+            values = np.array([e.value for e in estimates])
+            ends = np.array([values - _lows(estimates), _highs(estimates) - values])
+            axes.errorbar(
+                x, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2,
+                label=f"{method}, {name}",
+            )  # fmt: skip
     log_axis(axes, "x", "trained parameters (logarithmic)")
     percent_axis(axes, "correct answers, %")
-    axes.set_ylim(0.2, 1.0)
+    axes.legend(frameon=False, loc="lower right", fontsize=8)
 
 
 def noise_or_distance(axes: "Axes") -> None:
@@ -115,6 +120,29 @@ def accuracy_against_bits(axes: "Axes") -> None:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
 
 
+def threshold_against_model(axes: "Axes") -> None:
+    """The parameters that each method needs for 65 % accuracy on the embedded models, with 95 % intervals."""
+    study = study_thresholds(
+        read_points(str(RESULTS / "abacus-scaling.csv")), Selection(), Question(target=0.65), null=0
+    )
+    models = {e.design.model: e.design.model_parameters for e in study.evidence}
+    for place, method in enumerate(COMPARED):
+        colour, marker, _ = METHODS[method]
+        for projection, line, face in (("chosen", "-", colour), ("random", ":", "white")):
+            found = [t for t in study.thresholds if t.answer and t.curve.startswith(f"{method} {projection}")]
+            x = np.array([models[t.model] or math.nan for t in found]) * 1.05 ** (place - 1)
+            values = np.array([t.threshold.estimate or math.nan for t in found])
+            lows = np.array([t.threshold.low or math.nan for t in found])
+            highs = np.array([t.threshold.high or math.nan for t in found])
+            axes.errorbar(
+                x, values, np.array([values - lows, highs - values]), color=colour, marker=marker, linestyle=line,
+                markerfacecolor=face, capsize=2, label=f"{method}, {projection}",
+            )  # fmt: skip
+    log_axis(axes, "x", "parameters of the model (logarithmic)")
+    log_axis(axes, "y", "trained parameters for 65 %")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
 def threshold(axes: "Axes") -> None:
     """An illustration: what base, ceiling, target, threshold and ratio mean on two Hill curves."""
     sizes = np.geomspace(1, 1e6, 200)
@@ -142,6 +170,7 @@ FIGURES: dict[str, Callable[["Axes"], None]] = {
     "chosen-projections": chosen_projections,
     "noise-or-distance": noise_or_distance,
     "threshold": threshold,
+    "threshold-against-model": threshold_against_model,
 }
 
 
