@@ -23,13 +23,23 @@ def test_every_figure_in_the_documents_is_drawn_by_the_command() -> None:
 def test_accuracy_against_size_shows_the_means_of_the_stored_study() -> None:
     axes = Figure().add_subplot()
     figures.accuracy_against_size(axes)
-    drawn = [line for line in axes.get_lines() if line.get_marker() != "None"]
-    assert [len(line.get_xdata()) for line in drawn] == [8, 8, 8]
-    sft, rft, grpo = drawn
-    assert list(grpo.get_xdata()) == [1, 4, 13, 28, 84, 112, 1792, 861952]
-    # The rows at 1,792 parameters in docs/abacus-sizes.md.
-    at = list(grpo.get_xdata()).index(1792)
-    assert [100 * line.get_ydata()[at] for line in (sft, rft, grpo)] == pytest.approx([85.9, 88.7, 94.4], abs=0.05)
+    drawn = {bars.get_label(): list(bars.lines[0].get_ydata()) for bars in axes.containers}
+    # The rows of abacus-0.9m in docs/abacus-sizes.md.
+    chosen, random = drawn["grpo, chosen"], drawn["grpo, random"]
+    assert [100 * y for y in chosen] == pytest.approx([46.3, 61.2, 66.3, 76.8, 86.3, 84.1, 93.9, 97.0], abs=0.06)
+    assert [100 * y for y in random[:6]] == pytest.approx([40.0, 42.9, 44.0, 56.6, 63.9, 82.7], abs=0.06)
+    assert random[6:] == chosen[6:]
+    assert [100 * y for y in drawn["sft, chosen"][4:]] == pytest.approx([80.9, 83.3, 86.7, 94.2], abs=0.06)
+
+
+def test_thresholds_are_drawn_against_the_size_of_the_model() -> None:
+    axes = Figure().add_subplot()
+    figures.threshold_against_model(axes)
+    drawn = {bars.get_label(): list(bars.lines[0].get_ydata()) for bars in axes.containers}
+    # The rows for 65 % in docs/abacus-sizes.md, from the smallest model to the largest.
+    assert drawn["rft, random"][:2] == pytest.approx([217, 120], abs=0.5)
+    assert drawn["grpo, chosen"][:2] == pytest.approx([67, 19], abs=0.5)
+    assert all(sizes[0] > sizes[1] for sizes in drawn.values())
 
 
 def test_chosen_projections_are_drawn_beside_random_ones() -> None:

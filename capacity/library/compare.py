@@ -128,7 +128,8 @@ def compare(
 
     Args:
         model: alias, hub id or folder.
-        size: a budget (13, "26B"), or a choice part by part; at most 100 parameters if None.
+        size: a budget (13, "26B"), or a choice part by part; at most 100 parameters if None. If it names no projection,
+            `capacity.plan.defaults.default_size` does.
         task: with its options; the model's default one if None.
         methods: what to train; the untrained base always runs.
         seeds: runs of each method, with seeds 0 … seeds − 1; 5 if None. With `until`: those of the first look, 3 if

@@ -100,7 +100,8 @@ def expressible(
 
     Args:
         model: the name or folder of the base.
-        size: a budget, or a choice part by part; 100 parameters if None.
+        size: a budget, or a choice part by part; 100 parameters if None. If it names no projection,
+            `capacity.plan.defaults.default_size` does.
         task: the task, with options.
         seeds: how many draws of the random parts are searched.
         evaluations: how many updates each seed tries.

@@ -120,7 +120,8 @@ def plan_update(
 
     Args:
         model: alias, hub id of one, or folder with the config.json of a model.
-        size: a budget (13, "26B"), or a choice part by part; at most 100 parameters if None.
+        size: a budget (13, "26B"), or a choice part by part; at most 100 parameters if None. If it names no projection,
+            `capacity.plan.defaults.default_size` does.
         storage_dtype: what a budget in bytes or bits is counted in.
         memory: of the GPU that training is to fit, in bytes or as "24GB".
         new_tokens: length of the longest completion; that of the model's default task if None.

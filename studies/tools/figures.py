@@ -41,7 +41,7 @@ def accuracy_against_size(axes: "Axes") -> None:
     for method in COMPARED:
         colour, marker, _ = METHODS[method]
         mine = [c for c in cells if c.method == method]
-        for name, line, face in (("chosen", "-", colour), ("random", ":", "white")):
+        for name, line, face in (("random", ":", "white"), ("chosen", "-", colour)):
             shown = [c for c in mine if c.adapter != "tinylora" or bool(choice_bits(c)) == (name == "chosen")]
             x = np.array([c.trained_parameters for c in shown]) * 1.06 ** (COMPARED.index(method) - 1)
             estimates = [c.accuracy for c in shown]
@@ -125,12 +125,13 @@ def threshold_against_model(axes: "Axes") -> None:
     study = study_thresholds(
         read_points(str(RESULTS / "abacus-scaling.csv")), Selection(), Question(target=0.65), null=0
     )
-    models = {e.design.model: e.design.model_parameters for e in study.evidence}
+    models = {e.design.model or "": e.design.model_parameters or math.nan for e in study.evidence}
     for place, method in enumerate(COMPARED):
         colour, marker, _ = METHODS[method]
         for projection, line, face in (("chosen", "-", colour), ("random", ":", "white")):
-            found = [t for t in study.thresholds if t.answer and t.curve.startswith(f"{method} {projection}")]
-            x = np.array([models[t.model] or math.nan for t in found]) * 1.05 ** (place - 1)
+            found = [t for t in study.thresholds if t.answer and t.curve == f"{method} {projection} P"]
+            found.sort(key=lambda t: models[t.model or ""])
+            x = np.array([models[t.model or ""] for t in found]) * 1.05 ** (place - 1)
             values = np.array([t.threshold.estimate or math.nan for t in found])
             lows = np.array([t.threshold.low or math.nan for t in found])
             highs = np.array([t.threshold.high or math.nan for t in found])
@@ -138,8 +139,10 @@ def threshold_against_model(axes: "Axes") -> None:
                 x, values, np.array([values - lows, highs - values]), color=colour, marker=marker, linestyle=line,
                 markerfacecolor=face, capsize=2, label=f"{method}, {projection}",
             )  # fmt: skip
-    log_axis(axes, "x", "parameters of the model (logarithmic)")
+    log_axis(axes, "x", "model, by its parameters (logarithmic)")
+    axes.set_xticks(list(models.values()), list(models))
     log_axis(axes, "y", "trained parameters for 65 %")
+    axes.set_yticks([10, 30, 100, 300], ["10", "30", "100", "300"])
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
 
 
