@@ -46,8 +46,8 @@ def test_other_models_get_an_untuned_rate(adapter: str, rate: float) -> None:
         ("abacus-0.9m", {"budget": "26B"}, "7 + 84 bits"),  # the bits of the choice are part of the budget
         ("abacus-0.9m", {"budget": 13, "projection_bits": 4}, "13 + 52 bits"),
         ("abacus-0.9m", {"groups": 2, "u": 3}, "6 + 72 bits"),
-        ("abacus-0.9m", {"budget": 448}, "448 + 5376 bits"),
-        ("abacus-0.9m", {"budget": 476}, "476"),
+        ("abacus-0.9m", {"budget": 168}, "168 + 2016 bits"),
+        ("abacus-0.9m", {"budget": 196}, "196"),
         ("abacus-0.9m", {"budget": 13, "projection": "random"}, "13"),
         ("abacus-0.9m", {"adapter": "lora-xs"}, "lora-xs r=2"),
         ("abacus-0.9m", {"budget": 13, "adapter": "tinylora"}, "13 + 156 bits"),

@@ -36,8 +36,8 @@ def default_weights(given: str) -> str:
 def default_size(model: str, choice: SizeChoice, storage_dtype: str) -> Size:
     """What `choice` comes to where it need not name a projection.
 
-    A TinyLoRA then has a chosen projection if it belongs to an embedded model and has at most 448 parameters. There
-    a study found chosen projections better at every size (docs/abacus-message.md). All others have a random one.
+    A TinyLoRA then has a chosen projection if it belongs to an embedded model and has at most 168 parameters. There
+    studies found chosen projections better (docs/abacus-message.md, docs/abacus-sizes.md). Others have a random one.
 
     Args:
         model: its name.
