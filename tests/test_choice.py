@@ -274,19 +274,19 @@ def test_rates_of_a_random_projection_serve_a_chosen_one_until_it_has_its_own(mo
 def test_options_become_the_spec() -> None:
     size = within("abacus-0.9m", "13", projection="chosen", projection_bits=12, projection_by="own")
     assert size.adapter(3).choice == ProjectionChoice(bits=12, by="own")
-    assert within("abacus-0.9m", "13", projection="chosen").adapter(0).choice == ProjectionChoice(bits=8)
+    assert within("abacus-0.9m", "13", projection="chosen").adapter(0).choice == ProjectionChoice(bits=12)
     assert within("abacus-0.9m", "13").adapter(0).choice is None
 
 
 def test_a_budget_in_bytes_has_room_for_the_choice() -> None:
-    assert size_of("abacus-0.9m", SizeChoice(budget="39B", projection="chosen"), "bf16").trained_parameters == 13
-    assert size_of("abacus-0.9m", SizeChoice(budget="38B", projection="chosen"), "bf16").trained_parameters == 12
+    assert size_of("abacus-0.9m", SizeChoice(budget="46B", projection="chosen"), "bf16").trained_parameters == 13
+    assert size_of("abacus-0.9m", SizeChoice(budget="45B", projection="chosen"), "bf16").trained_parameters == 12
 
 
 def test_a_plan_counts_the_choice() -> None:
     plan = capacity.plan_update("abacus-0.9m", SizeChoice(budget="13", projection="chosen")).to_json()
-    assert plan["update_bytes"]["bf16"] == 39
-    assert (plan["projection"], plan["projection_bits"], plan["projection_by"]) == ("chosen", 8, "grpo")
+    assert plan["update_bytes"]["bf16"] == 46
+    assert (plan["projection"], plan["projection_bits"], plan["projection_by"]) == ("chosen", 12, "grpo")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,20 @@ def said(*arguments: object) -> dict[str, Any]:
 
 
 def compared(folder: Path, *more: object) -> dict[str, Any]:
-    common = ("compare", "--methods", "sft,grpo", "--budget", 13, "--seeds", 3, "--out", folder, "--no-report")
+    common = (
+        "compare",
+        "--methods",
+        "sft,grpo",
+        "--budget",
+        13,
+        "--projection",
+        "random",
+        "--seeds",
+        3,
+        "--out",
+        folder,
+        "--no-report",
+    )
     return said(*common, *more)
 
 
@@ -148,7 +161,20 @@ def test_every_text_says_what_its_intervals_are_for(made: Path) -> None:
     folder = made.parent / "study"
     label = "95 %, fresh seeds and items, 3 seeds"
     for arguments in (
-        ("compare", "--methods", "sft,grpo", "--budget", 13, "--seeds", 3, "--out", folder, "--no-report"),
+        (
+            "compare",
+            "--methods",
+            "sft,grpo",
+            "--budget",
+            13,
+            "--projection",
+            "random",
+            "--seeds",
+            3,
+            "--out",
+            folder,
+            "--no-report",
+        ),
         ("sweep", made, "--out", folder, "--no-report"),
         ("bits", folder, "--replicates", 100),
     ):

@@ -74,7 +74,7 @@ WRONG = [
     ("compare --adapter full --budget 100", "too small for adapter full, which is 861,952 on this model"),
     ("compare --budget 0", "below one parameter"),
     ("compare --adapter uni-lora --budget 50", "no learning rate is tuned for rft, uni-lora of 50 parameters"),
-    ("compare --scaling split", "no learning rate is tuned for rft, tinylora-split of 84 parameters"),
+    ("compare --scaling split", "no learning rate is tuned for rft, tinylora-split-chosen of 84 parameters"),
     ("compare --budget 100 --groups 4", "give --budget, or --groups, not both"),
     ("compare --adapter vera --n-tie 4", "adapter vera takes no --n-tie: it takes --rank, --targets"),
     ("compare --budget 3 --sharing structured", "each of the 7 module types"),
