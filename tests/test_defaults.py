@@ -50,6 +50,7 @@ def test_other_models_get_an_untuned_rate(adapter: str, rate: float) -> None:
         ("abacus-0.9m", {"budget": 196}, "196"),
         ("abacus-0.9m", {"budget": 13, "projection": "random"}, "13"),
         ("abacus-0.9m", {"adapter": "lora-xs"}, "lora-xs r=2"),
+        ("abacus-0.9m", {"adapter": "lora-xs", "projection": "random"}, "lora-xs r=2"),
         ("abacus-0.9m", {"budget": 13, "adapter": "tinylora"}, "13 + 156 bits"),
         ("qwen2.5-3b", {}, "100"),
         ("qwen2.5-3b", {"projection": "chosen"}, "100 + 1200 bits"),

@@ -80,22 +80,14 @@ def said(*arguments: object) -> dict[str, Any]:
     return found
 
 
+def compare(folder: Path) -> tuple[object, ...]:
+    """The command on the runs that are stored in `folder`, which have random projections."""
+    size = ("--budget", 13, "--projection", "random")
+    return "compare", "--methods", "sft,grpo", *size, "--seeds", 3, "--out", folder, "--no-report"
+
+
 def compared(folder: Path, *more: object) -> dict[str, Any]:
-    common = (
-        "compare",
-        "--methods",
-        "sft,grpo",
-        "--budget",
-        13,
-        "--projection",
-        "random",
-        "--seeds",
-        3,
-        "--out",
-        folder,
-        "--no-report",
-    )
-    return said(*common, *more)
+    return said(*compare(folder), *more)
 
 
 def page(*folders: Path) -> list[str]:
@@ -161,20 +153,7 @@ def test_every_text_says_what_its_intervals_are_for(made: Path) -> None:
     folder = made.parent / "study"
     label = "95 %, fresh seeds and items, 3 seeds"
     for arguments in (
-        (
-            "compare",
-            "--methods",
-            "sft,grpo",
-            "--budget",
-            13,
-            "--projection",
-            "random",
-            "--seeds",
-            3,
-            "--out",
-            folder,
-            "--no-report",
-        ),
+        compare(folder),
         ("sweep", made, "--out", folder, "--no-report"),
         ("bits", folder, "--replicates", 100),
     ):

@@ -51,7 +51,7 @@ def _in_full(size: SizeChoice) -> SizeChoice:
 
 def _said(sizes: set[SizeChoice]) -> str:
     """The projections of some sizes in words: "a random projection", "a chosen projection of 8 bits"."""
-    said = sorted({"a random projection" if s.projection != "chosen" else _chosen(s) for s in sizes})
+    said = sorted({"a random projection" if s.projection == "random" else _chosen(s) for s in sizes})
     return " or ".join(said)
 
 

@@ -18,6 +18,7 @@ from capacity_analysis.statistics.estimate import Estimate
 from capacity_analysis.statistics.hill import Hill
 from capacity_analysis.thresholds.answers import study_thresholds
 from capacity_analysis.thresholds.question import Question
+from capacity_analysis.types import Array
 from capacity_reports.blocks import Column, Figure, Table
 from capacity_reports.figures import FAINT, METHODS, log_axis, percent_axis, png_file, svg_file
 from studies.tools.message_tables import choice_bits, is_usual, trained
@@ -45,12 +46,7 @@ def accuracy_against_size(axes: "Axes") -> None:
             shown = [c for c in mine if c.adapter != "tinylora" or bool(choice_bits(c)) == (name == "chosen")]
             x = np.array([c.trained_parameters for c in shown]) * 1.06 ** (COMPARED.index(method) - 1)
             estimates = [c.accuracy for c in shown]
-            values = np.array([e.value for e in estimates])
-            ends = np.array([values - _lows(estimates), _highs(estimates) - values])
-            axes.errorbar(
-                x, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2,
-                label=f"{method}, {name}",
-            )  # fmt: skip
+            _with_bars(axes, x, estimates, colour, marker, line, face, f"{method}, {name}")
     log_axis(axes, "x", "trained parameters (logarithmic)")
     percent_axis(axes, "correct answers, %")
     axes.legend(frameon=False, loc="lower right", fontsize=8)
@@ -87,12 +83,7 @@ def chosen_projections(axes: "Axes") -> None:
             mine = [c for c in cells if c.method == method and choice_bits(c) == bits and is_usual(c)]
             x = np.array([c.trained_parameters for c in mine]) * 1.06 ** (COMPARED.index(method) - 1)
             estimates = [c.accuracy for c in mine]
-            values = np.array([e.value for e in estimates])
-            ends = np.array([values - _lows(estimates), _highs(estimates) - values])
-            axes.errorbar(
-                x, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2,
-                label=f"{method}, {'chosen' if bits else 'random'}",
-            )  # fmt: skip
+            _with_bars(axes, x, estimates, colour, marker, line, face, f"{method}, {'chosen' if bits else 'random'}")
     log_axis(axes, "x", "trained parameters (logarithmic)")
     sizes = sorted({c.trained_parameters for c in cells})
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
@@ -106,14 +97,9 @@ def accuracy_against_bits(axes: "Axes") -> None:
     cells = [c for c in trained(points) if c.model == "abacus-0.9m" and c.method == "grpo" and is_usual(c)]
     for bits, (colour, marker) in CHOICES.items():
         mine = sorted((8 * (c.update_bytes or 0), c.accuracy) for c in cells if choice_bits(c) == bits)
-        estimates = [estimate for _, estimate in mine]
-        values = np.array([estimate.value for estimate in estimates])
-        ends = np.array([values - _lows(estimates), _highs(estimates) - values])
-        name = f"chosen, {bits} bits" if bits else "random"
-        axes.errorbar(
-            [stored for stored, _ in mine], values, ends, color=colour, marker=marker, capsize=2, label=name,
-            linestyle="-" if bits else ":", markerfacecolor=colour if bits else "white",
-        )  # fmt: skip
+        x, estimates = np.array([stored for stored, _ in mine]), [estimate for _, estimate in mine]
+        line, face, name = ("-", colour, f"chosen, {bits} bits") if bits else (":", "white", "random")
+        _with_bars(axes, x, estimates, colour, marker, line, face, name)
     log_axis(axes, "x", "bits of the stored update, choice included (logarithmic)")
     axes.set_xticks([16, 64, 256, 1024], ["16", "64", "256", "1,024"])
     percent_axis(axes, "correct answers of grpo, %")
@@ -186,6 +172,17 @@ def _style(demonstrations: str) -> tuple[float, float]:
     """Style bits and style shift of demonstrations that are named like `worked&style_bits=4&style_shift=2.4`."""
     named = dict(part.split("=") for part in demonstrations.replace("?", "&").split("&") if "=" in part)
     return float(named["style_bits"]), float(named["style_shift"])
+
+
+def _with_bars(
+    axes: "Axes", x: Array, estimates: Sequence[Estimate], colour: str, marker: str, line: str, face: str, name: str
+) -> None:
+    """Draws estimates at x, shape (n,), with their intervals as bars."""
+    values = np.array([estimate.value for estimate in estimates])
+    ends = np.array([values - _lows(estimates), _highs(estimates) - values])
+    axes.errorbar(
+        x, values, ends, color=colour, marker=marker, linestyle=line, markerfacecolor=face, capsize=2, label=name
+    )
 
 
 def _lows(estimates: Sequence[Estimate]) -> list[float]:
