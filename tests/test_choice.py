@@ -32,7 +32,8 @@ from capacity.plan.storage import payload_bytes as planned_bytes
 from capacity.spec.adapters import LoraXs, ProjectionChoice, TinyLora
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
-from capacity.training.base import Base
+from capacity.training import first_gradient
+from capacity.training.base import Base, Bases
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
 from capacity.training.run import execute
@@ -201,6 +202,31 @@ def test_each_method_may_choose_for_itself(runs: dict[str, Any]) -> None:
 def test_the_choice_is_reproducible(runs: dict[str, Any]) -> None:
     again = execute(chosen_spec("grpo"), "cpu")
     assert again.artifact == runs["grpo"].artifact
+
+
+def test_runs_on_one_base_measure_their_gradient_once(runs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of a seed share it, and give what each gives alone. Another seed and an own choice measure again."""
+    measured, measure = [], first_gradient._measured
+
+    def counted(base: Base, task: Any, probe: RunSpec, *others: Any) -> Any:
+        measured.append((probe.method, probe.seed))
+        return measure(base, task, probe, *others)
+
+    monkeypatch.setattr(first_gradient, "_measured", counted)
+    bases = Bases("cpu")
+    together = {method: execute(chosen_spec(method), "cpu", bases=bases) for method in runs}
+    assert measured == [("grpo", 0)]
+    for method, alone in runs.items():
+        assert together[method].artifact == alone.artifact
+        assert together[method].result.choice == alone.result.choice
+        assert [step.loss for step in together[method].steps] == [step.loss for step in alone.steps]
+    larger = execute(chosen_spec("sft", bits=3, u=2), "cpu", bases=bases).result.choice
+    assert measured == [("grpo", 0)]
+    assert larger == execute(chosen_spec("sft", bits=3, u=2), "cpu").result.choice
+    measured.clear()
+    execute(chosen_spec("sft", by="own"), "cpu", bases=bases)
+    execute(chosen_spec("sft").model_copy(update={"seed": 1}), "cpu", bases=bases)
+    assert measured == [("sft", 0), ("grpo", 1)]
 
 
 def test_without_bits_a_chosen_projection_is_the_random_one() -> None:

@@ -26,6 +26,7 @@ from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.tasks.task import Task
+from capacity.training.base_gradients import BaseGradients
 from capacity.training.base_lengths import BaseLengths
 from capacity.training.preflight import Lengths, check_run
 
@@ -45,6 +46,7 @@ class Base:
         cache: the folder of SVD factors.
         digest: the digest of its weights in memory; None for a quantised model, which repacks them.
         lengths: code lengths under this base that its runs have computed.
+        gradients: gradients at θ = 0 that its runs have measured.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Base:
     cache: Path
     digest: str | None = None
     lengths: BaseLengths = field(default_factory=BaseLengths)
+    gradients: BaseGradients = field(default_factory=BaseGradients)
 
     @classmethod
     def loaded(cls, name: str, device: str, cache: Path | None = None) -> "Base":

@@ -1,9 +1,8 @@
 """Completes the layout of a TinyLoRA by the gradient at θ = 0: entries for each group, and a P for each entry."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
-from torch import Tensor
 
 from capacity.adapters.candidates import best_candidates
 from capacity.adapters.layout import Layout
@@ -17,21 +16,9 @@ from capacity.spec.result import Allocation, Choice
 from capacity.spec.run import RunSpec
 from capacity.tasks.task import Task
 from capacity.training.base import Base
+from capacity.training.base_gradients import FirstGradient
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
-
-
-@dataclass(frozen=True)
-class FirstGradient:
-    """The gradient of a free R in every module at θ = 0, averaged over the first batches of training.
-
-    Attributes:
-        of_module: ∂loss/∂R of every module, shape (M, r, r), float64.
-        cost: what measuring it used, by the names of the costs in `Result`.
-    """
-
-    of_module: Tensor
-    cost: dict[str, int]
 
 
 def layout_of(base: Base, task: Task, spec: RunSpec) -> tuple[Layout, Allocation | None, Choice | None]:
@@ -98,9 +85,10 @@ def _chooser(spec: RunSpec, choice: ProjectionChoice) -> RunSpec:
 
 
 def first_gradient(base: Base, task: Task, spec: RunSpec, batches: int, instead: str) -> FirstGradient:
-    """Measures the gradient of a free R in every module at θ = 0. Training then sees the same batches again.
+    """Returns the gradient of a free R in every module at θ = 0. Training then sees the same batches again.
 
-    A LoRA-XS adapter on the same factors has a free R in place of Σ vᵢ Pᵢ.
+    A LoRA-XS adapter on the same factors has a free R in place of Σ vᵢ Pᵢ. Runs on one base that see the same batches
+    share the measurement.
 
     Args:
         base: the model, which stays as it is.
@@ -114,18 +102,26 @@ def first_gradient(base: Base, task: Task, spec: RunSpec, batches: int, instead:
     """
     adapter = spec.adapter
     assert isinstance(adapter, TinyLora)
-    probe = base.adapted(LoraXs(rank=adapter.rank, scaling=adapter.scaling, targets=adapter.targets))
-    arm, schedule = next(phases(probe, base.tokenizer, task, spec, Recorder([], Cost())))
+    free = LoraXs(rank=adapter.rank, scaling=adapter.scaling, targets=adapter.targets)
+    probe = spec.model_copy(update={"adapter": free})
+    return base.gradients.of(probe, batches, lambda: _measured(base, task, probe, batches, instead))
+
+
+def _measured(base: Base, task: Task, probe: RunSpec, batches: int, instead: str) -> FirstGradient:
+    """Measures the gradient of a LoRA-XS adapter at θ = 0, averaged over the first batches of its run."""
+    assert isinstance(probe.adapter, LoraXs)
+    adapted = base.adapted(probe.adapter)
+    arm, schedule = next(phases(adapted, base.tokenizer, task, probe, Recorder([], Cost())))
     per_step = arm.prompts_per_step
     batches = min(batches, arm.training.steps)
     for batch in range(batches):
         prompts = schedule[batch * per_step : (batch + 1) * per_step]
         items = [item for item in prompts for _ in range(arm.sequences_per_prompt)]
         torch.autograd.backward(arm.loss(arm.batch(items)))
-    (theta,) = probe.trained.values()
+    (theta,) = adapted.trained.values()
     if theta.grad is None or not bool(theta.grad.any()):
         raise TrainingError(f"no gradient in {batches} batches to decide by: use {instead}, or another task")
-    rank = adapter.rank
+    rank = probe.adapter.rank
     return FirstGradient((theta.grad.double() / batches).view(-1, rank, rank).cpu(), asdict(arm.cost))
 
 
