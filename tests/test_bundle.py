@@ -1,7 +1,9 @@
 """Bundles: many updates under one header, what they take, and how one of them comes out again."""
 
+import base64
 import copy
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import capacity as command
-from safetensors.torch import save
+from safetensors.torch import load, save
 from stored import CHOSEN, NUMBERS, updated
 
 import capacity
@@ -84,6 +86,26 @@ def test_other_recipes_and_damage_are_refused(model: Any) -> None:
     for length in (0, 8, 100, len(data) - 1):
         with pytest.raises(DataError, match=r"^b: not a readable bundle"):
             unbundle(bytes(data[:length]), "b")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda header: header.update(seed=8),
+        lambda header: header["recipe"]["adapter"].update(sharing="structured"),
+        lambda header: header.update(layout={**header["layout"], "theta": ["float16", [13]]}),
+        lambda header: header.update(seed=float("nan")),
+    ],
+)
+def test_an_edited_header_is_refused(model: Any, edit: Any) -> None:
+    data = bundle(with_seeds(model, (7, 7)))
+    metadata = artifact.read_metadata(data)
+    header = artifact.recipe_from(metadata["recipe"], "b")
+    edit(header)
+    text = base64.b85encode(zlib.compress(json.dumps(header).encode())).decode()
+    edited = save(load(data), metadata={"capacity": json.dumps({**metadata, "recipe": text})})
+    with pytest.raises(DataError, match=r"^b: (the bundle was edited or damaged|not a valid bundle)"):
+        unbundle(edited, "b")
 
 
 def test_other_files_are_no_bundles_and_bundles_no_artifacts(model: Any) -> None:

@@ -99,6 +99,7 @@ def test_interrupted_comparison_continues_and_gives_the_whole_result(finished: t
         assert (row["prompts"] <= 6, row["sequences"]) == (True, 4 * row["prompts"])
         assert row["trained_tokens"] > 0
         assert row["flops"] > 0
+        assert row["preparation_flops"] > 0  # the gradient of grpo has chosen the projection of each method
         over = row["gain_over_best_temperature"]
         assert over["low"] <= over["estimate"] <= over["high"]
     assert [r["sampled_tokens"] > 0 for r in result["results"]] == [False, True, True]

@@ -24,6 +24,13 @@ CHOSEN = '{ budget = 13, projection = "chosen" }'
 OWN = '{ budget = 13, projection = "chosen", projection_by = "own" }'
 FEWER = '{ budget = 13, projection = "chosen", projection_bits = 8 }'
 TOLD = '{ budget = 13, projection = "random" }'
+TWELVE = '{ budget = 13, projection = "chosen", projection_bits = 12 }'
+BY_GRPO = '{ budget = 13, projection = "chosen", projection_by = "grpo" }'
+NO_BITS = '{ budget = 13, projection = "chosen", projection_bits = 0 }'
+PARTS = '{ groups = 13, u = 1, projection = "chosen" }'
+TEXT = '{ budget = "13" }'
+RANKED = '{ budget = 13, rank = 8, projection = "chosen" }'
+BYTES = '{ budget = "26B" }'
 
 
 def grid(methods: str, sizes: str) -> str:
@@ -45,6 +52,10 @@ def grid(methods: str, sizes: str) -> str:
             grid('["sft", "rft"]', RANDOM) + grid('["grpo"]', OWN),
             "sft has a random projection and grpo a projection chosen by its own gradient with 12 bits",
         ),
+        # the same size in other words
+        (grid('["sft"]', RANDOM) + grid('["grpo"]', PARTS), "sft has a random projection and grpo a projection chosen"),
+        (grid('["sft"]', TEXT) + grid('["grpo"]', RANKED), "sft has a random projection and grpo a projection chosen"),
+        (grid('["sft"]', BYTES) + grid('["grpo"]', CHOSEN), "sft has a random projection and grpo a projection chosen"),
     ],
 )
 def test_methods_without_a_common_projection_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -62,6 +73,10 @@ def test_methods_without_a_common_projection_are_refused(tmp_path: Path, text: s
         grid('["sft", "grpo"]', RANDOM) + grid('["grpo"]', CHOSEN),  # the pair is that of the random projection
         grid('["sft"]', RANDOM) + grid('["grpo"]', CHOSEN.replace("13", "28")),  # no pair at all
         grid('["sft"]', RANDOM) + grid('["grpo"]', TOLD),  # one size, said in two ways
+        grid('["sft"]', CHOSEN) + grid('["grpo"]', TWELVE),
+        grid('["sft"]', CHOSEN) + grid('["grpo"]', BY_GRPO),
+        grid('["sft"]', RANDOM) + grid('["grpo"]', NO_BITS),
+        grid('["sft"]', '{ adapter = "full" }') + grid('["grpo"]', CHOSEN),
     ],
 )
 def test_other_studies_are_read(tmp_path: Path, text: str) -> None:

@@ -465,6 +465,7 @@ def test_points_of_a_trained_run(run):
             "sampled_tokens": 0,
             "trained_tokens": 240,
             "flops": 1e9,
+            "preparation_flops": 0,
             "wall_seconds": 2.0,
             "worker_peak_memory_bytes": 10**9,
         }

@@ -10,6 +10,7 @@ from capacity.plan.grid import grid_points
 from capacity.plan.model_names import parse_model
 from capacity.plan.models import ALIASES
 from capacity.plan.study_file import read_study_file, read_toml
+from capacity.spec.adapters import ProjectionChoice, TinyLora
 from capacity.spec.methods import METHODS, Method
 
 FILES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
@@ -88,7 +89,8 @@ def test_every_size_of_the_paper_fits_one_gpu_of_80_gb_but_lora_on_the_largest_m
 
 def test_estimates_count_what_a_method_does() -> None:
     point = next(grid_points(read_study_file(next(p for p in PAPER if p.stem == "paper-figures-1-2-sizes"))))
-    grpo, sft = (run_estimate(point.spec(m, 0, RATES, validation=False)) for m in ("grpo", "sft"))  # type: ignore[arg-type]
+    grpo_spec, sft_spec = (point.spec(m, 0, RATES, validation=False) for m in ("grpo", "sft"))  # type: ignore[arg-type]
+    grpo, sft = run_estimate(grpo_spec), run_estimate(sft_spec)
     parameters, sequences = ALIASES["qwen2.5-7b"].shape.parameters, 1314 * 64
     assert grpo.training_flops == sft.training_flops == 6 * parameters * sequences * (256 + 4096)
     assert grpo.sampling_flops - sft.sampling_flops == 2 * parameters * sequences * (256 + 4096)
@@ -100,3 +102,8 @@ def test_estimates_count_what_a_method_does() -> None:
     assert both.advice is None
     shorter = run_estimate(point.spec("grpo", 0, RATES, validation=False), completion_tokens=300)
     assert shorter.gpu_hours < grpo.gpu_hours / 5
+    assert isinstance(grpo_spec.adapter, TinyLora)
+    choosing = grpo_spec.adapter.model_copy(update={"choice": ProjectionChoice(bits=8, batches=3)})
+    chosen = run_estimate(grpo_spec.model_copy(update={"adapter": choosing}))
+    assert chosen.training_flops - grpo.training_flops == 6 * parameters * 3 * 64 * (256 + 4096)
+    assert chosen.sampling_flops - grpo.sampling_flops == 2 * parameters * 3 * 64 * (256 + 4096)

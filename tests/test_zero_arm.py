@@ -17,15 +17,18 @@ from capacity.errors import SpecError
 from capacity.library.answers.comparison import comparison_answer, sizes_answer
 from capacity.library.bundle import bundle
 from capacity.library.chosen_run import chosen_run
+from capacity.plan.defaults import default_size
 from capacity.plan.grid import planned_runs, result_specs
 from capacity.plan.sampling import with_rollouts
-from capacity.plan.specs import compare_specs, parse_methods
+from capacity.plan.sizes import SizeChoice
+from capacity.plan.specs import compare_specs, parse_methods, zero_specs
 from capacity.plan.study_file import parse_study
 from capacity.plan.together import jobs
 from capacity.runs.points import points as rows_of
 from capacity.runs.points import to_csv
 from capacity.runs.study import Run, Study
 from capacity.sampling.vllm import start
+from capacity.spec.adapters import TinyLora
 from capacity.spec.parts import RolloutSpec
 from capacity.spec.run import RunSpec
 from capacity.training import run as training_run
@@ -107,6 +110,18 @@ def test_its_run_answers_as_the_base_and_leaves_no_update(budget: str) -> None:
     assert answers(zero) == answers(base)
     assert (zero.result.trained_parameters, zero.result.update_bytes, zero.artifact) == (0, 0, None)
     assert list(zero.steps) == []
+
+
+def test_a_chosen_projection_is_not_chosen_for_zeros() -> None:
+    """Zeros are the same update by every projection, so no gradient is measured."""
+    size = default_size(SMALLEST, SizeChoice(budget=4), "bf16")
+    (spec,) = zero_specs(SMALLEST, TASK, size, "bf16", seeds=[0])
+    assert isinstance(spec.adapter, TinyLora)
+    assert spec.adapter.choice is not None
+    few = spec.evaluation.model_copy(update={"items": 16})
+    zero = execute(spec.model_copy(update={"evaluation": few}), "cpu")
+    assert answers(zero) == answers(execute(small_spec("base", model=SMALLEST), "cpu"))
+    assert (zero.result.choice, zero.result.preparation_flops) == (None, 0)
 
 
 def test_kinds_that_do_not_start_at_zero_are_filled_with_zeros() -> None:

@@ -20,6 +20,7 @@ from capacity.plan.memory import (
 )
 from capacity.plan.models import model_shape
 from capacity.plan.study_file import StudyFile
+from capacity.spec.adapters import TinyLora
 from capacity.spec.methods import METHODS
 from capacity.spec.run import RunSpec
 
@@ -33,7 +34,8 @@ class RunEstimate:
     """What one run takes of a GPU's time and memory.
 
     Attributes:
-        sampling_flops, training_flops: arithmetic of rollouts and evaluation, and of the steps.
+        sampling_flops, training_flops: arithmetic of rollouts and evaluation, and of the steps. Batches that choose the
+            projection count as steps do.
         rows: sequences of a step that go through the model at once on the GPU planned for; 0 if nothing is trained.
         memory: memory with as many sequences at a time as that GPU takes.
         least: memory with one sequence at a time, which a GPU must have.
@@ -78,10 +80,13 @@ def run_estimate(
     sampled = evaluated * tokens(evaluation.max_new_tokens)
     trained_tokens = 0
     if training is not None:
-        trained_tokens = training.steps * step_rows(spec) * tokens(training.max_new_tokens)
+        of_batch = step_rows(spec) * tokens(training.max_new_tokens)
+        trained_tokens = training.steps * of_batch
         phases = METHODS[spec.method].phases
         own = sum(METHODS[phase].learns_from != "demonstrations" for phase in phases) / len(phases)
         sampled += int(own * trained_tokens)
+        before = min(training.steps, _batches_before(spec)) * of_batch
+        sampled, trained_tokens = sampled + before, trained_tokens + before
     full = spec.adapter.every_weight
     least = run_memory(spec, prompt_tokens=prompt_tokens)
     rows = rows_that_fit(spec, device_bytes, prompt_tokens)
@@ -93,6 +98,15 @@ def run_estimate(
         memory=run_memory(spec, sampled=together, rows=rows, prompt_tokens=prompt_tokens),
         least=least,
     )
+
+
+def _batches_before(spec: RunSpec) -> int:
+    """Returns how many batches are measured before the training, to deal entries and to choose projections."""
+    adapter = spec.adapter
+    if not isinstance(adapter, TinyLora):
+        return 0
+    dealing = adapter.allocation_batches if adapter.allocation == "gradient" else 0
+    return dealing + (adapter.choice.batches if adapter.choice is not None and adapter.choice.bits else 0)
 
 
 @dataclass(frozen=True)

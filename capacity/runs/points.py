@@ -22,7 +22,8 @@ COLUMNS = (
 )  # fmt: skip
 # What a run used; written beside, for readers of a table whose run folders are gone.
 COSTS = (
-    "prompts", "sequences", "sampled_tokens", "trained_tokens", "flops", "wall_seconds", "worker_peak_memory_bytes",
+    "prompts", "sequences", "sampled_tokens", "trained_tokens", "flops", "preparation_flops", "wall_seconds",
+    "worker_peak_memory_bytes",
 )  # fmt: skip
 
 

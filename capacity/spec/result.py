@@ -88,7 +88,7 @@ class Result(Recorded):
         sequences: the number of sequences trained on.
         sampled_sequences, sampled_tokens: the numbers of sequences and completion tokens drawn for the training.
         trained_tokens: the number of completion tokens trained on.
-        flops: the floating-point operations of sampling and training.
+        flops: the floating-point operations of sampling and training, without those of `preparation_flops`.
         heldout_code_length_bits, heldout_base_code_length_bits: the code length of held-out sequences under the trained
             and under the untrained model, in bits summed over tokens.
         heldout_demonstrations, heldout_tokens: the numbers of held-out sequences and of their completion tokens.
@@ -143,6 +143,14 @@ class Result(Recorded):
     training_seconds: float | None = None
     wall_seconds: float | None = None
     worker_peak_memory_bytes: NonNegativeInt | None = None
+
+    @property
+    def preparation_flops(self) -> int:
+        """Returns the floating-point operations of the gradients that dealt entries and chose projections.
+
+        Runs may share such a gradient. It counts in each of them, as if that run were made alone.
+        """
+        return sum(part.cost.get("flops", 0) for part in (self.allocation, self.choice) if part is not None)
 
 
 class Step(Recorded):

@@ -92,7 +92,7 @@ def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
         make(unique(specs), "tuning")
         wider = {}
         for k, point in wanted.items():
-            best = [_best(_accuracies(study, point, m, grids[k], file.tuning)) for m in point.tuned_methods]
+            best = [best_of(_accuracies(study, point, m, grids[k], file.tuning)) for m in point.tuned_methods]
             wider[k] = extended(grids[k], [b for b in best if b is not None])
         if wider == grids or left == 0:
             break
@@ -219,15 +219,16 @@ def _accuracies(
     return means
 
 
-def _best(accuracies: Sequence[float | None]) -> int | None:
-    """Index of the highest accuracy, the first of equals."""
-    known = [i for i, a in enumerate(accuracies) if a is not None]
-    return max(known, key=lambda i: (accuracies[i], -i)) if known else None
+def best_of(accuracies: Sequence[float | None]) -> int | None:
+    """Index of the highest accuracy. Of equals it is the middle one, because the ends of a plateau may fail."""
+    known = [a for a in accuracies if a is not None]
+    equals = [i for i, a in enumerate(accuracies) if known and a == max(known)]
+    return equals[(len(equals) - 1) // 2] if equals else None
 
 
 def _tuned(study: Study, point: GridPoint, method: Method, rates: Sequence[float], tuning: Tuning) -> TunedArm:
     accuracies = _accuracies(study, point, method, rates, tuning)
-    best = _best(accuracies)
+    best = best_of(accuracies)
     rate = None if best is None else rates[best]
     return TunedArm(
         key(point, method),

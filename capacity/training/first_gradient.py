@@ -36,8 +36,11 @@ def layout_of(base: Base, task: Task, spec: RunSpec) -> tuple[Layout, Allocation
         TrainingError: if there is no gradient at all.
     """
     adapter = spec.adapter
-    if not isinstance(adapter, TinyLora) or spec.training is None:
+    if not isinstance(adapter, TinyLora):
         return Layout(), None, None
+    if spec.training is None:
+        random = None if adapter.choice is None else (0,) * (adapter.groups * adapter.u)
+        return Layout(candidates=random), None, None
     allocation = _allocation(base, task, spec, adapter) if adapter.allocation == "gradient" else None
     entries = None if allocation is None else allocation.entries
     choice = None if adapter.choice is None else _choice(base, task, spec, adapter, adapter.choice, entries)

@@ -16,6 +16,7 @@ class Costs:
         prompts, sequences: trained on.
         sampled_tokens, trained_tokens: of the training.
         flops: of sampling and training.
+        preparation_flops: of gradients before the training, which deal entries and choose projections.
         wall_seconds: of a run.
         header_bytes: of the update's file; the largest.
     """
@@ -25,6 +26,7 @@ class Costs:
     sampled_tokens: float
     trained_tokens: float
     flops: float
+    preparation_flops: float
     wall_seconds: float
     header_bytes: int
 
@@ -45,6 +47,7 @@ def _costs(runs: list[Run]) -> Costs:
         sampled_tokens=average("sampled_tokens"),
         trained_tokens=average("trained_tokens"),
         flops=average("flops"),
+        preparation_flops=average("preparation_flops"),
         wall_seconds=average("wall_seconds"),
         header_bytes=max(run.result.header_bytes for run in runs),
     )

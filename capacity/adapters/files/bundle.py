@@ -2,13 +2,13 @@
 
 The recipes may differ in their projection seed alone. Every tensor of a payload is stacked over the updates, as raw
 bytes. So an update takes its payload. Where seeds differ, it takes one to eight bytes for its own. Names, probes of ΔW
-and run identities are left out: an update is known by its place. One digest covers all updates, and one probe the
-factors of the base.
+and run identities are left out: an update is known by its place. One digest covers the recipe and all updates, and one
+probe covers the factors of the base.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from capacity.adapters.files.artifact import BUNDLE as FORMAT
 from capacity.adapters.files.artifact import Artifact, Recipe, read_metadata, recipe_from, recipe_text
 from capacity.errors import DataError
+from capacity.spec.frozen import canonical_json
 
 SEEDS = "seeds"
 _WIDTHS = (1, 2, 4, 8)  # bytes of a seed
@@ -54,7 +55,8 @@ def bundle(artifacts: Sequence[Artifact]) -> bytes:
         tensors[SEEDS] = _packed(seeds)
     kept = {**shared, "probes": {name: probe for name, probe in first.recipe.probes.items() if name == "factors"}}
     layout = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in first.payload.items()}
-    text = recipe_text({"recipe": kept, "seed": seeds[0], "layout": layout, "digest": _digest(tensors)})
+    header = {"recipe": kept, "seed": seeds[0], "layout": layout}
+    text = recipe_text({**header, "digest": _digest(header, tensors)})
     return bytes(save_tensors(tensors, metadata={"capacity": json.dumps({"format": FORMAT, "recipe": text})}))
 
 
@@ -72,9 +74,9 @@ def unbundle(data: bytes, where: str) -> list[Artifact]:
     if version != FORMAT:
         raise DataError(f"{where}: bundle format {version!r}, this program reads {FORMAT!r}")
     raw = recipe_from(found.get("recipe"), where)
-    if raw.get("digest") != _digest(tensors):
-        raise DataError(f"{where}: the bundle was edited or damaged: its updates do not match its digest")
     try:
+        if raw.pop("digest", None) != _digest(raw, tensors):
+            raise DataError(f"{where}: the bundle was edited or damaged: it does not match its digest")
         return _updates(raw, tensors, where)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise DataError(f"{where}: not a valid bundle: {error}") from None
@@ -158,9 +160,9 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Returns the SHA-256 over all stacked tensors, first 32 hex digits."""
-    digest = hashlib.sha256()
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 over the header and all stacked tensors, first 32 hex digits."""
+    digest = hashlib.sha256(canonical_json(header).encode())
     for name in sorted(tensors):
         digest.update(f"|{name}|{tuple(tensors[name].shape)}|".encode())
         digest.update(tensors[name].contiguous().numpy().tobytes())

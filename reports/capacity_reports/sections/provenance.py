@@ -20,6 +20,7 @@ _COSTS = (
     Column("sampled_tokens", "sampled tokens", "count"),
     Column("trained_tokens", "trained tokens", "count"),
     Column("flops", "FLOPs", "number"),
+    Column("preparation_flops", "FLOPs before the training", "number"),
     Column("wall_seconds", "run time, s", "number"),
     Column("worker_peak_memory_bytes", "peak memory, bytes", "number"),
 )
