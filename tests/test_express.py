@@ -16,6 +16,7 @@ from capacity.plan.specs import trained_spec
 from capacity.sampling.evaluate import evaluation_uniforms
 from capacity.sampling.exam import Exam
 from capacity.spec.adapters import TinyLora
+from capacity.studies import express
 from capacity.studies.executors.local import local_executor
 from capacity.studies.express import Search, _searched
 from capacity.studies.make import Wanted, make_study
@@ -46,6 +47,32 @@ def test_the_search_depends_on_its_seed_alone() -> None:
 
     assert torch.equal(once(0), once(0))
     assert not torch.equal(once(0), once(1))
+
+
+class Pointer:
+    """Stands for a model with an update."""
+
+    def set_vector(self, vector: torch.Tensor) -> None:
+        self.vector = vector
+
+
+def test_what_is_found_is_never_worse_than_a_start(monkeypatch: Any) -> None:
+    """Training items mislead this search, so that the trained update is still best on the validation items."""
+    trained = torch.tensor([1.0, 2.0])
+
+    class Misleading:
+        def __init__(self, _task: Any, _tokenizer: Any, split: str, *_: Any, **__: Any) -> None:
+            self.split = split
+
+        def hits(self, adapted: Any) -> np.ndarray[Any, Any]:
+            far = bool((adapted.vector - trained).norm() > 1e-6)
+            return np.array([far == (self.split == "train")])
+
+    monkeypatch.setattr(express, "Exam", Misleading)
+    starts, search = {"zero": torch.zeros(2), "trained": trained}, Search(evaluations=8)
+    best = express.search_best(Pointer(), None, None, small_spec("sft").evaluation, starts, search, 0)  # type: ignore[arg-type]
+    assert (best.start, best.validation) == ("trained", 1.0)
+    assert torch.equal(best.vector, trained)
 
 
 def test_the_four_shares_add_up_to_one() -> None:

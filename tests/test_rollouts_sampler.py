@@ -22,7 +22,17 @@ from capacity.sampling.prompts import prompt_ids
 from capacity.sampling.vllm import start
 from capacity.sampling.vllm.engine import check_version
 from capacity.sampling.vllm.follower import EngineSampler
-from capacity.spec.adapters import Adapter, BitFit, FullUpdate, Lora, LoraXs, NoAdapter, TinyLora, Vera
+from capacity.spec.adapters import (
+    Adapter,
+    BitFit,
+    FullUpdate,
+    Lora,
+    LoraXs,
+    NoAdapter,
+    ProjectionChoice,
+    TinyLora,
+    Vera,
+)
 from capacity.spec.parts import RolloutSpec
 from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task, parse_task
@@ -206,11 +216,18 @@ def test_weights_are_named_as_in_the_checkpoint(loaded_smallest: Any, smallest: 
     assert all(torch.equal(expected[name], tensor) for name, tensor in base_weights(adapted, "fp32"))
 
 
-def test_a_run_through_an_engine(loaded_smallest: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole of `execute`: training, metrics, evaluation; and the same arm by transformers stays as it is."""
+@pytest.mark.parametrize("choice", [None, ProjectionChoice(bits=4, batches=1)])
+def test_a_run_through_an_engine(
+    loaded_smallest: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, choice: ProjectionChoice | None
+) -> None:
+    """The whole of `execute`: training, metrics, evaluation; and the same arm by transformers stays as it is.
+
+    With a chosen projection the engine samples from the same P that trains, which its KL from the sampler shows.
+    """
     engine = PlainEngine(loaded_smallest[0], tokenizer.pad_token_id)
     monkeypatch.setattr(start, "_engine", lambda *_: engine)
     plain = small_spec("grpo", model=SMALLEST)
+    plain = plain.model_copy(update={"adapter": ADAPTER.model_copy(update={"choice": choice})})
     spec = with_rollouts(plain, RolloutSpec())
     record = execute(spec, "cpu")
     assert [step.freshness for step in record.steps] == ["unprovable", "fresh"]
@@ -219,6 +236,10 @@ def test_a_run_through_an_engine(loaded_smallest: Any, tokenizer: Any, monkeypat
     assert record.result.n_items == 16
     assert engine.closed
     again = execute(plain, "cpu")
+    chosen, expected = record.result.choice, again.result.choice
+    assert (chosen is None) == (expected is None) == (choice is None)
+    if chosen is not None and expected is not None:  # importance weights of nearly 1 change the last digits of energies
+        assert (chosen.candidates, chosen.cost) == (expected.candidates, expected.cost)
     assert not {"freshness", "sync_bytes", "importance_share"} & again.steps[0].model_fields_set
 
 
