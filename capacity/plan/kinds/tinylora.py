@@ -9,8 +9,8 @@ from capacity.spec.adapters import ProjectionChoice, TinyLora
 # are flat, and two directions of many alike change little.
 _RANK, _RANKS_OF_FAMILIES = 2, {"abacus": 8}
 
-# Bits that choose the P of an entry, unless told otherwise. At equal accuracy, 12 bits took the fewest bytes of those
-# that were tried, 4, 8 and 12 (docs/abacus-message.md).
+# Bits that choose the P of an entry, unless told otherwise. At equal accuracy, 12 bits took the fewest bytes in
+# the mean of those that were tried, 4, 8 and 12 (docs/abacus-message.md).
 CHOICE_BITS = 12
 # The largest update of an embedded model whose P is chosen by default. At 448 parameters of abacus-0.9m no method was
 # shown to gain from it (docs/abacus-sizes.md).
