@@ -122,10 +122,11 @@ causal: $(READY)
 	$(BIN)/capacity sweep studies/abacus-causal.toml
 	$(BIN)/python studies/tools/causal_verdicts.py capacity-studies/abacus-causal
 
-# Tunes the shipped learning rates on the validation items (writes capacity/plan/rates.json), by the shipped study.
+# Tunes the shipped learning rates on the validation items (writes capacity/plan/rates.json), by the shipped studies.
 tune: $(READY)
 	$(BIN)/capacity sweep studies/abacus-rates.toml
-	$(BIN)/python studies/tools/ship_rates.py capacity-studies/abacus-rates
+	$(BIN)/capacity sweep studies/abacus-rates-12-bits.toml
+	$(BIN)/python studies/tools/ship_rates.py capacity-studies/abacus-rates capacity-studies/abacus-rates-12-bits
 
 # Measures the embedded models and writes docs/model-cards.md.
 model-cards: $(READY)
