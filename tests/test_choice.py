@@ -34,6 +34,7 @@ from capacity.spec.run import RunSpec
 from capacity.tasks.catalog import open_task
 from capacity.training import first_gradient
 from capacity.training.base import Base, Bases
+from capacity.training.base_gradients import BaseGradients, FirstGradient
 from capacity.training.batch import Cost, Recorder
 from capacity.training.phases import phases
 from capacity.training.run import execute
@@ -229,6 +230,39 @@ def test_runs_on_one_base_measure_their_gradient_once(runs: dict[str, Any], monk
     execute(chosen_spec("sft", by="own"), "cpu", bases=bases)
     execute(chosen_spec("sft").model_copy(update={"seed": 1}), "cpu", bases=bases)
     assert measured == [("sft", 0), ("grpo", 1)]
+
+
+def changed(spec: RunSpec, part: str, **fields: Any) -> RunSpec:
+    return spec.model_copy(update={part: getattr(spec, part).model_copy(update=fields)})
+
+
+def free(**fields: Any) -> RunSpec:
+    return small_spec("grpo").model_copy(update={"adapter": LoraXs(**{"rank": 2, **fields})})
+
+
+@pytest.mark.parametrize(
+    ("other", "batches", "shared"),
+    [
+        (changed(free(), "training", learning_rate=0.5), 2, True),
+        (changed(free(), "evaluation", items=3), 2, True),
+        (free().model_copy(update={"storage_dtype": "fp32"}), 2, True),
+        (free(), 3, False),
+        (free(rank=3), 2, False),
+        (free(scaling="split"), 2, False),
+        (free(targets=("q_proj",)), 2, False),
+        (free().model_copy(update={"seed": 1}), 2, False),
+        (changed(free(), "training", prompts_per_step=2), 2, False),
+        (changed(free(), "training", samples_per_prompt=2), 2, False),
+        (changed(free(), "training", max_new_tokens=2), 2, False),
+        (changed(free(), "training", steps=3), 2, False),
+        (changed(free(), "grpo", temperature=0.5), 2, False),
+        (changed(free(), "task", options={"digits": 2.0}), 2, False),
+    ],
+)
+def test_what_a_gradient_depends_on_measures_again(other: RunSpec, batches: int, shared: bool) -> None:
+    known, measured = BaseGradients(), iter([FirstGradient(torch.zeros(1), {}), FirstGradient(torch.ones(1), {})])
+    first = known.of(free(), 2, lambda: next(measured))
+    assert (known.of(other, batches, lambda: next(measured)) is first) == shared
 
 
 def test_without_bits_a_chosen_projection_is_the_random_one() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import fakes
 import pytest
 
-from capacity.errors import SpecError
+from capacity.errors import DataError, SpecError
 from capacity.plan.grid import arm_name, grid_points, planned_runs, result_specs
 from capacity.plan.study_file import parse_study, read_study_file
 from capacity.runs.study import Study
@@ -31,6 +31,7 @@ PARTS = '{ groups = 13, u = 1, projection = "chosen" }'
 TEXT = '{ budget = "13" }'
 RANKED = '{ budget = 13, rank = 8, projection = "chosen" }'
 BYTES = '{ budget = "26B" }'
+BYTES_CHOSEN = '{ budget = "26B", projection = "chosen" }'
 
 
 def grid(methods: str, sizes: str) -> str:
@@ -55,6 +56,7 @@ def grid(methods: str, sizes: str) -> str:
         # the same size in other words
         (grid('["sft"]', RANDOM) + grid('["grpo"]', PARTS), "sft has a random projection and grpo a projection chosen"),
         (grid('["sft"]', TEXT) + grid('["grpo"]', RANKED), "sft has a random projection and grpo a projection chosen"),
+        (grid('["sft"]', BYTES) + grid('["grpo"]', BYTES_CHOSEN), "sft has a random projection and grpo a projection"),
         (grid('["sft"]', BYTES) + grid('["grpo"]', CHOSEN), "sft has a random projection and grpo a projection chosen"),
     ],
 )
@@ -81,6 +83,24 @@ def test_methods_without_a_common_projection_are_refused(tmp_path: Path, text: s
 )
 def test_other_studies_are_read(tmp_path: Path, text: str) -> None:
     assert not read_study_file(written(tmp_path, HEAD + text)).mixed_projections
+
+
+def test_a_model_that_cannot_be_looked_up_is_judged_by_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study file can be read without a network."""
+
+    def offline(*_: object) -> None:
+        raise DataError("the hub cannot be reached")
+
+    monkeypatch.setattr("capacity.plan.hub_config.hub_config", offline)
+
+    def study(size: dict[str, object]) -> dict[str, object]:
+        own = {"models": ["who/knows"], "rates": 0.01, "seeds": 1}
+        grids = [{**own, "methods": ["sft"], "sizes": [{"budget": 13}]}, {**own, "methods": ["grpo"], "sizes": [size]}]
+        return {"name": "far", "grids": grids}
+
+    with pytest.raises(SpecError, match="sft has a random projection and grpo a projection chosen with 12 bits"):
+        parse_study(study({"budget": 13, "projection": "chosen"}), "far")
+    assert parse_study(study({"budget": 13, "projection": "chosen", "projection_bits": 0}), "far").name == "far"
 
 
 def test_a_chosen_projection_is_tuned_as_an_arm_of_its_own(tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ def test_an_optimum_at_the_edge_is_flagged(best, side):
     assert f"is the {side} of 3 tried" in edge_remarks([trial])[0]
 
 
+def test_of_equal_rates_the_middle_one_is_best_as_in_a_sweep():
+    (trial,) = rate_trials(points(rows({0.001: [0.5], 0.01: [0.5], 0.1: [0.5]})))
+    assert (trial.best, trial.at_edge) == (0.01, False)
+
+
 def test_a_single_rate_is_no_tuning():
     (trial,) = rate_trials(points(rows({0.01: [0.5]})))
     assert trial.at_edge

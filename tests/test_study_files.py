@@ -1,6 +1,7 @@
 """Every shipped study file is read, its sizes exist on its models, and its cost can be estimated. Nothing is run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,8 +103,25 @@ def test_estimates_count_what_a_method_does() -> None:
     assert both.advice is None
     shorter = run_estimate(point.spec("grpo", 0, RATES, validation=False), completion_tokens=300)
     assert shorter.gpu_hours < grpo.gpu_hours / 5
-    assert isinstance(grpo_spec.adapter, TinyLora)
-    choosing = grpo_spec.adapter.model_copy(update={"choice": ProjectionChoice(bits=8, batches=3)})
-    chosen = run_estimate(grpo_spec.model_copy(update={"adapter": choosing}))
-    assert chosen.training_flops - grpo.training_flops == 6 * parameters * 3 * 64 * (256 + 4096)
-    assert chosen.sampling_flops - grpo.sampling_flops == 2 * parameters * 3 * 64 * (256 + 4096)
+
+
+@pytest.mark.parametrize(
+    ("method", "by", "dealt", "measured", "sampled"),
+    [
+        ("grpo", "grpo", False, 3, 3),
+        ("sft", "grpo", False, 3, 3),
+        ("sft", "own", False, 3, 0),
+        ("sft", "grpo", True, 3 + 4, 3),
+    ],
+)
+def test_estimates_count_the_gradients_before_the_training(
+    method: Method, by: Any, dealt: bool, measured: int, sampled: int
+) -> None:
+    point = next(grid_points(read_study_file(next(p for p in PAPER if p.stem == "paper-figures-1-2-sizes"))))
+    spec = point.spec(method, 0, RATES, validation=False)
+    assert isinstance(spec.adapter, TinyLora)
+    choice = {"choice": ProjectionChoice(bits=8, by=by, batches=3), "allocation": "gradient" if dealt else "even"}
+    chosen = run_estimate(spec.model_copy(update={"adapter": spec.adapter.model_copy(update=choice)}))
+    random, batch = run_estimate(spec), 2 * ALIASES["qwen2.5-7b"].shape.parameters * 64 * (256 + 4096)
+    assert chosen.training_flops - random.training_flops == 3 * measured * batch
+    assert chosen.sampling_flops - random.sampling_flops == sampled * batch

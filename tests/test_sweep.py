@@ -11,10 +11,11 @@ import pytest
 
 from capacity.errors import DataError, SpecError
 from capacity.plan.grid import extended, grid_points, result_specs
+from capacity.plan.rates import best_rate
 from capacity.plan.study_file import read_study_file
 from capacity.runs.study import Study
 from capacity.spec.run import RunSpec
-from capacity.studies.sweep import best_of, sweep
+from capacity.studies.sweep import sweep
 from tests import fakes
 
 ONE = """
@@ -216,14 +217,15 @@ def test_rates_are_chosen_on_validation_with_equal_trials_and_used_with_fresh_se
     [
         ([0.1, 0.3, 0.2], 1),
         ([0.3, 0.3, 0.3, 0.3, 0.1], 1),
-        ([0.3, None, 0.3, 0.3], 2),
+        ([0.3, None, 0.3, 0.3, 0.3], 3),
+        ([0.3, 0.1, 0.3, 0.3], 2),
         ([0.3, 0.1, 0.3], 0),
         ([None, None], None),
         ([], None),
     ],
 )
 def test_of_equal_rates_the_middle_one_is_best(accuracies: list[float | None], best: int | None) -> None:
-    assert best_of(accuracies) == best
+    assert best_rate(accuracies) == best
 
 
 def test_sweep_continues_where_it_stopped(tmp_path: Path) -> None:

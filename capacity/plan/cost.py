@@ -7,6 +7,7 @@ reaches two fifths of them, and sampling through transformers a twentieth.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 from capacity.plan.grid import grid_points
 from capacity.plan.memory import (
@@ -21,7 +22,7 @@ from capacity.plan.memory import (
 from capacity.plan.models import model_shape
 from capacity.plan.study_file import StudyFile
 from capacity.spec.adapters import TinyLora
-from capacity.spec.methods import METHODS
+from capacity.spec.methods import METHODS, Method
 from capacity.spec.run import RunSpec
 
 PEAK_FLOPS = 312e12
@@ -83,10 +84,10 @@ def run_estimate(
         of_batch = step_rows(spec) * tokens(training.max_new_tokens)
         trained_tokens = training.steps * of_batch
         phases = METHODS[spec.method].phases
-        own = sum(METHODS[phase].learns_from != "demonstrations" for phase in phases) / len(phases)
-        sampled += int(own * trained_tokens)
-        before = min(training.steps, _batches_before(spec)) * of_batch
-        sampled, trained_tokens = sampled + before, trained_tokens + before
+        sampled += int(fmean(map(_samples, phases)) * trained_tokens)
+        for phase, batches in _gradients_before(spec):
+            measured = min(training.steps, batches) * of_batch
+            sampled, trained_tokens = sampled + _samples(phase) * measured, trained_tokens + measured
     full = spec.adapter.every_weight
     least = run_memory(spec, prompt_tokens=prompt_tokens)
     rows = rows_that_fit(spec, device_bytes, prompt_tokens)
@@ -100,13 +101,21 @@ def run_estimate(
     )
 
 
-def _batches_before(spec: RunSpec) -> int:
-    """Returns how many batches are measured before the training, to deal entries and to choose projections."""
-    adapter = spec.adapter
-    if not isinstance(adapter, TinyLora):
-        return 0
-    dealing = adapter.allocation_batches if adapter.allocation == "gradient" else 0
-    return dealing + (adapter.choice.batches if adapter.choice is not None and adapter.choice.bits else 0)
+def _samples(phase: Method) -> bool:
+    """Tells whether a method samples what it learns from."""
+    return METHODS[phase].learns_from != "demonstrations"
+
+
+def _gradients_before(spec: RunSpec) -> list[tuple[Method, int]]:
+    """Returns whose gradients deal entries and choose projections before the training, each on how many batches."""
+    adapter, found = spec.adapter, []
+    first: Method = METHODS[spec.method].phases[0]
+    if isinstance(adapter, TinyLora) and adapter.allocation == "gradient":
+        found.append((first, adapter.allocation_batches))
+    if isinstance(adapter, TinyLora) and adapter.choice is not None and adapter.choice.bits:
+        chooser: Method = first if adapter.choice.by == "own" else adapter.choice.by
+        found.append((chooser, adapter.choice.batches))
+    return found
 
 
 @dataclass(frozen=True)

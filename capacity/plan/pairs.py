@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from capacity.errors import CapacityError, SpecError
-from capacity.plan.sizes import size_of
-from capacity.spec.adapters import ProjectionChoice, TinyLora
+from capacity.errors import DataError, SpecError
+from capacity.plan.sizes import SizeChoice, size_of
+from capacity.spec.adapters import ProjectionChoice, StorageDtype, TinyLora
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import Grid
@@ -19,23 +19,22 @@ def check_pairs(grids: Sequence["Grid"]) -> None:
 
     Two methods with different projections differ in more than the method. A choice by each method's own gradient
     (`projection_by = "own"`) is such a difference too. There the study file asks for it. Sizes are compared as what
-    they come to on the model, however the file writes them.
+    they come to on the model, however the file writes them. A budget in bytes comes to fewer parameters if they are
+    chosen, so equal budgets in bytes are one size too.
 
     Raises:
         SpecError: if two methods have no projection in common, or if a model does not have one of the sizes. The
             message names them.
     """
-    if not any(size.projection == "chosen" for grid in grids for size in grid.sizes):
-        return  # so a study of random projections is read without the shapes of its models
-    found: dict[tuple[str, str, TinyLora], dict[str, Choices]] = {}
+    found: dict[tuple[str, str, TinyLora | SizeChoice], dict[str, Choices]] = {}
     for number, grid in enumerate(grids, start=1):
-        for model in grid.models:
-            for adapter in _tinyloras(grid, model, number):
-                random = adapter.model_copy(update={"choice": None})
-                for task in grid.tasks:
-                    at = found.setdefault((model, task.partition("?")[0], random), {})
-                    for method in grid.methods:
-                        at.setdefault(method, set()).add(_measured(adapter.choice))
+        for model in grid.models if _mixes(grids) else ():
+            for size in grid.sizes:
+                for key, choice in _keys(model, size, grid.storage_dtype, number):
+                    for task in grid.tasks:
+                        at = found.setdefault((model, task.partition("?")[0], key), {})
+                        for method in grid.methods:
+                            at.setdefault(method, set()).add(choice)
     for methods in found.values():
         for (one, of_one), (other, of_other) in combinations(methods.items(), 2):
             if of_one.isdisjoint(of_other):
@@ -45,13 +44,36 @@ def check_pairs(grids: Sequence["Grid"]) -> None:
                 )
 
 
-def _tinyloras(grid: "Grid", model: str, number: int) -> list[TinyLora]:
-    """Returns what those sizes of a grid come to on a model that are TinyLoRAs."""
+def _mixes(grids: Sequence["Grid"]) -> bool:
+    """Tells whether some method trains with chosen projections, and several methods train.
+
+    Only then are the shapes of the models needed.
+    """
+    chosen = any(size.projection == "chosen" for grid in grids for size in grid.sizes)
+    return chosen and len({method for grid in grids for method in grid.methods}) > 1
+
+
+def _keys(
+    model: str, size: SizeChoice, storage_dtype: StorageDtype, number: int
+) -> list[tuple[TinyLora | SizeChoice, ProjectionChoice | None]]:
+    """Returns what a size is known by, with its choice: its adapter with a random P, and a budget in bytes as it is.
+
+    A model whose shape cannot be read now has only the words of the file.
+    """
+    words = size.model_copy(update={"projection": None, "projection_bits": None, "projection_by": None})
+    said = ProjectionChoice(bits=size.choice_bits, by=size.projection_by or "grpo")
+    in_words: list[tuple[TinyLora | SizeChoice, ProjectionChoice | None]] = [(words, _measured(said))]
     try:
-        templates = [size_of(model, size, grid.storage_dtype).template for size in grid.sizes]
-    except CapacityError as error:
+        template = size_of(model, size, storage_dtype).template
+    except SpecError as error:
         raise SpecError(f"grid {number}: {error}") from None
-    return [template for template in templates if isinstance(template, TinyLora)]
+    except DataError:
+        return in_words
+    if not isinstance(template, TinyLora):
+        return []
+    resolved = (template.model_copy(update={"choice": None}), _measured(template.choice))
+    in_bytes = size.limit is not None and size.limit.unit == "bits"
+    return [resolved, *(in_words if in_bytes else [])]
 
 
 def _measured(choice: ProjectionChoice | None) -> ProjectionChoice | None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from capacity.errors import SpecError
@@ -19,6 +20,22 @@ from capacity.spec.parts import TaskSpec
 from capacity.spec.run import RunSpec
 
 _REACH = 10  # a tuned rate serves sizes up to so many times larger or smaller
+
+
+def best_rate(accuracies: Sequence[float | None]) -> int | None:
+    """Returns the index of the best of some rates in ascending order, None if no rate has an accuracy.
+
+    Of neighbours with equal accuracy, the middle one is best, because the ends of a plateau lie nearer to rates that
+    fail. Of several plateaus the longest counts, and then the one of smaller rates.
+    """
+    top = max((a for a in accuracies if a is not None), default=None)
+    if top is None:
+        return None
+    plateaus = [
+        list(indices) for at_top, indices in groupby(range(len(accuracies)), lambda i: accuracies[i] == top) if at_top
+    ]
+    plateau = max(plateaus, key=len)
+    return plateau[(len(plateau) - 1) // 2]
 
 
 def shipped() -> list[dict[str, Any]]:

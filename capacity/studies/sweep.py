@@ -26,7 +26,7 @@ from capacity.plan.grid import (
     tuned_points,
     unique,
 )
-from capacity.plan.rates import edge_remark
+from capacity.plan.rates import best_rate, edge_remark
 from capacity.plan.study_file import StudyFile, Tuning, read_study_file
 from capacity.runs import files
 from capacity.runs.fingerprint import Trainer
@@ -92,7 +92,7 @@ def tune(file: StudyFile, study: Study, make: Make) -> list[TunedArm]:
         make(unique(specs), "tuning")
         wider = {}
         for k, point in wanted.items():
-            best = [best_of(_accuracies(study, point, m, grids[k], file.tuning)) for m in point.tuned_methods]
+            best = [best_rate(_accuracies(study, point, m, grids[k], file.tuning)) for m in point.tuned_methods]
             wider[k] = extended(grids[k], [b for b in best if b is not None])
         if wider == grids or left == 0:
             break
@@ -219,16 +219,9 @@ def _accuracies(
     return means
 
 
-def best_of(accuracies: Sequence[float | None]) -> int | None:
-    """Index of the highest accuracy. Of equals it is the middle one, because the ends of a plateau may fail."""
-    known = [a for a in accuracies if a is not None]
-    equals = [i for i, a in enumerate(accuracies) if known and a == max(known)]
-    return equals[(len(equals) - 1) // 2] if equals else None
-
-
 def _tuned(study: Study, point: GridPoint, method: Method, rates: Sequence[float], tuning: Tuning) -> TunedArm:
     accuracies = _accuracies(study, point, method, rates, tuning)
-    best = best_of(accuracies)
+    best = best_rate(accuracies)
     rate = None if best is None else rates[best]
     return TunedArm(
         key(point, method),

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from capacity.errors import DataError, SpecError, unknown
+from capacity.plan.rates import best_rate
 from capacity.runs import files
 from capacity.runs.cell import differing
 from capacity_analysis.data.recipes import keys, recipes, said, short
@@ -107,7 +108,9 @@ def _rate_trials(name: str, rows: pd.DataFrame) -> RateTrials:
     by_rate = rows.groupby("learning_rate")["accuracy"]
     means, runs, spreads = by_rate.mean(), by_rate.count(), by_rate.var(ddof=1).dropna()
     rates, first = [float(rate) for rate in means.index], rows.iloc[0]
-    best = float(means.idxmax())
+    index = best_rate([float(mean) for mean in means])
+    assert index is not None
+    best = rates[index]
     error = (float(spreads.mean()) / float(runs.mean())) ** 0.5 if len(spreads) else None
     return RateTrials(
         name=name,

@@ -44,7 +44,7 @@ from capacity.spec.faults import fault_of
 from capacity.spec.frozen import Frozen, canonical_json
 
 FORMAT: Literal["capacity-update-3"] = "capacity-update-3"
-BUNDLE = "capacity-bundle-1"  # many updates in one file, see `capacity.adapters.files.bundle`
+BUNDLE = "capacity-bundle-2"  # many updates in one file, see `capacity.adapters.files.bundle`
 _OLDER = "capacity-update-2"  # its recipe is plain JSON, with whole hashes
 _HASH = 32  # hex digits of a hash in a recipe, 128 bits
 _LARGEST = 1 << 20  # bytes of a recipe

@@ -66,7 +66,7 @@ _COSTS = (
     Column("trained_tokens", "trained tokens", "tokens"),
     Column("sampled_tokens", "sampled tokens", "tokens"),
     Column("flops", "FLOPs", "flops"),
-    Column("preparation_flops", "FLOPs before, to choose P", "flops"),
+    Column("preparation_flops", "FLOPs before the training", "flops"),
     Column("wall_seconds", "run time", "duration"),
     Column("header_bytes", "header of the file, bytes", "count"),
 )
