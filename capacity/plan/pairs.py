@@ -5,12 +5,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from capacity.errors import DataError, SpecError
+from capacity.plan.kinds.tinylora import choice_of
 from capacity.plan.sizes import SizeChoice, size_of
 from capacity.spec.adapters import ProjectionChoice, StorageDtype, TinyLora
 
 if TYPE_CHECKING:
     from capacity.plan.study_file import Grid
 
+Key = TinyLora | SizeChoice  # what a size is known by
 Choices = set[ProjectionChoice | None]  # None: a random projection
 
 
@@ -26,9 +28,11 @@ def check_pairs(grids: Sequence["Grid"]) -> None:
         SpecError: if two methods have no projection in common, or if a model does not have one of the sizes. The
             message names them.
     """
-    found: dict[tuple[str, str, TinyLora | SizeChoice], dict[str, Choices]] = {}
+    if not _may_differ(grids):
+        return
+    found: dict[tuple[str, str, Key], dict[str, Choices]] = {}
     for number, grid in enumerate(grids, start=1):
-        for model in grid.models if _mixes(grids) else ():
+        for model in grid.models:
             for size in grid.sizes:
                 for key, choice in _keys(model, size, grid.storage_dtype, number):
                     for task in grid.tasks:
@@ -44,8 +48,8 @@ def check_pairs(grids: Sequence["Grid"]) -> None:
                 )
 
 
-def _mixes(grids: Sequence["Grid"]) -> bool:
-    """Tells whether some method trains with chosen projections, and several methods train.
+def _may_differ(grids: Sequence["Grid"]) -> bool:
+    """Tells whether several methods train, and some projection is chosen.
 
     Only then are the shapes of the models needed.
     """
@@ -55,15 +59,14 @@ def _mixes(grids: Sequence["Grid"]) -> bool:
 
 def _keys(
     model: str, size: SizeChoice, storage_dtype: StorageDtype, number: int
-) -> list[tuple[TinyLora | SizeChoice, ProjectionChoice | None]]:
+) -> list[tuple[Key, ProjectionChoice | None]]:
     """Returns what a size is known by, with its choice: its adapter with a random P, and a budget in bytes as it is.
 
     A model whose shape cannot be read now has only the words of the file.
     """
     words = size.model_copy(update={"projection": None, "projection_bits": None, "projection_by": None})
-    said = ProjectionChoice(bits=size.choice_bits, by=size.projection_by or "grpo")
-    in_words: list[tuple[TinyLora | SizeChoice, ProjectionChoice | None]] = [(words, _measured(said))]
     try:
+        in_words: list[tuple[Key, ProjectionChoice | None]] = [(words, _measured(choice_of(size.told)))]
         template = size_of(model, size, storage_dtype).template
     except SpecError as error:
         raise SpecError(f"grid {number}: {error}") from None

@@ -42,7 +42,7 @@ class TinyLoraKind(AdapterKind):
         ways = {name: told[name] for name in ("sharing", "scaling", "allocation") if name in told}
         types = [m.type for m in site.modules]
         assignment = useful_groups(types, groups, told.get("sharing", "tiled"), u=u, rank=rank)
-        choice = _choice(told)
+        choice = choice_of(told)
         adapter = TinyLora(
             targets=site.targets, rank=rank, u=u, groups=groups, projection_seed=0, choice=choice, **ways
         )
@@ -62,8 +62,12 @@ class TinyLoraKind(AdapterKind):
         return site.rank(told, _RANKS_OF_FAMILIES.get(site.shape.family, _RANK))
 
 
-def _choice(told: Told) -> ProjectionChoice | None:
-    """Returns how P is chosen; None if it is random."""
+def choice_of(told: Told) -> ProjectionChoice | None:
+    """Returns how P is chosen; None if it is random.
+
+    Raises:
+        SpecError: if an option of a chosen P is given for a random one.
+    """
     if told.get("projection") == "chosen":
         return ProjectionChoice(bits=told.get("projection_bits", CHOICE_BITS), by=told.get("projection_by", "grpo"))
     for option in ("projection_bits", "projection_by"):
